@@ -1,0 +1,54 @@
+"""Multi-scale GANs for high-resolution medical images, in constant memory.
+
+The names below are imported when they are first used, so that ``import napari_msgan`` is quick.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from napari_msgan.io import read_volume
+    from napari_msgan.jobs import (
+        export,
+        generate,
+        iter_generate,
+        iter_refine,
+        make_sketch,
+        open_pyramid,
+        refine,
+    )
+    from napari_msgan.model import list_models, load_model
+
+__all__ = [
+    "__version__",
+    "export",
+    "generate",
+    "iter_generate",
+    "iter_refine",
+    "list_models",
+    "load_model",
+    "make_sketch",
+    "open_pyramid",
+    "read_volume",
+    "refine",
+]
+
+_HOME = {
+    "read_volume": "io",
+    "list_models": "model",
+    "load_model": "model",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME.get(name, 'jobs')}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

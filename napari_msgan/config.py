@@ -1,0 +1,218 @@
+"""What is written in JSON: the description of a model and the settings of a training run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+
+SCHEMA_VERSION = 1
+
+ModelKind = Literal["physical", "relative"]
+StoredType = Literal["int16", "uint16", "float32"]
+Precision = Literal["fp32", "bf16"]
+
+Positive = Annotated[float, Field(gt=0)]
+Factor = tuple[Annotated[int, Field(ge=1, le=8)], ...]
+
+
+class Settings(BaseModel):
+    """Base of all settings: immutable, and a misspelt field is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class LowResNetwork(Settings):
+    """Residual U-Net on the whole scale-0 image; `widths` are the channels of each depth."""
+
+    type: Literal["low_res"] = "low_res"
+    widths: tuple[int, ...] = (32, 64, 128, 256)
+
+
+class PatchNetwork(Settings):
+    """Valid residual convolutions on the coarse grid."""
+
+    type: Literal["patch"] = "patch"
+    width: Annotated[int, Field(ge=1, le=1024)] = 48
+    blocks: Annotated[int, Field(ge=1, le=64)] = 5
+
+
+Network = Annotated[LowResNetwork | PatchNetwork, Field(discriminator="type")]
+
+
+class EdgeCondition(Settings):
+    kind: Literal["edge"] = "edge"
+
+
+class ScaleSpec(Settings):
+    """One trained scale.
+
+    factor : how much finer than the scale before it, per axis (scale 0: than its own sketch,
+        that is the factor of scale 1).
+    spacing_mm : voxel size per axis, physical models only.
+    """
+
+    network: Network
+    factor: Factor
+    spacing_mm: tuple[Positive, ...] | None = None
+    file: Annotated[str, Field(pattern=r"^scale_\d+\.safetensors$")]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    experimental: str | None = None
+
+
+class SketchSettings(Settings):
+    """How an edge map is made from an image (see `napari_msgan.sketch`).
+
+    window : intensities that are clipped before the gradient, or "percentiles" for the 0.5 and
+        99.5 percentiles of the source.
+    low_density, high_density : share of all voxels above the low and the high threshold, so
+        that the density of edges after hysteresis lies between them.
+    sigma : of the derivative filter, in voxels of each scale.
+    dilations : how far hysteresis follows an edge from a strong voxel.
+    """
+
+    window: Literal["percentiles"] | tuple[float, float] = "percentiles"
+    low_density: Annotated[float, Field(gt=0, lt=0.5)] = 0.09
+    high_density: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    sigma: Positive = 1.0
+    dilations: Annotated[int, Field(ge=0, le=256)] = 32
+
+    @model_validator(mode="after")
+    def _high_is_rarer(self) -> SketchSettings:
+        if self.high_density > self.low_density:
+            raise ValueError(
+                f"high_density {self.high_density} must not exceed low_density {self.low_density}"
+            )
+        return self
+
+
+class SketchThresholds(Settings):
+    """Gradient per voxel that became an edge at one scale (of an image whose window is [0, 1]).
+
+    density : share of voxels that are edges.
+    """
+
+    low: FiniteFloat
+    high: FiniteFloat
+    normaliser: FiniteFloat
+    density: Annotated[float, Field(ge=0, le=1)]
+
+
+class ModelSpec(Settings):
+    """The content of ``model.json``."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+    title: str = ""
+    kind: ModelKind
+    axes: tuple[Literal["z", "y", "x"], ...]
+    orientation: str | None = None
+    modality: str
+    base_size: Annotated[int, Field(ge=8, le=4096)]
+    scales: Annotated[tuple[ScaleSpec, ...], Field(min_length=2, max_length=16)]
+    tile_shape: tuple[Annotated[int, Field(ge=1, le=8192)], ...]
+    chunk_shape: tuple[Annotated[int, Field(ge=1, le=8192)], ...]
+    conditions: Annotated[tuple[EdgeCondition, ...], Field(min_length=1, max_length=1)] = (
+        EdgeCondition(),
+    )
+    sketch: SketchSettings = SketchSettings()
+    window: tuple[float, float]
+    dtype: StoredType
+    exact: bool = True
+    stochastic: bool = False
+    licence: str = ""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> ModelSpec:
+        n = len(self.axes)
+        if self.axes not in (("z", "y", "x"), ("y", "x")):
+            raise ValueError(f"axes must be z, y, x or y, x, got {self.axes}")
+        if self.window[0] >= self.window[1]:
+            raise ValueError(f"window {self.window} must go from low to high")
+        if len(self.tile_shape) != n or len(self.chunk_shape) != n:
+            raise ValueError(f"tile_shape and chunk_shape need {n} numbers")
+        if any(t % c for t, c in zip(self.tile_shape, self.chunk_shape, strict=True)):
+            raise ValueError(f"tile_shape {self.tile_shape} must be whole chunks {self.chunk_shape}")
+        for index, scale in enumerate(self.scales):
+            if len(scale.factor) != n:
+                raise ValueError(f"scale {index}: factor {scale.factor} needs {n} numbers")
+            if any(t % f for t, f in zip(self.tile_shape, scale.factor, strict=True)):
+                raise ValueError(f"scale {index}: tile_shape must be a multiple of {scale.factor}")
+            if (scale.network.type == "low_res") != (index == 0):
+                raise ValueError(f"scale {index} cannot have a network of type {scale.network.type}")
+            if (self.kind == "physical") != (scale.spacing_mm is not None):
+                raise ValueError("a physical model has spacing_mm at each scale, a relative has none")
+        if self.kind == "physical" and self.orientation is None and n == 3:
+            raise ValueError("a physical 3-D model needs an orientation such as 'LPS'")
+        return self
+
+    @property
+    def n_scales(self) -> int:
+        return len(self.scales)
+
+    @property
+    def identity(self) -> str:
+        """Return the sha256 of everything that decides what the model computes."""
+        content = self.model_dump(mode="json", exclude={"title", "licence"})
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+class ScaleTraining(Settings):
+    """How one scale is trained.
+
+    patch_shape : what one sample covers, in voxels of the scale (scale 0: the whole low-
+        resolution image, cut or stretched to this shape).
+    gan_from : share of the steps after which the adversarial loss joins L1.
+    """
+
+    network: Network
+    factor: Factor
+    spacing_mm: tuple[Positive, ...] | None = None
+    steps: Annotated[int, Field(ge=1)]
+    batch: Annotated[int, Field(ge=1)] = 8
+    patch_shape: tuple[Annotated[int, Field(ge=8)], ...]
+    discriminator_width: Annotated[int, Field(ge=4)] = 32
+    discriminator_strides: tuple[Literal[1, 2], ...] = (2, 2, 1)
+    gan_from: Annotated[float, Field(ge=0, le=1)] = 0.3
+    gan_weight: Annotated[float, Field(ge=0)] = 1.0
+    experimental: str | None = None
+
+
+class TrainConfig(Settings):
+    """Everything that decides a training run, besides the data.
+
+    include : patterns of the files below DATA.
+    slice_mm : true slice thickness of the files that match a pattern, where the voxels were
+        interpolated to less; a file trains no scale finer than 0.7 times its thickest axis.
+    zoom : range of the random factor by which each source is resampled first.
+    variants : how often each source is resampled, each time by another factor.
+    pool : number of augmented images that scale 0 is trained on.
+    validation_every : each n-th file is kept out of training to watch the loss; 0 for none.
+    """
+
+    name: str
+    title: str = ""
+    kind: ModelKind
+    axes: tuple[Literal["z", "y", "x"], ...]
+    orientation: str | None = None
+    modality: str
+    base_size: int
+    tile_shape: tuple[int, ...]
+    chunk_shape: tuple[int, ...]
+    sketch: SketchSettings = SketchSettings()
+    window: tuple[float, float]
+    dtype: StoredType
+    licence: str = ""
+    scales: Annotated[tuple[ScaleTraining, ...], Field(min_length=2, max_length=16)]
+    include: tuple[str, ...] = ("**/*",)
+    slice_mm: dict[str, float] = {}
+    zoom: tuple[Positive, Positive] = (0.6, 0.95)
+    variants: Annotated[int, Field(ge=1)] = 1
+    pool: Annotated[int, Field(ge=1)] = 1500
+    validation_every: Annotated[int, Field(ge=0)] = 0
+    learning_rate: Positive = 2e-4
+    l1_weight: Positive = 10.0
+    sketch_noise: Annotated[float, Field(ge=0)] = 0.01
+    seed: int = 0

@@ -1,0 +1,29 @@
+"""The errors that callers can act on; each also subclasses the builtin that fits."""
+
+
+class MsganError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class GeometryError(MsganError, ValueError):
+    """A shape, region, spacing or axis that does not fit."""
+
+
+class VolumeError(MsganError, ValueError):
+    """An image file that cannot be read, or is not the kind of image that is needed."""
+
+
+class ModelError(MsganError, ValueError):
+    """A model folder that is incomplete, altered or of another version."""
+
+
+class StoreError(MsganError, ValueError):
+    """A pyramid store that is damaged, locked or belongs to another job."""
+
+
+class TrainingError(MsganError, ValueError):
+    """Training data or settings that cannot be used."""
+
+
+class JobError(MsganError):
+    """A job that stopped; never a RuntimeError, which napari's generator workers swallow."""

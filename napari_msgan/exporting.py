@@ -1,0 +1,117 @@
+"""What an export contains: a scale of a store on its own grid or on that of its source."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_msgan.geometry import Box, Floats
+from napari_msgan.pyramid import view_volume
+from napari_msgan.resampling import corner_aligned_first, resample
+from napari_msgan.volume import ArrayLike, Volume, turn
+
+if TYPE_CHECKING:
+    from napari_msgan.pyramid import PyramidStore
+
+Grid = Literal["store", "source"]
+
+
+def grid_volumes(store: PyramidStore, scale: int, region: Box, grid: Grid) -> list[Volume]:
+    """Return the volumes to write, read lazily: that of `scale` first, then the coarser ones.
+
+    Parameters
+    ----------
+    region : box of the finest scale.
+    grid : with "source" there is one volume, in the voxels and the orientation of the source.
+    """
+    if grid == "source":
+        return [_on_source_grid(store, scale, region)]
+    return [view_volume(store, s, region) for s in range(scale, -1, -1)]
+
+
+def _on_source_grid(store: PyramidStore, scale: int, region: Box) -> Volume:
+    source, geometry = store.info.source, store.geometry
+    orientation = source.orientation
+    turned_shape = tuple(source.shape[i] for i in orientation.order)
+    turned_affine = orientation.apply_to_affine(source.to_affine(), source.shape)
+    # voxel i of the finest scale lies at first + step * i of the turned source
+    ratio = zip(geometry.affine.spacing, turned_affine.spacing, strict=True)
+    step = tuple(own / theirs for own, theirs in ratio)
+    first = corner_aligned_first(step)
+    ends = [
+        (max(0, round(f + s * (a - 0.5) + 0.5)), min(n, round(f + s * (b - 0.5) + 0.5)))
+        for f, s, a, b, n in zip(first, step, region.start, region.stop, turned_shape, strict=True)
+    ]
+    box = Box(tuple(a for a, _ in ends), tuple(max(b, a + 1) for a, b in ends))
+    total = geometry.total_factor(scale)
+    back = tuple(1 / (s * f) for s, f in zip(step, total, strict=True))
+    start = tuple(
+        ((j - f0) / s + 0.5) / f - 0.5
+        for j, f0, s, f in zip(box.start, first, step, total, strict=True)
+    )
+    data = _Resampled(view_volume(store, scale).data, back, start, box.shape)
+    affine = turned_affine.rescaled((1,) * box.ndim, box.start)
+    return turn(Volume(data, affine, source.unit), orientation.inverse)
+
+
+class _Resampled:
+    """Array-like on another grid, computed where it is read."""
+
+    def __init__(self, source: ArrayLike, step: Floats, first: Floats, shape: tuple[int, ...]) -> None:
+        self._source, self._step, self._first = source, step, first
+        self.shape = shape
+        self.dtype: np.dtype[Any] = source.dtype
+
+    def __getitem__(self, key: tuple[slice, ...]) -> npt.NDArray[Any]:
+        ranges = [part.indices(n) for part, n in zip(key, self.shape, strict=True)]
+        box = Box(tuple(r[0] for r in ranges), tuple(r[1] for r in ranges))
+        values = resample(self._source, self._step, self._first, box)
+        rounded = np.rint(values) if self.dtype.kind in "iu" else values
+        return rounded.astype(self.dtype)
+
+
+def provenance(store: PyramidStore, scale: int, box: Box, grid: Grid) -> dict[str, Any]:
+    """Return what every saved file says of itself.
+
+    box : what is saved, in voxels of `scale`.
+    """
+    info = store.info
+    thresholds = info.sketch.thresholds
+    return {
+        "synthetic": True,
+        "notice": (
+            "Made by a generative model from a sketch; not for diagnosis. If the sketch was "
+            "made from a patient's image, this is that patient's data."
+        ),
+        "software": f"napari-msgan {info.version}",
+        "model": info.model_name,
+        "model_sha256": info.model_sha256,
+        "modality": info.modality,
+        "seed": info.seed,
+        "scale": scale,
+        "n_scales": store.n_scales,
+        "region": str(store.geometry.region_of(scale, box)),
+        "grid": grid,
+        "refined_fraction": refined_fraction(store, scale, box),
+        "honest_scale": info.source.honest_scale,
+        "source_sha256": info.source.sha256,
+        "source_name": info.source.name,
+        "sketch_sha256": info.sketch.sha256,
+        "sketch_density": thresholds[scale].density if thresholds else None,
+        "fingerprint": info.fingerprint.model_dump(mode="json") if info.fingerprint else None,
+    }
+
+
+def refined_fraction(store: PyramidStore, scale: int, box: Box) -> float:
+    """Return the share of the voxels of a box that are refined at this very scale."""
+    refined = store.refined_chunks(scale)
+    chunk = store.info.chunk_shape
+    done = sum(
+        block.size
+        for block in box.blocks(chunk)
+        if refined[tuple(a // c for a, c in zip(block.start, chunk, strict=True))]
+    )
+    return done / box.size
+

@@ -1,0 +1,16 @@
+"""Image files: one module per format; axis order and LPS/RAS are settled here.
+
+Importing this package is cheap: nibabel, tifffile, zarr and Pillow are imported by the module of
+the format, when a file of that format is met.
+"""
+
+from napari_msgan.io._dispatch import (
+    READABLE,
+    WRITABLE,
+    format_of,
+    read_description,
+    read_volume,
+    write_volume,
+)
+
+__all__ = ["READABLE", "WRITABLE", "format_of", "read_description", "read_volume", "write_volume"]

@@ -1,0 +1,94 @@
+"""Array-likes that convert what is read, and reading an image slab by slab."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from napari_msgan.geometry import Ints
+    from napari_msgan.volume import ArrayLike
+
+Block = npt.NDArray[Any]
+
+#: Most bytes that `iter_slabs` asks for at once (more only if a single band of rows is larger).
+SLAB_BYTES = 128 * 2**20
+#: Most planes of a slab: the depth of a chunk of our stores, so that a chunk is seldom read twice.
+SLAB_PLANES = 64
+
+
+class LazyArray:
+    """Array-like of (Z, Y, X) or (Y, X) that converts each piece of `source` when it is read.
+
+    source : array-like with the same leading axes; `convert` may reduce a further, last one.
+    convert : block as stored to block of `dtype`.
+    """
+
+    def __init__(
+        self,
+        source: ArrayLike,
+        convert: Callable[[Block], Block],
+        *,
+        dtype: npt.DTypeLike,
+        ndim: int,
+    ) -> None:
+        self._source, self._convert = source, convert
+        self.shape: Ints = tuple(source.shape[:ndim])
+        self.dtype: np.dtype[Any] = np.dtype(dtype)
+        self.ndim = ndim
+
+    def __getitem__(self, key: tuple[slice, ...]) -> Block:
+        return self._convert(np.asarray(self._source[key])).astype(self.dtype, copy=False)
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Block:
+        if copy is False:
+            raise ValueError("a lazy array cannot be turned into an array without a copy")
+        return self[(slice(None),) * self.ndim].astype(dtype or self.dtype, copy=False)
+
+
+def native(data: Block) -> ArrayLike:
+    """Return the array in the byte order of this machine, converted when it is read."""
+    if data.dtype.isnative:
+        return data
+    dtype = data.dtype.newbyteorder("=")
+    return LazyArray(data, lambda block: block, dtype=dtype, ndim=data.ndim)
+
+
+def iter_slabs(
+    data: ArrayLike,
+    *,
+    row_step: int = 1,
+    progress: Callable[[float], None] = lambda fraction: None,
+) -> Iterator[Block]:
+    """Yield the image as whole planes, or as bands of whole rows where planes are large.
+
+    Parameters
+    ----------
+    data : array-like, shape (Z, Y, X) or (Y, X)
+    row_step : a band that is not the last of its plane has a multiple of this many rows.
+    progress : is given the fraction that was yielded, when the next slab is asked for.
+
+    Yields
+    ------
+    array, shape (planes, rows, X)
+        In the order of the file formats: z slowest.
+    """
+    n_planes, n_rows, n_columns = (1, *data.shape)[-3:]
+    row_bytes = n_columns * data.dtype.itemsize
+    rows = max(SLAB_BYTES // row_bytes // row_step, 1) * row_step
+    planes = 1
+    if rows >= n_rows:
+        rows = n_rows
+        fitting = max(SLAB_BYTES // (row_bytes * n_rows), 1)
+        planes = min(SLAB_PLANES, 1 << (fitting.bit_length() - 1))  # divides a chunk's depth
+    for z in range(0, n_planes, planes):
+        for y in range(0, n_rows, rows):
+            stop_z, stop_y = min(z + planes, n_planes), min(y + rows, n_rows)
+            key = (slice(z, stop_z), slice(y, stop_y), slice(0, n_columns))
+            block = np.asarray(data[key[-len(data.shape) :]])
+            yield block.reshape(stop_z - z, stop_y - y, n_columns)
+            progress((z * n_rows + (stop_z - z) * stop_y) / (n_planes * n_rows))

@@ -1,0 +1,74 @@
+"""A file or folder that appears under its name only when it is complete."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from napari_msgan.errors import VolumeError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+#: What a Zarr folder has at its top; a folder without it is never replaced.
+_ZARR_MARKS = ("zarr.json", ".zgroup", ".zarray")
+
+
+@contextmanager
+def complete_or_nothing(path: Path, *, overwrite: bool) -> Iterator[Path]:
+    """Yield a hidden sibling of `path` to write to, which takes the name when all went well.
+
+    Whatever stops the body (an error, Ctrl-C, a generator that is closed) removes the sibling.
+
+    Raises
+    ------
+    VolumeError
+        If the name is taken and `overwrite` is false, or the operating system refuses.
+    """
+    _check_name(path, overwrite=overwrite)
+    token = uuid.uuid4().hex[:8]
+    partial = path.with_name(f".partial-{token}-{path.name}")  # keeps the suffix
+    try:
+        yield partial
+        _move(partial, path, path.with_name(f".old-{token}-{path.name}"), overwrite=overwrite)
+    except OSError as error:
+        raise VolumeError(f"{path} could not be written: {error}") from error
+    finally:
+        _remove(partial)
+
+
+def _check_name(path: Path, *, overwrite: bool) -> None:
+    if not path.parent.is_dir():
+        raise VolumeError(f"{path} cannot be written: the folder {path.parent} does not exist")
+    if not (path.exists() or path.is_symlink()):
+        return
+    if not overwrite:
+        raise VolumeError(f"{path} exists already: choose another name or delete it first")
+    if path.is_dir() and not any((path / mark).is_file() for mark in _ZARR_MARKS):
+        raise VolumeError(f"{path} is a folder but no Zarr store, so it is not replaced")
+
+
+def _move(partial: Path, path: Path, old: Path, *, overwrite: bool) -> None:
+    # Asked again: writing takes long, and os.replace would silently replace a file.
+    _check_name(path, overwrite=overwrite)
+    if not path.is_dir():
+        os.replace(partial, path)  # noqa: PTH105 - Path.replace hides that it is atomic
+        return
+    path.rename(old)
+    try:
+        partial.rename(path)
+    except OSError:
+        old.rename(path)
+        raise
+    shutil.rmtree(old)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,182 @@
+"""From a path to the module of its format; errors of other people's readers become ours."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+
+from napari_msgan.errors import VolumeError
+from napari_msgan.io._atomic import complete_or_nothing
+
+if TYPE_CHECKING:
+    from napari_msgan.volume import Volume
+
+Format = Literal["pictures", "tiff", "nifti", "ome_zarr"]
+Progress = Callable[[float], None]
+
+_FORMATS: dict[str, Format] = {
+    ".png": "pictures",
+    ".jpg": "pictures",
+    ".jpeg": "pictures",
+    ".ome.tif": "tiff",
+    ".ome.tiff": "tiff",
+    ".tif": "tiff",
+    ".tiff": "tiff",
+    ".nii": "nifti",
+    ".nii.gz": "nifti",
+    ".ome.zarr": "ome_zarr",
+    ".zarr": "ome_zarr",
+}
+_TITLES = {"pictures": "a picture", "tiff": "TIFF", "nifti": "NIfTI", "ome_zarr": "OME-Zarr"}
+_ZARR_FILES = ("zarr.json", ".zgroup", ".zarray")
+
+READABLE: tuple[str, ...] = tuple(_FORMATS)
+WRITABLE: tuple[str, ...] = (
+    ".ome.tif",
+    ".ome.tiff",
+    ".tif",
+    ".tiff",
+    ".nii",
+    ".nii.gz",
+    ".ome.zarr",
+)
+
+
+class _Module(Protocol):
+    """What a format module offers; `write` is missing where the format is only read."""
+
+    UNREADABLE: tuple[type[Exception], ...]
+
+    def read(self, path: Path) -> Volume: ...
+    def read_description(self, path: Path) -> dict[str, Any] | None: ...
+    def write(
+        self,
+        target: Path,
+        levels: Sequence[Volume],
+        description: Mapping[str, Any],
+        progress: Progress,
+    ) -> None: ...
+
+
+def format_of(path: Path | str) -> Format:
+    """Return the format that a path has by its suffix, or as a folder inside a Zarr store.
+
+    Raises
+    ------
+    VolumeError
+        If the suffix is none of `READABLE`.
+
+    Examples
+    --------
+    >>> format_of("head.NII.gz")
+    'nifti'
+    """
+    path = Path(path)
+    suffix = _suffix(path, READABLE)
+    if suffix is not None:
+        return _FORMATS[suffix]
+    if any((path / name).is_file() for name in _ZARR_FILES):
+        return "ome_zarr"
+    what = "a folder, not an image file" if path.is_dir() else "of an unknown file type"
+    raise VolumeError(f"{path} is {what}; readable are {', '.join(READABLE)}")
+
+
+def read_volume(path: Path | str) -> Volume:
+    """Return the image in a file, with its geometry; large files are read when they are sliced.
+
+    Raises
+    ------
+    VolumeError
+        If the file is missing, damaged, of an unknown type, or not one 2-D or 3-D grey image.
+    """
+    module, path = _module_of_existing(path)
+    with _named_errors(path, module):
+        return module.read(path)
+
+
+def read_description(path: Path | str) -> dict[str, Any] | None:
+    """Return the description that `write_volume` stored in a file; None where there is none.
+
+    Raises
+    ------
+    VolumeError
+        If the file is missing, damaged or of an unknown type.
+    """
+    module, path = _module_of_existing(path)
+    with _named_errors(path, module):
+        return module.read_description(path)
+
+
+def write_volume(
+    path: Path | str,
+    levels: Sequence[Volume],
+    *,
+    description: Mapping[str, Any],
+    progress: Progress | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write an image; the file appears under its name when it is complete.
+
+    Parameters
+    ----------
+    path : the suffix, one of `WRITABLE`, chooses the format.
+    levels : the image, finest level first; only OME-Zarr stores the coarser ones. Their data is
+        read in slices, so memory does not grow with the image.
+    description : stored in the file as JSON, for `read_description`.
+    progress : is given the fraction that is written, up to 1.0.
+    overwrite : replace what has this name; else that is refused.
+
+    Raises
+    ------
+    VolumeError
+        If the name is taken or has another suffix, the voxel type does not fit the format, or
+        the disk refuses (full, read-only).
+    """
+    path = Path(path)
+    if _suffix(path, WRITABLE) is None:
+        raise VolumeError(f"{path} cannot be written: the name must end in {', '.join(WRITABLE)}")
+    if not levels:
+        raise VolumeError(f"{path} cannot be written: there is no image to write")
+    module = _load(format_of(path))
+    report = progress if progress is not None else lambda fraction: None
+    with complete_or_nothing(path, overwrite=overwrite) as target:
+        module.write(target, levels, description, report)
+
+
+def _suffix(path: Path, suffixes: Sequence[str]) -> str | None:
+    name = path.name.lower()
+    fitting = [s for s in suffixes if name.endswith(s) and name != s]
+    return max(fitting, key=len, default=None)
+
+
+def _load(name: Format) -> _Module:
+    return cast("_Module", importlib.import_module(f"napari_msgan.io.{name}"))
+
+
+def _module_of_existing(path: Path | str) -> tuple[_Module, Path]:
+    path = Path(path)
+    name = format_of(path)
+    if not path.exists():
+        raise VolumeError(f"{path} does not exist: check the name and the folder")
+    if path.is_dir() != (name == "ome_zarr"):
+        kind = "a folder" if path.is_dir() else "a file, OME-Zarr is a folder"
+        raise VolumeError(f"{path} cannot be read as {_TITLES[name]}: it is {kind}")
+    return _load(name), path
+
+
+@contextmanager
+def _named_errors(path: Path, module: _Module) -> Iterator[None]:
+    """Turn the errors that a damaged file causes into one that names the file."""
+    try:
+        yield
+    except VolumeError:
+        raise
+    except module.UNREADABLE as error:
+        title = _TITLES[format_of(path)]
+        raise VolumeError(
+            f"{path} cannot be read as {title}: {str(error) or type(error).__name__}. "
+            "The file may be damaged, incomplete or misnamed; fetch or save it again"
+        ) from error

@@ -1,0 +1,86 @@
+"""The note inside every file that we write: how it was made, and its exact geometry."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_msgan.errors import GeometryError
+from napari_msgan.geometry import Affine, Ints
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from napari_msgan.volume import Volume
+
+#: Key of the note in attributes, and namespace in OME-XML.
+KEY = "napari_msgan"
+LABEL = "SYNTHETIC, made by napari-msgan, not for diagnosis"
+
+
+def make_note(volume: Volume, description: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "description": dict(description),
+        "geometry": {
+            "affine": volume.affine.matrix.tolist(),
+            "shape": list(volume.shape),
+            "unit": volume.unit,
+        },
+    }
+
+
+def to_text(note: Mapping[str, Any]) -> str:
+    """Return ASCII, as TIFF tags and NIfTI extensions want it."""
+    return json.dumps({KEY: note}, allow_nan=False)
+
+
+def from_text(text: str) -> dict[str, Any] | None:
+    """Return the note in a comment; None if the comment is somebody else's."""
+    try:
+        content = json.loads(text)
+    except ValueError:
+        return None
+    note = content.get(KEY) if isinstance(content, dict) else None
+    return note if isinstance(note, dict) else None
+
+
+def description_of(note: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    description = note.get("description") if note else None
+    return description if isinstance(description, dict) else None
+
+
+def noted_affine(note: Mapping[str, Any] | None) -> Affine | None:
+    """Return the affine in the note, None if there is none that is one."""
+    geometry = note.get("geometry") if note else None
+    matrix = geometry.get("affine") if isinstance(geometry, dict) else None
+    try:
+        return None if matrix is None else Affine(np.array(matrix, dtype=np.float64))
+    except (GeometryError, TypeError, ValueError):
+        return None
+
+
+def noted_shape(note: Mapping[str, Any] | None) -> Ints:
+    geometry = note.get("geometry") if note else None
+    shape = geometry.get("shape") if isinstance(geometry, dict) else None
+    return tuple(shape) if isinstance(shape, list) else ()
+
+
+def noted_unit(note: Mapping[str, Any] | None) -> str | None:
+    geometry = note.get("geometry") if note else None
+    return geometry.get("unit") if isinstance(geometry, dict) else None
+
+
+def is_same_grid(a: Affine, b: Affine) -> bool:
+    """Whether two affines differ by no more than a header in float32 rounds.
+
+    Other programs keep our note but may crop, resample or register: then the header counts.
+    """
+    if a.ndim != b.ndim:
+        return False
+    smallest = min(a.spacing)
+    directions = np.abs(a.matrix[:-1, :-1] - b.matrix[:-1, :-1]).max()
+    origins = np.abs(a.matrix[:-1, -1] - b.matrix[:-1, -1]).max()
+    reach = np.abs(a.matrix[:-1, -1]).max()
+    return bool(directions <= 1e-5 * smallest and origins <= 1e-5 * smallest + 1e-6 * reach)

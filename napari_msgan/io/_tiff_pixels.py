@@ -1,0 +1,91 @@
+"""The pixels of a TIFF series as one grey (Z, Y, X) or (Y, X) array."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from tifffile import EXTRASAMPLE, PHOTOMETRIC, TiffFile, TiffPageSeries
+
+from napari_msgan.errors import VolumeError
+from napari_msgan.io._arrays import Block, LazyArray, native
+from napari_msgan.io._checks import check_fits_memory, check_is_plausible, warn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from napari_msgan.volume import ArrayLike
+
+#: Z, and what tifffile calls pages without further metadata.
+_STACK_AXES = "ZIQ"
+_LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow does
+
+
+def stored_pixels(path: Path, tif: TiffFile, series: TiffPageSeries) -> npt.NDArray[Any]:
+    """Return the array of a series as it is in the file, memory-mapped where it can be."""
+    offset = series.dataoffset
+    if offset is not None and not series.is_multifile:
+        dtype = series.dtype.newbyteorder(tif.byteorder)
+        return np.memmap(path, dtype, "r", offset, series.shape)
+    check_is_plausible(path, series.nbytes)
+    check_fits_memory(path, series.nbytes)
+    return series.asarray()
+
+
+def grey_pixels(path: Path, series: TiffPageSeries, stored: npt.NDArray[Any]) -> ArrayLike:
+    """Return the array as (Z, Y, X) or (Y, X), with large values bright."""
+    axes = series.axes
+    stack = [(a, n) for a, n in zip(axes, stored.shape, strict=True) if a not in "YXS" and n > 1]
+    if "Y" not in axes or "X" not in axes:
+        raise VolumeError(f"{path} holds no image: its axes are {axes}")
+    if len(stack) > 1 or any(a not in _STACK_AXES for a, _ in stack):
+        found = ", ".join(f"{n} along {a}" for a, n in stack)
+        raise VolumeError(
+            f"{path} is more than one 2-D or 3-D image: it has {found} (T is time, C channels). "
+            "Save one of them as a file of its own; if T is really depth, swap it with Z "
+            "(Fiji: Image > Properties)"
+        )
+    order = [axes.index(a) for a in [*(a for a, _ in stack), "Y", "X"]]
+    if "S" in axes:
+        order.append(axes.index("S"))
+    dropped = [i for i in range(len(axes)) if i not in order]
+    turned = np.transpose(stored, dropped + order).reshape([stored.shape[i] for i in order])
+    convert = _to_grey(path, series, samples=turned.shape[-1] if "S" in axes else 0)
+    if convert is None:
+        return native(turned)
+    dtype = turned.dtype.newbyteorder("=")
+    return LazyArray(turned, convert, dtype=dtype, ndim=len(stack) + 2)
+
+
+def _to_grey(
+    path: Path, series: TiffPageSeries, *, samples: int
+) -> Callable[[Block], Block] | None:
+    page = series.keyframe
+    alpha = any(e != EXTRASAMPLE.UNSPECIFIED for e in page.extrasamples)
+    if page.photometric in (PHOTOMETRIC.RGB, PHOTOMETRIC.YCBCR) and samples in (3, 4):
+        warn(path, "colours were turned into luminance")
+        return _luminance
+    if samples == 1 or (samples == 2 and alpha):
+        return lambda block: block[..., 0]
+    if samples > 1:
+        kind = PHOTOMETRIC(page.photometric).name
+        raise VolumeError(
+            f"{path} has {samples} channels a pixel ({kind}); save one of them, or the image in "
+            "grey, as a file of its own"
+        )
+    if page.photometric == PHOTOMETRIC.PALETTE:
+        warn(path, "the colour table is ignored: the numbers in the file are read as grey values")
+    if page.photometric == PHOTOMETRIC.MINISWHITE and series.dtype.kind == "u":
+        warn(path, "stored with small values bright (MinIsWhite): the values were inverted")
+        top = 2**page.bitspersample - 1
+        return lambda block: top - block
+    return None
+
+
+def _luminance(block: Block) -> Block:
+    """Return weighted sums over the last axis, rounded for integers."""
+    real = np.float32 if block.dtype.itemsize <= 2 else np.float64
+    grey: Block = block[..., :3].astype(real) @ np.array(_LUMINANCE, real)
+    return grey if block.dtype.kind == "f" else np.rint(grey)

@@ -1,0 +1,120 @@
+"""NIfTI: (x, y, z) in RAS+ on disk, (z, y, x) in LPS+ here."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import zlib
+from typing import TYPE_CHECKING, Any
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
+
+from napari_msgan.errors import VolumeError
+from napari_msgan.io import _note
+from napari_msgan.io._arrays import LazyArray, iter_slabs, native
+from napari_msgan.io._checks import (
+    check_dtype,
+    check_fits_memory,
+    check_has_values,
+    check_is_plausible,
+)
+from napari_msgan.io._nifti_header import geometry_of, header_of, read_note
+from napari_msgan.volume import ArrayLike, Volume
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+UNREADABLE: tuple[type[Exception], ...] = (
+    OSError,
+    ValueError,
+    EOFError,
+    OverflowError,
+    ImageFileError,
+    HeaderDataError,
+    zlib.error,
+)
+
+
+def read(path: Path) -> Volume:
+    """Return the image; without compression it stays in the file until it is sliced."""
+    image = _load(path)
+    header = image.header
+    shape = header.get_data_shape()
+    if len(shape) < 2 or min(shape) < 1 or any(n > 1 for n in shape[3:]):
+        what = f"{math.prod(shape[3:])} volumes" if len(shape) > 3 else "no image"
+        raise VolumeError(
+            f"{path} holds {what} (shape {shape}); save one of them as a file of its own, for "
+            "instance with nibabel: img.slicer[..., 0]"
+        )
+    check_dtype(path, header.get_data_dtype())
+    if path.suffix.lower() == ".gz":
+        n_bytes = math.prod(shape) * header.get_data_dtype().itemsize
+        check_is_plausible(path, n_bytes)
+        check_fits_memory(path, n_bytes)
+    stored = np.asanyarray(image.dataobj.get_unscaled()).T  # (..., Z, Y, X)
+    stored = stored.reshape((1, *stored.shape)[-3:])
+    affine, unit = geometry_of(path, header)
+    if len(stored) == 1 and affine.ndim == 2:
+        stored = stored[0]
+    data = _scaled(stored, image.dataobj.slope, image.dataobj.inter)
+    check_has_values(path, data)
+    return Volume(data, affine, unit)
+
+
+def read_description(path: Path) -> dict[str, Any] | None:
+    """Return what `write` stored in a comment extension of the header."""
+    return _note.description_of(read_note(_load(path).header))
+
+
+def write(
+    target: Path,
+    levels: Sequence[Volume],
+    description: Mapping[str, Any],
+    progress: Callable[[float], None],
+) -> None:
+    """Write the finest level plane by plane; ``.gz`` is compressed on the way."""
+    volume = levels[0]
+    header = header_of(volume, _note.to_text(_note.make_note(volume, description)))
+    with target.open("wb") as file:
+        # No name and no time in the gzip header: equal images make equal files.
+        stream = file if target.suffix.lower() != ".gz" else gzip.GzipFile("", "wb", 1, file, 0)
+        header.write_to(stream)
+        stream.write(bytes(int(header["vox_offset"]) - stream.tell()))
+        for slab in iter_slabs(volume.data, progress=progress):
+            stream.write(np.ascontiguousarray(slab, header.get_data_dtype()).data)
+        stream.close()
+
+
+def _load(path: Path) -> Any:  # nibabel's headers have no types
+    return nib.load(path, mmap="r")
+
+
+def _scaled(stored: npt.NDArray[Any], slope: float | None, inter: float | None) -> ArrayLike:
+    """Return slope * stored + inter, computed when it is read; integers where both are whole."""
+    if slope is None or inter is None or (slope, inter) == (1, 0):
+        return native(stored)
+    if stored.dtype.kind != "f" and float(slope).is_integer() and float(inter).is_integer():
+        limits = np.iinfo(stored.dtype)
+        ends = sorted(int(slope) * end + int(inter) for end in (limits.min, limits.max))
+        if -(2**63) <= ends[0] and ends[1] < 2**63:
+            # Mixing a signed with an unsigned type may give float64: one end decides for both.
+            whole = np.min_scalar_type(ends[1] if ends[0] >= 0 else min(ends[0], -ends[1] - 1))
+            return LazyArray(
+                stored,
+                lambda block: block.astype(np.int64) * int(slope) + int(inter),
+                dtype=whole,
+                ndim=stored.ndim,
+            )
+    # float64 for 32-bit integers, which float32 cannot hold.
+    real = np.result_type(stored.dtype.newbyteorder("="), np.float32)
+    return LazyArray(
+        stored,
+        lambda block: block.astype(real) * real.type(slope) + real.type(inter),
+        dtype=real,
+        ndim=stored.ndim,
+    )

@@ -1,0 +1,129 @@
+"""TIFF, OME-TIFF and ImageJ TIFF; written as tiled, compressed OME-TIFF."""
+
+from __future__ import annotations
+
+import math
+import struct
+import zlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from tifffile import TiffFile, TiffFileError, TiffWriter
+
+from napari_msgan.errors import VolumeError
+from napari_msgan.geometry import Affine, Floats, Unit
+from napari_msgan.io import _note
+from napari_msgan.io._arrays import iter_slabs
+from napari_msgan.io._checks import check_dtype, check_has_values, warn
+from napari_msgan.io._tiff_metadata import note_of, ome_metadata, spacing_mm
+from napari_msgan.io._tiff_pixels import grey_pixels, stored_pixels
+from napari_msgan.volume import ArrayLike, Volume
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+#: What tifffile, imagecodecs (RuntimeError) and the XML parser (SyntaxError) were seen to raise
+#: for damaged files.
+UNREADABLE: tuple[type[Exception], ...] = (
+    OSError,
+    ValueError,
+    ArithmeticError,
+    AssertionError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    struct.error,
+    zlib.error,
+    TiffFileError,
+)
+_WRITABLE_TYPES = ("u1", "i1", "u2", "i2", "u4", "i4", "f4", "f8")
+_TILE = 256
+#: Classic TIFF has 32-bit offsets; compressed data may be a little larger than the image.
+_CLASSIC_LIMIT = 2**32 - 2**27
+
+
+def read(path: Path) -> Volume:
+    """Return the first image; uncompressed and in one piece, it stays in the file until sliced."""
+    with TiffFile(path) as tif:
+        if not tif.series:
+            raise VolumeError(f"{path} holds no image")
+        series = tif.series[0]
+        if len(tif.series) > 1:
+            warn(path, f"only the first of {len(tif.series)} images is read")
+        check_dtype(path, series.dtype)
+        stored = stored_pixels(path, tif, series)
+        data = grey_pixels(path, series, stored)
+        note = note_of(tif)
+        spacing = spacing_mm(path, tif, len(data.shape))
+    check_has_values(path, data)
+    return _with_geometry(data, spacing, note)
+
+
+def read_description(path: Path) -> dict[str, Any] | None:
+    """Return what `write` stored in the OME-XML."""
+    with TiffFile(path) as tif:
+        return _note.description_of(note_of(tif))
+
+
+def write(
+    target: Path,
+    levels: Sequence[Volume],
+    description: Mapping[str, Any],
+    progress: Callable[[float], None],
+) -> None:
+    """Write the finest level tile by tile, as BigTIFF where 4 GiB might not do."""
+    volume = levels[0]
+    dtype = volume.data.dtype.newbyteorder("=")
+    if dtype.str[1:] not in _WRITABLE_TYPES:
+        raise VolumeError(
+            f"OME-TIFF cannot store voxels of type {dtype}: convert them to one of "
+            "uint8, int16, uint16, float32"
+        )
+    n_bytes = math.prod(volume.shape) * dtype.itemsize
+    resolution: dict[str, Any] = {}
+    if volume.unit == "millimeter":
+        y, x = volume.spacing[-2:]
+        resolution = {"resolution": (10 / x, 10 / y), "resolutionunit": "CENTIMETER"}
+    with TiffWriter(target, bigtiff=n_bytes > _CLASSIC_LIMIT, ome=True) as tif:
+        tif.write(
+            _tiles(volume.data, dtype, progress),
+            shape=volume.shape,
+            dtype=dtype,
+            tile=(_TILE, _TILE),
+            photometric="minisblack",
+            compression="zlib",
+            compressionargs={"level": 4},
+            predictor=dtype.kind in "iu",
+            software="napari-msgan",
+            metadata=ome_metadata(volume, description),
+            **resolution,
+        )
+    progress(1.0)  # tifffile does not ask for more than the last tile
+
+
+def _tiles(
+    data: ArrayLike, dtype: np.dtype[Any], progress: Callable[[float], None]
+) -> Iterator[npt.NDArray[Any]]:
+    for slab in iter_slabs(data, row_step=_TILE, progress=progress):
+        for plane in slab:
+            for y in range(0, plane.shape[0], _TILE):
+                for x in range(0, plane.shape[1], _TILE):
+                    tile = plane[y : y + _TILE, x : x + _TILE]
+                    yield np.ascontiguousarray(tile, dtype)
+
+
+def _with_geometry(
+    data: ArrayLike, spacing: Floats | None, note: Mapping[str, Any] | None
+) -> Volume:
+    """Return the volume, with our own exact affine unless the image was cropped or rescaled."""
+    exact, shape = _note.noted_affine(note), _note.noted_shape(note)
+    unit: Unit = "pixel" if spacing is None else "millimeter"
+    if exact is not None and shape in (data.shape, (1, *data.shape)) and exact.ndim == len(shape):
+        known = spacing or exact.spacing
+        if unit == _note.noted_unit(note) and np.allclose(exact.spacing[-len(known) :], known):
+            return Volume(np.asarray(data).reshape(shape), exact, unit)
+    return Volume(data, Affine.of_spacing(spacing or (1.0,) * len(data.shape)), unit)

@@ -1,0 +1,456 @@
+"""The use cases that terminal, plugin and Python share: generate, refine, export, sketch.
+
+Every job is a generator of `Progress`; who consumes it cancels by closing it, and what was
+finished stays. The plain verbs run to completion.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_msgan import __version__
+from napari_msgan.config import Precision, SketchSettings, SketchThresholds
+from napari_msgan.errors import GeometryError, JobError, StoreError
+from napari_msgan.exporting import grid_volumes, provenance
+from napari_msgan.geometry import Box
+from napari_msgan.io import read_volume, write_volume
+from napari_msgan.model import Model, bundled_folder, find_by_identity, load_folder, load_model
+from napari_msgan.pyramid import (
+    GeometryInfo,
+    PyramidBuilder,
+    PyramidStore,
+    SketchInfo,
+    SourceInfo,
+    StoreInfo,
+    create_pyramid,
+    open_pyramid,
+)
+from napari_msgan.refiner import TileContext, TileReport, iter_refine_tiles
+from napari_msgan.sketch import measure_thresholds, measure_window, sketch_block
+from napari_msgan.source import (
+    SourcePlan,
+    hash_pixels,
+    iter_sketch_given,
+    iter_sketch_image,
+    plan_source,
+)
+from napari_msgan.volume import Volume
+
+if TYPE_CHECKING:
+    from napari_msgan.sketch import Uint8Array
+
+Grid = Literal["store", "source"]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a job is; `report` comes with each finished tile."""
+
+    stage: Literal["sketch", "tiles", "export"]
+    done: float
+    total: float
+    remaining_s: float | None = None
+    report: TileReport | None = None
+    store: PyramidStore | None = None
+
+
+OnProgress = Callable[[Progress], None]
+
+
+def _run(steps: Generator[Progress, None, T], progress: OnProgress | None) -> T:
+    while True:
+        try:
+            step = next(steps)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        if progress is not None:
+            progress(step)
+
+
+def resolve_device(device: str) -> str:
+    """Return "cpu" or "cuda" for "auto", "cpu" or "cuda".
+
+    Raises
+    ------
+    JobError
+        If a GPU is asked for and torch sees none.
+    """
+    if device == "cpu":
+        return device
+    if device not in ("auto", "cuda"):
+        raise JobError(f"device {device!r} is not one of auto, cpu, cuda")
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    if device == "cuda":
+        raise JobError("device 'cuda' was asked for, but torch sees no GPU. Use --device cpu.")
+    return "cpu"
+
+
+def default_workers(device: str) -> int:
+    """Return one worker per core on the CPU, two on a GPU (one reads while the other computes)."""
+    return len(os.sched_getaffinity(0)) if device == "cpu" and hasattr(os, "sched_getaffinity") else (
+        (os.cpu_count() or 1) if device == "cpu" else 2
+    )
+
+
+def generate(
+    source: Volume | Path | str,
+    out: Path | str,
+    model: Model | Path | str,
+    *,
+    progress: OnProgress | None = None,
+    **options: Any,
+) -> PyramidStore:
+    """Make a store from an image and compute the tiles asked for; see `iter_generate`."""
+    return _run(iter_generate(source, out, model, **options), progress)
+
+
+def iter_generate(
+    source: Volume | Path | str,
+    out: Path | str,
+    model: Model | Path | str,
+    *,
+    scale: int | None = None,
+    region: Box | str | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    precision: Precision = "fp32",
+    input_is_sketch: bool = False,
+    name: str | None = None,
+    workers: int | None = None,
+    focus: Box | None = None,
+) -> Generator[Progress, None, PyramidStore]:
+    """Make the sketch pyramid, scale 0, and every tile of a region up to a scale.
+
+    An existing store of the same source, model, seed, sketch and precision is gone on with.
+
+    Parameters
+    ----------
+    out : folder of the store, ending in ``.ome.zarr``.
+    scale : last scale to compute; None for the finest that the source supports.
+    region : box of the finest scale (or its text form); None for everything.
+    input_is_sketch : the source is a sketch: integers / type maximum, or floats in [0, 1].
+    name : of the source, kept in the store; None keeps none, because file names name patients.
+
+    Raises
+    ------
+    MsganError
+        A subclass that says what does not fit.
+    """
+    device = resolve_device(device)
+    workers = workers or default_workers(device)
+    volume = source if isinstance(source, Volume) else read_volume(Path(source))
+    model = model if isinstance(model, Model) else load_model(model)
+    if seed and not model.spec.stochastic:
+        warnings.warn(
+            f"model {model.spec.name!r} has no random part: seed {seed} changes nothing",
+            stacklevel=2,
+        )
+    out = Path(out)
+    if out.exists():
+        store = open_pyramid(out, writable=True)
+        _check_same_job(store, volume, model, seed, input_is_sketch=input_is_sketch)
+    else:
+        plan = plan_source(volume, model.spec, scale)
+        info = _describe(plan, volume, model, seed, input_is_sketch=input_is_sketch, name=name)
+        box = _region(info.to_geometry().shape, plan.geometry.axes, region)
+        plan.geometry.box_at(0, box)
+        with create_pyramid(out, info) as builder:
+            sketch = yield from _make_sketch(plan, builder, workers)
+            store = builder.finish(sketch)
+    yield from iter_refine(
+        store,
+        model=model,
+        scale=scale,
+        region=region,
+        device=device,
+        precision=precision,
+        workers=workers,
+        focus=focus,
+    )
+    return store
+
+
+def _region(shape: tuple[int, ...], axes: tuple[str, ...], region: Box | str | None) -> Box:
+    if region is None:
+        return Box.of_shape(shape)
+    return Box.parse(region, axes) if isinstance(region, str) else region
+
+
+def _describe(
+    plan: SourcePlan,
+    volume: Volume,
+    model: Model,
+    seed: int,
+    *,
+    input_is_sketch: bool,
+    name: str | None,
+) -> StoreInfo:
+    spec, bundled = model.spec, model.folder.parent == bundled_folder()
+    scales = range(plan.geometry.n_scales)
+    return StoreInfo(
+        version=__version__,
+        model_name=spec.name,
+        model_sha256=spec.identity,
+        model_path=None if bundled else str(model.folder.absolute()),
+        modality=spec.modality,
+        kind=spec.kind,
+        window=spec.window,
+        dtype=spec.dtype,
+        exact=spec.exact,
+        stochastic=spec.stochastic,
+        seed=seed,
+        tile_shape=spec.tile_shape,
+        chunk_shape=spec.chunk_shape,
+        halos=tuple(model.halo(scale) for scale in scales),
+        extra_scales=plan.extra_scales,
+        geometry=GeometryInfo.from_geometry(plan.geometry),
+        source=SourceInfo(
+            shape=volume.shape,
+            affine=tuple(tuple(float(v) for v in row) for row in volume.affine.matrix),
+            unit=volume.unit,
+            order=plan.orientation.order,
+            flipped=plan.orientation.flipped,
+            sha256=hash_pixels(volume),
+            name=name,
+            honest_scale=plan.honest_scale,
+            is_sketch=input_is_sketch,
+        ),
+        sketch=SketchInfo(settings=spec.sketch, given=input_is_sketch),
+    )
+
+
+def _make_sketch(
+    plan: SourcePlan, builder: PyramidBuilder, workers: int
+) -> Generator[Progress, None, SketchInfo]:
+    info = builder.info
+    digests: dict[tuple[int, tuple[int, ...]], bytes] = {}
+    edges = [0] * plan.geometry.n_scales
+
+    def write(scale: int, box: Box, block: Uint8Array) -> None:
+        builder.write_sketch(scale, box, block)
+        digests[scale, box.start] = hashlib.sha256(block.tobytes()).digest()
+        edges[scale] += int(np.count_nonzero(block))
+
+    if info.sketch.given:
+        steps = iter_sketch_given(plan, builder.sketch_array, write)
+    else:
+        steps = iter_sketch_image(plan, info.sketch.settings, write, workers)
+    thresholds: list[SketchThresholds] = []
+    for done, total, thresholds in steps:
+        yield Progress("sketch", done, total)
+    whole = hashlib.sha256(b"".join(digests[key] for key in sorted(digests))).hexdigest()
+    measured = tuple(
+        t.model_copy(update={"density": edges[s] / Box.of_shape(plan.geometry.shape_at(s)).size})
+        for s, t in enumerate(thresholds)
+    )
+    return SketchInfo(
+        settings=info.sketch.settings,
+        given=info.sketch.given,
+        thresholds=measured or None,
+        sha256=whole,
+    )
+
+
+def _check_same_job(
+    store: PyramidStore, volume: Volume, model: Model, seed: int, *, input_is_sketch: bool
+) -> None:
+    info = store.info
+    seen = {
+        "model": (info.model_sha256, model.spec.identity),
+        "seed": (info.seed, seed),
+        "sketch settings": (info.sketch.settings, model.spec.sketch),
+        "kind of input (image or sketch)": (info.source.is_sketch, input_is_sketch),
+        "source pixels": (info.source.sha256, hash_pixels(volume)),
+    }
+    for what, (old, new) in seen.items():
+        if old != new:
+            raise StoreError(
+                f"{store.path} belongs to another job: its {what} differ(s) "
+                f"({str(old)[:60]} there, {str(new)[:60]} here). Choose another name."
+            )
+
+
+def refine(
+    store: PyramidStore | Path | str,
+    *,
+    progress: OnProgress | None = None,
+    **options: Any,
+) -> PyramidStore:
+    """Compute more tiles of a store; see `iter_refine`."""
+    return _run(iter_refine(store, **options), progress)
+
+
+def iter_refine(
+    store: PyramidStore | Path | str,
+    *,
+    region: Box | str | None = None,
+    scale: int | None = None,
+    model: Model | Path | str | None = None,
+    device: str = "auto",
+    precision: Precision | None = None,
+    workers: int | None = None,
+    focus: Box | None = None,
+) -> Generator[Progress, None, PyramidStore]:
+    """Compute the tiles of a region up to a scale that are not in the store yet.
+
+    Parameters
+    ----------
+    region : box of the finest scale (or its text form); None for everything.
+    scale : None for the finest.
+    model : None to find it by the hash in the store.
+    precision : None for that of the store, or fp32.
+    focus : box of the finest scale that is looked at: its tiles come first.
+
+    Raises
+    ------
+    MsganError
+        A subclass that says what does not fit.
+    """
+    if not isinstance(store, PyramidStore):
+        store = open_pyramid(store, writable=True)
+    info, geometry = store.info, store.geometry
+    scale = geometry.finest_scale if scale is None else scale
+    if not 0 <= scale < geometry.n_scales:
+        raise GeometryError(
+            f"scale {scale} does not exist: this store has the scales 0 to "
+            f"{geometry.finest_scale}. A finer one needs a new store: generate with --scale."
+        )
+    box = _region(geometry.shape, geometry.axes, region)
+    geometry.box_at(scale, box)
+    device = resolve_device(device)
+    if precision is None:
+        precision = info.fingerprint.precision if info.fingerprint else "fp32"
+    model = _model_of(store, model)
+    context = TileContext(store, model, device, precision)
+    reports = iter_refine_tiles(
+        context, box, scale, workers=workers or default_workers(device), focus=focus
+    )
+    for report in reports:
+        yield Progress("tiles", report.done, report.total, report.remaining_s, report, store)
+    return store
+
+
+def _model_of(store: PyramidStore, model: Model | Path | str | None) -> Model:
+    info = store.info
+    if model is None:
+        return load_folder(find_by_identity(info.model_sha256, info.model_path))
+    model = model if isinstance(model, Model) else load_model(model)
+    if model.spec.identity != info.model_sha256:
+        raise StoreError(
+            f"{store.path} was made by model {info.model_name!r} ({info.model_sha256[:12]}), not by "
+            f"{model.spec.name!r} ({model.spec.identity[:12]}): their tiles would not fit together"
+        )
+    return model
+
+
+def export(
+    store: PyramidStore | Path | str,
+    out: Path | str,
+    *,
+    progress: OnProgress | None = None,
+    scale: int | None = None,
+    region: Box | str | None = None,
+    grid: Grid = "store",
+    overwrite: bool = False,
+) -> Path:
+    """Write a scale of a store, or a region of it, as TIFF, NIfTI or dense OME-Zarr.
+
+    What is not refined is upsampled from the coarser scale; the file says how much that is.
+
+    Parameters
+    ----------
+    out : ``.tif``, ``.ome.tif``, ``.nii``, ``.nii.gz`` or ``.ome.zarr``.
+    region : box of the finest scale (or its text form).
+    grid : "store", or "source" for the voxels and orientation of the source.
+    progress : may raise to cancel; nothing is left behind then.
+
+    Raises
+    ------
+    MsganError
+        A subclass that says what does not fit.
+    """
+    if not isinstance(store, PyramidStore):
+        store = open_pyramid(store)
+    geometry = store.geometry
+    scale = geometry.finest_scale if scale is None else scale
+    geometry.check_scale(scale)
+    box = _region(geometry.shape, geometry.axes, region)
+    levels = grid_volumes(store, scale, box, grid)
+    description = provenance(store, scale, geometry.box_at(scale, box), grid)
+
+    def report(fraction: float) -> None:
+        if progress is not None:
+            progress(Progress("export", fraction, 1.0))
+
+    write_volume(Path(out), levels, description=description, progress=report, overwrite=overwrite)
+    return Path(out)
+
+
+class _SketchArray:
+    """Array-like that computes the sketch of an image where it is read."""
+
+    def __init__(self, image: Volume, settings: SketchSettings) -> None:
+        low, high = measure_window(image.data)
+        self._image = _UnitWindow(image, low, high)
+        self._settings = settings
+        self._thresholds = measure_thresholds(self._image, settings)
+        self.shape = image.shape
+        self.dtype: np.dtype[Any] = np.dtype(np.uint8)
+
+    def __getitem__(self, key: tuple[slice, ...]) -> npt.NDArray[np.uint8]:
+        ranges = [part.indices(n) for part, n in zip(key, self.shape, strict=True)]
+        box = Box(tuple(r[0] for r in ranges), tuple(r[1] for r in ranges))
+        return sketch_block(self._image, box, self._thresholds, self._settings)
+
+
+class _UnitWindow:
+    def __init__(self, image: Volume, low: float, high: float) -> None:
+        self._image, self._low, self._range = image, low, high - low
+        self.shape = image.shape
+        self.dtype: np.dtype[Any] = np.dtype(np.float32)
+
+    def __getitem__(self, key: tuple[slice, ...]) -> npt.NDArray[np.float32]:
+        block = np.asarray(self._image.data[key], np.float32)
+        return np.clip((np.nan_to_num(block) - self._low) / self._range, 0, 1)
+
+
+def make_sketch(
+    source: Volume | Path | str,
+    out: Path | str,
+    *,
+    settings: SketchSettings | None = None,
+    progress: OnProgress | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write the edge map of an image at its own resolution, uint8.
+
+    Such a file can be drawn on and given to `generate` with ``input_is_sketch=True``.
+    """
+    volume = source if isinstance(source, Volume) else read_volume(Path(source))
+    if settings is None:
+        dense = {"low_density": 0.14, "high_density": 0.09, "dilations": 8}
+        settings = SketchSettings() if len(volume.shape) == 2 else SketchSettings(**dense)  # type: ignore[arg-type]
+
+    def report(fraction: float) -> None:
+        if progress is not None:
+            progress(Progress("sketch", fraction, 1.0))
+
+    sketch = replace(volume, data=_SketchArray(volume, settings))
+    description = {"content": "sketch", "settings": settings.model_dump(mode="json")}
+    write_volume(Path(out), [sketch], description=description, progress=report, overwrite=overwrite)
+    return Path(out)
+

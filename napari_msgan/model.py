@@ -1,0 +1,249 @@
+"""Model folders: ``model.json``, weights as safetensors, a card and a preview. Nothing is unpickled."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass, field
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from pydantic import ValidationError
+
+from napari_msgan.config import SCHEMA_VERSION, ModelSpec
+from napari_msgan.errors import ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+    from napari_msgan.geometry import Ints
+    from napari_msgan.networks.build import Generator
+
+#: Folder for a user's own models, before the default one.
+MODELS_VARIABLE = "NAPARI_MSGAN_MODELS"
+#: A model.json larger than this is not one of ours.
+_MAX_JSON_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """A model folder of the catalogue; `problem` says why it cannot be used."""
+
+    name: str
+    folder: Path
+    origin: str
+    spec: ModelSpec | None
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model ready to use: its description and one generator per scale (on the CPU)."""
+
+    spec: ModelSpec
+    folder: Path
+    generators: tuple[Generator, ...]
+    halos: tuple[Ints, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        from napari_msgan.networks.reach import required_halo
+
+        none = (0,) * len(self.spec.axes)
+        halos = (none, *(required_halo(g) for g in self.generators[1:]))
+        object.__setattr__(self, "halos", halos)
+
+    def generator(self, scale: int) -> Generator:
+        """Return the generator of a scale; beyond the last trained one, the last again."""
+        return self.generators[min(scale, self.spec.n_scales - 1)]
+
+    def halo(self, scale: int) -> Ints:
+        return self.halos[min(scale, self.spec.n_scales - 1)]
+
+    def factor(self, scale: int) -> Ints:
+        return self.spec.scales[min(scale, self.spec.n_scales - 1)].factor
+
+
+def read_spec(folder: Path) -> ModelSpec:
+    """Return the checked description of a model folder; torch is not needed.
+
+    Raises
+    ------
+    ModelError
+        If ``model.json`` is missing, not JSON, of another schema version, or does not fit together.
+    """
+    path = folder / "model.json"
+    if not path.is_file():
+        raise ModelError(f"{folder} is not a model folder: it has no model.json")
+    if path.stat().st_size > _MAX_JSON_BYTES:
+        raise ModelError(f"{path} is {path.stat().st_size} bytes: that is no model.json of ours")
+    try:
+        return ModelSpec.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the whole file"
+        if first["loc"] == ("schema_version",):
+            raise ModelError(
+                f"{path} has schema version {first['input']!r}, this program reads version "
+                f"{SCHEMA_VERSION}. Update napari-msgan, or use a model made for this version."
+            ) from error
+        raise ModelError(f"{path}: {where}: {first['msg']}") from error
+
+
+def load_model(model: str | os.PathLike[str]) -> Model:
+    """Return a model by the name it has in the catalogue, or by its folder.
+
+    Raises
+    ------
+    ModelError
+        If there is no such model, or a file of it is missing, altered or does not fit.
+    """
+    return load_folder(find_model(model))
+
+
+def find_model(model: str | os.PathLike[str]) -> Path:
+    """Return the folder of a model given by name or folder."""
+    text = os.fspath(model)
+    if Path(text).is_dir():
+        return Path(text)
+    entries = list_models()
+    for entry in entries:
+        if entry.name == text:
+            return entry.folder
+    known = ", ".join(entry.name for entry in entries) or "none"
+    raise ModelError(
+        f"there is no model {text!r}: it is no folder, and the models here are {known}. "
+        f"Own models belong in {user_folder()}."
+    )
+
+
+def find_by_identity(identity: str, recorded: str | None = None) -> Path:
+    """Return the folder of the model with this `ModelSpec.identity`."""
+    entries = list_models()
+    if recorded is not None and (Path(recorded) / "model.json").is_file():
+        entries.append(_entry(Path(recorded), "recorded"))
+    for entry in entries:
+        if entry.spec is not None and entry.spec.identity == identity:
+            return entry.folder
+    raise ModelError(
+        f"the model of this store (hash {identity[:12]}) is neither bundled nor in {user_folder()}"
+        + (f" nor at {recorded}" if recorded else "")
+        + ". Name its folder with --model."
+    )
+
+
+def load_folder(folder: Path) -> Model:
+    """Return the model of a folder, every file checked."""
+    from napari_msgan.networks.build import build_generator
+
+    spec = read_spec(folder)
+    if not spec.exact:
+        raise ModelError(f"{folder}: this version uses models with exact tiles only")
+    generators = []
+    for scale in spec.scales:
+        weights = _read_weights(folder / scale.file, scale.sha256)
+        generator = build_generator(scale.network, scale.factor)
+        _check_weights(folder / scale.file, weights, generator.state_dict())
+        generator.load_state_dict({key: value.float() for key, value in weights.items()})
+        generators.append(generator.eval().requires_grad_(False))
+    return Model(spec, folder, tuple(generators))
+
+
+def _read_weights(path: Path, sha256: str) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ModelError(
+            f"{path} cannot be read ({error.strerror}): the model is incomplete, copy it again"
+        ) from error
+    seen = hashlib.sha256(content).hexdigest()
+    if seen != sha256:
+        raise ModelError(
+            f"{path} is not the file that model.json describes (sha256 {seen[:12]} instead of "
+            f"{sha256[:12]}): it was altered or damaged, copy the model again"
+        )
+    try:
+        return load(content)
+    except SafetensorError as error:
+        raise ModelError(f"{path} is not a safetensors file: {error}") from error
+
+
+def _check_weights(path: Path, weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    import torch
+
+    if missing := sorted(set(expected) - set(weights)):
+        raise ModelError(f"{path} lacks the weights {missing[0]!r} ({len(missing)} in all)")
+    if unknown := sorted(set(weights) - set(expected)):
+        raise ModelError(f"{path} has weights this network does not know: {unknown[0]!r}")
+    for key, value in weights.items():
+        if value.shape != expected[key].shape:
+            raise ModelError(
+                f"{path}: {key!r} has shape {tuple(value.shape)}, the network in model.json needs "
+                f"{tuple(expected[key].shape)}"
+            )
+        if not value.is_floating_point() or not bool(torch.isfinite(value).all()):
+            raise ModelError(f"{path}: {key!r} holds values that are not finite: train it again")
+
+
+def save_weights(generator: Generator, path: Path) -> str:
+    """Write the weights as float16 and return the sha256 of the file."""
+    import torch
+    from safetensors.torch import save
+
+    weights = {k: v.detach().cpu().to(torch.float16) for k, v in generator.state_dict().items()}
+    content = save(weights)
+    write_atomically(path, content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def save_spec(spec: ModelSpec, folder: Path) -> None:
+    """Write ``model.json``."""
+    write_atomically(folder / "model.json", (spec.model_dump_json(indent=2) + "\n").encode())
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that a reader sees the old or the new content, never a part."""
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def user_folder() -> Path:
+    """Return where a user keeps own models."""
+    from platformdirs import user_data_path
+
+    if chosen := os.environ.get(MODELS_VARIABLE):
+        return Path(chosen)
+    return user_data_path("napari-msgan", appauthor=False) / "models"
+
+
+def bundled_folder() -> Path:
+    """Return where the models of the package lie."""
+    with as_file(files("napari_msgan.resources")) as folder:
+        return cast("Path", folder) / "models"
+
+
+def list_models() -> list[ModelEntry]:
+    """Return the bundled models and those in the user's model folder, by name."""
+    entries = []
+    for origin, root in (("user", user_folder()), ("bundled", bundled_folder())):
+        if root.is_dir():
+            folders = sorted(p for p in root.iterdir() if (p / "model.json").is_file())
+            entries += [_entry(folder, origin) for folder in folders]
+    return entries
+
+
+def _entry(folder: Path, origin: str) -> ModelEntry:
+    try:
+        spec = read_spec(folder)
+    except ModelError as error:
+        return ModelEntry(folder.name, folder, origin, None, str(error))
+    return ModelEntry(spec.name, folder, origin, spec)

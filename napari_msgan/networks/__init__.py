@@ -1,0 +1,15 @@
+"""Generators and discriminators: how layers are assembled, nothing of how they are used."""
+
+from napari_msgan.networks.build import build_generator
+from napari_msgan.networks.discriminator import PatchDiscriminator
+from napari_msgan.networks.low_res import LowResGenerator
+from napari_msgan.networks.patch import PatchGenerator
+from napari_msgan.networks.reach import required_halo
+
+__all__ = [
+    "LowResGenerator",
+    "PatchDiscriminator",
+    "PatchGenerator",
+    "build_generator",
+    "required_halo",
+]

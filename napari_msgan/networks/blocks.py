@@ -1,0 +1,60 @@
+"""Pieces that all networks share, for 2 and 3 axes alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+_CONV = {2: nn.Conv2d, 3: nn.Conv3d}
+_LINEAR = {2: "bilinear", 3: "trilinear"}
+
+
+def conv(ndim: int, n_in: int, n_out: int, kernel: int, *, stride: int = 1, padding: int = 0) -> nn.Module:
+    """Return a convolution over `ndim` axes."""
+    return cast("nn.Module", _CONV[ndim](n_in, n_out, kernel, stride, padding))
+
+
+def fold(x: Tensor, factor: Sequence[int]) -> Tensor:
+    """Return space as channels: (N, C, Z, Y, X) to (N, C * prod(f), Z / fz, Y / fy, X / fx)."""
+    n, channels, *shape = x.shape
+    split = [m for size, f in zip(shape, factor, strict=True) for m in (size // f, f)]
+    x = x.reshape(n, channels, *split)
+    ndim = len(shape)
+    order = [0, 1, *(3 + 2 * i for i in range(ndim)), *(2 + 2 * i for i in range(ndim))]
+    return x.permute(order).flatten(1, 1 + ndim)
+
+
+def unfold(x: Tensor, factor: Sequence[int]) -> Tensor:
+    """Return channels as space, the inverse of `fold`."""
+    n, channels, *shape = x.shape
+    ndim = len(shape)
+    channels //= int(torch.Size(factor).numel())
+    x = x.reshape(n, channels, *factor, *shape)
+    order = [0, 1, *(a for i in range(ndim) for a in (2 + ndim + i, 2 + i))]
+    fine = [size * f for size, f in zip(shape, factor, strict=True)]
+    return x.permute(order).reshape(n, channels, *fine)
+
+
+def crop(x: Tensor, margin: int | Sequence[int]) -> Tensor:
+    """Return the inside of a tensor, `margin` voxels less on every side of every space axis."""
+    ndim = x.dim() - 2
+    margins = (margin,) * ndim if isinstance(margin, int) else tuple(margin)
+    key = [slice(m, size - m) for m, size in zip(margins, x.shape[2:], strict=True)]
+    return x[(..., *key)]
+
+
+def upsample(x: Tensor, factor: Sequence[int]) -> Tensor:
+    """Return linear interpolation with voxel centres where block averaging has them."""
+    return functional.interpolate(
+        x, scale_factor=[float(f) for f in factor], mode=_LINEAR[x.dim() - 2], align_corners=False
+    )
+
+
+def reduce_mean(x: Tensor, factor: Sequence[int]) -> Tensor:
+    """Return block means."""
+    pool = functional.avg_pool2d if x.dim() == 4 else functional.avg_pool3d
+    return pool(x, list(factor))

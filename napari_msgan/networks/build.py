@@ -1,0 +1,17 @@
+"""From the description of a network to the network."""
+
+from __future__ import annotations
+
+from napari_msgan.config import LowResNetwork, PatchNetwork
+from napari_msgan.geometry import Ints
+from napari_msgan.networks.low_res import LowResGenerator
+from napari_msgan.networks.patch import PatchGenerator
+
+Generator = LowResGenerator | PatchGenerator
+
+
+def build_generator(network: LowResNetwork | PatchNetwork, factor: Ints) -> Generator:
+    """Return a generator with fresh weights."""
+    if isinstance(network, LowResNetwork):
+        return LowResGenerator(factor, network.widths)
+    return PatchGenerator(factor, network.width, network.blocks)

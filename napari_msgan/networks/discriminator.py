@@ -1,0 +1,37 @@
+"""The discriminator of training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from napari_msgan.networks.blocks import conv
+
+
+class PatchDiscriminator(nn.Module):
+    """Judges windows of an image with valid, spectrally normalised convolutions [1]_.
+
+    n_in : channels, e.g. sketch, upsampled coarse image and image.
+    strides : of the 4-wide layers before the last one; (2, 2, 1) makes the windows 34 voxels
+        wide, (2, 1) makes them 16.
+
+    References
+    ----------
+    .. [1] Miyato et al., "Spectral normalization for generative adversarial networks", ICLR 2018.
+    """
+
+    def __init__(self, ndim: int, n_in: int, width: int, strides: Sequence[int]) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for stride in strides:
+            layers += [spectral_norm(conv(ndim, n_in, width, 4, stride=stride)), nn.LeakyReLU(0.2)]
+            n_in, width = width, 2 * width
+        layers.append(spectral_norm(conv(ndim, n_in, 1, 4)))
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits, shape (N, 1, ...): one for each window."""
+        logits: Tensor = self.layers(x)
+        return logits

@@ -1,0 +1,83 @@
+"""The generator of scale 0."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from napari_msgan.geometry import Ints
+from napari_msgan.networks.blocks import conv, fold
+
+
+class LowResGenerator(nn.Module):
+    """Residual U-Net from the folded sketch to the whole low-resolution image.
+
+    widths : channels at each depth; each further depth halves the grid.
+    """
+
+    def __init__(self, factor: Ints, widths: Sequence[int]) -> None:
+        super().__init__()
+        ndim = len(factor)
+        self.factor = factor
+        self.head = conv(ndim, math.prod(factor), widths[0], 3, padding=1)
+        self.encoders = nn.ModuleList(_Residual(ndim, w, w) for w in widths[:-1])
+        self.downs = nn.ModuleList(
+            conv(ndim, a, b, 2, stride=2) for a, b in zip(widths[:-1], widths[1:], strict=True)
+        )
+        self.middle = nn.Sequential(
+            _Residual(ndim, widths[-1], widths[-1]), _Residual(ndim, widths[-1], widths[-1])
+        )
+        pairs = list(zip(widths[:-1], widths[1:], strict=True))[::-1]
+        self.decoders = nn.ModuleList(_Residual(ndim, a + b, a) for a, b in pairs)
+        self.tail = conv(ndim, widths[0], 1, 3, padding=1)
+
+    def forward(self, sketch: Tensor) -> Tensor:
+        """Return the image at scale 0.
+
+        Parameters
+        ----------
+        sketch : Tensor, shape (N, 1, fz * Z, fy * Y, fx * X), in [0, 1], of scale 1
+
+        Returns
+        -------
+        Tensor, shape (N, 1, Z, Y, X), float32; outside training in [-1, 1].
+        """
+        x = fold(sketch, self.factor)
+        shape = x.shape[2:]
+        multiple = 2 ** len(self.downs)
+        pads = [p for size in reversed(shape) for p in (0, -size % multiple)]
+        x = self.head(functional.pad(x, pads, mode="replicate"))
+        skips = []
+        for encoder, down in zip(self.encoders, self.downs, strict=True):
+            x = encoder(x)
+            skips.append(x)
+            x = down(x)
+        x = self.middle(x)
+        for decoder in self.decoders:
+            x = torch.cat([functional.interpolate(x, scale_factor=2.0), skips.pop()], dim=1)
+            x = decoder(x)
+        with torch.autocast(x.device.type, enabled=False):
+            result = self.tail(functional.silu(x.float()))[(..., *(slice(n) for n in shape))]
+        return result if self.training else result.clamp(-1, 1)
+
+
+class _Residual(nn.Module):
+    """Group-normalised residual block."""
+
+    def __init__(self, ndim: int, n_in: int, n_out: int) -> None:
+        super().__init__()
+        self.norm_in = nn.GroupNorm(math.gcd(8, n_in), n_in)
+        self.first = conv(ndim, n_in, n_out, 3, padding=1)
+        self.norm_out = nn.GroupNorm(math.gcd(8, n_out), n_out)
+        self.second = conv(ndim, n_out, n_out, 3, padding=1)
+        self.skip = nn.Identity() if n_in == n_out else conv(ndim, n_in, n_out, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = self.first(functional.silu(self.norm_in(x)))
+        inner = self.second(functional.silu(self.norm_out(inner)))
+        result: Tensor = self.skip(x) + inner
+        return result

@@ -1,0 +1,74 @@
+"""The generator of scales 1 and up."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from napari_msgan.geometry import Ints
+from napari_msgan.networks.blocks import conv, crop, fold, unfold, upsample
+
+
+class PatchGenerator(nn.Module):
+    """Refines a window of the coarse image with the sketch of its own scale.
+
+    No padding and no statistics over the patch: an output voxel depends on its receptive field
+    only, so that tiles equal the whole image. All convolutions run on the coarse grid.
+    The output is the upsampled coarse image plus a residual.
+    """
+
+    def __init__(self, factor: Ints, width: int, blocks: int) -> None:
+        super().__init__()
+        ndim, folded = len(factor), math.prod(factor)
+        self.factor = factor
+        self.head = conv(ndim, 1 + folded, width, 3)
+        self.blocks = nn.ModuleList(_ValidResidual(ndim, width) for _ in range(blocks))
+        self.tail = conv(ndim, width, folded, 3)
+        self._start_without_checkerboard(folded)
+
+    def _start_without_checkerboard(self, folded: int) -> None:
+        weight, bias = self.tail.weight, self.tail.bias
+        assert isinstance(weight, Tensor) and isinstance(bias, Tensor)
+        with torch.no_grad():
+            weight.copy_(0.1 * weight[:1].repeat(folded, *[1] * (weight.dim() - 1)))
+            bias.zero_()
+
+    def forward(self, coarse: Tensor, sketch: Tensor) -> Tensor:
+        """Return the refined core of a window.
+
+        Parameters
+        ----------
+        coarse : Tensor, shape (N, 1, Z, Y, X), in [-1, 1]
+        sketch : Tensor, shape (N, 1, fz * Z, fy * Y, fx * X), in [0, 1]
+
+        Returns
+        -------
+        Tensor, shape (N, 1, fz * (Z - 2 h), ...), float32
+            h is the halo, see `napari_msgan.networks.reach`. Outside training in [-1, 1].
+        """
+        x = self.head(torch.cat([coarse, fold(sketch, self.factor)], dim=1))
+        for block in self.blocks:
+            x = block(x)
+        # In lower precision the residual would show steps: the last layer is float32.
+        with torch.autocast(x.device.type, enabled=False):
+            residual = self.tail(functional.silu(x.float()))
+            margin = (coarse.shape[2] - residual.shape[2]) // 2
+            base = upsample(crop(coarse.float(), margin - 1), self.factor)
+            result = crop(base, self.factor) + unfold(residual, self.factor)
+        return result if self.training else result.clamp(-1, 1)
+
+
+class _ValidResidual(nn.Module):
+    """Two valid convolutions; the skip connection loses the same border."""
+
+    def __init__(self, ndim: int, width: int) -> None:
+        super().__init__()
+        self.first = conv(ndim, width, width, 3)
+        self.second = conv(ndim, width, width, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = self.second(functional.silu(self.first(functional.silu(x))))
+        return crop(x, 2) + inner

@@ -1,0 +1,42 @@
+"""The pyramid store on disk, its metadata, and what is seen of it while it is refined.
+
+zarr and filelock are imported when a store is opened, not here.
+"""
+
+from napari_msgan.pyramid._create import PyramidBuilder, create_pyramid
+from napari_msgan.pyramid.metadata import (
+    Fingerprint,
+    GeometryInfo,
+    SketchInfo,
+    SketchThresholds,
+    SourceInfo,
+    StoreInfo,
+)
+from napari_msgan.pyramid.store import PyramidStore, open_pyramid
+from napari_msgan.pyramid.view import (
+    PyramidView,
+    SketchView,
+    levels,
+    refresh_coarsest,
+    sketch_levels,
+    view_volume,
+)
+
+__all__ = [
+    "Fingerprint",
+    "GeometryInfo",
+    "PyramidBuilder",
+    "PyramidStore",
+    "PyramidView",
+    "SketchInfo",
+    "SketchThresholds",
+    "SketchView",
+    "SourceInfo",
+    "StoreInfo",
+    "create_pyramid",
+    "levels",
+    "open_pyramid",
+    "refresh_coarsest",
+    "sketch_levels",
+    "view_volume",
+]

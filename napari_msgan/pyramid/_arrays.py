@@ -1,0 +1,200 @@
+"""The only place that touches zarr: groups, arrays and the files of their chunks."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_msgan.errors import StoreError
+from napari_msgan.geometry import Box, Ints, level_of_scale
+from napari_msgan.pyramid.attributes import (
+    ATTRIBUTES_KEY,
+    info_from_attributes,
+    root_attributes,
+    sketch_attributes,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import zarr
+    from zarr.core.array_spec import ArrayConfigParams
+
+    from napari_msgan.pyramid.metadata import StoreInfo
+
+    ZarrArray = zarr.Array[Any]
+
+#: What zarr raises for metadata that somebody damaged.
+_DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError)
+
+# Without it zarr drops a chunk that equals the fill value, which is air, and air would never
+# count as refined. It is not stored: every opening has to repeat it. `zarr.open_array` ignores
+# it for an array that exists (3.1.6), `zarr.open` obeys since 3.1.2.
+_CONFIG: ArrayConfigParams = {"write_empty_chunks": True}
+
+
+def array_key(scale: int, n_scales: int, *, sketch: bool) -> str:
+    level = level_of_scale(scale, n_scales)
+    return f"sketch/{level}" if sketch else str(level)
+
+
+def create_groups(root: Path, info: StoreInfo) -> None:
+    """Write an empty store: both groups and every level of them declared."""
+    import zarr
+    from zarr.codecs import ZstdCodec
+    from zarr.storage import LocalStore
+
+    geometry = info.to_geometry()
+    group = zarr.create_group(LocalStore(root), zarr_format=3, attributes=root_attributes(info))
+    group.create_group("sketch", attributes=sketch_attributes(info))
+    for sketch, fill in ((False, info.fill_value), (True, np.uint8(0))):
+        for scale in range(geometry.n_scales):
+            group.create_array(
+                array_key(scale, geometry.n_scales, sketch=sketch),
+                shape=geometry.shape_at(scale),
+                chunks=info.chunk_shape,
+                dtype=fill.dtype,
+                fill_value=fill,
+                compressors=ZstdCodec(level=1),
+                dimension_names=geometry.axes,
+                config=_CONFIG,
+            )
+
+
+def read_info(root: Path) -> StoreInfo:
+    """Return the metadata of a store.
+
+    Raises
+    ------
+    StoreError
+        If there is no store, or its metadata are not ours.
+    """
+    import zarr
+    from zarr.storage import LocalStore
+
+    if not root.is_dir():
+        raise StoreError(f"there is no store at {root}. Check the path.")
+    try:
+        store = LocalStore(root, read_only=True)
+        group = zarr.open_group(store, mode="r", zarr_format=3, use_consolidated=False)
+        attributes = group.attrs.asdict()
+    except _DAMAGED as error:
+        raise StoreError(
+            f"{root} is no OME-Zarr 0.5 group, or its zarr.json is damaged ({error}). "
+            "Give the folder that `generate` wrote."
+        ) from error
+    try:
+        return info_from_attributes(attributes)
+    except StoreError as error:
+        raise StoreError(f"{root}: {error}") from error
+
+
+def write_info(root: Path, info: StoreInfo) -> None:
+    """Replace our attributes in one step: zarr renames a finished file onto the old one."""
+    import zarr
+    from zarr.storage import LocalStore
+
+    group = zarr.open_group(LocalStore(root), mode="r+", zarr_format=3, use_consolidated=False)
+    group.update_attributes({ATTRIBUTES_KEY: info.model_dump(mode="json")})
+
+
+def open_array(
+    root: Path, info: StoreInfo, scale: int, *, sketch: bool = False, writable: bool = False
+) -> ZarrArray:
+    """Open one level and check that it is what the metadata say. All arrays are opened here.
+
+    Raises
+    ------
+    StoreError
+        If the array cannot be read, or disagrees with the metadata.
+    """
+    import zarr
+    from zarr.storage import LocalStore
+
+    geometry = info.to_geometry()
+    key = array_key(scale, geometry.n_scales, sketch=sketch)
+    fill = np.uint8(0) if sketch else info.fill_value
+    try:
+        array = zarr.open(
+            LocalStore(root, read_only=not writable),
+            path=key,
+            mode="r+" if writable else "r",
+            zarr_format=3,
+            config=_CONFIG,
+        )
+        if not isinstance(array, zarr.Array):
+            raise TypeError("it is a group")
+        seen = {
+            "shape": array.shape,
+            "chunks": array.chunks,
+            "shards": array.shards,
+            "dtype": array.dtype,
+            "fill_value": array.fill_value,
+            "chunk file": array.metadata.encode_chunk_key((1,) * geometry.ndim),
+        }
+    except _DAMAGED as error:
+        raise StoreError(
+            f"{root}: level {key!r} is missing or damaged ({error}). Generate the image again."
+        ) from error
+    expected = {
+        "shape": geometry.shape_at(scale),
+        "chunks": info.chunk_shape,
+        "shards": None,
+        "dtype": fill.dtype,
+        "fill_value": fill,
+        "chunk file": "/".join(["c", *"1" * geometry.ndim]),
+    }
+    for name, value in expected.items():
+        if seen[name] != value:
+            raise StoreError(
+                f"{root}: level {key!r} has {name} {seen[name]}, but the metadata of the store "
+                f"say {value}. Generate the image again."
+            )
+    return array
+
+
+def chunk_grid(shape: Ints, chunk_shape: Ints) -> Ints:
+    return Box.of_shape(shape).cover(chunk_shape).shape
+
+
+def chunk_file(root: Path, key: str, index: Ints) -> Path:
+    return root.joinpath(key, "c", *map(str, index))
+
+
+def scan_chunks(root: Path, key: str, grid: Ints) -> tuple[npt.NDArray[np.bool_], list[Path]]:
+    """Return which chunks have a file, and the leftovers of interrupted writes."""
+    present = np.zeros(grid, dtype=np.bool_)
+    leftovers = []
+    for index, entry in _walk(root / key / "c", grid):
+        if index is None:
+            leftovers.append(Path(entry.path))
+        else:
+            present[index] = True
+    return present, leftovers
+
+
+def _walk(
+    folder: Path | str, grid: Ints, prefix: Ints = ()
+) -> Iterator[tuple[Ints | None, os.DirEntry[str]]]:
+    try:
+        entries = os.scandir(folder)
+    except FileNotFoundError:
+        return
+    is_last = len(prefix) == len(grid) - 1
+    with entries:
+        for entry in entries:
+            name = entry.name
+            if name.endswith(".partial"):
+                yield None, entry
+            elif name.isascii() and name.isdecimal() and str(int(name)) == name:
+                index = (*prefix, int(name))
+                if index[-1] >= grid[len(prefix)]:
+                    continue
+                if is_last:
+                    yield index, entry
+                else:
+                    yield from _walk(entry.path, grid, index)

@@ -1,0 +1,124 @@
+"""The attributes of a store: OME-Zarr 0.5 for everyone, and our own beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from napari_msgan.errors import StoreError
+from napari_msgan.geometry import level_of_scale
+from napari_msgan.pyramid.metadata import SCHEMA_VERSION, StoreInfo
+
+if TYPE_CHECKING:
+    from napari_msgan.geometry import Affine, PyramidGeometry
+
+#: Key of our own attributes in the root group.
+ATTRIBUTES_KEY = "napari_msgan"
+OME_VERSION = "0.5"
+
+
+def is_upright(affine: Affine) -> bool:
+    """Return whether index axis i grows along world axis i: that is all OME-Zarr 0.5 can say."""
+    order, backwards = affine.axis_order()
+    return not affine.is_oblique and order == tuple(range(affine.ndim)) and not any(backwards)
+
+
+def level_transforms(geometry: PyramidGeometry, scale: int) -> list[dict[str, Any]]:
+    """Return the coordinateTransformations of one level.
+
+    Translations hold the (F - 1) / 2 shift of block averages. Where an OME-Zarr 0.5 scale and
+    translation cannot express the affine, they are along the image's own axes, from the centre
+    of its first voxel; the exact affine is in our own attributes.
+    """
+    if is_upright(geometry.affine):
+        translation = geometry.affine_at(scale).origin
+    else:
+        factors = geometry.total_factor(scale)
+        spacing = geometry.affine.spacing
+        translation = tuple((f - 1) / 2 * v for f, v in zip(factors, spacing, strict=True))
+    return [
+        {"type": "scale", "scale": list(geometry.spacing_at(scale))},
+        {"type": "translation", "translation": list(translation)},
+    ]
+
+
+def ome_attributes(geometry: PyramidGeometry, *, name: str, method: str) -> dict[str, Any]:
+    """Return the content of the ``ome`` attribute of a multiscale group.
+
+    name : of the image.
+    method : how the levels were made.
+
+    References
+    ----------
+    OME-Zarr 0.5, "multiscales" metadata, https://ngff.openmicroscopy.org/0.5/.
+    """
+    axes: list[dict[str, str]] = [{"name": axis, "type": "space"} for axis in geometry.axes]
+    if geometry.unit == "millimeter":  # "pixel" is no unit that the format knows
+        axes = [{**axis, "unit": "millimeter"} for axis in axes]
+    datasets = [
+        {
+            "path": str(level_of_scale(scale, geometry.n_scales)),
+            "coordinateTransformations": level_transforms(geometry, scale),
+        }
+        for scale in range(geometry.finest_scale, -1, -1)
+    ]
+    multiscale = {
+        "name": name,
+        "axes": axes,
+        "datasets": datasets,
+        "type": method,
+        "metadata": {"method": "napari_msgan", "description": method},
+    }
+    return {"version": OME_VERSION, "multiscales": [multiscale]}
+
+
+def root_attributes(info: StoreInfo) -> dict[str, Any]:
+    """Return the attributes of the root group."""
+    method = "synthetic image of a multi-scale GAN"
+    ome = ome_attributes(info.to_geometry(), name=info.model_name, method=method)
+    return {"ome": ome, ATTRIBUTES_KEY: info.model_dump(mode="json")}
+
+
+def sketch_attributes(info: StoreInfo) -> dict[str, Any]:
+    """Return the attributes of the child group ``sketch``."""
+    method = "edges found at each scale"
+    if info.sketch.given:
+        method = "block maximum, thinned"
+    return {"ome": ome_attributes(info.to_geometry(), name="sketch", method=method)}
+
+
+def info_from_attributes(attributes: Mapping[str, Any]) -> StoreInfo:
+    """Return what the root attributes say.
+
+    Raises
+    ------
+    StoreError
+        If they are missing, damaged, of another version, or of a store that was never finished.
+    """
+    ours, ome = attributes.get(ATTRIBUTES_KEY), attributes.get("ome")
+    if not isinstance(ours, Mapping) or not isinstance(ome, Mapping):
+        raise StoreError(
+            f"the attributes 'ome' and {ATTRIBUTES_KEY!r} are not both there, so this is no store "
+            "of napari-msgan. Give the folder that `generate` wrote."
+        )
+    schema = ours.get("schema_version")
+    if schema != SCHEMA_VERSION or ome.get("version") != OME_VERSION:
+        raise StoreError(
+            f"the store has format {schema!r} (of napari-msgan {ours.get('version')!r}, OME-Zarr "
+            f"{ome.get('version')!r}), this program reads format {SCHEMA_VERSION} of OME-Zarr "
+            f"{OME_VERSION}. Use the version that wrote it, or generate the image again."
+        )
+    try:
+        info = StoreInfo.model_validate(ours)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "as a whole"
+        raise StoreError(
+            f"the attributes {ATTRIBUTES_KEY!r} are damaged: {where}: {first['msg']}. "
+            "Restore the file zarr.json, or generate the image again."
+        ) from error
+    if info.sketch.sha256 is None:
+        raise StoreError("the sketch was never finished. Generate the image again.")
+    return info

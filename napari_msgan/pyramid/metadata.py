@@ -1,0 +1,214 @@
+"""What a store knows about itself; kept as JSON in its own attributes."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Final, Literal
+
+import numpy as np
+from pydantic import Field, FiniteFloat, model_validator
+
+from napari_msgan.config import (
+    Factor,
+    ModelKind,
+    Precision,
+    Settings,
+    SketchSettings,
+    SketchThresholds,
+    StoredType,
+)
+from napari_msgan.geometry import Affine, Box, Ints, PyramidGeometry, Unit
+from napari_msgan.tiling import Tiling
+from napari_msgan.volume import Orientation
+
+SCHEMA_VERSION: Final = 1
+
+#: Metadata may come from anybody: beyond these sizes no store is believed.
+MAX_CHUNKS = 2**26
+MAX_COARSEST_VOXELS = 2**31
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Shape = tuple[Annotated[int, Field(ge=1, lt=2**31)], ...]
+BlockShape = tuple[Annotated[int, Field(ge=1, le=8192)], ...]
+Halo = tuple[Annotated[int, Field(ge=0, le=8192)], ...]
+Matrix = tuple[tuple[FiniteFloat, ...], ...]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+def _as_matrix(affine: Affine) -> Matrix:
+    return tuple(tuple(float(v) for v in row) for row in affine.matrix)
+
+
+class GeometryInfo(Settings):
+    """`PyramidGeometry` as JSON; `shape` and `affine` are of the finest scale."""
+
+    axes: tuple[Literal["z", "y", "x"], ...]
+    shape: Shape
+    factors: Annotated[tuple[Factor, ...], Field(max_length=15)]
+    affine: Matrix
+    unit: Unit
+
+    @model_validator(mode="after")
+    def _is_a_geometry(self) -> GeometryInfo:
+        if self.axes not in (("z", "y", "x"), ("y", "x")):
+            raise ValueError(f"axes must be z, y, x or y, x, got {self.axes}")
+        self.to_geometry()
+        return self
+
+    @classmethod
+    def from_geometry(cls, geometry: PyramidGeometry) -> GeometryInfo:
+        return cls.model_validate(
+            {
+                "axes": geometry.axes,
+                "shape": geometry.shape,
+                "factors": geometry.factors,
+                "affine": _as_matrix(geometry.affine),
+                "unit": geometry.unit,
+            }
+        )
+
+    def to_geometry(self) -> PyramidGeometry:
+        affine = Affine(np.array(self.affine, dtype=np.float64))
+        return PyramidGeometry(self.axes, self.shape, self.factors, affine, self.unit)
+
+
+class SourceInfo(Settings):
+    """The image that the sketch was made from, as it was before it was turned.
+
+    order, flipped : how it was turned (see `Orientation`).
+    sha256 : of its pixels.
+    name : only if the user asked for it, because file names name patients.
+    honest_scale : finest scale whose detail the source supports.
+    is_sketch : whether it was given as a sketch.
+    """
+
+    shape: Shape
+    affine: Matrix
+    unit: Unit
+    order: Ints
+    flipped: tuple[bool, ...]
+    sha256: Sha256
+    name: str | None = None
+    honest_scale: Annotated[int, Field(ge=0)]
+    is_sketch: bool = False
+
+    @model_validator(mode="after")
+    def _is_a_volume(self) -> SourceInfo:
+        n = len(self.shape)
+        if self.to_affine().ndim != n or len(self.flipped) != n:
+            raise ValueError(f"affine and flipped do not fit the shape {self.shape}")
+        if sorted(self.order) != list(range(n)):
+            raise ValueError(f"order {self.order} is not an order of {n} axes")
+        return self
+
+    @property
+    def orientation(self) -> Orientation:
+        return Orientation(self.order, self.flipped)
+
+    def to_affine(self) -> Affine:
+        return Affine(np.array(self.affine, dtype=np.float64))
+
+
+class SketchInfo(Settings):
+    """How the stored sketch was made.
+
+    thresholds : per scale, or None for a sketch that was given.
+    sha256 : of the stored sketch; None until it is complete.
+    """
+
+    settings: SketchSettings
+    given: bool
+    thresholds: tuple[SketchThresholds, ...] | None = None
+    sha256: Sha256 | None = None
+
+
+class Fingerprint(Settings):
+    """What decides the bits of a tile besides the model and the sketch."""
+
+    device: Literal["cpu", "cuda"]
+    precision: Precision
+    torch: str
+    tile_shape: BlockShape
+
+
+class StoreInfo(Settings):
+    """Everything that is known of a store.
+
+    version : of the package that made it.
+    model_sha256 : `ModelSpec.identity`.
+    model_path : folder the model was loaded from, unless it was bundled.
+    halos : coarse voxels around a tile, per scale (scale 0: zeros).
+    extra_scales : how many of the finest scales apply the last generator once more.
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    version: str
+    synthetic: Literal[True] = True
+    model_name: str
+    model_sha256: Sha256
+    model_path: str | None = None
+    modality: str
+    kind: ModelKind
+    window: tuple[FiniteFloat, FiniteFloat]
+    dtype: StoredType
+    exact: bool
+    stochastic: bool
+    seed: int
+    tile_shape: BlockShape
+    chunk_shape: BlockShape
+    halos: tuple[Halo, ...]
+    extra_scales: Annotated[int, Field(ge=0)] = 0
+    geometry: GeometryInfo
+    source: SourceInfo
+    sketch: SketchInfo
+    fingerprint: Fingerprint | None = None
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> StoreInfo:
+        geometry = self.to_geometry()
+        blocks = (self.tile_shape, self.chunk_shape, self.source.shape, *self.halos)
+        if any(len(block) != geometry.ndim for block in blocks):
+            raise ValueError(f"tile, chunk, halo and source shapes need {geometry.ndim} numbers")
+        if any(t % c for t, c in zip(self.tile_shape, self.chunk_shape, strict=True)):
+            raise ValueError(f"tile_shape {self.tile_shape} is not whole chunks {self.chunk_shape}")
+        for factor in geometry.factors:
+            if any(t % f for t, f in zip(self.tile_shape, factor, strict=True)):
+                raise ValueError(f"tile_shape {self.tile_shape} must be a multiple of {factor}")
+        if len(self.halos) != geometry.n_scales or any(self.halos[0]):
+            raise ValueError(f"halos {self.halos}: need one per scale, zeros at scale 0")
+        if self.extra_scales > geometry.finest_scale:
+            raise ValueError(f"extra_scales {self.extra_scales} of {geometry.n_scales} scales")
+        thresholds = self.sketch.thresholds
+        if thresholds is not None and len(thresholds) != geometry.n_scales:
+            raise ValueError(f"{len(thresholds)} thresholds for {geometry.n_scales} scales")
+        self._check_window()
+        if Box.of_shape(geometry.shape).cover(self.chunk_shape).size > MAX_CHUNKS:
+            raise ValueError(f"more than {MAX_CHUNKS} chunks of {self.chunk_shape}")
+        if math.prod(geometry.shape_at(0)) > MAX_COARSEST_VOXELS:
+            raise ValueError(f"scale 0 has more than {MAX_COARSEST_VOXELS} voxels")
+        return self
+
+    def _check_window(self) -> None:
+        low, high = self.window
+        if low >= high:
+            raise ValueError(f"window {self.window} must go from low to high")
+        if self.dtype != "float32":
+            limits = np.iinfo(self.dtype)
+            if not low.is_integer() or not limits.min <= low < high <= limits.max:
+                raise ValueError(f"window {self.window} does not fit {self.dtype}")
+
+    @property
+    def dtype_type(self) -> np.dtype[Any]:
+        return np.dtype(self.dtype)
+
+    @property
+    def fill_value(self) -> np.number[Any]:
+        """Return what a voxel that is not refined reads as: the low end of the window."""
+        low: np.number[Any] = self.dtype_type.type(self.window[0])
+        return low
+
+    def to_geometry(self) -> PyramidGeometry:
+        return self.geometry.to_geometry()
+
+    def to_tiling(self) -> Tiling:
+        return Tiling(self.to_geometry(), self.tile_shape, self.halos)

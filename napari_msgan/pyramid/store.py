@@ -1,0 +1,320 @@
+"""A pyramid store: chunks of every scale, which of them are refined, and who may write."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_msgan.errors import GeometryError, StoreError
+from napari_msgan.geometry import Box, PyramidGeometry
+from napari_msgan.pyramid._arrays import (
+    array_key,
+    chunk_file,
+    chunk_grid,
+    open_array,
+    read_info,
+    scan_chunks,
+    write_info,
+)
+from napari_msgan.pyramid._lock import hold_lock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from napari_msgan.pyramid._arrays import ZarrArray
+    from napari_msgan.pyramid.metadata import Fingerprint, StoreInfo
+    from napari_msgan.tiling import Tile, Tiling
+
+
+def open_pyramid(path: Path | str, *, writable: bool = False) -> PyramidStore:
+    """Open a store.
+
+    Raises
+    ------
+    StoreError
+        If there is none, its metadata are damaged or of another version, or a level disagrees
+        with them.
+    """
+    root = Path(path).absolute()
+    return PyramidStore(root, read_info(root), writable=writable)
+
+
+class PyramidStore:
+    """An OME-Zarr 0.5 group in a local folder; a missing chunk is not refined yet.
+
+    Any thread may read. Threads of one process may write different tiles at the same time,
+    inside ``with store.writing()``.
+    """
+
+    def __init__(self, path: Path, info: StoreInfo, *, writable: bool) -> None:
+        self._path, self._info, self._writable = path, info, writable
+        self._geometry = info.to_geometry()
+        self._tiling = info.to_tiling()
+        scales = range(self._geometry.n_scales)
+        self._images = [open_array(path, info, s) for s in scales]
+        self._sketches = [open_array(path, info, s, sketch=True) for s in scales]
+        self._outputs = [open_array(path, info, s, writable=True) for s in scales if writable]
+        self._writers = 0
+        self._writers_lock = threading.Lock()
+        self._held = ExitStack()
+        self._refined: list[npt.NDArray[np.bool_]] = []
+        self._refined_lock = threading.Lock()
+        self.reload()
+
+    @property
+    def path(self) -> Path:
+        return self._path
+
+    @property
+    def info(self) -> StoreInfo:
+        return self._info
+
+    @property
+    def geometry(self) -> PyramidGeometry:
+        return self._geometry
+
+    @property
+    def n_scales(self) -> int:
+        return self._geometry.n_scales
+
+    @property
+    def tiling(self) -> Tiling:
+        return self._tiling
+
+    @property
+    def is_writable(self) -> bool:
+        return self._writable
+
+    def array(self, scale: int) -> ZarrArray:
+        """Return the stored image of a scale, read-only; not refined chunks are the fill value."""
+        self._geometry.check_scale(scale)
+        return self._images[scale]
+
+    def sketch_array(self, scale: int) -> ZarrArray:
+        """Return the stored sketch of a scale, uint8 (value / 255), read-only."""
+        self._geometry.check_scale(scale)
+        return self._sketches[scale]
+
+    def read(self, scale: int, box: Box) -> npt.NDArray[Any]:
+        """Return a box of a scale in the stored type.
+
+        Raises
+        ------
+        GeometryError
+            If the box leaves the image.
+        """
+        return read_block(self.array(scale), box)
+
+    def read_sketch(self, scale: int, box: Box) -> npt.NDArray[np.uint8]:
+        """Return a box of the sketch of a scale, uint8 (value / 255).
+
+        Raises
+        ------
+        GeometryError
+            If the box leaves the image.
+        """
+        return read_block(self.sketch_array(scale), box)
+
+    def write(self, scale: int, box: Box, data: npt.NDArray[Any]) -> None:
+        """Write whole chunks of a scale; from then on they are refined.
+
+        Raises
+        ------
+        GeometryError
+            If the box is not whole chunks inside the image.
+        StoreError
+            If the writer's lock is not held, or the data have another shape or type.
+        """
+        self._check_writing()
+        check_block(self.array(scale), box, data)
+        self._outputs[scale][box.slices] = data
+        with self._refined_lock:
+            self._refined[scale][self._cells(box)] = True
+
+    def refined_chunks(self, scale: int) -> npt.NDArray[np.bool_]:
+        """Return which chunks exist, on the chunk grid: a read-only view that follows `write`."""
+        self._geometry.check_scale(scale)
+        view = self._refined[scale].view()
+        view.setflags(write=False)
+        return view
+
+    def is_refined(self, scale: int, box: Box) -> bool:
+        """Return whether every chunk that the box touches exists."""
+        inside = box.intersect(Box.of_shape(self._geometry.shape_at(scale)))
+        return bool(self.refined_chunks(scale)[self._cells(inside)].all())
+
+    def refined_fraction(self, scale: int) -> float:
+        """Return the share of voxels of a scale that are refined."""
+        shape = self._geometry.shape_at(scale)
+        voxels: npt.NDArray[np.float64] = self.refined_chunks(scale).astype(np.float64)
+        for size, chunk, count in zip(shape, self._info.chunk_shape, voxels.shape, strict=True):
+            edges = np.minimum(np.arange(count + 1) * chunk, size)
+            voxels = np.tensordot(np.diff(edges) / size, voxels, axes=1)
+        return float(voxels)
+
+    def reload(self) -> None:
+        """Read from the folder which chunks exist, e.g. after another process wrote some."""
+        with self._refined_lock:
+            self._refined = [self._scan(scale)[0] for scale in range(self.n_scales)]
+
+    @contextmanager
+    def writing(self) -> Iterator[PyramidStore]:
+        """Be the only writer: the lock is held until the last ``with`` of this object ends.
+
+        Raises
+        ------
+        StoreError
+            If the store was opened for reading, or somebody else is writing.
+        """
+        if not self._writable:
+            raise StoreError(f"{self._path} was opened for reading. Open it with writable=True.")
+        with self._writers_lock:
+            if self._writers == 0:
+                with ExitStack() as stack:
+                    stack.enter_context(hold_lock(self._path / "0/.writer.lock", str(self._path)))
+                    self._take_over()
+                    self._held = stack.pop_all()
+            self._writers += 1
+        try:
+            yield self
+        finally:
+            with self._writers_lock:
+                self._writers -= 1
+                if self._writers == 0:
+                    self._held.close()
+
+    def clear(self, scale: int, box: Box) -> dict[int, list[Box]]:
+        """Remove the tiles of a scale that a box touches, and every finer tile made from them.
+
+        Returns
+        -------
+        dict
+            Per scale, the boxes of the tiles of which something was removed.
+
+        Raises
+        ------
+        StoreError
+            If the scale is 0, or the writer's lock is not held.
+        """
+        self._check_writing()
+        self._geometry.check_scale(scale)
+        if scale == 0:
+            raise StoreError("scale 0 cannot be cleared: all is made from it. Delete the store.")
+        doomed = {scale: set(self._tiling.tiles(scale, box))}
+        for finer in range(scale + 1, self.n_scales):
+            before = doomed[finer - 1]
+            doomed[finer] = {d for tile in before for d in self._tiling.dependents(tile)}
+        removed = {}
+        # Finest first: whatever an interruption leaves was made from tiles that are still there.
+        for finer in range(self.n_scales - 1, scale - 1, -1):
+            boxes = [core for tile in sorted(doomed[finer]) if (core := self._remove(tile))]
+            if boxes:
+                removed[finer] = boxes
+        return removed
+
+    def check_fingerprint(self, fingerprint: Fingerprint) -> None:
+        """Refuse tiles that would differ from those in the store; warn if they might.
+
+        Raises
+        ------
+        StoreError
+            If device, precision or tile shape are others than before.
+        """
+        before = self._info.fingerprint
+        if before is None:
+            return
+        for name in ("device", "precision", "tile_shape"):
+            old, new = getattr(before, name), getattr(fingerprint, name)
+            if old != new:
+                raise StoreError(
+                    f"{self._path} was generated with {name} {old}, now it would be {new}: the "
+                    f"tiles would not fit together. Use {name} {old}, or generate a new store."
+                )
+        if before.torch != fingerprint.torch:
+            warnings.warn(
+                f"{self._path} was generated with torch {before.torch}, this is torch "
+                f"{fingerprint.torch}: new tiles may differ in the last bit.",
+                stacklevel=2,
+            )
+
+    def set_fingerprint(self, fingerprint: Fingerprint) -> None:
+        """Record how tiles are made, unless that is known; then it is only checked.
+
+        Raises
+        ------
+        StoreError
+            If it does not fit what is recorded, or the writer's lock is not held.
+        """
+        self._check_writing()
+        self.check_fingerprint(fingerprint)
+        if self._info.fingerprint is None:
+            self._info = self._info.model_copy(update={"fingerprint": fingerprint})
+            write_info(self._path, self._info)
+
+    def _check_writing(self) -> None:
+        if self._writers == 0:
+            raise StoreError(f"{self._path} is only changed inside `with store.writing()`.")
+
+    def _take_over(self) -> None:
+        """See what the writer before us did, and remove what it left half-written."""
+        info = read_info(self._path)
+        if info.model_copy(update={"fingerprint": self._info.fingerprint}) != self._info:
+            raise StoreError(f"{self._path} was replaced after it was opened. Open it again.")
+        self._info = info
+        with self._refined_lock:
+            scans = [self._scan(scale) for scale in range(self.n_scales)]
+            self._refined = [present for present, _ in scans]
+        for leftovers in (*(found for _, found in scans), self._path.glob("*.partial")):
+            for file in leftovers:
+                file.unlink(missing_ok=True)
+
+    def _key(self, scale: int) -> str:
+        return array_key(scale, self.n_scales, sketch=False)
+
+    def _scan(self, scale: int) -> tuple[npt.NDArray[np.bool_], list[Path]]:
+        grid = chunk_grid(self._geometry.shape_at(scale), self._info.chunk_shape)
+        return scan_chunks(self._path, self._key(scale), grid)
+
+    def _cells(self, box: Box) -> tuple[slice, ...]:
+        return box.cover(self._info.chunk_shape).slices
+
+    def _remove(self, tile: Tile) -> Box | None:
+        """Remove a tile and return its box, or None if nothing of it was there."""
+        core = self._tiling.core(tile)
+        cells = core.cover(self._info.chunk_shape)
+        with self._refined_lock:
+            there = self._refined[tile.scale][cells.slices]
+            found = np.argwhere(there) + cells.start
+            there[...] = False
+        for index in found.tolist():
+            chunk_file(self._path, self._key(tile.scale), tuple(index)).unlink(missing_ok=True)
+        return core if len(found) else None
+
+
+def read_block(array: ZarrArray, box: Box) -> npt.NDArray[Any]:
+    """Return a box of an array; a box that leaves it is a GeometryError."""
+    whole = Box.of_shape(array.shape)
+    if not whole.contains(box):
+        raise GeometryError(f"box {box} leaves the image, which is {whole}")
+    return np.asarray(array[box.slices])
+
+
+def check_block(array: ZarrArray, box: Box, data: npt.NDArray[Any]) -> None:
+    """Check that data are whole chunks of an array, so that no writer meets another one."""
+    whole = Box.of_shape(array.shape)
+    chunks = box.cover(array.chunks).multiply(array.chunks).intersect(whole)
+    if box.size == 0 or box != chunks:
+        raise GeometryError(
+            f"box {box} is not whole chunks of {array.chunks} inside the image, which is {whole}"
+        )
+    if data.shape != box.shape or data.dtype != array.dtype:
+        raise StoreError(
+            f"box {box} needs {array.dtype} of shape {box.shape}, "
+            f"got {data.dtype} of shape {data.shape}"
+        )

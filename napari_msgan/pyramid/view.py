@@ -1,0 +1,183 @@
+"""What is seen of a store while it is refined: each chunk, or the coarser level in its place."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_msgan.geometry import Box, Ints, PyramidGeometry
+from napari_msgan.pyramid._window import WindowedArray
+from napari_msgan.volume import ArrayLike, Volume, read_padded
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+    from napari_msgan.pyramid.store import PyramidStore
+
+
+class PyramidView(WindowedArray):
+    """Array-like of one scale: what is refined, and the scale before, upsampled, elsewhere.
+
+    Only what is asked for is read. Any thread may read while others write tiles; every read
+    shows the latest state.
+
+    Parameters
+    ----------
+    padded : repeat the border voxel up to `padded_shape`.
+    box : show only this part of the scale (its own voxels), not together with `padded`.
+    """
+
+    def __init__(
+        self, store: PyramidStore, scale: int, *, padded: bool = False, box: Box | None = None
+    ) -> None:
+        store.geometry.check_scale(scale)
+        shown = box or _shown(store.geometry, scale, padded=padded)
+        super().__init__(store.geometry.shape_at(scale), shown, store.info.dtype_type)
+        self._store, self._scale = store, scale
+        self._chunk_shape = store.info.chunk_shape
+        self._coarser = PyramidView(store, scale - 1) if scale else None
+
+    def _read(self, box: Box) -> npt.NDArray[Any]:
+        if self._coarser is None:
+            return self._store.read(self._scale, box)
+        cells = box.cover(self._chunk_shape).slices
+        while True:
+            refined = self._store.refined_chunks(self._scale)[cells].copy()
+            block = self._compose(box, refined)
+            # A chunk that was cleared meanwhile was read as the fill value: read again.
+            if (self._store.refined_chunks(self._scale)[cells] >= refined).all():
+                return block
+
+    def _compose(self, box: Box, refined: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
+        """Return the box, given which of the chunks that it touches are refined."""
+        if refined.all():
+            return self._store.read(self._scale, box)
+        if not refined.any():
+            return self._upsample(box)
+        first = box.cover(self._chunk_shape).start
+        block = np.empty(box.shape, self.dtype)
+        for chosen, read in ((refined, self._read_stored), (~refined, self._upsample)):
+            where = np.argwhere(chosen)
+            span = Box(tuple(where.min(axis=0).tolist()), tuple((where.max(axis=0) + 1).tolist()))
+            part = span.shift(first).multiply(self._chunk_shape).intersect(box)
+            voxels = zip(part.start, part.stop, self._chunk_shape, first, strict=True)
+            mask = chosen[np.ix_(*(np.arange(a, b) // c - f for a, b, c, f in voxels))]
+            np.copyto(block[part.relative_to(box.start).slices], read(part), where=mask)
+        return block
+
+    def _read_stored(self, box: Box) -> npt.NDArray[Any]:
+        return self._store.read(self._scale, box)
+
+    def _upsample(self, box: Box) -> npt.NDArray[Any]:
+        assert self._coarser is not None
+        factor = self._store.geometry.factor(self._scale)
+        block = np.empty(box.shape, self.dtype)
+        # In slabs, because the interpolation needs several times the memory of its result.
+        for slab in box.blocks((self._chunk_shape[0], *self._whole.stop[1:])):
+            values = upsample(self._coarser, factor, slab)
+            if self.dtype.kind != "f":
+                np.rint(values, out=values)
+            block[slab.relative_to(box.start).slices] = values
+        return block
+
+
+class SketchView(WindowedArray):
+    """Array-like of the sketch of one scale, uint8; parameters as of `PyramidView`."""
+
+    def __init__(self, store: PyramidStore, scale: int, *, padded: bool = False) -> None:
+        store.geometry.check_scale(scale)
+        shown = _shown(store.geometry, scale, padded=padded)
+        super().__init__(store.geometry.shape_at(scale), shown, np.dtype(np.uint8))
+        self._store, self._scale = store, scale
+
+    def _read(self, box: Box) -> npt.NDArray[Any]:
+        return self._store.read_sketch(self._scale, box)
+
+
+def upsample(coarse: ArrayLike, factor: Ints, box: Box) -> npt.NDArray[np.float32]:
+    """Return a box of the grid that is `factor` times finer, by linear interpolation.
+
+    Fine voxel i lies at ``(i + 0.5) / factor - 0.5`` of the coarse grid; beyond the border the
+    border voxel is repeated. Values do not depend on the box that they are asked with.
+    """
+    axes = []
+    for start, stop, f in zip(box.start, box.stop, factor, strict=True):
+        # (2 i + 1 - f) / 2 f in integers, so that voxel and weight are exact
+        below, rest = np.divmod(2 * np.arange(start, stop) + 1 - f, 2 * f)
+        axes.append((below, (rest / (2 * f)).astype(np.float32)))
+    starts = [int(below[0]) for below, _ in axes]
+    stops = [
+        int(below[-1]) + (2 if f > 1 else 1) for (below, _), f in zip(axes, factor, strict=True)
+    ]
+    values = read_padded(coarse, starts, stops).astype(np.float32)
+    for axis, (below, weight) in enumerate(axes):
+        low = np.take(values, below - starts[axis], axis=axis)
+        if factor[axis] > 1:
+            step = np.take(values, below - starts[axis] + 1, axis=axis)
+            step -= low  # low + weight * step is exact where there is no step, as in air
+            step *= weight.reshape([-1 if i == axis else 1 for i in range(values.ndim)])
+            low += step
+        values = low
+    return values
+
+
+def padded_shape(geometry: PyramidGeometry, scale: int) -> Ints:
+    """Return the shape of scale 0 times the factors up to `scale`.
+
+    napari derives the factors of its levels from the ratios of their shapes: these are exact.
+    """
+    totals = [math.prod(f[axis] for f in geometry.factors[:scale]) for axis in range(geometry.ndim)]
+    return tuple(n * f for n, f in zip(geometry.shape_at(0), totals, strict=True))
+
+
+def _shown(geometry: PyramidGeometry, scale: int, *, padded: bool) -> Box:
+    return Box.of_shape(padded_shape(geometry, scale) if padded else geometry.shape_at(scale))
+
+
+def levels(store: PyramidStore, *, padded: bool = True) -> list[PyramidView | npt.NDArray[Any]]:
+    """Return what is seen of all levels, finest first, as napari wants them.
+
+    The coarsest is a plain array, because napari keeps the one that it saw first: call
+    `refresh_coarsest` when scale 0 was written.
+    """
+    finer = [PyramidView(store, s, padded=padded) for s in range(store.n_scales - 1, 0, -1)]
+    return [*finer, _coarsest(store)]
+
+
+def sketch_levels(store: PyramidStore, *, padded: bool = True) -> list[SketchView]:
+    """Return the sketch of all levels, finest first."""
+    return [SketchView(store, s, padded=padded) for s in range(store.n_scales - 1, -1, -1)]
+
+
+def refresh_coarsest(store: PyramidStore, shown: Sequence[PyramidView | npt.NDArray[Any]]) -> None:
+    """Write scale 0 of the store into the last of `levels`, in place."""
+    coarsest = shown[-1]
+    assert isinstance(coarsest, np.ndarray)
+    coarsest[...] = _coarsest(store)
+
+
+def _coarsest(store: PyramidStore) -> npt.NDArray[Any]:
+    return store.read(0, Box.of_shape(store.geometry.shape_at(0)))
+
+
+def view_volume(store: PyramidStore, scale: int, region: Box | None = None) -> Volume:
+    """Return what is seen of a scale, with its geometry; nothing is read yet.
+
+    Parameters
+    ----------
+    region : part of the image, in voxels of the finest scale; None for all of it.
+
+    Raises
+    ------
+    GeometryError
+        If the scale does not exist, or the region lies outside the image.
+    """
+    geometry = store.geometry
+    geometry.check_scale(scale)
+    box = geometry.box_at(scale, Box.of_shape(geometry.shape) if region is None else region)
+    affine = geometry.affine_at(scale).rescaled((1,) * geometry.ndim, box.start)
+    return Volume(PyramidView(store, scale, box=box), affine, geometry.unit)

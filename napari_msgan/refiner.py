@@ -1,0 +1,255 @@
+"""From a region to tiles, and from tiles to voxels in the store."""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_msgan.errors import JobError
+from napari_msgan.geometry import Box
+from napari_msgan.intensity import Window
+from napari_msgan.pyramid import Fingerprint
+from napari_msgan.tiling import Tile, Tiling
+from napari_msgan.volume import read_padded
+
+if TYPE_CHECKING:
+    import torch
+
+    from napari_msgan.config import Precision
+    from napari_msgan.model import Model
+    from napari_msgan.pyramid import PyramidStore
+
+_SKETCH_TOP = np.float32(255)
+
+
+@dataclass(frozen=True, slots=True)
+class TileReport:
+    """One tile is in the store.
+
+    box : what it wrote, in voxels of its scale.
+    """
+
+    tile: Tile
+    box: Box
+    done: int
+    total: int
+    elapsed_s: float
+
+    @property
+    def remaining_s(self) -> float:
+        """Return the time left if the other tiles take as long."""
+        return self.elapsed_s / self.done * (self.total - self.done)
+
+
+def plan_tiles(
+    tiling: Tiling,
+    region: Box,
+    scale: int,
+    is_refined: Callable[[Tile], bool],
+    focus: Box | None = None,
+) -> list[Tile]:
+    """Return the tiles that a region needs and that are not there yet, each after what it reads.
+
+    Tiles of `scale` come in the order of their distance to the middle of `focus`, and each
+    is preceded by the coarser tiles it needs: so the first finished piece appears early.
+
+    Parameters
+    ----------
+    region, focus : boxes of the finest scale; `focus` is the region itself if it is left out.
+    is_refined : whether a tile is in the store.
+    """
+    targets = tiling.tiles(scale, tiling.geometry.box_at(scale, region))
+    middle = np.add((focus or region).start, (focus or region).stop) / 2
+    factor = np.array(tiling.geometry.total_factor(scale))
+
+    def distance(tile: Tile) -> float:
+        core = tiling.core(tile)
+        centre = np.add(core.start, core.stop) / 2 * factor
+        return float(((centre - middle) ** 2).sum())
+
+    if focus is not None:
+        targets.sort(key=distance)
+    plan: dict[Tile, None] = {}
+
+    def visit(tile: Tile) -> None:
+        if tile in plan or is_refined(tile):
+            return
+        for needed in tiling.dependencies(tile):
+            visit(needed)
+        plan[tile] = None
+
+    for tile in targets:
+        visit(tile)
+    return list(plan)
+
+
+@dataclass(frozen=True)
+class TileContext:
+    """Everything that one tile needs: store, model, and where and how it is computed."""
+
+    store: PyramidStore
+    model: Model
+    device: str
+    precision: Precision
+    window: Window = field(init=False)
+    _generators: dict[int, torch.nn.Module] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        info = self.store.info
+        window = Window(info.window[0], info.window[1], np.dtype(info.dtype))
+        object.__setattr__(self, "window", window)
+        object.__setattr__(self, "_generators", {})
+
+    def prepare(self, scales: Sequence[int]) -> None:
+        """Bring the generators of these scales to the device, in the layout that is fastest."""
+        import torch
+
+        ndim = self.store.geometry.ndim
+        layout = torch.channels_last if ndim == 2 else torch.channels_last_3d
+        for scale in scales:
+            generator = self.model.generator(scale).to(self.device)
+            self._generators[scale] = generator.to(memory_format=layout)  # type: ignore[call-overload]
+
+    def generator(self, scale: int) -> torch.nn.Module:
+        return self._generators[scale]
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        import torch
+
+        kind = "cuda" if self.device.startswith("cuda") else "cpu"
+        return Fingerprint(
+            device=kind,
+            precision=self.precision,
+            torch=torch.__version__,
+            tile_shape=self.store.info.tile_shape,
+        )
+
+
+def run_tile(context: TileContext, tile: Tile) -> npt.NDArray[Any]:
+    """Return the voxels of one tile, clipped to the image, in the stored type."""
+    import torch
+
+    store, tiling = context.store, context.store.tiling
+    sketch_box = tiling.sketch_window(tile)
+    sketch_scale = max(tile.scale, 1)
+    sketch = read_padded(store.sketch_array(sketch_scale), sketch_box.start, sketch_box.stop)
+    inputs = [sketch.astype(np.float32) / _SKETCH_TOP]
+    if tile.scale:
+        box = tiling.coarse_window(tile)
+        coarse = read_padded(store.array(tile.scale - 1), box.start, box.stop)
+        inputs.insert(0, context.window.to_network(coarse))
+    with torch.inference_mode(), _autocast(context):
+        tensors = [torch.from_numpy(a[None, None]).to(context.device) for a in inputs]
+        values = context.generator(tile.scale)(*tensors)[0, 0].float().cpu().numpy()
+    inside = tuple(slice(0, n) for n in tiling.core(tile).shape)
+    return context.window.to_stored(values[inside])
+
+
+@contextmanager
+def _autocast(context: TileContext) -> Iterator[None]:
+    import torch
+
+    kind = context.device.split(":")[0]
+    with torch.autocast(kind, dtype=torch.bfloat16, enabled=context.precision == "bf16"):
+        yield
+
+
+def iter_refine_tiles(
+    context: TileContext,
+    region: Box,
+    scale: int,
+    *,
+    workers: int,
+    focus: Box | None = None,
+) -> Iterator[TileReport]:
+    """Make the tiles that a region needs; yield a report for each when it is in the store.
+
+    Stop by closing the generator: tiles in progress are finished, no other is begun.
+    On the CPU each worker computes with one thread, because the bits of a tile depend on it.
+
+    Raises
+    ------
+    StoreError
+        If the store is being written by somebody else, or was made in another way.
+    """
+    store, tiling = context.store, context.store.tiling
+
+    def is_refined(tile: Tile) -> bool:
+        return store.is_refined(tile.scale, tiling.core(tile))
+
+    with store.writing():
+        context_fingerprint = context.fingerprint
+        store.set_fingerprint(context_fingerprint)
+        plan = plan_tiles(tiling, region, scale, is_refined, focus)
+        context.prepare(sorted({tile.scale for tile in plan}))
+        started = time.monotonic()
+        for done, tile in enumerate(_run_in_order(context, plan, workers), 1):
+            elapsed = time.monotonic() - started
+            yield TileReport(tile, tiling.core(tile), done, len(plan), elapsed)
+
+
+def _run_in_order(context: TileContext, plan: Sequence[Tile], workers: int) -> Iterator[Tile]:
+    """Run the tiles with several workers, each when what it reads is there; yield finished ones."""
+    tiling = context.store.tiling
+    rank = {tile: number for number, tile in enumerate(plan)}
+    missing = {tile: {d for d in tiling.dependencies(tile) if d in rank} for tile in plan}
+    readers: dict[Tile, list[Tile]] = defaultdict(list)
+    for tile, needed in missing.items():
+        for other in needed:
+            readers[other].append(tile)
+    ready = [rank[tile] for tile in plan if not missing[tile]]
+    heapq.heapify(ready)
+    running: dict[Future[None], Tile] = {}
+    with _tile_workers(context, workers) as pool:
+        try:
+            while ready or running:
+                while ready and len(running) < workers:
+                    tile = plan[heapq.heappop(ready)]
+                    running[pool.submit(_make_tile, context, tile)] = tile
+                finished, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    tile = running.pop(future)
+                    future.result()
+                    for reader in readers[tile]:
+                        missing[reader].discard(tile)
+                        if not missing[reader]:
+                            heapq.heappush(ready, rank[reader])
+                    yield tile
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _make_tile(context: TileContext, tile: Tile) -> None:
+    core = context.store.tiling.core(tile)
+    try:
+        context.store.write(tile.scale, core, run_tile(context, tile))
+    except RuntimeError as error:
+        # torch raises RuntimeError for everything, and napari's workers lose those.
+        problem = JobError(f"the tile could not be computed: {error}")
+        problem.add_note(f"while generating tile {core} of scale {tile.scale} of {context.store.path}")
+        raise problem from error
+
+
+@contextmanager
+def _tile_workers(context: TileContext, workers: int) -> Iterator[ThreadPoolExecutor]:
+    import torch
+
+    before = torch.get_num_threads()
+    single = context.device == "cpu"
+    initializer = torch.set_num_threads if single else None
+    pool = ThreadPoolExecutor(workers, "tile", initializer, (1,) if single else ())
+    try:
+        with pool:
+            yield pool
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,85 @@
+"""From the source's grid to the grid of the finest scale, and down from scale to scale.
+
+Everything is read block by block: memory does not grow with the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from napari_msgan.geometry import Box, Floats, Ints
+from napari_msgan.intensity import Float32Array
+from napari_msgan.volume import ArrayLike, read_padded
+
+
+def corner_aligned_first(step: Sequence[float]) -> Floats:
+    """Return where voxel 0 of the new grid lies in the old one if their outer corners agree."""
+    return tuple(0.5 * s - 0.5 for s in step)
+
+
+def resample(
+    source: ArrayLike, step: Sequence[float], first: Sequence[float], box: Box
+) -> Float32Array:
+    """Return a block of a grid whose voxel i lies at ``first + step * i`` of `source`.
+
+    Linear interpolation; where the new grid is coarser, a Gaussian takes away first what it
+    could not show (its variance makes a voxel of the source as wide as one of the new grid).
+    Outside the source its border voxel is repeated.
+
+    Parameters
+    ----------
+    step : source voxels per new voxel, per axis.
+    box : block of the new grid.
+
+    Returns
+    -------
+    array, float32, shape ``box.shape``
+    """
+    sigmas = [0.5 * max(s * s - 1.0, 0.0) ** 0.5 for s in step]
+    positions = [
+        f + s * np.arange(a, b)
+        for f, s, a, b in zip(first, step, box.start, box.stop, strict=True)
+    ]
+    margins = [int(np.ceil(3 * sigma)) for sigma in sigmas]
+    start = [int(np.floor(p[0])) - m for p, m in zip(positions, margins, strict=True)]
+    stop = [int(np.floor(p[-1])) + 2 + m for p, m in zip(positions, margins, strict=True)]
+    block = read_padded(source, start, stop).astype(np.float32, copy=False)
+    if any(sigmas):
+        block = ndimage.gaussian_filter(block, sigmas, mode="nearest", truncate=3.0)
+    for axis, (position, origin) in enumerate(zip(positions, start, strict=True)):
+        lower = np.floor(position).astype(int)
+        weight = (position - lower).astype(np.float32)
+        if not weight.any() and lower.size == block.shape[axis] - 1:
+            block = np.take(block, lower - origin, axis=axis)
+            continue
+        weight = weight.reshape([-1 if i == axis else 1 for i in range(block.ndim)])
+        left = np.take(block, lower - origin, axis=axis)
+        right = np.take(block, lower - origin + 1, axis=axis)
+        block = left + weight * (right - left)
+    return block
+
+
+def reduce_mean(array: npt.NDArray[Any], factor: Ints) -> Float32Array:
+    """Return block means; at the far border the last voxel is repeated to fill a block."""
+    return _blocks(array.astype(np.float32, copy=False), factor).mean(
+        axis=tuple(range(1, 2 * array.ndim, 2)), dtype=np.float32
+    )
+
+
+def reduce_max(array: npt.NDArray[Any], factor: Ints) -> npt.NDArray[Any]:
+    """Return block maxima, the far border as in `reduce_mean`."""
+    result: npt.NDArray[Any] = _blocks(array, factor).max(axis=tuple(range(1, 2 * array.ndim, 2)))
+    return result
+
+
+def _blocks(array: npt.NDArray[Any], factor: Ints) -> npt.NDArray[Any]:
+    pads = [(0, -n % f) for n, f in zip(array.shape, factor, strict=True)]
+    padded = np.pad(array, pads, mode="edge") if any(p for _, p in pads) else array
+    split = [m for n, f in zip(padded.shape, factor, strict=True) for m in (n // f, f)]
+    return padded.reshape(split)
+

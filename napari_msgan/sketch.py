@@ -1,0 +1,181 @@
+"""The sketch: edges of an image, weighted by their gradient.
+
+Gradient magnitude, non-maximum suppression along the gradient and hysteresis [1]_, with two
+changes that make it local, so that any block can be computed by itself: the thresholds are
+quantiles per scale (measured once), and hysteresis follows an edge a bounded number of voxels.
+
+References
+----------
+.. [1] Canny, "A computational approach to edge detection", IEEE PAMI 8(6), 1986.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from napari_msgan.config import SketchSettings, SketchThresholds
+from napari_msgan.geometry import Box, Ints
+from napari_msgan.intensity import Float32Array
+from napari_msgan.resampling import reduce_max
+from napari_msgan.volume import ArrayLike, read_padded
+
+Uint8Array = npt.NDArray[np.uint8]
+
+#: Thresholds and percentiles are measured on at most about this many voxels, spread evenly.
+_SAMPLE_SIZE = 1 << 24
+_SAMPLE_BLOCK = {2: 512, 3: 64}
+#: Gradients below this share of the window are rounding noise of a flat image.
+_FLAT = 1e-5
+_TRUNCATE = 3.0
+
+
+def required_halo(settings: SketchSettings) -> int:
+    """Return how many voxels of the image around a block its sketch depends on."""
+    return _nms_halo(settings) + settings.dilations
+
+
+def _nms_halo(settings: SketchSettings) -> int:
+    return int(_TRUNCATE * settings.sigma + 0.5) + 2
+
+
+def _gradient(image: Float32Array, sigma: float) -> tuple[Float32Array, list[Float32Array]]:
+    """Return gradient magnitude and components, one voxel smaller on every side."""
+    smooth = ndimage.gaussian_filter(image, sigma, mode="nearest", truncate=_TRUNCATE)
+    inside = [slice(1, -1)] * image.ndim
+    parts = []
+    for axis in range(image.ndim):
+        ahead, behind = list(inside), list(inside)
+        ahead[axis], behind[axis] = slice(2, None), slice(None, -2)
+        parts.append((smooth[tuple(ahead)] - smooth[tuple(behind)]) * np.float32(0.5))
+    magnitude = parts[0] ** 2
+    for part in parts[1:]:
+        magnitude += part**2
+    return np.sqrt(magnitude), parts
+
+
+def _ridge(image: Float32Array, sigma: float, floor: float) -> tuple[Float32Array, npt.NDArray[np.bool_]]:
+    """Return magnitude, and where it is above `floor` and largest along its gradient.
+
+    Both are smaller than the image by `_nms_halo` on every side.
+    """
+    magnitude, parts = _gradient(image, sigma)
+    flat = magnitude.ravel()
+    candidates = np.flatnonzero(magnitude > floor)
+    inside = np.zeros(magnitude.shape, bool)
+    inside[(slice(1, -1),) * image.ndim] = True
+    candidates = candidates[inside.ravel()[candidates]]
+    direction = np.stack([part.ravel()[candidates] for part in parts])
+    direction /= np.abs(direction).max(axis=0, initial=np.finfo(np.float32).tiny)
+    strides = np.array(magnitude.strides) // magnitude.itemsize
+    offset = (np.rint(direction).astype(np.intp) * strides[:, None]).sum(axis=0)
+    value = flat[candidates]
+    kept = candidates[(value >= flat[candidates - offset]) & (value > flat[candidates + offset])]
+    ridge = np.zeros(magnitude.shape, bool)
+    ridge.ravel()[kept] = True
+    crop = (slice(_nms_halo_after_gradient(sigma), -_nms_halo_after_gradient(sigma)),) * image.ndim
+    return magnitude[crop], ridge[crop]
+
+
+def _nms_halo_after_gradient(sigma: float) -> int:
+    return int(_TRUNCATE * sigma + 0.5) + 1
+
+
+def measure_window(image: ArrayLike) -> tuple[float, float]:
+    """Return the 0.5 and 99.5 percentiles of an evenly spread sample of the image."""
+    sample = np.concatenate([np.ravel(image[b.slices]) for b in _sample_boxes(image.shape)])
+    finite = sample[np.isfinite(sample)]
+    low, high = (float(v) for v in np.percentile(finite, (0.5, 99.5)))
+    return (low, high) if high > low else (float(finite.min()), float(finite.max()) + 1e-6)
+
+
+def _sample_boxes(shape: Ints) -> list[Box]:
+    boxes = Box.of_shape(shape).blocks((_SAMPLE_BLOCK[len(shape)],) * len(shape))
+    total = Box.of_shape(shape).size
+    every = max(1, round(total / _SAMPLE_SIZE))
+    return boxes[:: every if every % 2 or every == 1 else every + 1]
+
+
+def measure_thresholds(image: ArrayLike, settings: SketchSettings) -> SketchThresholds:
+    """Return the thresholds that give this scale the density that `settings` asks for.
+
+    Parameters
+    ----------
+    image : array-like, the image at one scale, its window in [0, 1].
+    """
+    halo = _nms_halo(settings)
+    values, total = [], 0
+    for box in _sample_boxes(tuple(image.shape)):
+        window = box.grow(halo)
+        block = read_padded(image, window.start, window.stop).astype(np.float32, copy=False)
+        magnitude, ridge = _ridge(block, settings.sigma, _FLAT)
+        values.append(magnitude[ridge])
+        total += box.size
+    ordered = np.sort(np.concatenate(values))[::-1]
+
+    def at_density(density: float) -> float:
+        count = int(density * total)
+        return float(ordered[count]) if count < len(ordered) else _FLAT
+
+    low, high = at_density(settings.low_density), at_density(settings.high_density)
+    normaliser = at_density(0.1 * settings.high_density)
+    density = min(len(ordered) / total, settings.low_density)
+    return SketchThresholds(low=low, high=high, normaliser=normaliser, density=density)
+
+
+def sketch_block(
+    image: ArrayLike, box: Box, thresholds: SketchThresholds, settings: SketchSettings
+) -> Uint8Array:
+    """Return the sketch of a block of an image whose window is [0, 1].
+
+    Returns
+    -------
+    array, uint8, shape ``box.shape``
+        0 where there is no edge, else 1 to 255 in proportion to the gradient.
+    """
+    window = box.grow(required_halo(settings))
+    block = read_padded(image, window.start, window.stop).astype(np.float32, copy=False)
+    magnitude, weak = _ridge(block, settings.sigma, thresholds.low)
+    edges = weak & (magnitude > thresholds.high)
+    if settings.dilations and edges.any():
+        neighbours = np.ones((3,) * edges.ndim, bool)
+        edges = ndimage.binary_dilation(edges, neighbours, settings.dilations, mask=weak)
+    if settings.dilations:
+        crop = (slice(settings.dilations, -settings.dilations),) * edges.ndim
+        edges, magnitude = edges[crop], magnitude[crop]
+    strength = np.clip(np.rint(magnitude * (255 / thresholds.normaliser)), 1, 255)
+    return np.where(edges, strength, 0).astype(np.uint8)
+
+
+def sketch_of(image: Float32Array, settings: SketchSettings) -> Uint8Array:
+    """Return the sketch of a whole array whose window is [0, 1]."""
+    thresholds = measure_thresholds(image, settings)
+    return sketch_block(image, Box.of_shape(image.shape), thresholds, settings)
+
+
+def thin(sketch: npt.NDArray[np.uint8]) -> Uint8Array:
+    """Return only the voxels that are largest across their line, among the axis directions."""
+    smooth = ndimage.gaussian_filter(sketch.astype(np.float32), 0.7, mode="nearest", truncate=3.0)
+    padded = np.pad(smooth, 1, mode="edge")
+    best = np.zeros(sketch.shape, np.float32)
+    kept = np.zeros(sketch.shape, bool)
+    for axis in range(sketch.ndim):
+        ahead = [slice(1, -1)] * sketch.ndim
+        behind = list(ahead)
+        ahead[axis], behind[axis] = slice(2, None), slice(None, -2)
+        after, before = padded[tuple(ahead)], padded[tuple(behind)]
+        curvature = 2 * smooth - after - before
+        ridge = (smooth >= before) & (smooth > after)
+        kept = np.where(curvature > best, ridge, kept)
+        best = np.maximum(best, curvature)
+    return np.where(kept, sketch, 0).astype(np.uint8)
+
+
+def reduce_sketch(sketch: Uint8Array, factor: Ints) -> Uint8Array:
+    """Return a given sketch at the next coarser scale: block maximum, then thinned."""
+    return thin(reduce_max(sketch, factor).astype(np.uint8))
+
+
+#: How far `reduce_sketch` looks around a coarse voxel.
+REDUCE_HALO = 4

@@ -1,0 +1,269 @@
+"""What a model makes of a source image: its pyramid, and the sketch of every scale."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_msgan.config import ModelSpec, SketchSettings, SketchThresholds
+from napari_msgan.errors import GeometryError, VolumeError
+from napari_msgan.geometry import Box, Floats, Ints, PyramidGeometry
+from napari_msgan.intensity import Float32Array
+from napari_msgan.resampling import corner_aligned_first, reduce_mean, resample
+from napari_msgan.sketch import (
+    REDUCE_HALO,
+    Uint8Array,
+    measure_thresholds,
+    measure_window,
+    reduce_sketch,
+    sketch_block,
+)
+from napari_msgan.volume import ArrayLike, Orientation, Volume, orient, read_padded
+
+#: A scale may be this much finer than the thickest axis of the source.
+HONEST_RATIO = 0.7
+_STEPS = np.float32(65535)
+
+WriteSketch = Callable[[int, Box, Uint8Array], None]
+
+
+@dataclass(frozen=True)
+class SourcePlan:
+    """A source on the grids of a model.
+
+    volume : turned to the model's orientation.
+    step, first : voxel i of the finest scale lies at ``first + step * i`` of `volume`.
+    honest_scale : the finest scale that the resolution of the source supports.
+    extra_scales : how many scales apply the last generator once more.
+    block_shape : what is worked on at a time, whole chunks of the store.
+    """
+
+    volume: Volume
+    orientation: Orientation
+    geometry: PyramidGeometry
+    step: Floats
+    first: Floats
+    honest_scale: int
+    extra_scales: int
+    block_shape: Ints
+
+
+def plan_source(volume: Volume, spec: ModelSpec, scale: int | None = None) -> SourcePlan:
+    """Return the pyramid of a source under a model.
+
+    Parameters
+    ----------
+    scale : finest scale of the pyramid, or None for the finest honest one.
+
+    Raises
+    ------
+    VolumeError
+        If the source has another number of axes, or no voxel size where the model needs one.
+    GeometryError
+        If the scale does not exist.
+    """
+    if len(volume.shape) != len(spec.axes):
+        raise VolumeError(
+            f"the image has shape {volume.shape}, but model {spec.name!r} is for "
+            f"{len(spec.axes)}-D images ({', '.join(spec.axes)})"
+        )
+    if spec.kind == "relative":
+        return _plan_relative(volume, spec, scale)
+    return _plan_physical(volume, spec, scale)
+
+
+def n_scales_of(longest: int, base_size: int, factor: int) -> int:
+    """Return how many scales bring the longest side closest (log ratio) to `base_size`; at least 2."""
+    return max(2, 1 + round(math.log(longest / base_size) / math.log(factor)))
+
+
+def _plan_relative(volume: Volume, spec: ModelSpec, scale: int | None) -> SourcePlan:
+    factor = spec.scales[-1].factor
+    n_scales = n_scales_of(max(volume.shape), spec.base_size, factor[-1])
+    if scale is not None and not 0 <= scale < n_scales:
+        raise GeometryError(
+            f"scale {scale} does not exist: an image of {volume.shape} has the scales 0 to "
+            f"{n_scales - 1}, the finest has the pixels of the image"
+        )
+    extra = max(0, n_scales - spec.n_scales)
+    if extra:
+        warnings.warn(
+            f"the image is larger than model {spec.name!r} was trained for: its last generator "
+            f"is applied {extra} more time(s)",
+            stacklevel=2,
+        )
+    known = [s.factor for s in spec.scales[1:]]
+    factors = tuple((known + [factor] * extra)[: n_scales - 1])
+    geometry = PyramidGeometry(volume.axes, volume.shape, factors, volume.affine, volume.unit)
+    same = Orientation.identity(len(volume.shape))
+    ones, zeros = (1.0,) * len(volume.shape), (0.0,) * len(volume.shape)
+    return SourcePlan(volume, same, geometry, ones, zeros, n_scales - 1, extra, spec.tile_shape)
+
+
+def honest_scale(spec: ModelSpec, spacing_mm: Floats) -> int:
+    """Return the finest scale of a physical model that is at least 0.7 times the thickest axis."""
+    coarsest = max(spacing_mm)
+    fits = [
+        index
+        for index, scale in enumerate(spec.scales)
+        if scale.spacing_mm and min(scale.spacing_mm) >= HONEST_RATIO * coarsest * (1 - 1e-6)
+    ]
+    return max(fits, default=0)
+
+
+def _plan_physical(volume: Volume, spec: ModelSpec, scale: int | None) -> SourcePlan:
+    if volume.unit != "millimeter":
+        raise VolumeError(
+            f"the image has no voxel size in mm, which model {spec.name!r} needs. Save it with "
+            "its voxel size (NIfTI, OME-TIFF), or set the layer's scale and units in napari."
+        )
+    turned, orientation = orient(volume, spec.orientation)
+    honest = honest_scale(spec, turned.spacing)
+    finest = max(1, honest if scale is None else max(scale, honest))
+    if finest >= spec.n_scales:
+        raise GeometryError(
+            f"scale {scale} does not exist: model {spec.name!r} has the scales 0 to {spec.n_scales - 1}"
+        )
+    spacing = spec.scales[finest].spacing_mm
+    assert spacing is not None
+    if finest > honest:
+        warnings.warn(
+            f"scale {finest} ({min(spacing):g} mm) is finer than the source, whose voxels are up "
+            f"to {max(turned.spacing):g} mm: details beyond scale {honest} are invented",
+            stacklevel=2,
+        )
+    step = tuple(mm / own for mm, own in zip(spacing, turned.spacing, strict=True))
+    first = corner_aligned_first(step)
+    shape = tuple(
+        max(1, math.ceil(n / s - 1e-6)) for n, s in zip(turned.shape, step, strict=True)
+    )
+    factors = tuple(s.factor for s in spec.scales[1 : finest + 1])
+    affine = turned.affine.rescaled(step, first)
+    geometry = PyramidGeometry(turned.axes, shape, factors, affine, "millimeter")
+    return SourcePlan(turned, orientation, geometry, step, first, honest, 0, spec.tile_shape)
+
+
+def hash_pixels(volume: Volume) -> str:
+    """Return the sha256 of shape, type and pixels, read slab by slab."""
+    digest = hashlib.sha256(f"{volume.shape} {volume.data.dtype}".encode())
+    rows = max(1, (1 << 24) // max(1, Box.of_shape(volume.shape[1:]).size))
+    for start in range(0, volume.shape[0], rows):
+        key = (slice(start, min(start + rows, volume.shape[0])), *(slice(0, n) for n in volume.shape[1:]))
+        digest.update(np.ascontiguousarray(volume.data[key]))
+    return digest.hexdigest()
+
+
+class _UnitImage:
+    """Array-like that reads a uint16 image as float32 in [0, 1]."""
+
+    def __init__(self, stored: npt.NDArray[np.uint16]) -> None:
+        self._stored = stored
+        self.shape = stored.shape
+        self.dtype = np.dtype(np.float32)
+
+    def __getitem__(self, key: tuple[slice, ...]) -> Float32Array:
+        return self._stored[key].astype(np.float32) / _STEPS
+
+
+@contextmanager
+def image_pyramid(
+    plan: SourcePlan, settings: SketchSettings, workers: int
+) -> Iterator[list[_UnitImage]]:
+    """Give the source at every scale, window [0, 1], from files that are deleted afterwards."""
+    geometry = plan.geometry
+    window = measure_window(plan.volume.data) if settings.window == "percentiles" else settings.window
+    with TemporaryDirectory(prefix="napari-msgan-") as folder:
+        images: list[npt.NDArray[np.uint16]] = [
+            np.lib.format.open_memmap(
+                Path(folder) / f"{scale}.npy", "w+", np.dtype(np.uint16), geometry.shape_at(scale)
+            )
+            for scale in range(geometry.n_scales)
+        ]
+
+        def write_finest(box: Box) -> None:
+            block = resample(plan.volume.data, plan.step, plan.first, box)
+            unit = np.clip((block - window[0]) / (window[1] - window[0]), 0, 1)
+            images[-1][box.slices] = np.rint(np.nan_to_num(unit) * _STEPS).astype(np.uint16)
+
+        def write_coarser(scale: int, box: Box) -> None:
+            finer = box.multiply(geometry.factor(scale + 1))
+            block = read_padded(images[scale + 1], finer.start, finer.stop)
+            means = reduce_mean(block, geometry.factor(scale + 1))
+            images[scale][box.slices] = np.rint(means).astype(np.uint16)
+
+        with ThreadPoolExecutor(workers) as pool:
+            list(pool.map(write_finest, _blocks(plan, geometry.finest_scale)))
+            for scale in range(geometry.finest_scale - 1, -1, -1):
+                list(pool.map(lambda box, s=scale: write_coarser(s, box), _blocks(plan, scale)))
+        yield [_UnitImage(image) for image in images]
+
+
+def _blocks(plan: SourcePlan, scale: int) -> list[Box]:
+    return Box.of_shape(plan.geometry.shape_at(scale)).blocks(plan.block_shape)
+
+
+def iter_sketch_image(
+    plan: SourcePlan, settings: SketchSettings, write: WriteSketch, workers: int
+) -> Iterator[tuple[int, int, list[SketchThresholds]]]:
+    """Write the sketch of every scale of an image; yield (done, total, thresholds so far)."""
+    geometry = plan.geometry
+    work = [(scale, box) for scale in range(geometry.n_scales) for box in _blocks(plan, scale)]
+    with image_pyramid(plan, settings, workers) as images, ThreadPoolExecutor(workers) as pool:
+        thresholds = list(pool.map(lambda image: measure_thresholds(image, settings), images))
+
+        def sketch_one(scale: int, box: Box) -> None:
+            write(scale, box, sketch_block(images[scale], box, thresholds[scale], settings))
+
+        futures = [pool.submit(sketch_one, scale, box) for scale, box in work]
+        for done, future in enumerate(as_completed(futures), 1):
+            future.result()
+            yield done, len(work), thresholds
+
+
+def iter_sketch_given(
+    plan: SourcePlan, read_finer: Callable[[int], ArrayLike], write: WriteSketch
+) -> Iterator[tuple[int, int, list[SketchThresholds]]]:
+    """Write a given sketch at every scale; coarser ones by block maximum, thinned."""
+    geometry = plan.geometry
+    to_unit = _sketch_scaling(plan.volume)
+    work = [(s, box) for s in range(geometry.finest_scale, -1, -1) for box in _blocks(plan, s)]
+    for done, (scale, box) in enumerate(work, 1):
+        if scale == geometry.finest_scale:
+            block = to_unit(resample(plan.volume.data, plan.step, plan.first, box))
+            write(scale, box, np.rint(block * 255).astype(np.uint8))
+        else:
+            factor = geometry.factor(scale + 1)
+            wide = box.grow(REDUCE_HALO)
+            finer = wide.multiply(factor)
+            block = read_padded(read_finer(scale + 1), finer.start, finer.stop)
+            write(scale, box, reduce_sketch(block, factor)[box.relative_to(wide.start).slices])
+        yield done, len(work), []
+
+
+def _sketch_scaling(volume: Volume) -> Callable[[Float32Array], Float32Array]:
+    """Return the function to [0, 1]: integers by the maximum of their type, floats as they are."""
+    dtype = volume.data.dtype
+    if dtype.kind in "iu":
+        top = np.float32(np.iinfo(dtype).max)
+        return lambda block: np.clip(block / top, 0, 1)
+
+    def check(block: Float32Array) -> Float32Array:
+        low, high = float(np.nanmin(block)), float(np.nanmax(block))
+        if low < -1e-3 or high > 1 + 1e-3 or not math.isfinite(low + high):
+            raise VolumeError(
+                f"a sketch of floats must lie in [0, 1], this one goes from {low:g} to {high:g}. "
+                "Divide it by its maximum, or leave out --input-is-sketch for an image."
+            )
+        return np.clip(block, 0, 1)
+
+    return check

@@ -1,0 +1,97 @@
+"""The fixed tile grid of each scale and what a tile reads; integers only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+from napari_msgan.geometry import Box, Ints, PyramidGeometry
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Tile:
+    """One cell of the tile grid of a scale."""
+
+    scale: int
+    index: Ints
+
+
+@dataclass(frozen=True, slots=True)
+class TileGrid:
+    """Cells of `tile_shape` anchored at voxel 0 of an image of `shape`."""
+
+    shape: Ints
+    tile_shape: Ints
+
+    @property
+    def n_tiles(self) -> int:
+        return Box.of_shape(self.shape).cover(self.tile_shape).size
+
+    def full_box(self, index: Sequence[int]) -> Box:
+        """Return what the network computes: always `tile_shape`, it may leave the image."""
+        return Box(tuple(index), tuple(i + 1 for i in index)).multiply(self.tile_shape)
+
+    def core(self, index: Sequence[int]) -> Box:
+        """Return what the tile writes: its cell, clipped to the image."""
+        return self.full_box(index).intersect(Box.of_shape(self.shape))
+
+    def indices(self, box: Box) -> Iterator[Ints]:
+        """Yield the cells that a box touches."""
+        cells = box.intersect(Box.of_shape(self.shape)).cover(self.tile_shape)
+        yield from product(*(range(a, b) for a, b in zip(cells.start, cells.stop, strict=True)))
+
+
+def coarse_window(full_box: Box, factor: Ints, halo: Ints) -> Box:
+    """Return what a tile reads of the scale before it: ``[o / f - halo, (o + t) / f + halo)``."""
+    return full_box.cover(factor).grow(halo)
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """All tile grids of a pyramid, and how tiles depend on each other.
+
+    halos : ``halos[s]`` coarse voxels around a tile of scale s; scale 0 is one tile without halo.
+    """
+
+    geometry: PyramidGeometry
+    tile_shape: Ints
+    halos: tuple[Ints, ...]
+
+    def grid(self, scale: int) -> TileGrid:
+        shape = self.geometry.shape_at(scale)
+        return TileGrid(shape, shape if scale == 0 else self.tile_shape)
+
+    def core(self, tile: Tile) -> Box:
+        return self.grid(tile.scale).core(tile.index)
+
+    def coarse_window(self, tile: Tile) -> Box:
+        """Return the window of scale ``tile.scale - 1`` that the tile reads; it may leave the image."""
+        full = self.grid(tile.scale).full_box(tile.index)
+        return coarse_window(full, self.geometry.factor(tile.scale), self.halos[tile.scale])
+
+    def sketch_window(self, tile: Tile) -> Box:
+        """Return the sketch window of the tile's own scale (scale 0: of scale 1, the whole image)."""
+        if tile.scale == 0:
+            return Box.of_shape(self.geometry.shape_at(0)).multiply(self.geometry.factor(1))
+        return self.coarse_window(tile).multiply(self.geometry.factor(tile.scale))
+
+    def tiles(self, scale: int, box: Box) -> list[Tile]:
+        """Return the tiles of `scale` that touch a box of that scale."""
+        return [Tile(scale, index) for index in self.grid(scale).indices(box)]
+
+    def dependencies(self, tile: Tile) -> list[Tile]:
+        """Return the tiles of the scale before it that the tile reads."""
+        if tile.scale == 0:
+            return []
+        return self.tiles(tile.scale - 1, self.coarse_window(tile))
+
+    def dependents(self, tile: Tile) -> list[Tile]:
+        """Return the tiles of the next scale that read from the tile."""
+        if tile.scale == self.geometry.finest_scale:
+            return []
+        scale = tile.scale + 1
+        reach = self.core(tile).grow(self.halos[scale])
+        near = reach.intersect(Box.of_shape(self.geometry.shape_at(tile.scale)))
+        fine = near.multiply(self.geometry.factor(scale))
+        return self.tiles(scale, fine)

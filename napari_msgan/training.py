@@ -1,0 +1,374 @@
+"""Training: one scale after the other, each by itself, from a folder of images to a model folder.
+
+`iter_train` yields a report per step and per prepared image; a consumer stops by not asking for
+more, and the same call goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import math
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from napari_msgan.config import ModelSpec, ScaleSpec, TrainConfig
+from napari_msgan.losses import (
+    coarse_consistency,
+    discriminator_accuracy,
+    high_pass,
+    l1_per_sample,
+    lsgan_discriminator,
+    lsgan_generator,
+)
+from napari_msgan.model import save_spec, save_weights, write_atomically
+from napari_msgan.networks import (
+    LowResGenerator,
+    PatchDiscriminator,
+    PatchGenerator,
+    build_generator,
+    required_halo,
+)
+from napari_msgan.networks.blocks import crop, fold, upsample
+from napari_msgan.patches import (
+    LowResPool,
+    PatchSampler,
+    Sample,
+    SourcePyramid,
+    batch_random,
+    dequantise,
+    prepare,
+)
+from napari_msgan.volume import read_padded
+
+_BETAS = (0.5, 0.999)
+_EMA_DECAY = 0.999
+_CHECKPOINT_EVERY_S = 60.0
+_VALIDATE_EVERY = 200
+_VALIDATION_SAMPLES = 32
+_LAST_LEARNING_RATE = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """What happened: `stage` is "prepare", "train", "generate" or "done"."""
+
+    stage: str
+    scale: int
+    step: int
+    steps: int
+    losses: dict[str, float]
+
+
+def iter_train(
+    data: Path, out: Path, config: TrainConfig, *, device: str = "cpu"
+) -> Iterator[StepReport]:
+    """Train every scale of `config` on the images below `data` and write a model folder to `out`.
+
+    Raises
+    ------
+    TrainingError
+        If the data cannot be used.
+    """
+    _keep_large_buffers()
+    work = out / ".training"
+    work.mkdir(parents=True, exist_ok=True)
+    pyramids: list[SourcePyramid] = []
+    for done, total, pyramid in prepare(data, work / "cache", config):
+        pyramids += [pyramid] if pyramid else []
+        yield StepReport("prepare", 0, done, total, {})
+    names = sorted({p.name for p in pyramids})
+    kept_out = set(names[:: config.validation_every]) if config.validation_every else set()
+    training = [p for p in pyramids if p.name not in kept_out]
+    validation = [p for p in pyramids if p.name in kept_out]
+    specs: list[ScaleSpec] = []
+    for scale, plan in enumerate(config.scales):
+        trainer = _ScaleTrainer(config, scale, work, training, validation, torch.device(device))
+        yield from trainer.run()
+        file = f"scale_{scale}.safetensors"
+        specs.append(
+            ScaleSpec(
+                network=plan.network,
+                factor=plan.factor,
+                spacing_mm=plan.spacing_mm,
+                file=file,
+                sha256=save_weights(trainer.average, out / file),
+                experimental=plan.experimental,
+            )
+        )
+        if scale:
+            save_spec(_model_spec(config, specs), out)
+        if scale + 1 < len(config.scales):
+            yield from _generate_coarse(trainer.average, scale, training, config, device)
+    write_atomically(out / "training.json", config.model_dump_json(indent=2).encode() + b"\n")
+    yield StepReport("done", len(config.scales) - 1, 1, 1, {})
+
+
+def _model_spec(config: TrainConfig, scales: Sequence[ScaleSpec]) -> ModelSpec:
+    shared = set(ModelSpec.model_fields) & set(TrainConfig.model_fields) - {"scales"}
+    return ModelSpec(**{name: getattr(config, name) for name in shared}, scales=tuple(scales))
+
+
+def _keep_large_buffers() -> None:
+    """Tell glibc not to give large buffers back at every step: a third of the time is saved."""
+    if sys.platform == "linux":
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+        if mallopt is not None:
+            m_trim_threshold, m_mmap_max = -1, -4
+            mallopt(m_mmap_max, 0)
+            mallopt(m_trim_threshold, 2**31 - 1)
+
+
+def _generate_coarse(
+    generator: nn.Module,
+    scale: int,
+    pyramids: Sequence[SourcePyramid],
+    config: TrainConfig,
+    device: str,
+) -> Iterator[StepReport]:
+    """Write what the trained scale makes of every training image: coarse input of the next scale."""
+    todo = [p for p in pyramids if p.n_scales > scale + 1]
+    for index, pyramid in enumerate(todo):
+        if pyramid.generated(scale) is None:
+            pyramid.save_generated(scale, _generate_one(generator, scale, pyramid, config, device))
+        yield StepReport("generate", scale, index + 1, len(todo), {})
+
+
+@torch.inference_mode()
+def _generate_one(
+    generator: nn.Module, scale: int, pyramid: SourcePyramid, config: TrainConfig, device: str
+) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    factor = config.scales[scale].factor
+    with torch.autocast(device, dtype=torch.bfloat16):
+        if isinstance(generator, LowResGenerator):
+            whole = [n * f for n, f in zip(pyramid.shapes[0], factor, strict=True)]
+            sketch = read_padded(pyramid.sketch(1), [0] * len(whole), whole)
+            result = generator(_tensor([sketch.astype(np.float32) / 255], device))
+        else:
+            assert isinstance(generator, PatchGenerator)
+            coarse = pyramid.generated(scale - 1)
+            assert coarse is not None
+            halo = required_halo(generator)
+            start = [-h for h in halo]
+            stop = [n + h for n, h in zip(pyramid.shapes[scale - 1], halo, strict=True)]
+            fine = [[v * f for v, f in zip(end, factor, strict=True)] for end in (start, stop)]
+            sketch = read_padded(pyramid.sketch(scale), *fine)
+            result = generator(
+                _tensor([dequantise(read_padded(coarse, start, stop))], device),
+                _tensor([sketch.astype(np.float32) / 255], device),
+            )
+    inside = tuple(slice(n) for n in pyramid.shapes[scale])
+    return np.asarray(result[0, 0].float().cpu().numpy()[inside])
+
+
+def _tensor(arrays: Sequence[np.ndarray[tuple[int, ...], np.dtype[np.float32]]], device: object) -> Tensor:
+    return torch.from_numpy(np.stack(arrays)[:, None]).to(str(device))
+
+
+class _ScaleTrainer:
+    """Generator, its running average, discriminator and optimisers of one scale."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        scale: int,
+        work: Path,
+        training: Sequence[SourcePyramid],
+        validation: Sequence[SourcePyramid],
+        device: torch.device,
+    ) -> None:
+        self.config, self.scale, self.plan, self.device = config, scale, config.scales[scale], device
+        self._checkpoint = work / f"scale_{scale}.pt"
+        self._log = work / f"scale_{scale}.jsonl"
+        torch.manual_seed(config.seed + scale)
+        ndim = len(self.plan.factor)
+        self.format = torch.channels_last if ndim == 2 else torch.channels_last_3d
+        self.generator = self._place(build_generator(self.plan.network, self.plan.factor))
+        self.average = self._place(build_generator(self.plan.network, self.plan.factor)).eval()
+        n_in = math.prod(self.plan.factor) + 1 if scale == 0 else 3
+        self.discriminator = self._place(
+            PatchDiscriminator(
+                ndim, n_in, self.plan.discriminator_width, self.plan.discriminator_strides
+            )
+        )
+        self._warm_start(work)
+        self.average.load_state_dict(self.generator.state_dict())
+        self.average.requires_grad_(False)
+        rate = config.learning_rate
+        self._g_optimiser = torch.optim.Adam(self.generator.parameters(), rate, _BETAS)
+        self._d_optimiser = torch.optim.Adam(self.discriminator.parameters(), rate, _BETAS)
+        self._open_data(work, training, validation)
+
+    def _place(self, network: nn.Module) -> nn.Module:
+        return network.to(self.device).to(memory_format=self.format)  # type: ignore[call-overload,no-any-return]
+
+    def _open_data(
+        self, work: Path, training: Sequence[SourcePyramid], validation: Sequence[SourcePyramid]
+    ) -> None:
+        self._validation: list[Sample] = []
+        if self.scale == 0:
+            self._pool = LowResPool.make(training, self.config.pool, work, self.config, 0)
+            if validation:
+                count = _VALIDATION_SAMPLES
+                pool = LowResPool.make(validation, count, work, self.config, 1)
+                self._validation = pool.fixed(count)
+            return
+        assert isinstance(self.generator, PatchGenerator)
+        halo = required_halo(self.generator)
+        self._sampler = PatchSampler(training, self.scale, halo, self.config)
+
+    def _warm_start(self, work: Path) -> None:
+        """Start from the weights of the scale before, where the networks are the same."""
+        if self.scale < 2 or self.config.scales[self.scale - 1].network != self.plan.network:
+            return
+        if self.config.scales[self.scale - 1].factor != self.plan.factor:
+            return
+        before = torch.load(work / f"scale_{self.scale - 1}.pt", weights_only=True, map_location="cpu")
+        self.generator.load_state_dict(before["average"])
+        self.discriminator.load_state_dict(before["discriminator"])
+
+    def run(self) -> Iterator[StepReport]:
+        """Yield a report per step, from the last checkpoint on."""
+        first = self._resume()
+        saved = time.monotonic()
+        with ThreadPoolExecutor(1) as loader:
+            upcoming = loader.submit(self._batch, first)
+            for step in range(first, self.plan.steps):
+                batch = upcoming.result()
+                if step + 1 < self.plan.steps:
+                    upcoming = loader.submit(self._batch, step + 1)
+                losses = self._step(step, batch)
+                if (step + 1) % _VALIDATE_EVERY == 0 or step + 1 == self.plan.steps:
+                    losses |= self._validate()
+                    with self._log.open("a") as log:
+                        log.write(json.dumps({"step": step + 1, **losses}) + "\n")
+                yield StepReport("train", self.scale, step + 1, self.plan.steps, losses)
+                if time.monotonic() - saved > _CHECKPOINT_EVERY_S:
+                    self._save(step + 1)
+                    saved = time.monotonic()
+        if first < self.plan.steps:
+            self._save(self.plan.steps)
+
+    def _batch(self, step: int) -> list[Sample]:
+        random = batch_random(self.config, self.scale, step)
+        if self.scale == 0:
+            return [self._pool.draw(random, self.config) for _ in range(self.plan.batch)]
+        return [self._sampler.draw(random) for _ in range(self.plan.batch)]
+
+    def _step(self, step: int, batch: Sequence[Sample]) -> dict[str, float]:
+        share = step / self.plan.steps
+        cosine = 0.5 * (1 + math.cos(math.pi * share))
+        rate = self.config.learning_rate * (_LAST_LEARNING_RATE + (1 - _LAST_LEARNING_RATE) * cosine)
+        for group in self._g_optimiser.param_groups:
+            group["lr"] = rate
+        sketch = _tensor([s.sketch for s in batch], self.device).to(memory_format=self.format)
+        image = _tensor([s.image for s in batch], self.device).to(memory_format=self.format)
+        coarse = None
+        if self.scale:
+            windows = [s.coarse for s in batch if s.coarse is not None]
+            coarse = _tensor(windows, self.device).to(memory_format=self.format)
+        truthful = torch.tensor([float(s.truthful) for s in batch], device=self.device)
+        adversarial = share >= self.plan.gan_from and self.plan.gan_weight > 0
+        with torch.autocast(self.device.type, dtype=torch.bfloat16):
+            fake = self.generator(sketch) if coarse is None else self.generator(coarse, sketch)
+        condition = self._condition(sketch, coarse, image)
+        losses: dict[str, float] = {}
+        if adversarial:
+            losses |= self._discriminate(condition, image, fake.detach())
+        loss = self.config.l1_weight * self._distance(fake, image, coarse, truthful)
+        losses["l1"] = float(l1_per_sample(fake.detach(), image).mean())
+        if adversarial:
+            self.discriminator.requires_grad_(False)
+            with torch.autocast(self.device.type, dtype=torch.bfloat16):
+                logits = self.discriminator(torch.cat([condition, fake], 1)).float()
+            self.discriminator.requires_grad_(True)
+            judged = lsgan_generator(logits)
+            loss = loss + self.plan.gan_weight * judged
+            losses["adversarial"] = float(judged.detach())
+        self._g_optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._g_optimiser.step()
+        self._update_average(step)
+        return losses
+
+    def _condition(self, sketch: Tensor, coarse: Tensor | None, image: Tensor) -> Tensor:
+        """Return what the discriminator sees beside the image, on the image's grid."""
+        if coarse is None:
+            return fold(sketch, self.plan.factor)
+        factor = self.plan.factor
+        fine = [(a - b) // 2 for a, b in zip(sketch.shape[2:], image.shape[2:], strict=True)]
+        aligned = crop(upsample(coarse, factor), fine)
+        return torch.cat([crop(sketch, fine), aligned], 1)
+
+    def _distance(
+        self, fake: Tensor, image: Tensor, coarse: Tensor | None, truthful: Tensor
+    ) -> Tensor:
+        """Return L1; where the coarse image is not the true one, on what the scale can know only."""
+        whole = l1_per_sample(fake, image)
+        if coarse is None:
+            return whole.mean()
+        factor = self.plan.factor
+        margin = [
+            (n - m // f) // 2 for n, m, f in zip(coarse.shape[2:], image.shape[2:], factor, strict=True)
+        ]
+        details = l1_per_sample(high_pass(fake, factor), high_pass(image, factor))
+        consistent = coarse_consistency(fake, crop(coarse, margin), factor)
+        return (truthful * whole + (1 - truthful) * (details + consistent)).mean()
+
+    def _discriminate(self, condition: Tensor, image: Tensor, fake: Tensor) -> dict[str, float]:
+        with torch.autocast(self.device.type, dtype=torch.bfloat16):
+            both = torch.cat([torch.cat([condition, image], 1), torch.cat([condition, fake], 1)])
+            real_logits, fake_logits = self.discriminator(both).float().chunk(2)
+        loss = lsgan_discriminator(real_logits, fake_logits)
+        self._d_optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._d_optimiser.step()
+        accuracy = discriminator_accuracy(real_logits.detach(), fake_logits.detach())
+        return {"discriminator": float(loss.detach()), "accuracy": float(accuracy)}
+
+    @torch.no_grad()
+    def _update_average(self, step: int) -> None:
+        decay = min(_EMA_DECAY, (1 + step) / (10 + step))
+        pairs = zip(self.average.parameters(), self.generator.parameters(), strict=True)
+        for average, current in pairs:
+            average.lerp_(current, 1 - decay)
+
+    @torch.inference_mode()
+    def _validate(self) -> dict[str, float]:
+        if not self._validation:
+            return {}
+        with torch.autocast(self.device.type, dtype=torch.bfloat16):
+            made = self.average(_tensor([s.sketch for s in self._validation], self.device))
+        truth = _tensor([s.image for s in self._validation], self.device)
+        return {"validation_l1": float(l1_per_sample(made.float(), truth).mean())}
+
+    def _resume(self) -> int:
+        if not self._checkpoint.exists():
+            return 0
+        state = torch.load(self._checkpoint, weights_only=True, map_location=self.device)
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+        return int(state["step"])
+
+    def _save(self, step: int) -> None:
+        state = {name: part.state_dict() for name, part in self._parts().items()}
+        partial = self._checkpoint.with_suffix(".partial")
+        torch.save({**state, "step": step}, partial)
+        partial.replace(self._checkpoint)
+
+    def _parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
+        return {
+            "generator": self.generator,
+            "average": self.average,
+            "discriminator": self.discriminator,
+            "g_optimiser": self._g_optimiser,
+            "d_optimiser": self._d_optimiser,
+        }

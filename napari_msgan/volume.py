@@ -1,0 +1,156 @@
+"""A volume: an array with its geometry."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_msgan.errors import GeometryError, VolumeError
+from napari_msgan.geometry import Affine, Floats, Ints, Unit
+
+#: Direction in which (z, y, x) indices grow, for a model that asks for "LPS": S, P, L.
+_LETTERS = ({"S": 1, "I": -1}, {"P": 1, "A": -1}, {"L": 1, "R": -1})
+
+
+class ArrayLike(Protocol):
+    """What we read images from: numpy arrays, memory maps, zarr arrays."""
+
+    @property
+    def shape(self) -> Ints: ...
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+    def __getitem__(self, key: tuple[slice, ...]) -> Any: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """Image with geometry.
+
+    data : array-like, shape (Z, Y, X) or (Y, X)
+    affine : voxel index to world, mm (S, P, L) for `unit` "millimeter", else pixels.
+    """
+
+    data: ArrayLike
+    affine: Affine
+    unit: Unit
+
+    def __post_init__(self) -> None:
+        if len(self.data.shape) not in (2, 3) or min(self.data.shape) < 1:
+            raise VolumeError(f"an image must have 2 or 3 axes, got shape {self.data.shape}")
+        if self.affine.ndim != len(self.data.shape):
+            raise VolumeError(f"a {self.affine.ndim}-D affine for an image {self.data.shape}")
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        return ("z", "y", "x")[-len(self.data.shape) :]
+
+    @property
+    def shape(self) -> Ints:
+        return tuple(self.data.shape)
+
+    @property
+    def spacing(self) -> Floats:
+        return self.affine.spacing
+
+
+@dataclass(frozen=True)
+class Orientation:
+    """How a source was permuted and flipped: new axis i is source axis ``order[i]``."""
+
+    order: Ints
+    flipped: tuple[bool, ...]
+
+    @classmethod
+    def identity(cls, ndim: int) -> Orientation:
+        return cls(tuple(range(ndim)), (False,) * ndim)
+
+    @property
+    def inverse(self) -> Orientation:
+        """Return what turns a turned array back."""
+        order = tuple(int(i) for i in np.argsort(self.order))
+        return Orientation(order, tuple(self.flipped[i] for i in order))
+
+    def apply(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return the array turned from source to model orientation (a view)."""
+        turned = np.transpose(array, self.order)
+        return np.flip(turned, [i for i, flip in enumerate(self.flipped) if flip])
+
+    def apply_to_affine(self, affine: Affine, source_shape: Ints) -> Affine:
+        matrix = np.zeros((len(self.order) + 1,) * 2)
+        matrix[-1, -1] = 1
+        for new, (old, flip) in enumerate(zip(self.order, self.flipped, strict=True)):
+            matrix[old, new] = -1 if flip else 1
+            matrix[old, -1] = source_shape[old] - 1 if flip else 0
+        return Affine(affine.matrix @ matrix)
+
+
+class _TurnedArray:
+    """Array-like that reads another one through an `Orientation`, only what is asked for."""
+
+    def __init__(self, source: ArrayLike, orientation: Orientation) -> None:
+        self._source, self._orientation = source, orientation
+        self.shape = tuple(source.shape[i] for i in orientation.order)
+        self.dtype = source.dtype
+
+    def __getitem__(self, key: tuple[slice, ...]) -> npt.NDArray[Any]:
+        source_key = [slice(None)] * len(self.shape)
+        for axis, part in enumerate(key):
+            start, stop, step = part.indices(self.shape[axis])
+            if step != 1:
+                raise IndexError("only slices of step 1 are read")
+            if self._orientation.flipped[axis]:
+                start, stop = self.shape[axis] - stop, self.shape[axis] - start
+            source_key[self._orientation.order[axis]] = slice(start, max(start, stop))
+        return self._orientation.apply(np.asarray(self._source[tuple(source_key)]))
+
+
+def orient(volume: Volume, letters: str | None) -> tuple[Volume, Orientation]:
+    """Return the volume with its axes permuted and flipped, and how that was done.
+
+    Parameters
+    ----------
+    letters : e.g. "LPS" (x, y, z as in DICOM), or None to leave the volume as it is.
+
+    Raises
+    ------
+    GeometryError
+        If the letters are not an orientation of an axial (z, y, x) volume.
+    """
+    if letters is None:
+        return volume, Orientation.identity(len(volume.shape))
+    try:
+        signs = [_LETTERS[i][letter] for i, letter in enumerate(reversed(letters))]
+    except (KeyError, IndexError):
+        raise GeometryError(f"orientation {letters!r} is not like 'LPS' or 'RAS'") from None
+    if len(signs) != len(volume.shape):
+        raise GeometryError(f"orientation {letters!r} does not fit a {volume.axes} image")
+    order, backwards = volume.affine.axis_order()
+    flipped = tuple(back == (sign > 0) for back, sign in zip(backwards, signs, strict=True))
+    orientation = Orientation(order, flipped)
+    return turn(volume, orientation), orientation
+
+
+def turn(volume: Volume, orientation: Orientation) -> Volume:
+    """Return the volume permuted and flipped; its voxels keep their places in the world."""
+    if orientation == Orientation.identity(len(volume.shape)):
+        return volume
+    affine = orientation.apply_to_affine(volume.affine, volume.shape)
+    return Volume(_TurnedArray(volume.data, orientation), affine, volume.unit)
+
+
+def read_padded(array: ArrayLike, start: Sequence[int], stop: Sequence[int]) -> npt.NDArray[Any]:
+    """Return a window that may leave the array: outside, the border voxel is repeated."""
+    clipped = [
+        (min(max(a, 0), n - 1), min(max(b, 1), n))
+        for a, b, n in zip(start, stop, array.shape, strict=True)
+    ]
+    block = np.asarray(array[tuple(slice(a, b) for a, b in clipped)])
+    pads = [
+        (min(max(c - a, 0), b - a - 1), min(max(b - d, 0), b - a - 1))
+        for a, b, (c, d) in zip(start, stop, clipped, strict=True)
+    ]
+    return np.pad(block, pads, mode="edge") if any(map(any, pads)) else block

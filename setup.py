@@ -1,0 +1,101 @@
+"""Packaging of napari-msgan; the settings of the tools are in pyproject.toml."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+
+
+def read_version() -> str:
+    """Return ``__version__``, without importing a package whose dependencies may be missing."""
+    text = (HERE / "napari_msgan" / "__init__.py").read_text(encoding="utf-8")
+    match = re.search(r'^__version__ = "([^"]+)"$', text, re.MULTILINE)
+    if match is None:
+        raise ValueError('napari_msgan/__init__.py has no line of the form __version__ = "1.2.3"')
+    return match[1]
+
+
+BASE = [
+    "filelock",
+    "imagecodecs",
+    "magicgui",
+    "napari>=0.9",  # without a Qt binding: that choice is the user's
+    "nibabel",
+    "numpy>=2",
+    "pillow",
+    "platformdirs",
+    "psygnal",
+    "pydantic>=2",
+    "qtpy",
+    "rich",
+    "safetensors",
+    "scikit-image",
+    "scipy",
+    "superqt",
+    "tifffile",
+    "torch>=2.10",
+    "zarr>=3.1.3",  # the first that writes chunks atomically
+]
+TRAIN = ["lightning-fabric", "tensorboard", "torchmetrics"]
+ALL = [*TRAIN, "PyQt6"]
+DEV = [
+    *ALL,
+    "SimpleITK",
+    "build",
+    "hypothesis",
+    "mypy",
+    "pre-commit",
+    "pytest",
+    "pytest-qt",
+    "pytest-timeout",
+    "pytest-xdist",
+    "ruff",
+    "setuptools>=77",
+    "yaozarrs",
+]
+
+setup(
+    name="napari-msgan",
+    version=read_version(),
+    description="Multi-scale GANs that turn a sketch into a medical image of any size, in napari",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    author="napari-msgan contributors",
+    license_expression="BSD-3-Clause",
+    license_files=["LICENSE"],
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Framework :: napari",
+        "Intended Audience :: Science/Research",
+        "Operating System :: OS Independent",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
+        "Topic :: Scientific/Engineering :: Medical Science Apps.",
+        "Typing :: Typed",
+    ],
+    python_requires=">=3.11",
+    packages=[
+        *find_packages(include=["napari_msgan", "napari_msgan.*"]),
+        "napari_msgan.resources",
+    ],
+    # Editable installs lose the second entry with setuptools older than 77.
+    package_dir={"napari_msgan": "napari_msgan", "napari_msgan.resources": "resources"},
+    package_data={
+        "napari_msgan": ["napari.yaml", "py.typed"],
+        "napari_msgan.resources": ["models/**", "samples/**", "icons/**"],
+    },
+    zip_safe=False,
+    install_requires=BASE,
+    extras_require={
+        "all": ALL,
+        "train": TRAIN,
+        "dask": ["dask[distributed]"],
+        "dev": DEV,
+    },
+    entry_points={
+        "console_scripts": ["napari-msgan = napari_msgan.cli:main"],
+        "napari.manifest": ["napari-msgan = napari_msgan:napari.yaml"],
+    },
+)

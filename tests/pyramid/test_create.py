@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from napari_msgan.config import SketchSettings
+from napari_msgan.errors import GeometryError, StoreError
+from napari_msgan.geometry import Box
+from napari_msgan.pyramid import SketchInfo, create_pyramid, open_pyramid
+
+FINISHED = SketchInfo(settings=SketchSettings(), given=True, sha256="c" * 64)
+
+INTERRUPTED = """
+import sys
+from napari_msgan.pyramid import StoreInfo, create_pyramid
+with create_pyramid(sys.argv[1], StoreInfo.model_validate_json(sys.argv[2])):
+    print("building", flush=True)
+    sys.stdin.read()
+"""
+
+
+def write_sketch(builder, rng):
+    sketches = []
+    for scale in range(builder.geometry.n_scales):
+        sketch = rng.integers(0, 256, builder.geometry.shape_at(scale), dtype=np.uint8)
+        sketch[:16] = 0  # whole chunks that equal the fill value
+        for box in Box.of_shape(sketch.shape).blocks((16, 16)):
+            builder.write_sketch(scale, box, sketch[box.slices])
+        sketches.append(sketch)
+    return sketches
+
+
+def test_sketch_is_there_when_the_store_appears(make_info, tmp_path, rng):
+    path = tmp_path / "image.ome.zarr"
+    with create_pyramid(path, make_info()) as builder:
+        sketches = write_sketch(builder, rng)
+        assert not path.exists()
+        np.testing.assert_array_equal(
+            builder.read_sketch(2, Box((3, 5), (20, 9))), sketches[2][3:20, 5:9]
+        )
+        store = builder.finish(FINISHED)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [path.name]
+    for opened in (store, open_pyramid(path)):
+        assert opened.info.sketch == FINISHED
+        for scale, sketch in enumerate(sketches):
+            np.testing.assert_array_equal(opened.sketch_array(scale)[:], sketch)
+            np.testing.assert_array_equal(
+                opened.read_sketch(scale, Box((1, 2), (9, 4))), sketch[1:9, 2:4]
+            )
+            assert opened.refined_fraction(scale) == 0
+            assert (opened.array(scale)[:] == -1024).all()
+
+
+def test_leaving_without_finish_leaves_nothing(make_info, tmp_path, rng):
+    with pytest.raises(KeyboardInterrupt), create_pyramid(tmp_path / "a", make_info()) as builder:
+        write_sketch(builder, rng)
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sketch_with_a_hole_is_refused(make_info, tmp_path):
+    with create_pyramid(tmp_path / "a", make_info()) as builder:
+        for scale in range(3):
+            shape = builder.geometry.shape_at(scale)
+            builder.write_sketch(scale, Box.of_shape(shape), np.zeros(shape, np.uint8))
+        (hole,) = tmp_path.glob(".a.partial-*/sketch/0/c/9/11")
+        hole.unlink()
+        with pytest.raises(StoreError, match="sketch of scale 2 misses 1 of 120 chunks"):
+            builder.finish(FINISHED)
+        with pytest.raises(StoreError, match="needs its sha256"):
+            builder.finish(SketchInfo(settings=SketchSettings(), given=True))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sketch_is_written_in_whole_chunks(make_info, tmp_path):
+    with create_pyramid(tmp_path / "a", make_info()) as builder:
+        with pytest.raises(GeometryError, match="not whole chunks"):
+            builder.write_sketch(2, Box((0, 0), (8, 9)), np.zeros((8, 9), np.uint8))
+        with pytest.raises(StoreError, match="needs uint8"):
+            builder.write_sketch(2, Box((0, 0), (8, 8)), np.zeros((8, 8), np.float32))
+
+
+def test_existing_target_is_not_touched(make_info, tmp_path):
+    path = tmp_path / "a"
+    path.mkdir()
+    (path / "holiday.jpg").touch()
+    with pytest.raises(StoreError, match="exists already. Choose another name"):
+        create_pyramid(path, make_info()).__enter__()
+    assert [p.name for p in path.iterdir()] == ["holiday.jpg"]
+    with pytest.raises(StoreError, match="does not exist. Make it first"):
+        create_pyramid(tmp_path / "b" / "a", make_info()).__enter__()
+
+
+def test_target_that_appears_meanwhile_is_not_touched(make_info, tmp_path, rng):
+    path = tmp_path / "a"
+    with create_pyramid(path, make_info()) as builder:
+        write_sketch(builder, rng)
+        path.mkdir()
+        (path / "holiday.jpg").touch()
+        with pytest.raises(StoreError, match="exists already"):
+            builder.finish(FINISHED)
+    assert [p.name for p in tmp_path.rglob("*")] == ["a", "holiday.jpg"]
+
+
+def test_one_process_creates_and_what_it_left_when_killed_is_removed(
+    make_info, tmp_path, root, rng
+):
+    path = tmp_path / "image.ome.zarr"
+    command = [sys.executable, "-c", INTERRUPTED, str(path), make_info().model_dump_json()]
+    other = tmp_path / ".image.ome.zarr.partial"  # of somebody else
+    other.touch()
+    with subprocess.Popen(
+        command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "building\n"
+        with pytest.raises(StoreError, match=f"written by process {process.pid}"):
+            create_pyramid(path, make_info()).__enter__()
+        process.kill()
+    assert list(tmp_path.glob(".*.partial-*"))
+    with create_pyramid(path, make_info()) as builder:
+        write_sketch(builder, rng)
+        builder.finish(FINISHED)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [other.name, path.name]

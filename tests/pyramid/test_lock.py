@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from napari_msgan.errors import StoreError
+from napari_msgan.pyramid import open_pyramid
+
+HOLDER = """
+import sys
+from napari_msgan.pyramid import open_pyramid
+with open_pyramid(sys.argv[1], writable=True).writing():
+    print("writing", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_second_process_is_refused_until_the_first_ends_even_if_killed(store, root):
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(store.path)],
+        cwd=root,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "writing\n"
+        with (
+            pytest.raises(StoreError, match=f"being written by process {process.pid}"),
+            store.writing(),
+        ):
+            pass
+        open_pyramid(store.path)  # reading needs no lock
+        process.kill()
+    with store.writing():
+        pass
+
+
+def test_a_second_object_is_refused(store):
+    other = open_pyramid(store.path, writable=True)
+    with store.writing():
+        with pytest.raises(StoreError, match="being written by this process"), other.writing():
+            pass
+        with pytest.raises(StoreError, match="only changed inside"):
+            other._check_writing()
+    with other.writing():
+        pass
+
+
+def test_the_lock_is_kept_until_the_last_user_of_the_object_leaves(store):
+    other = open_pyramid(store.path, writable=True)
+    inside, leave = threading.Event(), threading.Event()
+
+    def work() -> None:
+        with store.writing():
+            inside.set()
+            leave.wait(10)
+
+    thread = threading.Thread(target=work)
+    with store.writing():
+        with store.writing():
+            thread.start()
+            assert inside.wait(10)
+        with pytest.raises(StoreError), other.writing():
+            pass
+    with pytest.raises(StoreError), other.writing():
+        pass
+    leave.set()
+    thread.join()
+    with other.writing():
+        pass
+
+
+def test_a_store_opened_for_reading_is_not_locked(store):
+    reader = open_pyramid(store.path)
+    with pytest.raises(StoreError, match="Open it with writable=True"), reader.writing():
+        pass
+    assert not list(store.path.rglob("*.lock"))
