@@ -45,6 +45,6 @@ $(BIN)/pip: | system
 	$(PYTHON) -m venv $(VENV)
 
 # One environment for both: the stamps name the extras that it has.
-$(VENV)/.installed-%: setup.py pyproject.toml constraints.txt | system $(BIN)/pip
+$(VENV)/.installed-%: setup.py constraints.txt napari_msgan/__init__.py | system $(BIN)/pip
 	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[$*]'
 	touch $@

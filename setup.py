@@ -84,9 +84,8 @@ setup(
     package_dir={"napari_msgan": "napari_msgan", "napari_msgan.resources": "resources"},
     package_data={
         "napari_msgan": ["napari.yaml", "py.typed"],
-        "napari_msgan.resources": ["models/**", "samples/**", "icons/**"],
+        "napari_msgan.resources": ["[!_]*/**"],  # every folder but __pycache__
     },
-    zip_safe=False,
     install_requires=BASE,
     extras_require={
         "all": ALL,

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
         iter_generate,
         iter_refine,
         make_sketch,
-        open_pyramid,
         refine,
     )
     from napari_msgan.model import list_models, load_model
+    from napari_msgan.pyramid import open_pyramid
 
 __all__ = [
     "__version__",
@@ -41,6 +41,7 @@ _HOME = {
     "read_volume": "io",
     "list_models": "model",
     "load_model": "model",
+    "open_pyramid": "pyramid",
 }
 
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from napari_msgan.geometry import Box, Floats
+from napari_msgan.geometry import Box
 from napari_msgan.pyramid import view_volume
 from napari_msgan.resampling import corner_aligned_first, resample
-from napari_msgan.volume import ArrayLike, Volume, turn
+from napari_msgan.volume import LazyArray, Volume, turn
 
 if TYPE_CHECKING:
     from napari_msgan.pyramid import PyramidStore
@@ -51,25 +51,15 @@ def _on_source_grid(store: PyramidStore, scale: int, region: Box) -> Volume:
         ((j - f0) / s + 0.5) / f - 0.5
         for j, f0, s, f in zip(box.start, first, step, total, strict=True)
     )
-    data = _Resampled(view_volume(store, scale).data, back, start, box.shape)
+    view = view_volume(store, scale).data
+
+    def read(part: Box) -> npt.NDArray[Any]:
+        values = resample(view, back, start, part)
+        return (np.rint(values) if view.dtype.kind in "iu" else values).astype(view.dtype)
+
+    data = LazyArray(box.shape, view.dtype, read)
     affine = turned_affine.rescaled((1,) * box.ndim, box.start)
     return turn(Volume(data, affine, source.unit), orientation.inverse)
-
-
-class _Resampled:
-    """Array-like on another grid, computed where it is read."""
-
-    def __init__(self, source: ArrayLike, step: Floats, first: Floats, shape: tuple[int, ...]) -> None:
-        self._source, self._step, self._first = source, step, first
-        self.shape = shape
-        self.dtype: np.dtype[Any] = source.dtype
-
-    def __getitem__(self, key: tuple[slice, ...]) -> npt.NDArray[Any]:
-        ranges = [part.indices(n) for part, n in zip(key, self.shape, strict=True)]
-        box = Box(tuple(r[0] for r in ranges), tuple(r[1] for r in ranges))
-        values = resample(self._source, self._step, self._first, box)
-        rounded = np.rint(values) if self.dtype.kind in "iu" else values
-        return rounded.astype(self.dtype)
 
 
 def provenance(store: PyramidStore, scale: int, box: Box, grid: Grid) -> dict[str, Any]:
@@ -114,4 +104,3 @@ def refined_fraction(store: PyramidStore, scale: int, box: Box) -> float:
         if refined[tuple(a // c for a, c in zip(block.start, chunk, strict=True))]
     )
     return done / box.size
-

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_msgan.errors import GeometryError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 Ints = tuple[int, ...]
 Floats = tuple[float, ...]
@@ -42,6 +44,12 @@ class Box:
     def of_shape(cls, shape: Sequence[int]) -> Box:
         """Return the box that covers an array of this shape."""
         return cls((0,) * len(shape), tuple(int(n) for n in shape))
+
+    @classmethod
+    def of_slices(cls, key: Sequence[slice], shape: Sequence[int]) -> Box:
+        """Return the box that slices of step 1 take from an array of this shape."""
+        ranges = [part.indices(n) for part, n in zip(key, shape, strict=True)]
+        return cls(tuple(r[0] for r in ranges), tuple(max(r[0], r[1]) for r in ranges))
 
     @classmethod
     def parse(cls, text: str, axes: Sequence[str]) -> Box:
@@ -203,13 +211,13 @@ class Affine:
         return position + self.matrix[:-1, -1]
 
     def rescaled(self, step: Sequence[float], first: Sequence[float]) -> Affine:
-        """Return the affine of a grid whose voxel i lies at index ``first + step * i`` of this one."""
+        """Return the affine of a grid whose voxel i lies at index ``first + step * i``."""
         inner = np.diag([*step, 1.0])
         inner[:-1, -1] = first
         return Affine(self.matrix @ inner)
 
     def axis_order(self) -> tuple[Ints, tuple[bool, ...]]:
-        """Return which index axis lies closest to each world axis, and whether it runs backwards."""
+        """Return the index axis closest to each world axis, and whether it runs backwards."""
         direction = np.abs(self.matrix[:-1, :-1] / np.array(self.spacing))
         order = [-1] * self.ndim
         for _ in range(self.ndim):

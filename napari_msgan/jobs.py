@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from napari_msgan import __version__
 from napari_msgan.config import Precision, SketchSettings, SketchThresholds
@@ -35,7 +34,7 @@ from napari_msgan.pyramid import (
     open_pyramid,
 )
 from napari_msgan.refiner import TileContext, TileReport, iter_refine_tiles
-from napari_msgan.sketch import measure_thresholds, measure_window, sketch_block
+from napari_msgan.sketch import lazy_sketch
 from napari_msgan.source import (
     SourcePlan,
     hash_pixels,
@@ -101,9 +100,11 @@ def resolve_device(device: str) -> str:
 
 def default_workers(device: str) -> int:
     """Return one worker per core on the CPU, two on a GPU (one reads while the other computes)."""
-    return len(os.sched_getaffinity(0)) if device == "cpu" and hasattr(os, "sched_getaffinity") else (
-        (os.cpu_count() or 1) if device == "cpu" else 2
-    )
+    if device != "cpu":
+        return 2
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def generate(
@@ -124,6 +125,7 @@ def iter_generate(
     model: Model | Path | str,
     *,
     scale: int | None = None,
+    finest: int | None = None,
     region: Box | str | None = None,
     seed: int = 0,
     device: str = "auto",
@@ -141,6 +143,8 @@ def iter_generate(
     ----------
     out : folder of the store, ending in ``.ome.zarr``.
     scale : last scale to compute; None for the finest that the source supports.
+    finest : last scale that a new store declares, so that it can be refined to; None for
+        `scale`, or for what the source supports where that is finer.
     region : box of the finest scale (or its text form); None for everything.
     input_is_sketch : the source is a sketch: integers / type maximum, or floats in [0, 1].
     name : of the source, kept in the store; None keeps none, because file names name patients.
@@ -150,9 +154,9 @@ def iter_generate(
     MsganError
         A subclass that says what does not fit.
     """
+    volume = source if isinstance(source, Volume) else read_volume(Path(source))
     device = resolve_device(device)
     workers = workers or default_workers(device)
-    volume = source if isinstance(source, Volume) else read_volume(Path(source))
     model = model if isinstance(model, Model) else load_model(model)
     if seed and not model.spec.stochastic:
         warnings.warn(
@@ -160,11 +164,11 @@ def iter_generate(
             stacklevel=2,
         )
     out = Path(out)
-    if out.exists():
+    if out.is_dir():
         store = open_pyramid(out, writable=True)
         _check_same_job(store, volume, model, seed, input_is_sketch=input_is_sketch)
     else:
-        plan = plan_source(volume, model.spec, scale)
+        plan = plan_source(volume, model.spec, scale if finest is None else finest)
         info = _describe(plan, volume, model, seed, input_is_sketch=input_is_sketch, name=name)
         box = _region(info.to_geometry().shape, plan.geometry.axes, region)
         plan.geometry.box_at(0, box)
@@ -237,30 +241,31 @@ def _make_sketch(
     plan: SourcePlan, builder: PyramidBuilder, workers: int
 ) -> Generator[Progress, None, SketchInfo]:
     info = builder.info
-    digests: dict[tuple[int, tuple[int, ...]], bytes] = {}
-    edges = [0] * plan.geometry.n_scales
+    blocks: dict[tuple[int, tuple[int, ...]], tuple[bytes, int]] = {}
 
     def write(scale: int, box: Box, block: Uint8Array) -> None:
         builder.write_sketch(scale, box, block)
-        digests[scale, box.start] = hashlib.sha256(block.tobytes()).digest()
-        edges[scale] += int(np.count_nonzero(block))
+        digest = hashlib.sha256(block.tobytes()).digest()
+        blocks[scale, box.start] = digest, int(np.count_nonzero(block))
 
     if info.sketch.given:
-        steps = iter_sketch_given(plan, builder.sketch_array, write)
+        steps = iter_sketch_given(plan, builder.read_sketch, write)
     else:
         steps = iter_sketch_image(plan, info.sketch.settings, write, workers)
     thresholds: list[SketchThresholds] = []
-    for done, total, thresholds in steps:
+    for step in steps:
+        done, total, thresholds = step
         yield Progress("sketch", done, total)
-    whole = hashlib.sha256(b"".join(digests[key] for key in sorted(digests))).hexdigest()
-    measured = tuple(
-        t.model_copy(update={"density": edges[s] / Box.of_shape(plan.geometry.shape_at(s)).size})
-        for s, t in enumerate(thresholds)
-    )
+    whole = hashlib.sha256(b"".join(blocks[key][0] for key in sorted(blocks))).hexdigest()
+    measured = []
+    for scale, threshold in enumerate(thresholds):
+        edges = sum(count for (s, _), (_, count) in blocks.items() if s == scale)
+        density = edges / Box.of_shape(plan.geometry.shape_at(scale)).size
+        measured.append(threshold.model_copy(update={"density": density}))
     return SketchInfo(
         settings=info.sketch.settings,
         given=info.sketch.given,
-        thresholds=measured or None,
+        thresholds=tuple(measured) or None,
         sha256=whole,
     )
 
@@ -351,8 +356,8 @@ def _model_of(store: PyramidStore, model: Model | Path | str | None) -> Model:
     model = model if isinstance(model, Model) else load_model(model)
     if model.spec.identity != info.model_sha256:
         raise StoreError(
-            f"{store.path} was made by model {info.model_name!r} ({info.model_sha256[:12]}), not by "
-            f"{model.spec.name!r} ({model.spec.identity[:12]}): their tiles would not fit together"
+            f"{store.path} was made by model {info.model_name!r} ({info.model_sha256[:12]}), "
+            f"not by {model.spec.name!r} ({model.spec.identity[:12]}): their tiles would not fit together"
         )
     return model
 
@@ -400,34 +405,6 @@ def export(
     return Path(out)
 
 
-class _SketchArray:
-    """Array-like that computes the sketch of an image where it is read."""
-
-    def __init__(self, image: Volume, settings: SketchSettings) -> None:
-        low, high = measure_window(image.data)
-        self._image = _UnitWindow(image, low, high)
-        self._settings = settings
-        self._thresholds = measure_thresholds(self._image, settings)
-        self.shape = image.shape
-        self.dtype: np.dtype[Any] = np.dtype(np.uint8)
-
-    def __getitem__(self, key: tuple[slice, ...]) -> npt.NDArray[np.uint8]:
-        ranges = [part.indices(n) for part, n in zip(key, self.shape, strict=True)]
-        box = Box(tuple(r[0] for r in ranges), tuple(r[1] for r in ranges))
-        return sketch_block(self._image, box, self._thresholds, self._settings)
-
-
-class _UnitWindow:
-    def __init__(self, image: Volume, low: float, high: float) -> None:
-        self._image, self._low, self._range = image, low, high - low
-        self.shape = image.shape
-        self.dtype: np.dtype[Any] = np.dtype(np.float32)
-
-    def __getitem__(self, key: tuple[slice, ...]) -> npt.NDArray[np.float32]:
-        block = np.asarray(self._image.data[key], np.float32)
-        return np.clip((np.nan_to_num(block) - self._low) / self._range, 0, 1)
-
-
 def make_sketch(
     source: Volume | Path | str,
     out: Path | str,
@@ -441,16 +418,13 @@ def make_sketch(
     Such a file can be drawn on and given to `generate` with ``input_is_sketch=True``.
     """
     volume = source if isinstance(source, Volume) else read_volume(Path(source))
-    if settings is None:
-        dense = {"low_density": 0.14, "high_density": 0.09, "dilations": 8}
-        settings = SketchSettings() if len(volume.shape) == 2 else SketchSettings(**dense)  # type: ignore[arg-type]
+    settings = settings or SketchSettings.of_ndim(len(volume.shape))
 
     def report(fraction: float) -> None:
         if progress is not None:
             progress(Progress("sketch", fraction, 1.0))
 
-    sketch = replace(volume, data=_SketchArray(volume, settings))
+    sketch = replace(volume, data=lazy_sketch(volume.data, settings))
     description = {"content": "sketch", "settings": settings.model_dump(mode="json")}
     write_volume(Path(out), [sketch], description=description, progress=report, overwrite=overwrite)
     return Path(out)
-

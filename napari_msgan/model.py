@@ -1,4 +1,4 @@
-"""Model folders: ``model.json``, weights as safetensors, a card and a preview. Nothing is unpickled."""
+"""Model folders: ``model.json``, safetensors, a card and a preview; nothing is unpickled."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass, field
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from napari_msgan.geometry import Ints
-    from napari_msgan.networks.build import Generator
+    from napari_msgan.networks.build import AnyGenerator
 
 #: Folder for a user's own models, before the default one.
 MODELS_VARIABLE = "NAPARI_MSGAN_MODELS"
@@ -45,7 +45,7 @@ class Model:
 
     spec: ModelSpec
     folder: Path
-    generators: tuple[Generator, ...]
+    generators: tuple[AnyGenerator, ...]
     halos: tuple[Ints, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -55,7 +55,7 @@ class Model:
         halos = (none, *(required_halo(g) for g in self.generators[1:]))
         object.__setattr__(self, "halos", halos)
 
-    def generator(self, scale: int) -> Generator:
+    def generator(self, scale: int) -> AnyGenerator:
         """Return the generator of a scale; beyond the last trained one, the last again."""
         return self.generators[min(scale, self.spec.n_scales - 1)]
 
@@ -173,7 +173,9 @@ def _read_weights(path: Path, sha256: str) -> dict[str, Tensor]:
         raise ModelError(f"{path} is not a safetensors file: {error}") from error
 
 
-def _check_weights(path: Path, weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+def _check_weights(
+    path: Path, weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]
+) -> None:
     import torch
 
     if missing := sorted(set(expected) - set(weights)):
@@ -190,7 +192,7 @@ def _check_weights(path: Path, weights: Mapping[str, Tensor], expected: Mapping[
             raise ModelError(f"{path}: {key!r} holds values that are not finite: train it again")
 
 
-def save_weights(generator: Generator, path: Path) -> str:
+def save_weights(generator: AnyGenerator, path: Path) -> str:
     """Write the weights as float16 and return the sha256 of the file."""
     import torch
     from safetensors.torch import save
@@ -228,7 +230,7 @@ def user_folder() -> Path:
 def bundled_folder() -> Path:
     """Return where the models of the package lie."""
     with as_file(files("napari_msgan.resources")) as folder:
-        return cast("Path", folder) / "models"
+        return folder / "models"
 
 
 def list_models() -> list[ModelEntry]:
@@ -246,4 +248,6 @@ def _entry(folder: Path, origin: str) -> ModelEntry:
         spec = read_spec(folder)
     except ModelError as error:
         return ModelEntry(folder.name, folder, origin, None, str(error))
-    return ModelEntry(spec.name, folder, origin, spec)
+    missing = [scale.file for scale in spec.scales if not (folder / scale.file).is_file()]
+    problem = f"{missing[0]} is missing: copy the model again" if missing else None
+    return ModelEntry(spec.name, folder, origin, spec, problem)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import heapq
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,18 +14,20 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_msgan.errors import JobError
-from napari_msgan.geometry import Box
 from napari_msgan.intensity import Window
 from napari_msgan.pyramid import Fingerprint
-from napari_msgan.tiling import Tile, Tiling
 from napari_msgan.volume import read_padded
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
     import torch
 
     from napari_msgan.config import Precision
+    from napari_msgan.geometry import Box
     from napari_msgan.model import Model
     from napari_msgan.pyramid import PyramidStore
+    from napari_msgan.tiling import Tile, Tiling
 
 _SKETCH_TOP = np.float32(255)
 
@@ -126,9 +127,8 @@ class TileContext:
     def fingerprint(self) -> Fingerprint:
         import torch
 
-        kind = "cuda" if self.device.startswith("cuda") else "cpu"
         return Fingerprint(
-            device=kind,
+            device="cuda" if self.device.startswith("cuda") else "cpu",
             precision=self.precision,
             torch=torch.__version__,
             tile_shape=self.store.info.tile_shape,
@@ -236,7 +236,9 @@ def _make_tile(context: TileContext, tile: Tile) -> None:
     except RuntimeError as error:
         # torch raises RuntimeError for everything, and napari's workers lose those.
         problem = JobError(f"the tile could not be computed: {error}")
-        problem.add_note(f"while generating tile {core} of scale {tile.scale} of {context.store.path}")
+        problem.add_note(
+            f"while generating tile {core} of scale {tile.scale} of {context.store.path}"
+        )
         raise problem from error
 
 
@@ -245,9 +247,12 @@ def _tile_workers(context: TileContext, workers: int) -> Iterator[ThreadPoolExec
     import torch
 
     before = torch.get_num_threads()
-    single = context.device == "cpu"
-    initializer = torch.set_num_threads if single else None
-    pool = ThreadPoolExecutor(workers, "tile", initializer, (1,) if single else ())
+
+    def use_one_thread() -> None:
+        if context.device == "cpu":
+            torch.set_num_threads(1)
+
+    pool = ThreadPoolExecutor(workers, "tile", use_one_thread)
     try:
         with pool:
             yield pool

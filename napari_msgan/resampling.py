@@ -5,16 +5,19 @@ Everything is read block by block: memory does not grow with the image.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from napari_msgan.geometry import Box, Floats, Ints
-from napari_msgan.intensity import Float32Array
 from napari_msgan.volume import ArrayLike, read_padded
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari_msgan.geometry import Box, Floats, Ints
+    from napari_msgan.intensity import Float32Array
 
 
 def corner_aligned_first(step: Sequence[float]) -> Floats:
@@ -42,13 +45,12 @@ def resample(
     """
     sigmas = [0.5 * max(s * s - 1.0, 0.0) ** 0.5 for s in step]
     positions = [
-        f + s * np.arange(a, b)
-        for f, s, a, b in zip(first, step, box.start, box.stop, strict=True)
+        f + s * np.arange(a, b) for f, s, a, b in zip(first, step, box.start, box.stop, strict=True)
     ]
     margins = [int(np.ceil(3 * sigma)) for sigma in sigmas]
     start = [int(np.floor(p[0])) - m for p, m in zip(positions, margins, strict=True)]
     stop = [int(np.floor(p[-1])) + 2 + m for p, m in zip(positions, margins, strict=True)]
-    block = read_padded(source, start, stop).astype(np.float32, copy=False)
+    block: Float32Array = read_padded(source, start, stop).astype(np.float32, copy=False)
     if any(sigmas):
         block = ndimage.gaussian_filter(block, sigmas, mode="nearest", truncate=3.0)
     for axis, (position, origin) in enumerate(zip(positions, start, strict=True)):
@@ -66,9 +68,9 @@ def resample(
 
 def reduce_mean(array: npt.NDArray[Any], factor: Ints) -> Float32Array:
     """Return block means; at the far border the last voxel is repeated to fill a block."""
-    return _blocks(array.astype(np.float32, copy=False), factor).mean(
-        axis=tuple(range(1, 2 * array.ndim, 2)), dtype=np.float32
-    )
+    axes = tuple(range(1, 2 * array.ndim, 2))
+    means: Float32Array = _blocks(array, factor).mean(axis=axes, dtype=np.float32)
+    return means
 
 
 def reduce_max(array: npt.NDArray[Any], factor: Ints) -> npt.NDArray[Any]:
@@ -82,4 +84,3 @@ def _blocks(array: npt.NDArray[Any], factor: Ints) -> npt.NDArray[Any]:
     padded = np.pad(array, pads, mode="edge") if any(p for _, p in pads) else array
     split = [m for n, f in zip(padded.shape, factor, strict=True) for m in (n // f, f)]
     return padded.reshape(split)
-

@@ -11,15 +11,19 @@ References
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
 from napari_msgan.config import SketchSettings, SketchThresholds
 from napari_msgan.geometry import Box, Ints
-from napari_msgan.intensity import Float32Array
 from napari_msgan.resampling import reduce_max
-from napari_msgan.volume import ArrayLike, read_padded
+from napari_msgan.volume import ArrayLike, LazyArray, read_padded
+
+if TYPE_CHECKING:
+    from napari_msgan.intensity import Float32Array
 
 Uint8Array = npt.NDArray[np.uint8]
 
@@ -55,7 +59,9 @@ def _gradient(image: Float32Array, sigma: float) -> tuple[Float32Array, list[Flo
     return np.sqrt(magnitude), parts
 
 
-def _ridge(image: Float32Array, sigma: float, floor: float) -> tuple[Float32Array, npt.NDArray[np.bool_]]:
+def _ridge(
+    image: Float32Array, sigma: float, floor: float
+) -> tuple[Float32Array, npt.NDArray[np.bool_]]:
     """Return magnitude, and where it is above `floor` and largest along its gradient.
 
     Both are smaller than the image by `_nms_halo` on every side.
@@ -179,3 +185,23 @@ def reduce_sketch(sketch: Uint8Array, factor: Ints) -> Uint8Array:
 
 #: How far `reduce_sketch` looks around a coarse voxel.
 REDUCE_HALO = 4
+
+
+def lazy_sketch(image: ArrayLike, settings: SketchSettings) -> LazyArray:
+    """Return the sketch of an image at its own resolution, computed where it is read."""
+    percentiles = settings.window == "percentiles"
+    unit = lazy_unit(image, *(measure_window(image) if percentiles else settings.window))
+    thresholds = measure_thresholds(unit, settings)
+    shape = tuple(image.shape)
+    return LazyArray(shape, np.uint8, lambda box: sketch_block(unit, box, thresholds, settings))
+
+
+def lazy_unit(image: ArrayLike, low: float, high: float) -> LazyArray:
+    """Return an image as float32 where `low` to `high` becomes [0, 1]; the rest is clipped."""
+
+    def read(box: Box) -> Float32Array:
+        block: Float32Array = np.nan_to_num(np.asarray(image[box.slices], np.float32))
+        unit: Float32Array = (block - np.float32(low)) / np.float32(high - low)
+        return np.clip(unit, 0, 1)
+
+    return LazyArray(tuple(image.shape), np.float32, read)

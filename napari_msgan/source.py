@@ -11,28 +11,32 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_msgan.config import ModelSpec, SketchSettings, SketchThresholds
 from napari_msgan.errors import GeometryError, VolumeError
 from napari_msgan.geometry import Box, Floats, Ints, PyramidGeometry
-from napari_msgan.intensity import Float32Array
 from napari_msgan.resampling import corner_aligned_first, reduce_mean, resample
 from napari_msgan.sketch import (
     REDUCE_HALO,
     Uint8Array,
+    lazy_unit,
     measure_thresholds,
     measure_window,
     reduce_sketch,
     sketch_block,
 )
-from napari_msgan.volume import ArrayLike, Orientation, Volume, orient, read_padded
+from napari_msgan.volume import LazyArray, Orientation, Volume, orient, read_padded
+
+if TYPE_CHECKING:
+    from napari_msgan.config import ModelSpec, SketchSettings, SketchThresholds
+    from napari_msgan.intensity import Float32Array
 
 #: A scale may be this much finer than the thickest axis of the source.
 HONEST_RATIO = 0.7
-_STEPS = np.float32(65535)
+_TOP = 65535
 
 WriteSketch = Callable[[int, Box, Uint8Array], None]
 
@@ -83,7 +87,7 @@ def plan_source(volume: Volume, spec: ModelSpec, scale: int | None = None) -> So
 
 
 def n_scales_of(longest: int, base_size: int, factor: int) -> int:
-    """Return how many scales bring the longest side closest (log ratio) to `base_size`; at least 2."""
+    """Return how many scales (2 or more) bring the longest side closest to `base_size`."""
     return max(2, 1 + round(math.log(longest / base_size) / math.log(factor)))
 
 
@@ -132,7 +136,8 @@ def _plan_physical(volume: Volume, spec: ModelSpec, scale: int | None) -> Source
     finest = max(1, honest if scale is None else max(scale, honest))
     if finest >= spec.n_scales:
         raise GeometryError(
-            f"scale {scale} does not exist: model {spec.name!r} has the scales 0 to {spec.n_scales - 1}"
+            f"scale {scale} does not exist: model {spec.name!r} has the scales 0 to "
+            f"{spec.n_scales - 1}"
         )
     spacing = spec.scales[finest].spacing_mm
     assert spacing is not None
@@ -144,9 +149,7 @@ def _plan_physical(volume: Volume, spec: ModelSpec, scale: int | None) -> Source
         )
     step = tuple(mm / own for mm, own in zip(spacing, turned.spacing, strict=True))
     first = corner_aligned_first(step)
-    shape = tuple(
-        max(1, math.ceil(n / s - 1e-6)) for n, s in zip(turned.shape, step, strict=True)
-    )
+    shape = tuple(max(1, math.ceil(n / s - 1e-6)) for n, s in zip(turned.shape, step, strict=True))
     factors = tuple(s.factor for s in spec.scales[1 : finest + 1])
     affine = turned.affine.rescaled(step, first)
     geometry = PyramidGeometry(turned.axes, shape, factors, affine, "millimeter")
@@ -158,30 +161,23 @@ def hash_pixels(volume: Volume) -> str:
     digest = hashlib.sha256(f"{volume.shape} {volume.data.dtype}".encode())
     rows = max(1, (1 << 24) // max(1, Box.of_shape(volume.shape[1:]).size))
     for start in range(0, volume.shape[0], rows):
-        key = (slice(start, min(start + rows, volume.shape[0])), *(slice(0, n) for n in volume.shape[1:]))
-        digest.update(np.ascontiguousarray(volume.data[key]))
+        key = (
+            slice(start, min(start + rows, volume.shape[0])),
+            *(slice(0, n) for n in volume.shape[1:]),
+        )
+        digest.update(np.ascontiguousarray(volume.data[key]).data)
     return digest.hexdigest()
-
-
-class _UnitImage:
-    """Array-like that reads a uint16 image as float32 in [0, 1]."""
-
-    def __init__(self, stored: npt.NDArray[np.uint16]) -> None:
-        self._stored = stored
-        self.shape = stored.shape
-        self.dtype = np.dtype(np.float32)
-
-    def __getitem__(self, key: tuple[slice, ...]) -> Float32Array:
-        return self._stored[key].astype(np.float32) / _STEPS
 
 
 @contextmanager
 def image_pyramid(
     plan: SourcePlan, settings: SketchSettings, workers: int
-) -> Iterator[list[_UnitImage]]:
+) -> Iterator[list[LazyArray]]:
     """Give the source at every scale, window [0, 1], from files that are deleted afterwards."""
     geometry = plan.geometry
-    window = measure_window(plan.volume.data) if settings.window == "percentiles" else settings.window
+    window = (
+        measure_window(plan.volume.data) if settings.window == "percentiles" else settings.window
+    )
     with TemporaryDirectory(prefix="napari-msgan-") as folder:
         images: list[npt.NDArray[np.uint16]] = [
             np.lib.format.open_memmap(
@@ -193,7 +189,7 @@ def image_pyramid(
         def write_finest(box: Box) -> None:
             block = resample(plan.volume.data, plan.step, plan.first, box)
             unit = np.clip((block - window[0]) / (window[1] - window[0]), 0, 1)
-            images[-1][box.slices] = np.rint(np.nan_to_num(unit) * _STEPS).astype(np.uint16)
+            images[-1][box.slices] = np.rint(np.nan_to_num(unit) * _TOP).astype(np.uint16)
 
         def write_coarser(scale: int, box: Box) -> None:
             finer = box.multiply(geometry.factor(scale + 1))
@@ -205,7 +201,7 @@ def image_pyramid(
             list(pool.map(write_finest, _blocks(plan, geometry.finest_scale)))
             for scale in range(geometry.finest_scale - 1, -1, -1):
                 list(pool.map(lambda box, s=scale: write_coarser(s, box), _blocks(plan, scale)))
-        yield [_UnitImage(image) for image in images]
+        yield [lazy_unit(image, 0, _TOP) for image in images]
 
 
 def _blocks(plan: SourcePlan, scale: int) -> list[Box]:
@@ -225,17 +221,24 @@ def iter_sketch_image(
             write(scale, box, sketch_block(images[scale], box, thresholds[scale], settings))
 
         futures = [pool.submit(sketch_one, scale, box) for scale, box in work]
-        for done, future in enumerate(as_completed(futures), 1):
-            future.result()
-            yield done, len(work), thresholds
+        try:
+            for done, future in enumerate(as_completed(futures), 1):
+                future.result()
+                yield done, len(work), thresholds
+        finally:  # who stops does not wait for blocks that are not begun
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def iter_sketch_given(
-    plan: SourcePlan, read_finer: Callable[[int], ArrayLike], write: WriteSketch
+    plan: SourcePlan, read_sketch: Callable[[int, Box], Uint8Array], write: WriteSketch
 ) -> Iterator[tuple[int, int, list[SketchThresholds]]]:
     """Write a given sketch at every scale; coarser ones by block maximum, thinned."""
     geometry = plan.geometry
     to_unit = _sketch_scaling(plan.volume)
+    written = [
+        LazyArray(geometry.shape_at(s), np.uint8, lambda box, s=s: read_sketch(s, box))  # type: ignore[misc]
+        for s in range(geometry.n_scales)
+    ]
     work = [(s, box) for s in range(geometry.finest_scale, -1, -1) for box in _blocks(plan, s)]
     for done, (scale, box) in enumerate(work, 1):
         if scale == geometry.finest_scale:
@@ -245,8 +248,8 @@ def iter_sketch_given(
             factor = geometry.factor(scale + 1)
             wide = box.grow(REDUCE_HALO)
             finer = wide.multiply(factor)
-            block = read_padded(read_finer(scale + 1), finer.start, finer.stop)
-            write(scale, box, reduce_sketch(block, factor)[box.relative_to(wide.start).slices])
+            given = read_padded(written[scale + 1], finer.start, finer.stop)
+            write(scale, box, reduce_sketch(given, factor)[box.relative_to(wide.start).slices])
         yield done, len(work), []
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import TYPE_CHECKING
 
 from napari_msgan.geometry import Box, Ints, PyramidGeometry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -66,12 +69,12 @@ class Tiling:
         return self.grid(tile.scale).core(tile.index)
 
     def coarse_window(self, tile: Tile) -> Box:
-        """Return the window of scale ``tile.scale - 1`` that the tile reads; it may leave the image."""
+        """Return what the tile reads of the scale before it; it may leave the image."""
         full = self.grid(tile.scale).full_box(tile.index)
         return coarse_window(full, self.geometry.factor(tile.scale), self.halos[tile.scale])
 
     def sketch_window(self, tile: Tile) -> Box:
-        """Return the sketch window of the tile's own scale (scale 0: of scale 1, the whole image)."""
+        """Return what the tile reads of its own sketch (scale 0: all of that of scale 1)."""
         if tile.scale == 0:
             return Box.of_shape(self.geometry.shape_at(0)).multiply(self.geometry.factor(1))
         return self.coarse_window(tile).multiply(self.geometry.factor(tile.scale))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_msgan.errors import GeometryError, VolumeError
-from napari_msgan.geometry import Affine, Floats, Ints, Unit
+from napari_msgan.geometry import Affine, Box, Floats, Ints, Unit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 #: Direction in which (z, y, x) indices grow, for a model that asks for "LPS": S, P, L.
 _LETTERS = ({"S": 1, "I": -1}, {"P": 1, "A": -1}, {"L": 1, "R": -1})
@@ -24,6 +26,23 @@ class ArrayLike(Protocol):
     @property
     def dtype(self) -> np.dtype[Any]: ...
     def __getitem__(self, key: tuple[slice, ...]) -> Any: ...
+
+
+class LazyArray:
+    """Array-like whose boxes are computed when they are read.
+
+    read : function of a box inside the array; it returns an array of that shape and of `dtype`.
+    """
+
+    def __init__(
+        self, shape: Ints, dtype: npt.DTypeLike, read: Callable[[Box], npt.NDArray[Any]]
+    ) -> None:
+        self.shape = shape
+        self.dtype: np.dtype[Any] = np.dtype(dtype)
+        self._read = read
+
+    def __getitem__(self, key: tuple[slice, ...]) -> npt.NDArray[Any]:
+        return self._read(Box.of_slices(key, self.shape))
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +96,7 @@ class Orientation:
     def apply(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return the array turned from source to model orientation (a view)."""
         turned = np.transpose(array, self.order)
-        return np.flip(turned, [i for i, flip in enumerate(self.flipped) if flip])
+        return np.flip(turned, tuple(i for i, flip in enumerate(self.flipped) if flip))
 
     def apply_to_affine(self, affine: Affine, source_shape: Ints) -> Affine:
         matrix = np.zeros((len(self.order) + 1,) * 2)
@@ -86,26 +105,6 @@ class Orientation:
             matrix[old, new] = -1 if flip else 1
             matrix[old, -1] = source_shape[old] - 1 if flip else 0
         return Affine(affine.matrix @ matrix)
-
-
-class _TurnedArray:
-    """Array-like that reads another one through an `Orientation`, only what is asked for."""
-
-    def __init__(self, source: ArrayLike, orientation: Orientation) -> None:
-        self._source, self._orientation = source, orientation
-        self.shape = tuple(source.shape[i] for i in orientation.order)
-        self.dtype = source.dtype
-
-    def __getitem__(self, key: tuple[slice, ...]) -> npt.NDArray[Any]:
-        source_key = [slice(None)] * len(self.shape)
-        for axis, part in enumerate(key):
-            start, stop, step = part.indices(self.shape[axis])
-            if step != 1:
-                raise IndexError("only slices of step 1 are read")
-            if self._orientation.flipped[axis]:
-                start, stop = self.shape[axis] - stop, self.shape[axis] - start
-            source_key[self._orientation.order[axis]] = slice(start, max(start, stop))
-        return self._orientation.apply(np.asarray(self._source[tuple(source_key)]))
 
 
 def orient(volume: Volume, letters: str | None) -> tuple[Volume, Orientation]:
@@ -138,8 +137,20 @@ def turn(volume: Volume, orientation: Orientation) -> Volume:
     """Return the volume permuted and flipped; its voxels keep their places in the world."""
     if orientation == Orientation.identity(len(volume.shape)):
         return volume
+    source = volume.data
+    shape = tuple(source.shape[old] for old in orientation.order)
+
+    def read(box: Box) -> npt.NDArray[Any]:
+        key = [slice(None)] * box.ndim
+        for new, old in enumerate(orientation.order):
+            start, stop = box.start[new], box.stop[new]
+            if orientation.flipped[new]:
+                start, stop = shape[new] - stop, shape[new] - start
+            key[old] = slice(start, stop)
+        return orientation.apply(np.asarray(source[tuple(key)]))
+
     affine = orientation.apply_to_affine(volume.affine, volume.shape)
-    return Volume(_TurnedArray(volume.data, orientation), affine, volume.unit)
+    return Volume(LazyArray(shape, source.dtype, read), affine, volume.unit)
 
 
 def read_padded(array: ArrayLike, start: Sequence[int], stop: Sequence[int]) -> npt.NDArray[Any]:

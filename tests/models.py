@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from napari_msgan.config import LowResNetwork, ModelSpec, PatchNetwork, ScaleSpec, SketchSettings
 from napari_msgan.model import save_spec, save_weights
 from napari_msgan.networks import build_generator
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def write_model(

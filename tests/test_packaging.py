@@ -80,18 +80,19 @@ def wheel(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_wheel_holds_all_of_the_package_and_the_models(wheel):
+def test_wheel_holds_all_modules_and_resources(wheel):
     modules = (ROOT / "napari_msgan").rglob("*.py")
-    models = [path for path in (ROOT / "resources").glob("[!_]*/**/*") if path.is_file()]
+    resources = [path for path in (ROOT / "resources").glob("[!_]*/**/*") if path.is_file()]
+    models = [path for path in (ROOT / "resources" / "models").iterdir() if path.is_dir()]
+    assert models, "no bundled model"
     expected = {
         "napari_msgan/napari.yaml",
         "napari_msgan/py.typed",
         "napari_msgan/resources/__init__.py",
         *(path.relative_to(ROOT).as_posix() for path in modules),
-        *(f"napari_msgan/{path.relative_to(ROOT).as_posix()}" for path in models),
+        *(f"napari_msgan/{path.relative_to(ROOT).as_posix()}" for path in resources),
+        *(f"napari_msgan/resources/models/{path.name}/model.json" for path in models),
     }
-    for folder in (ROOT / "resources" / "models").iterdir():
-        expected.add(f"napari_msgan/resources/models/{folder.name}/model.json")
     assert expected <= set(wheel.namelist())
 
 

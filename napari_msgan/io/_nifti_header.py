@@ -89,17 +89,19 @@ def geometry_of(path: Path, header: Any) -> tuple[Affine, Unit]:
 def _header_geometry(path: Path, header: Any) -> tuple[Affine, Unit]:
     mm = _MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
     to_mm = np.diag([mm, mm, mm, 1.0])
+    problem = "no orientation is stored"
+    for form in ("sform", "qform"):
+        if header[f"{form}_code"] > 0:
+            try:
+                return to_world(to_mm @ getattr(header, f"get_{form}")()), "millimeter"
+            except (GeometryError, HeaderDataError) as error:
+                problem = f"the orientation is wrong ({form}: {error})"
     zooms = tuple(float(v) * mm for v in (*header.get_zooms(), 1.0)[:3])
     if not is_spacing(zooms):
-        warn(path, f"the voxel size {zooms} is missing or wrong, so the unit is the voxel")
+        warn(path, f"{problem}, and no voxel size ({zooms}): the unit is the voxel")
         return Affine(np.eye(4)), "pixel"
-    if header["sform_code"] == 0 and header["qform_code"] == 0:
-        warn(path, f"no orientation is stored; only the voxel size {zooms[::-1]} mm is known")
-    try:
-        return to_world(to_mm @ header.get_best_affine()), "millimeter"
-    except (GeometryError, HeaderDataError) as error:
-        warn(path, f"the orientation is wrong ({error}); only the voxel size {zooms[::-1]} is used")
-        return Affine.of_spacing(zooms[::-1]), "millimeter"
+    warn(path, f"{problem}: only the voxel size {zooms[::-1]} mm (z, y, x) is used")
+    return to_world(to_mm @ header.get_base_affine()), "millimeter"
 
 
 def _in_plane(path: Path, affine: Affine) -> Affine:

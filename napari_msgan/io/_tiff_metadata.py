@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import uuid
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
@@ -35,6 +36,19 @@ def spacing_mm(path: Path, tif: TiffFile, ndim: int) -> Floats | None:
         warn(path, f"the voxel size {sizes} (mm) lacks {lacking}, so the unit is the voxel")
         return None
     return spacing
+
+
+def warn_of_lost_tags(path: Path, tif: TiffFile) -> None:
+    """Warn if tifffile, which only logs it, left out tags: the voxel size may be among them."""
+    page = tif.pages.first
+    tif.filehandle.seek(page.offset)
+    (declared,) = struct.unpack(tif.tiff.tagnoformat, tif.filehandle.read(tif.tiff.tagnosize))
+    if len(page.tags) < declared:
+        warn(
+            path,
+            f"{declared - len(page.tags)} of {declared} entries of the header cannot be read: the "
+            "file may be cut off, and the voxel size or other information be lost",
+        )
 
 
 def note_of(tif: TiffFile) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ from napari_msgan.geometry import Affine, Floats, Unit
 from napari_msgan.io import _note
 from napari_msgan.io._arrays import iter_slabs
 from napari_msgan.io._checks import check_dtype, check_has_values, warn
-from napari_msgan.io._tiff_metadata import note_of, ome_metadata, spacing_mm
+from napari_msgan.io._tiff_metadata import note_of, ome_metadata, spacing_mm, warn_of_lost_tags
 from napari_msgan.io._tiff_pixels import grey_pixels, stored_pixels
 from napari_msgan.volume import ArrayLike, Volume
 
@@ -51,6 +51,7 @@ def read(path: Path) -> Volume:
     with TiffFile(path) as tif:
         if not tif.series:
             raise VolumeError(f"{path} holds no image")
+        warn_of_lost_tags(path, tif)
         series = tif.series[0]
         if len(tif.series) > 1:
             warn(path, f"only the first of {len(tif.series)} images is read")

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 _CONV = {2: nn.Conv2d, 3: nn.Conv3d}
 _LINEAR = {2: "bilinear", 3: "trilinear"}
 
 
-def conv(ndim: int, n_in: int, n_out: int, kernel: int, *, stride: int = 1, padding: int = 0) -> nn.Module:
+def conv(
+    ndim: int, n_in: int, n_out: int, kernel: int, *, stride: int = 1, padding: int = 0
+) -> nn.Module:
     """Return a convolution over `ndim` axes."""
     return cast("nn.Module", _CONV[ndim](n_in, n_out, kernel, stride, padding))
 
@@ -44,7 +48,7 @@ def crop(x: Tensor, margin: int | Sequence[int]) -> Tensor:
     ndim = x.dim() - 2
     margins = (margin,) * ndim if isinstance(margin, int) else tuple(margin)
     key = [slice(m, size - m) for m, size in zip(margins, x.shape[2:], strict=True)]
-    return x[(..., *key)]
+    return x[(slice(None), slice(None), *key)]
 
 
 def upsample(x: Tensor, factor: Sequence[int]) -> Tensor:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from napari_msgan.networks.blocks import conv
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class PatchDiscriminator(nn.Module):

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_msgan.geometry import Ints
 from napari_msgan.networks.blocks import conv, fold
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari_msgan.geometry import Ints
 
 
 class LowResGenerator(nn.Module):
@@ -26,12 +31,12 @@ class LowResGenerator(nn.Module):
         self.head = conv(ndim, math.prod(factor), widths[0], 3, padding=1)
         self.encoders = nn.ModuleList(_Residual(ndim, w, w) for w in widths[:-1])
         self.downs = nn.ModuleList(
-            conv(ndim, a, b, 2, stride=2) for a, b in zip(widths[:-1], widths[1:], strict=True)
+            conv(ndim, a, b, 2, stride=2) for a, b in itertools.pairwise(widths)
         )
         self.middle = nn.Sequential(
             _Residual(ndim, widths[-1], widths[-1]), _Residual(ndim, widths[-1], widths[-1])
         )
-        pairs = list(zip(widths[:-1], widths[1:], strict=True))[::-1]
+        pairs = list(itertools.pairwise(widths))[::-1]
         self.decoders = nn.ModuleList(_Residual(ndim, a + b, a) for a, b in pairs)
         self.tail = conv(ndim, widths[0], 1, 3, padding=1)
 
@@ -62,7 +67,7 @@ class LowResGenerator(nn.Module):
             x = decoder(x)
         with torch.autocast(x.device.type, enabled=False):
             result = self.tail(functional.silu(x.float()))[(..., *(slice(n) for n in shape))]
-        return result if self.training else result.clamp(-1, 1)
+        return result if self.training else torch.clamp(result, -1, 1)
 
 
 class _Residual(nn.Module):

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_msgan.geometry import Ints
 from napari_msgan.networks.blocks import conv, crop, fold, unfold, upsample
+
+if TYPE_CHECKING:
+    from napari_msgan.geometry import Ints
 
 
 class PatchGenerator(nn.Module):
@@ -31,7 +34,8 @@ class PatchGenerator(nn.Module):
 
     def _start_without_checkerboard(self, folded: int) -> None:
         weight, bias = self.tail.weight, self.tail.bias
-        assert isinstance(weight, Tensor) and isinstance(bias, Tensor)
+        assert isinstance(weight, Tensor)
+        assert isinstance(bias, Tensor)
         with torch.no_grad():
             weight.copy_(0.1 * weight[:1].repeat(folded, *[1] * (weight.dim() - 1)))
             bias.zero_()
@@ -58,7 +62,7 @@ class PatchGenerator(nn.Module):
             margin = (coarse.shape[2] - residual.shape[2]) // 2
             base = upsample(crop(coarse.float(), margin - 1), self.factor)
             result = crop(base, self.factor) + unfold(residual, self.factor)
-        return result if self.training else result.clamp(-1, 1)
+        return result if self.training else torch.clamp(result, -1, 1)
 
 
 class _ValidResidual(nn.Module):
@@ -71,4 +75,5 @@ class _ValidResidual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         inner = self.second(functional.silu(self.first(functional.silu(x))))
-        return crop(x, 2) + inner
+        result: Tensor = crop(x, 2) + inner
+        return result

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torch import nn
 
 from napari_msgan.errors import ModelError
-from napari_msgan.geometry import Ints
+
+if TYPE_CHECKING:
+    from napari_msgan.geometry import Ints
 
 _CONVOLUTIONS = (nn.Conv2d, nn.Conv3d)
 _HARMLESS = (nn.SiLU, nn.ReLU, nn.LeakyReLU, nn.Identity)
@@ -49,6 +53,4 @@ def _reach(name: str, layer: nn.Conv2d | nn.Conv3d) -> Ints:
         )
     if any(k % 2 == 0 for k in layer.kernel_size):
         raise ModelError(f"layer {name!r} has an even kernel {layer.kernel_size}: use an odd one.")
-    return tuple(
-        (k - 1) // 2 * d for k, d in zip(layer.kernel_size, layer.dilation, strict=True)
-    )
+    return tuple((k - 1) // 2 * d for k, d in zip(layer.kernel_size, layer.dilation, strict=True))

@@ -8,7 +8,6 @@ from napari_msgan.pyramid.metadata import (
     Fingerprint,
     GeometryInfo,
     SketchInfo,
-    SketchThresholds,
     SourceInfo,
     StoreInfo,
 )
@@ -29,7 +28,6 @@ __all__ = [
     "PyramidStore",
     "PyramidView",
     "SketchInfo",
-    "SketchThresholds",
     "SketchView",
     "SourceInfo",
     "StoreInfo",

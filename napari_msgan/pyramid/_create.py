@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_msgan.geometry import Box, PyramidGeometry
-    from napari_msgan.pyramid._arrays import ZarrArray
 
 
 class PyramidBuilder:
@@ -67,11 +66,6 @@ class PyramidBuilder:
         self.geometry.check_scale(scale)
         return read_block(self._sketches[scale], box)
 
-    def sketch_array(self, scale: int) -> ZarrArray:
-        """Return the sketch of a scale as far as it is written."""
-        self.geometry.check_scale(scale)
-        return self._sketches[scale]
-
     def finish(self, sketch: SketchInfo) -> PyramidStore:
         """Move the store to its place and return it, open for writing.
 
@@ -90,7 +84,9 @@ class PyramidBuilder:
         try:
             self._temporary.rename(self._target)
         except OSError as error:
-            raise _taken(self._target) from error
+            if self._target.exists():
+                raise _taken(self._target) from error
+            raise StoreError(f"{self._target} cannot be made: {error}") from error
         return open_pyramid(self._target, writable=True)
 
     def _check_complete(self, scale: int) -> None:

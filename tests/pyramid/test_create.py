@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -55,9 +56,13 @@ def test_sketch_is_there_when_the_store_appears(make_info, tmp_path, rng):
 
 
 def test_leaving_without_finish_leaves_nothing(make_info, tmp_path, rng):
-    with pytest.raises(KeyboardInterrupt), create_pyramid(tmp_path / "a", make_info()) as builder:
-        write_sketch(builder, rng)
-        raise KeyboardInterrupt
+    def stop_halfway() -> None:
+        with create_pyramid(tmp_path / "a", make_info()) as builder:
+            write_sketch(builder, rng)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stop_halfway()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -87,10 +92,10 @@ def test_existing_target_is_not_touched(make_info, tmp_path):
     path = tmp_path / "a"
     path.mkdir()
     (path / "holiday.jpg").touch()
-    with pytest.raises(StoreError, match="exists already. Choose another name"):
+    with pytest.raises(StoreError, match=r"exists already\. Choose another name"):
         create_pyramid(path, make_info()).__enter__()
     assert [p.name for p in path.iterdir()] == ["holiday.jpg"]
-    with pytest.raises(StoreError, match="does not exist. Make it first"):
+    with pytest.raises(StoreError, match=r"does not exist\. Make it first"):
         create_pyramid(tmp_path / "b" / "a", make_info()).__enter__()
 
 
@@ -103,6 +108,18 @@ def test_target_that_appears_meanwhile_is_not_touched(make_info, tmp_path, rng):
         with pytest.raises(StoreError, match="exists already"):
             builder.finish(FINISHED)
     assert [p.name for p in tmp_path.rglob("*")] == ["a", "holiday.jpg"]
+
+
+def test_a_move_that_fails_says_why(make_info, tmp_path, rng, monkeypatch):
+    def fail(self: Path, target: Path) -> None:
+        raise PermissionError("not on this disk")
+
+    with create_pyramid(tmp_path / "a", make_info()) as builder:
+        write_sketch(builder, rng)
+        monkeypatch.setattr(Path, "rename", fail)
+        with pytest.raises(StoreError, match="cannot be made: not on this disk"):
+            builder.finish(FINISHED)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_one_process_creates_and_what_it_left_when_killed_is_removed(

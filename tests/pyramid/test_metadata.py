@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from napari_msgan.config import SketchSettings
+from napari_msgan.config import SketchSettings, SketchThresholds
 from napari_msgan.geometry import Affine, Box
-from napari_msgan.pyramid import Fingerprint, SketchInfo, SketchThresholds, StoreInfo
+from napari_msgan.pyramid import Fingerprint, SketchInfo, StoreInfo
 
 OBLIQUE = Affine(
     np.array([[1.0, 0.1, 0, 3], [-0.1, 1 / 3, 0, -7], [0, 0, 0.7, 1e-3], [0, 0, 0, 1]])
@@ -88,6 +88,6 @@ def test_source_remembers_how_it_was_turned(make_info):
     array = np.arange(6 * 7 * 8).reshape(6, 7, 8)
     there = turned.orientation.apply(array)
     assert there.shape == (8, 6, 7)
-    np.testing.assert_array_equal(turned.orientation.undo(there), array)
+    np.testing.assert_array_equal(turned.orientation.inverse.apply(there), array)
     with pytest.raises(ValidationError, match="not an order of 3 axes"):
         source.model_validate(dict(source) | {"order": (0, 0, 1)})

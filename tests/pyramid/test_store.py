@@ -3,8 +3,7 @@ from __future__ import annotations
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -14,7 +13,11 @@ import zarr
 from napari_msgan.errors import GeometryError, StoreError
 from napari_msgan.geometry import Box
 from napari_msgan.pyramid import Fingerprint, PyramidStore, open_pyramid
-from napari_msgan.tiling import Tile
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from napari_msgan.tiling import Tile
 
 CPU = Fingerprint(device="cpu", precision="fp32", torch="2.13.0", tile_shape=(16, 16))
 
@@ -37,9 +40,9 @@ def test_what_is_written_is_read_back(make_info, make_store, write_scale, rng, d
         for opened in (store, open_pyramid(store.path)):
             assert opened.info == info.model_copy(update={"sketch": store.info.sketch})
             assert opened.array(scale).shape == image.shape
-            read = opened.read(scale, Box((1, 3, 5), (4, 11, 9)))
+            read = opened.read(scale, Box((1, 3, 5), (3, 10, 9)))
             assert read.dtype == dtype
-            np.testing.assert_array_equal(read, image[1:4, 3:11, 5:9])
+            np.testing.assert_array_equal(read, image[1:3, 3:10, 5:9])
             np.testing.assert_array_equal(opened.read(scale, whole(store, scale)), image)
             assert opened.refined_fraction(scale) == 1
 
@@ -117,14 +120,14 @@ def test_nothing_is_written_without_the_lock(store):
         store.array(2)[:8, :8] = air
 
 
-@pytest.mark.parametrize("share", [0, 0.5, 1], ids=["fresh", "half", "full"])
+@pytest.mark.parametrize("share", [0, 0.4, 1], ids=["fresh", "half", "full"])
 def test_yaozarrs_finds_nothing_to_complain_about(make_info, make_store, write_scale, share):
     store = make_store(make_info((6, 40, 30), ((1, 2, 2), (2, 2, 2))))
     with store.writing():  # the lock is there, too
         for scale in range(3 if share else 0):
             shape = store.geometry.shape_at(scale)
             write_scale(store, scale, 7, Box.of_shape((shape[0], int(shape[1] * share), 30)))
-        assert 0 <= store.refined_fraction(2) <= share
+        assert store.refined_fraction(2) == share
         yaozarrs.validate_zarr_store(str(store.path))
         yaozarrs.validate_zarr_store(str(store.path / "sketch"))
         group = zarr.open_group(store.path, mode="r")
@@ -264,7 +267,7 @@ def set_both_shapes(root: Path) -> None:
         (lambda r: (r / "zarr.json").write_text('{"zarr_form'), "zarr.json is damaged"),
         (lambda r: (r / "zarr.json").write_text("[]"), "zarr.json is damaged"),
         (lambda r: (r / "zarr.json").unlink(), "no OME-Zarr 0.5 group"),
-        (lambda r: edit(r / "zarr.json", lambda c: c.update(zarr_format=2)), "damaged"),
+        (lambda r: edit(r / "zarr.json", lambda c: c.update(node_type="array")), "damaged"),
         (lambda r: edit(r / "zarr.json", lambda c: c.update(attributes=5)), "damaged"),
         (lambda r: edit(r / "zarr.json", lambda c: c.update(attributes={})), "no store of napari"),
         (
@@ -272,13 +275,18 @@ def set_both_shapes(root: Path) -> None:
                 r / "zarr.json",
                 lambda c: c["attributes"]["napari_msgan"]["geometry"].update(shape=[75, 91]),
             ),
-            r"level '0' has shape \(75, 90\), but the metadata of the store say \(75, 91\)",
+            r"level '1' has shape \(38, 45\), but the metadata of the store say \(38, 46\)",
         ),
         (set_both_shapes, "chunks|scale 0 has more"),
         (lambda r: (r / "1/zarr.json").unlink(), "level '1' is missing"),
         (lambda r: (r / "sketch/2/zarr.json").write_text("{}"), "level 'sketch/2' is missing or"),
         (lambda r: edit(r / "2/zarr.json", lambda c: c.update(shape=[19, 24])), "has shape"),
-        (lambda r: edit(r / "2/zarr.json", lambda c: c.update(data_type="uint16", fill_value=0)), "has dtype"),
+        (
+            lambda r: edit(
+                r / "2/zarr.json", lambda c: c.update(data_type="uint16", fill_value=0)
+            ),
+            "has dtype",
+        ),
         (lambda r: edit(r / "2/zarr.json", lambda c: c.update(fill_value=0)), "has fill_value"),
         (
             lambda r: edit(
@@ -306,7 +314,7 @@ def test_damaged_stores_are_refused_with_what_was_seen(store, damage, message):
 def test_a_place_without_a_store_is_refused(tmp_path):
     with pytest.raises(StoreError, match="there is no store"):
         open_pyramid(tmp_path / "nowhere")
-    with pytest.raises(StoreError, match="no OME-Zarr 0.5 group"):
+    with pytest.raises(StoreError, match=r"no OME-Zarr 0\.5 group"):
         open_pyramid(tmp_path)
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING
 
-from napari_msgan.geometry import Ints
 from napari_msgan.networks.blocks import crop, reduce_mean, upsample
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from napari_msgan.geometry import Ints
 
 
 def lsgan_discriminator(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
@@ -38,4 +42,3 @@ def discriminator_accuracy(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     """Return the share of windows that the discriminator judges rightly (raw logits at 0.5)."""
     right = (real_logits > 0.5).float().mean() + (fake_logits < 0.5).float().mean()
     return 0.5 * right
-

@@ -1,27 +1,21 @@
-"""Training: one scale after the other, each by itself, from a folder of images to a model folder.
-
-`iter_train` yields a report per step and per prepared image; a consumer stops by not asking for
-more, and the same call goes on where it stopped.
-"""
+"""One scale: its networks, its data and its optimisation, step by step."""
 
 from __future__ import annotations
 
-import ctypes
 import json
 import math
-import sys
 import time
-from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from napari_msgan.config import ModelSpec, ScaleSpec, TrainConfig
-from napari_msgan.losses import (
+from napari_msgan.networks import PatchDiscriminator, PatchGenerator, build_generator, required_halo
+from napari_msgan.networks.blocks import crop, fold, upsample
+from napari_msgan.training.losses import (
     coarse_consistency,
     discriminator_accuracy,
     high_pass,
@@ -29,25 +23,15 @@ from napari_msgan.losses import (
     lsgan_discriminator,
     lsgan_generator,
 )
-from napari_msgan.model import save_spec, save_weights, write_atomically
-from napari_msgan.networks import (
-    LowResGenerator,
-    PatchDiscriminator,
-    PatchGenerator,
-    build_generator,
-    required_halo,
-)
-from napari_msgan.networks.blocks import crop, fold, upsample
-from napari_msgan.patches import (
-    LowResPool,
-    PatchSampler,
-    Sample,
-    SourcePyramid,
-    batch_random,
-    dequantise,
-    prepare,
-)
-from napari_msgan.volume import read_padded
+from napari_msgan.training.samples import LowResPool, PatchSampler, Sample, batch_random
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from napari_msgan.config import TrainConfig
+    from napari_msgan.intensity import Float32Array
+    from napari_msgan.training.sources import SourcePyramid
 
 _BETAS = (0.5, 0.999)
 _EMA_DECAY = 0.999
@@ -68,112 +52,12 @@ class StepReport:
     losses: dict[str, float]
 
 
-def iter_train(
-    data: Path, out: Path, config: TrainConfig, *, device: str = "cpu"
-) -> Iterator[StepReport]:
-    """Train every scale of `config` on the images below `data` and write a model folder to `out`.
-
-    Raises
-    ------
-    TrainingError
-        If the data cannot be used.
-    """
-    _keep_large_buffers()
-    work = out / ".training"
-    work.mkdir(parents=True, exist_ok=True)
-    pyramids: list[SourcePyramid] = []
-    for done, total, pyramid in prepare(data, work / "cache", config):
-        pyramids += [pyramid] if pyramid else []
-        yield StepReport("prepare", 0, done, total, {})
-    names = sorted({p.name for p in pyramids})
-    kept_out = set(names[:: config.validation_every]) if config.validation_every else set()
-    training = [p for p in pyramids if p.name not in kept_out]
-    validation = [p for p in pyramids if p.name in kept_out]
-    specs: list[ScaleSpec] = []
-    for scale, plan in enumerate(config.scales):
-        trainer = _ScaleTrainer(config, scale, work, training, validation, torch.device(device))
-        yield from trainer.run()
-        file = f"scale_{scale}.safetensors"
-        specs.append(
-            ScaleSpec(
-                network=plan.network,
-                factor=plan.factor,
-                spacing_mm=plan.spacing_mm,
-                file=file,
-                sha256=save_weights(trainer.average, out / file),
-                experimental=plan.experimental,
-            )
-        )
-        if scale:
-            save_spec(_model_spec(config, specs), out)
-        if scale + 1 < len(config.scales):
-            yield from _generate_coarse(trainer.average, scale, training, config, device)
-    write_atomically(out / "training.json", config.model_dump_json(indent=2).encode() + b"\n")
-    yield StepReport("done", len(config.scales) - 1, 1, 1, {})
-
-
-def _model_spec(config: TrainConfig, scales: Sequence[ScaleSpec]) -> ModelSpec:
-    shared = set(ModelSpec.model_fields) & set(TrainConfig.model_fields) - {"scales"}
-    return ModelSpec(**{name: getattr(config, name) for name in shared}, scales=tuple(scales))
-
-
-def _keep_large_buffers() -> None:
-    """Tell glibc not to give large buffers back at every step: a third of the time is saved."""
-    if sys.platform == "linux":
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-        if mallopt is not None:
-            m_trim_threshold, m_mmap_max = -1, -4
-            mallopt(m_mmap_max, 0)
-            mallopt(m_trim_threshold, 2**31 - 1)
-
-
-def _generate_coarse(
-    generator: nn.Module,
-    scale: int,
-    pyramids: Sequence[SourcePyramid],
-    config: TrainConfig,
-    device: str,
-) -> Iterator[StepReport]:
-    """Write what the trained scale makes of every training image: coarse input of the next scale."""
-    todo = [p for p in pyramids if p.n_scales > scale + 1]
-    for index, pyramid in enumerate(todo):
-        if pyramid.generated(scale) is None:
-            pyramid.save_generated(scale, _generate_one(generator, scale, pyramid, config, device))
-        yield StepReport("generate", scale, index + 1, len(todo), {})
-
-
-@torch.inference_mode()
-def _generate_one(
-    generator: nn.Module, scale: int, pyramid: SourcePyramid, config: TrainConfig, device: str
-) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    factor = config.scales[scale].factor
-    with torch.autocast(device, dtype=torch.bfloat16):
-        if isinstance(generator, LowResGenerator):
-            whole = [n * f for n, f in zip(pyramid.shapes[0], factor, strict=True)]
-            sketch = read_padded(pyramid.sketch(1), [0] * len(whole), whole)
-            result = generator(_tensor([sketch.astype(np.float32) / 255], device))
-        else:
-            assert isinstance(generator, PatchGenerator)
-            coarse = pyramid.generated(scale - 1)
-            assert coarse is not None
-            halo = required_halo(generator)
-            start = [-h for h in halo]
-            stop = [n + h for n, h in zip(pyramid.shapes[scale - 1], halo, strict=True)]
-            fine = [[v * f for v, f in zip(end, factor, strict=True)] for end in (start, stop)]
-            sketch = read_padded(pyramid.sketch(scale), *fine)
-            result = generator(
-                _tensor([dequantise(read_padded(coarse, start, stop))], device),
-                _tensor([sketch.astype(np.float32) / 255], device),
-            )
-    inside = tuple(slice(n) for n in pyramid.shapes[scale])
-    return np.asarray(result[0, 0].float().cpu().numpy()[inside])
-
-
-def _tensor(arrays: Sequence[np.ndarray[tuple[int, ...], np.dtype[np.float32]]], device: object) -> Tensor:
+def to_tensor(arrays: Sequence[Float32Array], device: object) -> Tensor:
+    """Return a batch, shape (N, 1, ...), of arrays without channels."""
     return torch.from_numpy(np.stack(arrays)[:, None]).to(str(device))
 
 
-class _ScaleTrainer:
+class ScaleTrainer:
     """Generator, its running average, discriminator and optimisers of one scale."""
 
     def __init__(
@@ -185,7 +69,12 @@ class _ScaleTrainer:
         validation: Sequence[SourcePyramid],
         device: torch.device,
     ) -> None:
-        self.config, self.scale, self.plan, self.device = config, scale, config.scales[scale], device
+        self.config, self.scale, self.plan, self.device = (
+            config,
+            scale,
+            config.scales[scale],
+            device,
+        )
         self._checkpoint = work / f"scale_{scale}.pt"
         self._log = work / f"scale_{scale}.jsonl"
         torch.manual_seed(config.seed + scale)
@@ -231,7 +120,9 @@ class _ScaleTrainer:
             return
         if self.config.scales[self.scale - 1].factor != self.plan.factor:
             return
-        before = torch.load(work / f"scale_{self.scale - 1}.pt", weights_only=True, map_location="cpu")
+        before = torch.load(
+            work / f"scale_{self.scale - 1}.pt", weights_only=True, map_location="cpu"
+        )
         self.generator.load_state_dict(before["average"])
         self.discriminator.load_state_dict(before["discriminator"])
 
@@ -266,15 +157,17 @@ class _ScaleTrainer:
     def _step(self, step: int, batch: Sequence[Sample]) -> dict[str, float]:
         share = step / self.plan.steps
         cosine = 0.5 * (1 + math.cos(math.pi * share))
-        rate = self.config.learning_rate * (_LAST_LEARNING_RATE + (1 - _LAST_LEARNING_RATE) * cosine)
+        rate = self.config.learning_rate * (
+            _LAST_LEARNING_RATE + (1 - _LAST_LEARNING_RATE) * cosine
+        )
         for group in self._g_optimiser.param_groups:
             group["lr"] = rate
-        sketch = _tensor([s.sketch for s in batch], self.device).to(memory_format=self.format)
-        image = _tensor([s.image for s in batch], self.device).to(memory_format=self.format)
+        sketch = to_tensor([s.sketch for s in batch], self.device).to(memory_format=self.format)
+        image = to_tensor([s.image for s in batch], self.device).to(memory_format=self.format)
         coarse = None
         if self.scale:
             windows = [s.coarse for s in batch if s.coarse is not None]
-            coarse = _tensor(windows, self.device).to(memory_format=self.format)
+            coarse = to_tensor(windows, self.device).to(memory_format=self.format)
         truthful = torch.tensor([float(s.truthful) for s in batch], device=self.device)
         adversarial = share >= self.plan.gan_from and self.plan.gan_weight > 0
         with torch.autocast(self.device.type, dtype=torch.bfloat16):
@@ -311,13 +204,14 @@ class _ScaleTrainer:
     def _distance(
         self, fake: Tensor, image: Tensor, coarse: Tensor | None, truthful: Tensor
     ) -> Tensor:
-        """Return L1; where the coarse image is not the true one, on what the scale can know only."""
+        """Return L1, of untrue coarse images only on what the scale can know."""
         whole = l1_per_sample(fake, image)
         if coarse is None:
             return whole.mean()
         factor = self.plan.factor
         margin = [
-            (n - m // f) // 2 for n, m, f in zip(coarse.shape[2:], image.shape[2:], factor, strict=True)
+            (n - m // f) // 2
+            for n, m, f in zip(coarse.shape[2:], image.shape[2:], factor, strict=True)
         ]
         details = l1_per_sample(high_pass(fake, factor), high_pass(image, factor))
         consistent = coarse_consistency(fake, crop(coarse, margin), factor)
@@ -346,8 +240,8 @@ class _ScaleTrainer:
         if not self._validation:
             return {}
         with torch.autocast(self.device.type, dtype=torch.bfloat16):
-            made = self.average(_tensor([s.sketch for s in self._validation], self.device))
-        truth = _tensor([s.image for s in self._validation], self.device)
+            made = self.average(to_tensor([s.sketch for s in self._validation], self.device))
+        truth = to_tensor([s.image for s in self._validation], self.device)
         return {"validation_l1": float(l1_per_sample(made.float(), truth).mean())}
 
     def _resume(self) -> int:

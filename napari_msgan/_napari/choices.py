@@ -1,0 +1,153 @@
+"""What can be chosen, in words: of a model for a source, and of a store. No Qt."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+from napari.layers import Layer
+
+from napari_msgan._napari.layers import has_voxel_size, to_volume
+from napari_msgan.config import ModelSpec
+from napari_msgan.errors import MsganError
+from napari_msgan.geometry import Floats, PyramidGeometry
+from napari_msgan.pyramid import PyramidStore
+from napari_msgan.source import plan_source
+from napari_msgan.volume import Volume
+
+_KINDS = {"XR": "X-ray", "CT": "CT", "MR": "MRI"}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An entry of a list: a scale, and what it means."""
+
+    scale: int
+    text: str
+
+
+@dataclass(frozen=True)
+class SourceCheck:
+    """Whether a layer can be the source of a model.
+
+    text : its size.
+    problem : what stands in the way, with advice; None if nothing does.
+    lacks_mm : whether it would do if its scale were in mm.
+    finest : to which scale the result can go, the advised one first; later ones invent detail.
+    """
+
+    text: str
+    problem: str | None = None
+    lacks_mm: bool = False
+    finest: tuple[Choice, ...] = ()
+
+
+def mm_text(spacing: Floats) -> str:
+    """Return a voxel size: one number if it is the same on all axes.
+
+    Examples
+    --------
+    >>> mm_text((1.5, 1.5, 1.5)), mm_text((5.0, 0.7, 0.7))
+    ('1.5 mm', '5 × 0.7 × 0.7 mm')
+    """
+    if max(spacing) - min(spacing) < 1e-6 * max(spacing):
+        return f"{spacing[0]:.3g} mm"
+    return " × ".join(f"{v:.3g}" for v in spacing) + " mm"
+
+
+def pixels_text(shape: tuple[int, ...]) -> str:
+    """Return a size as people say it: width × height, or the shape of a volume."""
+    numbers = reversed(shape) if len(shape) == 2 else shape
+    return " × ".join(str(n) for n in numbers) + (" px" if len(shape) == 2 else "")
+
+
+def model_text(spec: ModelSpec) -> str:
+    """Return one line about a model."""
+    kind = _KINDS.get(spec.modality, spec.modality)
+    if spec.kind == "physical":
+        coarsest, finest = spec.scales[0].spacing_mm, spec.scales[-1].spacing_mm
+        assert coarsest is not None and finest is not None
+        reach = f"{coarsest[0]:g} to {finest[0]:g} mm"
+    else:
+        largest = spec.base_size
+        for scale in spec.scales[1:]:
+            largest *= scale.factor[-1]
+        reach = f"{spec.base_size} to {largest} px"
+    return f"{len(spec.axes)}-D {kind}, {spec.n_scales} scales, {reach}"
+
+
+def check_source(layer: Layer | None, spec: ModelSpec | None) -> SourceCheck:
+    """Return whether a layer fits a model, before anything is run."""
+    if spec is None:
+        return SourceCheck("", "There is no model: browse for a model folder.")
+    if layer is None:
+        return SourceCheck("", "Open an image first, for example File > Open Sample.")
+    try:
+        volume = to_volume(layer)
+        size = mm_text(volume.spacing) if volume.unit == "millimeter" else "no voxel size"
+        text = f"{pixels_text(volume.shape)}, {size}"
+    except MsganError as error:
+        return SourceCheck("", str(error))
+    try:
+        return SourceCheck(text, finest=_finest(volume, spec))
+    except MsganError as error:
+        fits = len(volume.shape) == len(spec.axes)
+        return SourceCheck(text, str(error), fits and not has_voxel_size(layer))
+
+
+def _finest(volume: Volume, spec: ModelSpec) -> tuple[Choice, ...]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they are part of the texts
+        plan = plan_source(volume, spec)
+    finest = plan.geometry.finest_scale
+    if spec.kind == "relative":
+        text = f"{pixels_text(plan.geometry.shape)}, the pixels of the source"
+        return (Choice(finest, text),)
+    choices = []
+    for scale in range(finest, spec.n_scales):
+        spacing = spec.scales[scale].spacing_mm
+        assert spacing is not None
+        text = mm_text(spacing)
+        if scale > plan.honest_scale:
+            text += ", detail beyond the source is invented"
+        else:
+            text += ", as fine as the source"
+        if spec.scales[scale].experimental:
+            text += ", experimental"
+        choices.append(Choice(scale, text))
+    return tuple(choices)
+
+
+def scale_text(geometry: PyramidGeometry, scale: int) -> str:
+    """Return the voxel size of a scale, or its size in pixels where there is none."""
+    if geometry.unit == "millimeter":
+        return mm_text(geometry.spacing_at(scale))
+    return pixels_text(geometry.shape_at(scale))
+
+
+def scale_choices(store: PyramidStore, first: int = 0) -> tuple[Choice, ...]:
+    """Return the scales of a store, and which of them say more than the source knew."""
+    geometry, info = store.geometry, store.info
+    honest = min(info.source.honest_scale, geometry.finest_scale)
+    choices = []
+    for scale in range(first, geometry.n_scales):
+        text = f"{scale} — {scale_text(geometry, scale)}"
+        if scale > honest:
+            text += f", beyond this source (honest to {scale_text(geometry, honest)})"
+        if scale > geometry.finest_scale - info.extra_scales:
+            text += ", beyond the training"
+        choices.append(Choice(scale, text))
+    return tuple(choices)
+
+
+def time_text(seconds: float) -> str:
+    """Return a duration in words.
+
+    Examples
+    --------
+    >>> time_text(4), time_text(100), time_text(8000)
+    ('4 s', '2 min', '2.2 h')
+    """
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

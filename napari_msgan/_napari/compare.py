@@ -1,0 +1,137 @@
+"""Source against result in one layer: left and right of a line, or their difference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from napari.layers import Image
+
+from napari_msgan._napari.layers import KEY, LayerTuple, layer_matrix, to_volume
+from napari_msgan.errors import GeometryError
+from napari_msgan.geometry import Box
+from napari_msgan.pyramid import PyramidStore, levels
+from napari_msgan.resampling import resample
+from napari_msgan.volume import Orientation, turn
+
+Mode = Literal["wipe", "difference"]
+Range = tuple[float, float]
+
+
+class _Comparison:
+    """Array-like of one level: result and source on the grid of the result, where it is read.
+
+    The grey values of the source are mapped from its contrast limits to those of the result, so
+    that both look alike where they are alike.
+    """
+
+    def __init__(
+        self, result: Any, source: Any, step: Sequence[float], first: Sequence[float]
+    ) -> None:
+        self._result, self._source = result, source
+        self._step, self._first = tuple(step), tuple(first)
+        self.shape = tuple(result.shape)
+        self.ndim = len(self.shape)
+        self.size = int(np.prod(self.shape))
+        self.dtype = np.dtype(np.float32)
+        self.mode: Mode = "wipe"
+        self.cut = 0.5
+        self.axis = self.ndim - 1
+        self.gain, self.offset = 1.0, 0.0
+        self._last: tuple[Any, npt.NDArray[np.float32]] | None = None
+
+    def __getitem__(self, key: Any) -> npt.NDArray[np.float32]:
+        parts = key if isinstance(key, tuple) else (key,)
+        parts = (*parts, *(slice(None),) * (self.ndim - len(parts)))
+        ranges, picks = [], []
+        for part, size in zip(parts, self.shape, strict=True):
+            if isinstance(part, slice):
+                start, stop, step = part.indices(size)
+                ranges.append((start, max(start, stop)))
+                picks.append(slice(None, None, step))
+            else:
+                ranges.append((int(part), int(part) + 1))
+                picks.append(0)  # type: ignore[arg-type]
+        box = Box(tuple(a for a, _ in ranges), tuple(b for _, b in ranges))
+        return self._compare(box)[tuple(picks)]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        return self[(slice(None),) * self.ndim].astype(dtype or self.dtype, copy=False)
+
+    def _compare(self, box: Box) -> npt.NDArray[np.float32]:
+        source = self._read_source(box) * np.float32(self.gain) + np.float32(self.offset)
+        result = np.asarray(self._result[box.slices], np.float32)
+        if self.mode == "difference":
+            return result - source
+        line = round(self.cut * self.shape[self.axis])
+        where = np.arange(box.start[self.axis], box.stop[self.axis]) < line
+        shape = [-1 if axis == self.axis else 1 for axis in range(self.ndim)]
+        return np.where(where.reshape(shape), source, result)
+
+    def _read_source(self, box: Box) -> npt.NDArray[np.float32]:
+        """Return the source on this grid; the last block is kept, for moving the line."""
+        if self._last is None or self._last[0] != box:
+            block = resample(self._source, self._step, self._first, box)
+            self._last = (box, np.asarray(block, np.float32))
+        return self._last[1]
+
+
+class Comparison:
+    """A layer that shows a result against its source."""
+
+    def __init__(self, store: PyramidStore, result: Image, source: Image) -> None:
+        volume = to_volume(source)
+        if len(volume.shape) != result.ndim:
+            raise GeometryError(
+                f"layer {source.name!r} has {len(volume.shape)} axes, the result {result.ndim}: "
+                "choose the image that the result was made from"
+            )
+        self.result, self.source = result, source
+        # voxel i of a level lies at first + step * i of the source
+        to_source = np.linalg.inv(layer_matrix(source)) @ layer_matrix(result)
+        steps, starts = np.diag(to_source)[:-1], to_source[:-1, -1]
+        flipped = tuple(bool(step < 0) for step in steps)
+        turned = turn(volume, Orientation(tuple(range(result.ndim)), flipped))
+        ends = np.array(volume.shape) - 1
+        steps, starts = np.abs(steps), np.where(flipped, ends - starts, starts)
+        self._levels = []
+        geometry = store.geometry
+        for scale, data in zip(range(geometry.finest_scale, -1, -1), levels(store), strict=True):
+            total = np.array(geometry.total_factor(scale), float)
+            first = starts + steps * (total - 1) / 2
+            step = (steps * total).tolist()
+            self._levels.append(_Comparison(data, turned.data, step, first.tolist()))
+
+    def layer(self) -> LayerTuple:
+        result = self.result
+        return (
+            self._levels,
+            {
+                "name": f"compare {result.name}",
+                "multiscale": True,
+                "scale": result.scale,
+                "translate": result.translate,
+                "units": result.units,
+                "axis_labels": result.axis_labels,
+                "contrast_limits": result.contrast_limits,
+                "metadata": {KEY + "_compare": True},
+            },
+            "image",
+        )
+
+    def set(self, mode: Mode, cut: float, axis: int) -> None:
+        """Choose what is shown; the line lies at `cut` (0 to 1) of an axis."""
+        for level in self._levels:
+            level.mode, level.cut, level.axis = mode, cut, axis
+
+    def link_contrast(self) -> None:
+        """Map the contrast limits of the source to those of the result."""
+        (low, high), (goal_low, goal_high) = (
+            self.source.contrast_limits,
+            self.result.contrast_limits,
+        )
+        gain = (goal_high - goal_low) / (high - low)
+        for level in self._levels:
+            level.gain, level.offset = gain, goal_low - low * gain

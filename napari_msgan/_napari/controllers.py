@@ -1,0 +1,293 @@
+"""What the buttons of the panel do; no Qt. A view reports wishes and shows the state.
+
+The cycle of a job: a controller checks the wish and builds the steps (a generator of `Progress`,
+nothing runs yet); `JobController.start` hands them to a runner, which executes them in a thread
+and calls back on ours: `on_step` for every report, then once `on_error` or `on_end`. Replies
+of a job that is no longer the current one are dropped by its number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from threading import Event
+from typing import Protocol
+
+from napari_msgan._napari.state import JobKind, JobState, Opened, SessionState
+from napari_msgan.errors import MsganError
+from napari_msgan.geometry import Box
+from napari_msgan.jobs import Grid, OnProgress, Progress, export, iter_refine
+from napari_msgan.pyramid import PyramidStore
+from napari_msgan.refiner import TileReport
+
+Steps = Generator[Progress, None, object]
+STAGES = {"sketch": "Finding edges", "tiles": "Making tiles", "export": "Saving"}
+
+
+class Job(Protocol):
+    """A running job, as a runner gives it."""
+
+    def cancel(self) -> None: ...
+    def wait(self, timeout_s: float) -> bool: ...
+
+
+class Runner(Protocol):
+    """Executes the steps of a job; see `workers.start_in_thread`."""
+
+    def __call__(
+        self,
+        steps: Steps,
+        *,
+        on_step: Callable[[Progress], None],
+        on_error: Callable[[Exception], None],
+        on_end: Callable[[bool], None],
+    ) -> Job: ...
+
+
+class JobController:
+    """Runs one job at a time and keeps `JobState` true to it, whatever happens to the job."""
+
+    def __init__(self, state: JobState, run: Runner) -> None:
+        self.state = state
+        self._run = run
+        self._job: Job | None = None
+        self._number = 0
+
+    def start(
+        self,
+        kind: JobKind,
+        steps: Steps,
+        *,
+        on_step: Callable[[Progress], None] = lambda step: None,
+        on_end: Callable[[bool], str],
+        on_error: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Run a job.
+
+        on_end : is given whether it ran to its end, returns what to say about that.
+
+        Raises
+        ------
+        MsganError
+            If another job is running.
+        """
+        if self.state.is_running:
+            raise MsganError("a job is running already. Wait until it is done, or cancel it.")
+        self._number += 1
+        number, state = self._number, self.state
+        state.kind, state.stage, state.outcome = kind, "Starting", ""
+        state.done, state.total, state.remaining_s, state.is_cancelling = 0, 0, None, False
+
+        def step(progress: Progress) -> None:
+            if number == self._number:
+                state.stage = STAGES[progress.stage]
+                state.done, state.total = progress.done, progress.total
+                state.remaining_s = progress.remaining_s
+                on_step(progress)
+
+        def error(problem: Exception) -> None:
+            if number == self._number:
+                self._finish(str(problem) or type(problem).__name__)
+                on_error()
+
+        def end(completed: bool) -> None:
+            if number == self._number:
+                self._finish("")
+                state.outcome = on_end(completed)
+
+        try:
+            self._job = self._run(steps, on_step=step, on_error=error, on_end=end)
+        except BaseException:
+            self._finish("")
+            raise
+
+    def cancel(self) -> None:
+        """Stop after the tile that is being made."""
+        if self._job is not None and self.state.is_running:
+            self.state.is_cancelling = True
+            self._job.cancel()
+
+    def close(self, timeout_s: float = 60.0) -> None:
+        """Stop, wait for the tile that is being made, and listen to nothing any more."""
+        self._number += 1
+        if self._job is not None:
+            self._job.cancel()
+            self._job.wait(timeout_s)
+            self._job = None
+
+    def _finish(self, outcome: str) -> None:
+        self._job = None
+        self.state.kind = ""
+        self.state.is_cancelling = False
+        self.state.outcome = outcome
+
+
+class StoreScene(Protocol):
+    """What the controllers need from the viewer."""
+
+    def show(self, opened: Opened, source: str) -> object: ...
+    def tile_arrived(self, store: PyramidStore, report: TileReport) -> None: ...
+    def redraw(self, store: PyramidStore, *, thumbnail: bool = False) -> None: ...
+    def forget_boxes(self, store: PyramidStore) -> None: ...
+
+
+@dataclass(frozen=True)
+class GenerateWish:
+    """A checked wish for a new store: its steps, where it will lie, and what it is called."""
+
+    steps: Steps
+    opened: Callable[[PyramidStore], Opened]
+    source: str
+
+
+class StoreController:
+    """Generates and refines: tiles are shown while they are made."""
+
+    def __init__(self, session: SessionState, jobs: JobController, scene: StoreScene) -> None:
+        self.session, self.jobs, self._scene = session, jobs, scene
+        self._is_stale = False
+
+    def generate(self, wish: GenerateWish) -> None:
+        """Make a store; its layers appear as soon as there is something to see."""
+
+        def on_step(progress: Progress) -> None:
+            opened = self.session.opened
+            if progress.store is not None and (
+                opened is None or opened.store is not progress.store
+            ):
+                opened = wish.opened(progress.store)
+                self._scene.show(opened, wish.source)
+                self.session.opened = opened
+            self._on_step(progress)
+
+        self.jobs.start(
+            "generate", wish.steps, on_step=on_step, on_end=self._on_end("Made the image.")
+        )
+
+    def refine(
+        self,
+        boxes: Sequence[Box],
+        scale: int,
+        *,
+        device: str,
+        focus: Box | None,
+        on_done: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Make the tiles of these boxes, those that are looked at first."""
+        opened = self._opened()
+        steps = _refine_boxes(opened.store, boxes, scale, device, focus)
+        end = self._on_end("Refined.")
+
+        def on_end(completed: bool) -> str:
+            on_done()
+            return end(completed)
+
+        self.jobs.start("refine", steps, on_step=self._on_step, on_end=on_end)
+
+    def clear(self, boxes: Sequence[Box], scale: int) -> int:
+        """Remove the tiles of a scale, and the finer ones made from them; return how many."""
+        store = self._opened().store
+        if self.jobs.state.is_running:
+            raise MsganError("a job is running. Wait until it is done, or cancel it.")
+        removed = 0
+        with store.writing():
+            for box in boxes:
+                found = store.clear(scale, store.geometry.box_at(scale, box))
+                removed += sum(len(tiles) for tiles in found.values())
+        self._scene.forget_boxes(store)
+        self._scene.redraw(store, thumbnail=True)
+        return removed
+
+    def redraw_if_stale(self) -> None:
+        """Show the tiles that came since the last call; a timer calls this."""
+        if self._is_stale and self.session.opened is not None:
+            self._is_stale = False
+            self._scene.redraw(self.session.opened.store)
+
+    def _opened(self) -> Opened:
+        if self.session.opened is None:
+            raise MsganError("there is no image yet. Generate one, or open a saved store.")
+        return self.session.opened
+
+    def _on_step(self, progress: Progress) -> None:
+        if progress.report is not None and progress.store is not None:
+            self._scene.tile_arrived(progress.store, progress.report)
+            self._is_stale = True
+
+    def _on_end(self, message: str) -> Callable[[bool], str]:
+        def end(completed: bool) -> str:
+            self._is_stale = False
+            if self.session.opened is not None:
+                self._scene.redraw(self.session.opened.store, thumbnail=True)
+            return message if completed else "Cancelled. Finished tiles are kept."
+
+        return end
+
+
+def _refine_boxes(
+    store: PyramidStore, boxes: Sequence[Box], scale: int, device: str, focus: Box | None
+) -> Steps:
+    for box in boxes:
+        yield from iter_refine(store, region=box, scale=scale, device=device, focus=focus)
+
+
+class _Cancelled(Exception):
+    """Raised inside a plain function, through its progress callback, to stop it."""
+
+
+def as_steps(function: Callable[[OnProgress], object]) -> Steps:
+    """Return a plain function with a progress callback as the steps of a job.
+
+    Closing the steps stops the function at its next report.
+    """
+    reports: SimpleQueue[Progress | None] = SimpleQueue()
+    stop = Event()
+
+    def report(progress: Progress) -> None:
+        if stop.is_set():
+            raise _Cancelled
+        reports.put(progress)
+
+    with ThreadPoolExecutor(1, "save") as pool:
+        future = pool.submit(function, report)
+        future.add_done_callback(lambda _: reports.put(None))
+        try:
+            while (progress := reports.get()) is not None:
+                yield progress
+            future.result()
+        finally:
+            stop.set()
+
+
+class SaveController:
+    """Exports a store."""
+
+    def __init__(self, session: SessionState, jobs: JobController) -> None:
+        self._session, self._jobs = session, jobs
+
+    def save(
+        self, path: Path, *, scale: int, region: Box | None, grid: Grid, overwrite: bool
+    ) -> None:
+        """Write a scale of the open store, or a region of it; the file is whole or not there."""
+        if self._session.opened is None:
+            raise MsganError("there is no image yet. Generate one, or open a saved store.")
+        store = self._session.opened.store
+
+        def write(report: OnProgress) -> object:
+            return export(
+                store,
+                path,
+                progress=report,
+                scale=scale,
+                region=region,
+                grid=grid,
+                overwrite=overwrite,
+            )
+
+        def on_end(completed: bool) -> str:
+            return f"Saved {path.name}." if completed else "Cancelled. Nothing was saved."
+
+        self._jobs.start("save", as_steps(write), on_end=on_end)

@@ -1,0 +1,176 @@
+"""Which model: a list of folders, and the card of the chosen one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from qtpy.QtCore import Qt, QUrl, Signal
+from qtpy.QtGui import QPixmap
+from qtpy.QtWidgets import (
+    QDialog,
+    QDialogButtonBox,
+    QFileDialog,
+    QLabel,
+    QTextBrowser,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_msgan._napari.choices import model_text
+from napari_msgan._napari.widgets import Hint, Section, button, combo, row
+from napari_msgan.config import ModelSpec
+from napari_msgan.errors import ModelError
+from napari_msgan.model import list_models, read_spec, user_folder
+
+
+class ModelPanel(Section):
+    """Lists the bundled models, those in the user's folder, and folders that were browsed for."""
+
+    changed = Signal()
+
+    def __init__(self) -> None:
+        super().__init__("Model")
+        self._folders: list[tuple[str, Path]] = []
+        self.box = combo(
+            "What makes the image. Your own models are listed when their folders lie in\n"
+            f"{user_folder()}"
+        )
+        self.browse = button("Browse…", "Use a model folder from anywhere.", self._browse)
+        self.card = button(
+            "Card…",
+            "What the model was trained on, how well it does, and its licence.",
+            self._show_card,
+        )
+        self.hint = Hint()
+        self.problem = Hint(is_warning=True)
+        self.form.addRow(row(self.box, self.browse, self.card))
+        self.form.addRow(self.hint)
+        self.form.addRow(self.problem)
+        self.reload()
+        self.box.currentIndexChanged.connect(self._on_changed)
+        self._describe()
+
+    @property
+    def folder(self) -> Path | None:
+        path = self.box.currentData()
+        return None if path is None else Path(path)
+
+    @property
+    def spec(self) -> ModelSpec | None:
+        """Return the chosen model, None if there is none that can be used."""
+        try:
+            return read_spec(self.folder) if self.folder is not None else None
+        except ModelError:
+            return None
+
+    def reload(self) -> None:
+        """List the models again; the chosen one stays chosen."""
+        chosen = self.box.currentData()
+        self.box.blockSignals(True)
+        self.box.clear()
+        for entry in list_models():
+            title = entry.spec.title if entry.spec is not None and entry.spec.title else entry.name
+            self.box.addItem(f"{title} ({entry.origin})", str(entry.folder))
+            self._explain(entry.problem or str(entry.folder))
+        for name, folder in self._folders:
+            self.box.addItem(f"{name} (folder)", str(folder))
+            self._explain(str(folder))
+        self.box.setCurrentIndex(max(0, self.box.findData(chosen)) if self.box.count() else -1)
+        self.box.blockSignals(False)
+
+    def choose(self, folder: Path) -> None:
+        """Choose a model folder, which is added to the list if need be.
+
+        Raises
+        ------
+        ModelError
+            If it is none.
+        """
+        spec = read_spec(folder)
+        if self.box.findData(str(folder)) < 0:
+            self._folders.append((spec.name, folder))
+            self.reload()
+        self.box.setCurrentIndex(self.box.findData(str(folder)))
+        self._on_changed()
+
+    def choose_for(self, ndim: int) -> None:
+        """Choose the first model for images with this many axes, unless the chosen one fits."""
+        if self.spec is not None and len(self.spec.axes) == ndim:
+            return
+        for index in range(self.box.count()):
+            try:
+                fits = len(read_spec(Path(self.box.itemData(index))).axes) == ndim
+            except ModelError:
+                continue
+            if fits:
+                self.box.setCurrentIndex(index)
+                return
+
+    def _explain(self, text: str) -> None:
+        self.box.setItemData(self.box.count() - 1, text, Qt.ItemDataRole.ToolTipRole)
+
+    def _browse(self) -> None:
+        chosen = QFileDialog.getExistingDirectory(self, "Model folder", str(user_folder()))
+        if not chosen:
+            return
+        try:
+            self.choose(Path(chosen))
+        except ModelError as error:
+            self.problem.say(str(error))
+
+    def _on_changed(self) -> None:
+        self._describe()
+        self.changed.emit()
+
+    def _describe(self) -> None:
+        spec, problem = None, "There is no model. Browse for a model folder."
+        if self.folder is not None:
+            try:
+                spec, problem = read_spec(self.folder), ""
+            except ModelError as error:
+                problem = str(error)
+        self.problem.say(problem)
+        self.hint.say(model_text(spec) if spec is not None else "")
+        self.card.setEnabled(spec is not None)
+
+    def _show_card(self) -> None:
+        if self.folder is not None and self.spec is not None:
+            ModelCard(self, self.folder, self.spec).exec()
+
+
+class ModelCard(QDialog):
+    """The model card with its preview."""
+
+    def __init__(self, parent: QWidget, folder: Path, spec: ModelSpec) -> None:
+        super().__init__(parent)
+        self.setWindowTitle(f"Model {spec.name}")
+        self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        self.resize(820, 860)
+        layout = QVBoxLayout(self)
+        preview = QPixmap(str(folder / "preview.png"))
+        if not preview.isNull():
+            picture = QLabel()
+            picture.setPixmap(
+                preview.scaled(
+                    790,
+                    330,
+                    Qt.AspectRatioMode.KeepAspectRatio,
+                    Qt.TransformationMode.SmoothTransformation,
+                )
+            )
+            layout.addWidget(picture)
+        self.text = QTextBrowser()
+        self.text.setOpenExternalLinks(True)
+        self.text.document().setBaseUrl(QUrl.fromLocalFile(f"{folder}/"))
+        self.text.setMarkdown(_card_text(folder, spec))
+        layout.addWidget(self.text, 1)
+        buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Close)
+        buttons.rejected.connect(self.reject)
+        layout.addWidget(buttons)
+
+
+def _card_text(folder: Path, spec: ModelSpec) -> str:
+    try:
+        return (folder / "README.md").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return f"# {spec.name}\n\n{model_text(spec)}\n\nThis model has no card (README.md)."

@@ -1,0 +1,88 @@
+"""Radiological views: coronal and sagittal slices stand upright, with letters at the edges."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from napari.components import ViewerModel
+from napari.components.overlays import TextOverlay
+
+from napari_msgan._napari.layers import is_anatomical
+
+#: What lies at the low and the high end of the axes z, y, x.
+_ENDS = (("I", "S"), ("A", "P"), ("R", "L"))
+_PLACES = ("top_center", "bottom_center", "middle_left", "middle_right")
+_PREFIX = "napari_msgan_"
+
+
+class Orientation:
+    """Keeps the camera of a viewer upright while volumes of ours are shown."""
+
+    def __init__(self, viewer: ViewerModel) -> None:
+        self._viewer = viewer
+        self._default = viewer.scene.camera.orientation
+        self._are_letters_wanted = True
+        for place in _PLACES:
+            overlay = TextOverlay(
+                position=place, font_size=14, box=False, color="#ffb000", visible=False
+            )
+            viewer.canvas.overlays[_PREFIX + place] = overlay
+        self._connections: list[tuple[object, Callable[..., None]]] = [
+            (viewer.dims.events.order, self.update),
+            (viewer.dims.events.ndisplay, self.update),
+            (viewer.layers.events.inserted, self.update),
+            (viewer.layers.events.removed, self.update),
+        ]
+        for emitter, callback in self._connections:
+            emitter.connect(callback)  # type: ignore[attr-defined]
+        self.update()
+
+    def set_letters(self, wanted: bool) -> None:
+        self._are_letters_wanted = wanted
+        self.update()
+
+    def letters(self) -> dict[str, str]:
+        """Return what is written at each edge; nothing where it would not be true."""
+        if not self._is_anatomical() or self._viewer.dims.ndisplay == 3:
+            return {}
+        offset = self._viewer.dims.ndim - 3
+        displayed = [axis - offset for axis in self._viewer.dims.displayed]
+        if min(displayed) < 0:
+            return {}
+        vertical, horizontal = (_ENDS[axis] for axis in displayed)
+        top, bottom = vertical if displayed[0] else vertical[::-1]  # z grows upwards
+        values = (top, bottom, *horizontal)
+        return dict(zip(_PLACES, values, strict=True))
+
+    def update(self, event: object = None) -> None:
+        """Set the camera and the letters for the axes that are displayed."""
+        self._set_camera()
+        letters = self.letters() if self._are_letters_wanted else {}
+        for place in _PLACES:
+            overlay = self._viewer.canvas.overlays[_PREFIX + place]
+            overlay.text = letters.get(place, "")
+            overlay.visible = place in letters
+
+    def close(self) -> None:
+        for emitter, callback in self._connections:
+            emitter.disconnect(callback)  # type: ignore[attr-defined]
+        for place in _PLACES:
+            self._viewer.canvas.overlays.pop(_PREFIX + place, None)
+
+    def _is_anatomical(self) -> bool:
+        return any(is_anatomical(layer) for layer in self._viewer.layers)
+
+    def _set_camera(self) -> None:
+        camera, dims = self._viewer.scene.camera, self._viewer.dims
+        depth, vertical, horizontal = self._default
+        if self._is_anatomical() and dims.ndisplay == 2:
+            # z grows upwards in a patient, y towards the back: down, as in every axial slice
+            is_z = dims.displayed[0] == dims.ndim - 3
+            vertical, horizontal = ("up" if is_z else "down"), "right"
+        wanted = (depth, vertical, horizontal)
+        if tuple(camera.orientation) != wanted:
+            camera.orientation = wanted
+
+    def look_from_the_front(self) -> None:
+        """Turn the camera of a 3-D display to the patient's front, head up."""
+        self._viewer.scene.camera.set_view_direction((0.0, 1.0, 0.0), (1.0, 0.0, 0.0))

@@ -1,0 +1,249 @@
+"""The dock widget *Generate and refine*."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import napari
+import napari.viewer
+from napari.utils.notifications import show_error
+from qtpy.QtCore import QEvent, QObject, Qt, QTimer
+from qtpy.QtGui import QShowEvent
+from qtpy.QtWidgets import QProgressBar, QScrollArea, QVBoxLayout, QWidget
+
+from napari_msgan._napari.choices import time_text
+from napari_msgan._napari.controllers import JobController, SaveController, StoreController
+from napari_msgan._napari.model_panel import ModelPanel
+from napari_msgan._napari.refine_panel import RefinePanel
+from napari_msgan._napari.save_panel import SavePanel
+from napari_msgan._napari.scene import Scene, ShownBox
+from napari_msgan._napari.source_panel import SourcePanel
+from napari_msgan._napari.state import JobState, Opened, SessionState
+from napari_msgan._napari.view_panel import ViewPanel
+from napari_msgan._napari.widgets import Hint, button, row
+from napari_msgan._napari.workers import start_in_thread
+from napari_msgan.errors import MsganError
+
+#: How often new tiles are drawn.
+REDRAW_MS = 100
+NOTICE = (
+    "Synthetic, not for diagnosis. An image made from a patient's sketch keeps that patient's "
+    "anatomy: treat it as that patient's data."
+)
+
+
+class GeneratePanel(QWidget):
+    """Makes a low-resolution image from a layer and refines what is asked for."""
+
+    def __init__(self, viewer: napari.viewer.Viewer) -> None:
+        super().__init__()
+        self._viewer = viewer
+        self.job, self.session = JobState(), SessionState()
+        self.scene = Scene(viewer)
+        self.jobs = JobController(self.job, start_in_thread)
+        self.stores = StoreController(self.session, self.jobs, self.scene)
+        self.model = ModelPanel()
+        self.source = SourcePanel(viewer)
+        self.refine = RefinePanel(viewer, self.session, self.scene)
+        self.view = ViewPanel(viewer, self.session, self.scene, lambda: self.source.layer)
+        saver = SaveController(self.session, self.jobs)
+        self.save = SavePanel(self.session, saver, self.refine.boxes, self._guarded)
+        self.generate_button = button(
+            "Generate low-res",
+            "Find the edges of the source at every scale, and make the coarsest image from them.\n"
+            "Sketch and result appear as layers; refine the result where you need it.",
+            lambda: self._guarded(self._generate),
+        )
+        self.refine_button = button(
+            "Refine",
+            "Make the tiles of the region up to the chosen scale; what is seen comes first.",
+            lambda: self._guarded(self._refine),
+        )
+        self.clear_button = button(
+            "Clear region",
+            "Remove the tiles of the chosen scale and of finer ones in the region.\n"
+            "Refining them again gives the same image.",
+            lambda: self._guarded(self._clear),
+        )
+        self.bar = QProgressBar()
+        self.bar.setToolTip("Tiles of the running job.")
+        self.cancel_button = button(
+            "Cancel", "Stop after the tile in progress. Finished tiles are kept.", self.jobs.cancel
+        )
+        self.status = Hint()
+        self._lay_out()
+        self._window: QWidget | None = None
+        self._next_redraw_s = 0.0
+        self._timer = QTimer(self)
+        self._timer.setInterval(REDRAW_MS)
+        self._timer.timeout.connect(self._redraw)
+        self._connect()
+
+    def close_session(self) -> None:
+        """Stop a running job after its tile, and let go of the viewer; nothing done is lost."""
+        if self._window is None and not self._connections:
+            return
+        if self._window is not None:
+            self._window.removeEventFilter(self)
+            self._window = None
+        self._timer.stop()
+        self.jobs.close()
+        for emitter, callback in self._connections:
+            emitter.disconnect(callback)
+        self._connections = []
+        self.job.events.disconnect(self._show_job)
+        self.session.events.disconnect(self._show_store)
+        self.view.close_all()
+
+    def showEvent(self, event: QShowEvent | None) -> None:
+        super().showEvent(event)
+        if self._window is None and self._connections and self.window() is not self:
+            self._window = self.window()
+            self._window.installEventFilter(self)
+
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
+        # The window goes without telling its docks: what is running must end before.
+        if watched is self._window and event is not None and event.type() == QEvent.Type.Close:
+            self.close_session()
+        return False
+
+    def _lay_out(self) -> None:
+        content = QWidget()
+        inner = QVBoxLayout(content)
+        inner.setContentsMargins(4, 4, 8, 4)
+        inner.setSpacing(4)
+        self.refine.form.addRow(row(self.refine_button, self.clear_button))
+        for section in (self.model, self.source, self.source.where, self.generate_button):
+            inner.addWidget(section)
+        for section in (self.refine, self.view, self.save):
+            inner.addWidget(section)
+        inner.addStretch(1)
+        notice = Hint()
+        notice.say(NOTICE)
+        inner.addWidget(notice)
+        area = QScrollArea()
+        area.setWidgetResizable(True)
+        area.setFrameShape(QScrollArea.Shape.NoFrame)
+        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        area.setWidget(content)
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(0, 0, 0, 4)
+        outer.addWidget(area, 1)
+        self._progress_row = row(self.bar, self.cancel_button)
+        outer.addWidget(self._progress_row)
+        outer.addWidget(self.status)
+        self.setMinimumWidth(330)
+
+    def _connect(self) -> None:
+        viewer = self._viewer
+        layer_events, camera = viewer.layers.events, viewer.scene.camera.events
+        later = self.refine.update_later
+        self._connections = [
+            *((e, self._list_layers) for e in (layer_events.inserted, layer_events.removed)),
+            (layer_events.reordered, self._list_layers),
+            (viewer.layers.selection.events.active, self._on_active),
+            *((e, later) for e in (camera.center, camera.zoom)),
+            *((e, later) for e in (viewer.dims.events.point, viewer.dims.events.order)),
+            (viewer.dims.events.ndisplay, later),
+        ]
+        for emitter, callback in self._connections:
+            emitter.connect(callback)
+        self.model.changed.connect(self._on_model)
+        self.source.changed.connect(self._show_job)
+        self.job.events.connect(self._show_job)
+        self.session.events.connect(self._show_store)
+        self._list_layers()
+        self._on_model()
+        self._show_store()
+        self._show_job()
+
+    def _guarded(self, action: Callable[[], None]) -> None:
+        """Do what a button asks for; what does not fit is told, not raised into Qt."""
+        try:
+            action()
+        except MsganError as error:
+            show_error(str(error))
+
+    def _generate(self) -> None:
+        self.stores.generate(self.source.wish())
+
+    def _refine(self) -> None:
+        opened, boxes, scale = self.session.opened, self.refine.boxes(), self.refine.target
+
+        def remember() -> None:
+            if opened is not None and opened.store.geometry.ndim == 3:
+                for box in boxes:
+                    if box.shape != opened.store.geometry.shape:
+                        self.scene.remember_box(opened.store, ShownBox(scale, box))
+
+        device = self.source.chosen_device
+        focus = self.refine.focus()
+        self.stores.refine(boxes, scale, device=device, focus=focus, on_done=remember)
+
+    def _clear(self) -> None:
+        removed = self.stores.clear(self.refine.boxes(), self.refine.target)
+        self.job.outcome = f"Removed {removed} tile{'s' * (removed != 1)}."
+        self.refine.update_summary()
+
+    def _list_layers(self, event: object = None) -> None:
+        self.source.list_layers()
+        self.refine.list_results()
+
+    def _on_active(self, event: object = None) -> None:
+        """Work on the result that is selected in the layer list."""
+        active = self._viewer.layers.selection.active
+        if active is not None and active in self.scene.results() and not self.job.is_running:
+            self.refine.result.setCurrentIndex(self.refine.result.findData(active.name))
+
+    def _on_model(self) -> None:
+        self.source.set_model(self.model.folder, self.model.spec)
+
+    def _show_store(self, *_: object) -> None:
+        opened: Opened | None = self.session.opened
+        self._list_results_for(opened)
+        self.view.show_store(opened)
+        self.save.show_store(opened)
+        self._show_job()
+
+    def _list_results_for(self, opened: Opened | None) -> None:
+        self.refine.list_results()
+        self.refine.show_store(opened)
+
+    def _show_job(self, *_: object) -> None:
+        job, has_store = self.job, self.session.opened is not None
+        running = job.is_running
+        self.generate_button.setEnabled(not running and self.source.check.problem is None)
+        for widget in (self.refine_button, self.clear_button, self.save.save):
+            widget.setEnabled(not running and has_store)
+        for section in (self.model, self.source, self.source.where, self.refine.result):
+            section.setEnabled(not running)
+        self._progress_row.setVisible(running)
+        self.cancel_button.setEnabled(not job.is_cancelling)
+        if not running:
+            self._timer.stop()
+            if job.outcome != self.status.text():
+                self.status.say(job.outcome)
+                self.source.propose_next_path()
+                self.refine.update_later()
+            return
+        self._timer.start()
+        if job.stage == "Making tiles":
+            self.bar.setRange(0, round(job.total))
+            self.bar.setValue(round(job.done))
+            text = f"Tile {job.done:.0f} of {job.total:.0f}"
+        else:
+            self.bar.setRange(0, 1000 if job.total else 0)
+            self.bar.setValue(round(1000 * job.done / job.total) if job.total else 0)
+            text = job.stage
+        if job.remaining_s is not None:
+            text += f", {time_text(job.remaining_s)} left"
+        self.status.say("Stopping after this tile…" if job.is_cancelling else text)
+
+    def _redraw(self) -> None:
+        """Show new tiles; less often where drawing is slow, so that the window stays awake."""
+        started = time.monotonic()
+        if started >= self._next_redraw_s:
+            self.stores.redraw_if_stale()
+            ended = time.monotonic()
+            self._next_redraw_s = ended + 3 * (ended - started)

@@ -1,0 +1,246 @@
+"""Which scale and which region to refine."""
+
+from __future__ import annotations
+
+from napari.components import ViewerModel
+from napari.layers import Image, Shapes
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QLabel, QSpinBox
+
+from napari_msgan._napari.choices import scale_choices
+from napari_msgan._napari.regions import (
+    count_tiles,
+    current_index,
+    drawn_boxes,
+    size_text,
+    sliced_axis,
+    view_box,
+)
+from napari_msgan._napari.scene import REGIONS_NAME, Scene
+from napari_msgan._napari.state import Opened, SessionState
+from napari_msgan._napari.widgets import Hint, Section, button, combo, row, set_choices
+from napari_msgan.errors import GeometryError, MsganError
+from napari_msgan.geometry import Box
+
+VIEW, DRAWN, ALL = "Current view", "Rectangles", "Everything"
+#: Depth that a rectangle in a volume gets at first.
+_DEPTH_MM = 32.0
+
+
+class RefinePanel(Section):
+    """Target scale and region of the open store, with its size and the tiles it takes."""
+
+    def __init__(self, viewer: ViewerModel, session: SessionState, scene: Scene) -> None:
+        super().__init__("Refine")
+        self._viewer, self._session, self._scene = viewer, session, scene
+        self.result = combo("The generated image to work on. File > Open adds saved stores here.")
+        self.scale = combo("How fine the region becomes; the scales before it are made as needed.")
+        self.region = combo("What is refined.")
+        self.region.addItems([VIEW, DRAWN, ALL])
+        self.draw = button(
+            "Draw", "Draw rectangles on the image. Selected ones are refined, or all.", self._draw
+        )
+        self.first, self.last = QSpinBox(), QSpinBox()
+        for box in (self.first, self.last):
+            box.setToolTip("First and last slice of a rectangle in a volume, finest scale.")
+            box.valueChanged.connect(self.update_later)
+        self.here = button("Here", "Slices around the one that is shown.", self._around_slice)
+        self._depth_label = QLabel("Slices")
+        self._depth = row(self.first, QLabel("to"), self.last, self.here, stretch=None)
+        self.summary = Hint()
+        self.problem = Hint(is_warning=True)
+        self.form.addRow("Image", self.result)
+        self.form.addRow("To scale", self.scale)
+        self.form.addRow("Region", row(self.region, self.draw))
+        self.form.addRow(self._depth_label, self._depth)
+        self.form.addRow(self.summary)
+        self.form.addRow(self.problem)
+        # Counting tiles at every move of the camera would make it stutter.
+        self._timer = QTimer(self)
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(150)
+        self._timer.timeout.connect(self.update_summary)
+        self.region.currentIndexChanged.connect(self._on_region)
+        self.scale.currentIndexChanged.connect(self.update_later)
+        self.result.currentIndexChanged.connect(self._open_result)
+        self._axis: int | None = None
+        self._on_region()
+
+    def list_results(self) -> None:
+        """List the result layers again; a new one is opened if none is."""
+        self.result.blockSignals(True)
+        self.result.clear()
+        for layer in self._scene.results():
+            self.result.addItem(layer.name, layer.name)
+        opened = self._session.opened
+        layer = None if opened is None else self._scene.result_of(opened.store)
+        self.result.setCurrentIndex(self.result.findData(layer.name) if layer is not None else -1)
+        self.result.blockSignals(False)
+        if opened is not None and layer is None:
+            self._session.opened = None
+        if self._session.opened is None and self.result.count():
+            self.result.setCurrentIndex(self.result.count() - 1)
+
+    def show_store(self, opened: Opened | None) -> None:
+        """Offer the scales of a store, the finest honest one first."""
+        if opened is None:
+            set_choices(self.scale, ())
+            return
+        store = opened.store
+        honest = min(store.info.source.honest_scale, store.geometry.finest_scale)
+        set_choices(self.scale, scale_choices(store, 1), honest)
+        layer = self._scene.result_of(store)
+        if layer is not None:
+            index = self.result.findData(layer.name)
+            self.result.blockSignals(True)
+            self.result.setCurrentIndex(index)
+            self.result.blockSignals(False)
+        self._axis = None
+        self._set_depth_range()
+        self.update_summary()
+
+    def boxes(self) -> list[Box]:
+        """Return the chosen region, in voxels of the finest scale.
+
+        Raises
+        ------
+        MsganError
+            If there is no image, or the region misses it.
+        """
+        opened = self._session.opened
+        layer = None if opened is None else self._scene.result_of(opened.store)
+        if opened is None or layer is None:
+            raise MsganError("there is no image yet. Generate one, or open a saved store.")
+        geometry = opened.store.geometry
+        match self.region.currentText():
+            case "Rectangles":
+                shapes = self._shapes()
+                if shapes is None:
+                    raise GeometryError("there is no rectangle yet. Press Draw, and draw one.")
+                self._set_depth_range()
+                axis = 0 if self._axis is None else self._axis
+                depth = (self.first.value(), self.last.value() + 1)
+                return drawn_boxes(shapes, layer, geometry, axis, depth)
+            case "Everything":
+                return [Box.of_shape(geometry.shape)]
+            case _:
+                return [view_box(self._viewer, layer, geometry)]
+
+    def focus(self) -> Box | None:
+        """Return what is looked at: its tiles come first."""
+        layer = self._layer()
+        if layer is None or self._session.opened is None:
+            return None
+        try:
+            return view_box(self._viewer, layer, self._session.opened.store.geometry)
+        except GeometryError:
+            return None
+
+    @property
+    def target(self) -> int:
+        scale = self.scale.currentData()
+        if scale is None:
+            raise MsganError("there is no image yet. Generate one, or open a saved store.")
+        return int(scale)
+
+    def update_later(self, event: object = None) -> None:
+        self._timer.start()
+
+    def update_summary(self) -> None:
+        """Say how large the region is and how many tiles it still needs."""
+        opened = self._session.opened
+        self.problem.say("")
+        if opened is None or self.scale.currentData() is None:
+            self.summary.say("Generate an image, or open a saved store (File > Open).")
+            return
+        self._set_depth_range()
+        try:
+            boxes = self.boxes()
+        except MsganError as error:
+            self.summary.say("")
+            self.problem.say(str(error))
+            return
+        sizes = "; ".join(size_text(opened.store.geometry, box) for box in boxes[:3])
+        if len(boxes) > 3:
+            sizes += f" and {len(boxes) - 3} more"
+        tiles = count_tiles(opened.store, boxes, self.target)
+        what = "very many tiles" if tiles is None else f"{tiles} tile{'s' * (tiles != 1)} to make"
+        self.summary.say(f"{sizes}: {what if tiles != 0 else 'done already'}")
+
+    def _layer(self) -> Image | None:
+        opened = self._session.opened
+        return None if opened is None else self._scene.result_of(opened.store)
+
+    def _shapes(self) -> Shapes | None:
+        """Return the chosen Shapes layer, else ours, else the last one."""
+        active = self._viewer.layers.selection.active
+        if isinstance(active, Shapes):
+            return active
+        if REGIONS_NAME in self._viewer.layers:
+            layer = self._viewer.layers[REGIONS_NAME]
+            return layer if isinstance(layer, Shapes) else None
+        return next((x for x in reversed(self._viewer.layers) if isinstance(x, Shapes)), None)
+
+    def _draw(self) -> None:
+        layer = self._layer()
+        if layer is None:
+            self.problem.say("There is no image to draw on yet.")
+            return
+        self.region.setCurrentText(DRAWN)
+        if self._viewer.dims.ndisplay == 3:
+            self._viewer.dims.ndisplay = 2  # shapes are drawn on slices only
+        shapes = self._scene.regions_layer(layer)
+        shapes.events.set_data.disconnect(self.update_later)
+        shapes.events.set_data.connect(self.update_later)
+        self._around_slice()
+
+    def _on_region(self) -> None:
+        layer = self._layer()
+        has_depth = layer is not None and layer.ndim == 3
+        shown = self.region.currentText() == DRAWN and has_depth
+        self._depth.setVisible(shown)
+        self._depth_label.setVisible(shown)
+        self.draw.setVisible(self.region.currentText() == DRAWN)
+        self.update_later()
+
+    def _set_depth_range(self) -> None:
+        """Let the slices be those of the axis that is not displayed."""
+        layer, opened = self._layer(), self._session.opened
+        if layer is None or opened is None:
+            return
+        axis = sliced_axis(self._viewer, layer)
+        if axis is not None and axis != self._axis:
+            self._axis = axis
+            for box in (self.first, self.last):
+                box.blockSignals(True)
+                box.setRange(0, opened.store.geometry.shape[axis] - 1)
+                box.blockSignals(False)
+            self._around_slice()
+        self._on_region_rows()
+
+    def _on_region_rows(self) -> None:
+        layer = self._layer()
+        shown = self.region.currentText() == DRAWN and layer is not None and layer.ndim == 3
+        self._depth.setVisible(shown)
+        self._depth_label.setVisible(shown)
+
+    def _around_slice(self) -> None:
+        layer, opened = self._layer(), self._session.opened
+        if layer is None or opened is None or self._axis is None:
+            return
+        axis = sliced_axis(self._viewer, layer)
+        middle = current_index(self._viewer, layer, self._axis if axis is None else axis)
+        half = round(_DEPTH_MM / 2 / opened.store.geometry.affine.spacing[self._axis])
+        self.first.setValue(max(0, middle - half))
+        self.last.setValue(middle + half)
+        self.update_later()
+
+    def _open_result(self) -> None:
+        name = self.result.currentData()
+        if name is None or name not in self._viewer.layers:
+            return
+        try:
+            self._session.opened = self._scene.open_layer(self._viewer.layers[name])
+        except MsganError as error:
+            self._session.opened = None
+            self.problem.say(str(error))

@@ -1,0 +1,155 @@
+"""From what is seen or drawn in the viewer to boxes of the finest scale."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from napari.components import ViewerModel
+from napari.layers import Image, Shapes
+
+from napari_msgan._napari.layers import layer_matrix
+from napari_msgan.errors import GeometryError
+from napari_msgan.geometry import Box, PyramidGeometry
+from napari_msgan.pyramid import PyramidStore
+from napari_msgan.refiner import plan_tiles
+from napari_msgan.tiling import Tile
+
+#: Counting the tiles of a larger region takes longer than anybody waits for a label.
+MAX_COUNTED_TILES = 20_000
+
+
+def sliced_axis(viewer: ViewerModel, layer: Image) -> int | None:
+    """Return the axis of a 3-D layer that is not displayed; None in 3-D display and for 2-D."""
+    if layer.ndim < 3 or viewer.dims.ndisplay == 3:
+        return None
+    offset = viewer.dims.ndim - layer.ndim
+    hidden = [axis - offset for axis in viewer.dims.not_displayed if axis >= offset]
+    return hidden[0] if len(hidden) == 1 else None
+
+
+def current_index(viewer: ViewerModel, layer: Image, axis: int) -> int:
+    """Return the voxel of an axis that the slider stands at, inside the layer."""
+    point = viewer.dims.point[viewer.dims.ndim - layer.ndim + axis]
+    matrix = layer_matrix(layer)
+    index = round(float((point - matrix[axis, -1]) / matrix[axis, axis]))
+    return min(max(index, 0), int(layer.data.shape[axis]) - 1)
+
+
+def view_box(viewer: ViewerModel, layer: Image, geometry: PyramidGeometry) -> Box:
+    """Return what is seen of a result: in 2-D display the visible part of the slice, in 3-D all.
+
+    Raises
+    ------
+    GeometryError
+        If the view does not show the image.
+    """
+    if viewer.dims.ndisplay == 3:
+        return Box.of_shape(geometry.shape)
+    low = np.array(viewer.dims.point, float)
+    high = low.copy()
+    camera = viewer.scene.camera
+    for axis, centre, size in zip(
+        viewer.dims.displayed, camera.center[-2:], viewer.canvas.size, strict=True
+    ):
+        low[axis] = centre - size / 2 / camera.zoom
+        high[axis] = centre + size / 2 / camera.zoom
+    corners = np.stack([low, high])[:, -layer.ndim :]
+    offset = viewer.dims.ndim - layer.ndim
+    sliced = [axis - offset for axis in viewer.dims.not_displayed if axis >= offset]
+    box = _voxels(corners, layer, sliced).intersect(Box.of_shape(geometry.shape))
+    if box.size == 0:
+        raise GeometryError(
+            "the view does not show the image. Move it back (Home key), then refine."
+        )
+    return box
+
+
+def _voxels(corners: npt.NDArray[np.float64], layer: Image, points: Sequence[int] = ()) -> Box:
+    """Return the voxels that a box in the world of a layer touches; one on the axes `points`."""
+    matrix = layer_matrix(layer)
+    index = (corners - matrix[:-1, -1]) / np.diag(matrix)[:-1]
+    start = np.floor(index.min(axis=0) + 0.5)
+    stop = np.ceil(index.max(axis=0) + 0.5)
+    for axis in points:
+        start[axis] = np.rint(index[0, axis])
+        stop[axis] = start[axis] + 1
+    return Box(tuple(int(v) for v in start), tuple(int(v) for v in np.maximum(start, stop)))
+
+
+def drawn_boxes(
+    shapes: Shapes, layer: Image, geometry: PyramidGeometry, axis: int, depth: tuple[int, int]
+) -> list[Box]:
+    """Return the boxes of the selected shapes, or of all if none is selected.
+
+    Parameters
+    ----------
+    axis, depth : slices of this axis that a rectangle gets which is flat there. One that is flat
+        along another axis, because it was drawn in another view, gets as many around itself.
+
+    Raises
+    ------
+    GeometryError
+        If there is no shape, or none on the image.
+    """
+    chosen = sorted(shapes.selected_data) or list(range(shapes.nshapes))
+    if not chosen:
+        raise GeometryError(
+            f"layer {shapes.name!r} has no rectangle yet. Draw one on the image, then refine."
+        )
+    boxes = [_drawn_box(shapes, shapes.data[i], layer, axis, depth) for i in chosen]
+    inside = [box.intersect(Box.of_shape(geometry.shape)) for box in boxes]
+    if not any(box.size for box in inside):
+        raise GeometryError("the rectangles lie outside the image. Draw one on it, then refine.")
+    return [box for box in inside if box.size]
+
+
+def _drawn_box(
+    shapes: Shapes,
+    vertices: npt.NDArray[np.float64],
+    layer: Image,
+    axis: int,
+    depth: tuple[int, int],
+) -> Box:
+    world = np.array([shapes.data_to_world(tuple(vertex)) for vertex in vertices])
+    if shapes.ndim < layer.ndim:  # a 2-D layer shows on every slice
+        middle = layer.data_to_world((0.0,) * layer.ndim)[: layer.ndim - shapes.ndim]
+        world = np.hstack([np.tile(middle, (len(world), 1)), world])
+    world = world[:, -layer.ndim :]
+    box = _voxels(np.stack([world.min(axis=0), world.max(axis=0)]), layer)
+    if layer.ndim == 2:
+        return box
+    spacing = np.abs(np.diag(layer_matrix(layer))[:-1])
+    flat = int(np.argmin(np.ptp(world, axis=0) / spacing))
+    start, stop = list(box.start), list(box.stop)
+    if flat == axis or shapes.ndim < layer.ndim:
+        start[flat], stop[flat] = depth
+    else:
+        half = (depth[1] - depth[0]) * spacing[axis] / spacing[flat] / 2
+        start[flat], stop[flat] = round(start[flat] - half), round(stop[flat] + half)
+    return Box(tuple(start), tuple(max(a, b) for a, b in zip(start, stop, strict=True)))
+
+
+def size_text(geometry: PyramidGeometry, box: Box) -> str:
+    """Return the size of a box of the finest scale, in mm where that is known."""
+    if geometry.unit == "millimeter":
+        sizes = [n * v for n, v in zip(box.shape, geometry.affine.spacing, strict=True)]
+        return " × ".join(f"{size:.0f}" for size in sizes) + " mm"
+    return " × ".join(str(n) for n in reversed(box.shape)) + " px"
+
+
+def count_tiles(store: PyramidStore, boxes: Sequence[Box], scale: int) -> int | None:
+    """Return how many tiles the boxes still need; None for too many to count."""
+    tiling = store.tiling
+
+    def is_refined(tile: Tile) -> bool:
+        return store.is_refined(tile.scale, tiling.core(tile))
+
+    wanted: set[Tile] = set()
+    for box in boxes:
+        target = store.geometry.box_at(scale, box)
+        if target.cover(tiling.tile_shape).size > MAX_COUNTED_TILES:
+            return None
+        wanted.update(plan_tiles(tiling, box, scale, is_refined))
+    return len(wanted)

@@ -1,0 +1,103 @@
+"""Saves what is seen of a scale, or of a region of it, as a file for other programs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from qtpy.QtWidgets import QFileDialog
+
+from napari_msgan._napari.choices import scale_choices
+from napari_msgan._napari.controllers import SaveController
+from napari_msgan._napari.state import Opened, SessionState
+from napari_msgan._napari.widgets import Hint, Section, button, combo, row, set_choices
+from napari_msgan.errors import MsganError
+from napari_msgan.exporting import Grid
+from napari_msgan.geometry import Box
+
+FORMATS = {"OME-Zarr": ".ome.zarr", "OME-TIFF": ".ome.tif", "NIfTI": ".nii.gz"}
+GRIDS: dict[str, Grid] = {"the result's grid": "store", "the source's grid": "source"}
+
+
+class SavePanel(Section):
+    """Format, scale, region and grid of an export."""
+
+    def __init__(
+        self,
+        session: SessionState,
+        controller: SaveController,
+        boxes: Callable[[], list[Box]],
+        run: Callable[[Callable[[], None]], None],
+    ) -> None:
+        super().__init__("Save", is_open=False)
+        self._session, self._controller, self._boxes = session, controller, boxes
+        self.format = combo(
+            "Every format keeps voxel size and place, and says that it is synthetic."
+        )
+        self.format.addItems(list(FORMATS))
+        self.scale = combo("What is not refined at this scale is interpolated from coarser ones.")
+        self.region = combo("Everything, or the region that is chosen under Refine.")
+        self.region.addItems(["Everything", "Region under Refine"])
+        self.grid = combo(
+            "The voxels of this scale, or the voxels and the orientation of the source, so that\n"
+            "both can be compared voxel by voxel."
+        )
+        self.grid.addItems(list(GRIDS))
+        self.hint = Hint()
+        self.hint.say(
+            "The store keeps itself while you work (File > Open goes on with it). "
+            "Save makes files for other programs."
+        )
+        self.save = button("Save…", "Choose a name and save.", lambda: run(self._ask))
+        self.form.addRow("Format", self.format)
+        self.form.addRow("Scale", self.scale)
+        self.form.addRow("Region", self.region)
+        self.form.addRow("Voxels of", self.grid)
+        self.form.addRow(self.hint)
+        self.form.addRow(row(self.save))
+
+    def show_store(self, opened: Opened | None) -> None:
+        if opened is None:
+            set_choices(self.scale, ())
+        else:
+            choices = scale_choices(opened.store)
+            set_choices(self.scale, choices, opened.store.geometry.finest_scale)
+        self.save.setEnabled(opened is not None)
+
+    def save_to(self, path: Path, *, overwrite: bool = False) -> None:
+        """Save as the panel says.
+
+        Raises
+        ------
+        MsganError
+            If the name does not fit the format, or the region is not one box.
+        """
+        region = None
+        if self.region.currentIndex() == 1:
+            boxes = self._boxes()
+            if len(boxes) != 1:
+                raise MsganError(
+                    f"a file holds one region, {len(boxes)} are chosen. Select one rectangle."
+                )
+            region = boxes[0]
+        scale = self.scale.currentData()
+        if scale is None:
+            raise MsganError("there is no image yet. Generate one, or open a saved store.")
+        grid = GRIDS[self.grid.currentText()]
+        self._controller.save(path, scale=scale, region=region, grid=grid, overwrite=overwrite)
+
+    def _ask(self) -> None:
+        suffix = FORMATS[self.format.currentText()]
+        opened = self._session.opened
+        name = "image" if opened is None else opened.store.info.model_name
+        chosen, _ = QFileDialog.getSaveFileName(
+            self, "Save", name + suffix, f"{self.format.currentText()} (*{suffix})"
+        )
+        if not chosen:
+            return
+        path = Path(chosen)
+        asked = path.name.endswith(suffix)
+        if not asked:
+            path = path.with_name(path.name + suffix)
+        # The dialog asked before it let a file be replaced; a folder is never replaced.
+        self.save_to(path, overwrite=asked and path.is_file())

@@ -1,0 +1,187 @@
+"""The viewer as the controllers see it: layers of stores are added, found and redrawn here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from napari.components import ViewerModel
+from napari.layers import Image, Layer, Shapes
+
+from napari_msgan._napari.layers import (
+    KEY,
+    LayerTuple,
+    Placement,
+    box_layer,
+    layer_matrix,
+    result_layer,
+    sketch_layer,
+    store_link,
+)
+from napari_msgan._napari.state import Opened
+from napari_msgan._napari.stores import shared_store
+from napari_msgan.geometry import Box
+from napari_msgan.pyramid import PyramidStore, refresh_coarsest, view_volume
+from napari_msgan.refiner import TileReport
+
+REGIONS_NAME = "regions to refine"
+
+
+@dataclass(frozen=True)
+class ShownBox:
+    """A region that was refined, which 3-D display shows by itself."""
+
+    scale: int
+    region: Box
+
+
+@dataclass
+class Scene:
+    """Layers of a viewer.
+
+    boxes : refined regions, per store.
+    """
+
+    viewer: ViewerModel
+    boxes: dict[str, list[ShownBox]] = field(default_factory=dict)
+
+    def layers_of(self, store: PyramidStore, role: str) -> list[Image]:
+        """Return the layers that show a store."""
+        return [
+            layer
+            for layer in self.viewer.layers
+            if (link := store_link(layer)) is not None
+            and link.role == role
+            and link.path == store.path
+        ]
+
+    def result_of(self, store: PyramidStore) -> Image | None:
+        return next(iter(self.layers_of(store, "result")), None)
+
+    def results(self) -> list[Image]:
+        """Return the result layers of all stores."""
+        links = [(layer, store_link(layer)) for layer in self.viewer.layers]
+        return [layer for layer, link in links if link is not None and link.role == "result"]
+
+    def open_layer(self, layer: Layer) -> Opened:
+        """Return the store that a result layer shows, and where it lies.
+
+        Raises
+        ------
+        MsganError
+            If the store is gone or damaged.
+        """
+        link = store_link(layer)
+        assert link is not None
+        store = shared_store(link.path)
+        matrix = layer_matrix(layer) @ np.linalg.inv(store.geometry.affine.matrix)
+        return Opened(store, Placement(matrix, tuple(str(unit) for unit in layer.units)))
+
+    def show(self, opened: Opened, source: str) -> Image:
+        """Add the layers of a store, the sketch on top; or return the one that is there."""
+        store = opened.store
+        if (shown := self.result_of(store)) is not None:
+            return shown
+        name = f"{store.info.model_name} of {source}"
+        result = self.add(result_layer(store, opened.placement, name))
+        self.add(sketch_layer(store, opened.placement, f"sketch of {source}"))
+        self.viewer.layers.selection.active = result
+        return result
+
+    def add(self, layer_tuple: LayerTuple) -> Image:
+        data, options, _ = layer_tuple
+        return self.viewer.add_image(data, **options)
+
+    def tile_arrived(self, store: PyramidStore, report: TileReport) -> None:
+        """Bring what napari keeps in memory up to date with a tile; `redraw` shows it."""
+        if report.tile.scale == 0:
+            for layer in self.layers_of(store, "result"):
+                refresh_coarsest(store, layer.data)
+        if self.viewer.dims.ndisplay == 3:
+            for layer in self.layers_of(store, "box"):
+                _read_again(store, layer, report)
+
+    def redraw(self, store: PyramidStore, *, thumbnail: bool = False) -> None:
+        """Draw what is new in the store."""
+        for role in ("result", "box"):
+            for layer in self.layers_of(store, role):
+                if layer.visible:
+                    layer.refresh(thumbnail=thumbnail, extent=False, highlight=False)
+
+    def remember_box(self, store: PyramidStore, box: ShownBox) -> None:
+        """Note a refined region; in 3-D display it appears at once."""
+        known = self.boxes.setdefault(str(store.path), [])
+        if box not in known:
+            known.append(box)
+        if self.viewer.dims.ndisplay == 3:
+            self.show_boxes(Opened(store, self._placement_of(store)))
+
+    def forget_boxes(self, store: PyramidStore) -> None:
+        self.boxes.pop(str(store.path), None)
+        for layer in self.layers_of(store, "box"):
+            self.viewer.layers.remove(layer)
+
+    def show_boxes(self, opened: Opened) -> None:
+        """Add the refined regions as volumes of their own, with a frame."""
+        store = opened.store
+        result = self.result_of(store)
+        there = {
+            (layer.metadata[KEY]["scale_asked"], layer.metadata[KEY]["region"])
+            for layer in self.layers_of(store, "box")
+        }
+        for box in self.boxes.get(str(store.path), []):
+            if (box.scale, str(box.region)) in there or result is None:
+                continue
+            active = self.viewer.layers.selection.active
+            layer = self.add(
+                box_layer(store, opened.placement, box.scale, box.region, result.contrast_limits)
+            )
+            layer.metadata[KEY]["scale_asked"] = box.scale
+            layer.bounding_box.visible = True
+            layer.bounding_box.points = False
+            layer.bounding_box.line_color = "#ffb000"
+            self.viewer.layers.selection.active = active
+
+    def show_for_display(self, opened: Opened | None, ndisplay: int) -> None:
+        """Show refined boxes in 3-D display only, where they replace the coarse volume."""
+        if opened is None:
+            return
+        if ndisplay == 3:
+            self.show_boxes(opened)
+        for layer in self.layers_of(opened.store, "box"):
+            layer.visible = ndisplay == 3
+
+    def regions_layer(self, layer: Image) -> Shapes:
+        """Return the Shapes layer to draw regions on, made if need be, ready to draw."""
+        for shapes in self.viewer.layers:
+            if isinstance(shapes, Shapes) and shapes.name == REGIONS_NAME:
+                break
+        else:
+            shapes = self.viewer.add_shapes(
+                ndim=layer.ndim,
+                name=REGIONS_NAME,
+                edge_color="#ffb000",
+                face_color="transparent",
+                edge_width=2 * min(abs(v) for v in layer.scale),
+                units=layer.units,
+            )
+        self.viewer.layers.selection.active = shapes
+        shapes.mode = "add_rectangle"
+        return shapes
+
+    def _placement_of(self, store: PyramidStore) -> Placement:
+        result = self.result_of(store)
+        if result is None:
+            return Placement.of_affine(store.geometry.affine, store.geometry.unit)
+        return self.open_layer(result).placement
+
+
+def _read_again(store: PyramidStore, layer: Image, report: TileReport) -> None:
+    note = layer.metadata[KEY]
+    region = Box.parse(note["region"], store.geometry.axes)
+    if report.tile.scale == note["scale"]:
+        volume = view_volume(store, note["scale"], region)
+        box = store.geometry.box_at(note["scale"], region)
+        changed = report.box.intersect(box).relative_to(box.start)
+        if changed.size:
+            layer.data[changed.slices] = volume.data[changed.slices]

@@ -1,0 +1,189 @@
+"""What the image is made from, and where the result goes."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from pathlib import Path
+
+from napari.components import ViewerModel
+from napari.layers import Image, Layer
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QCheckBox, QFileDialog, QLineEdit
+
+from napari_msgan._napari.choices import SourceCheck, check_source
+from napari_msgan._napari.controllers import GenerateWish
+from napari_msgan._napari.layers import Placement, declare_mm, store_link, to_volume
+from napari_msgan._napari.state import Opened
+from napari_msgan._napari.stores import free_path, is_open, share
+from napari_msgan._napari.widgets import Hint, Section, button, combo, row, set_choices
+from napari_msgan.config import ModelSpec, Precision
+from napari_msgan.errors import MsganError
+from napari_msgan.jobs import Progress, iter_generate
+from napari_msgan.pyramid import PyramidStore
+
+DEVICES = {"Automatic": "auto", "Processor (CPU)": "cpu", "GPU (CUDA)": "cuda"}
+PRECISIONS: dict[str, Precision] = {"float32": "fp32", "bfloat16 (faster, coarser)": "bf16"}
+
+
+class SourcePanel(Section):
+    """Source layer, device, precision and folder; says what does not fit before anything runs."""
+
+    changed = Signal()
+
+    def __init__(self, viewer: ViewerModel) -> None:
+        super().__init__("Source")
+        self._viewer = viewer
+        self._spec: ModelSpec | None = None
+        self._model: Path | None = None
+        self.check = SourceCheck("")
+        self.box = combo("The image layer whose edges guide the model.")
+        self.is_sketch = QCheckBox("It is a sketch already")
+        self.is_sketch.setToolTip(
+            "The layer holds edges, not an image: 0 is no edge; integers are divided by the\n"
+            "largest value of their type, floats lie between 0 and 1."
+        )
+        self.hint = Hint()
+        self.problem = Hint(is_warning=True)
+        self.fix = button(
+            "Its scale is in mm",
+            "The layer has a scale but no unit: take the scale for millimetres.",
+            self._declare_mm,
+        )
+        self.finest = combo(
+            "How fine the result can be refined. Beyond what the source resolves, the model\n"
+            "invents detail."
+        )
+        self.form.addRow(self.box)
+        self.form.addRow(self.hint)
+        self.form.addRow(self.problem)
+        self.form.addRow(self.fix)
+        self.form.addRow(self.is_sketch)
+        self.form.addRow("Up to", self.finest)
+        self.where = Section("Where", is_open=False)
+        self.device = combo("Where tiles are computed. A store keeps to one kind of device.")
+        self.device.addItems(list(DEVICES))
+        self.precision = combo(
+            "Number format of the networks. A store keeps to the one it began with."
+        )
+        self.precision.addItems(list(PRECISIONS))
+        self.path = QLineEdit()
+        self.path.setToolTip(
+            "The OME-Zarr folder that the result is kept in while you work, nothing is ever\n"
+            "overwritten. It is named after the model and the day, never after your file,\n"
+            "because file names name patients."
+        )
+        self.path.editingFinished.connect(self._check)
+        browse = button("…", "Choose the folder in which the store is made.", self._browse)
+        self.where.form.addRow("Device", self.device)
+        self.where.form.addRow("Precision", self.precision)
+        self.where.form.addRow("Store", row(self.path, browse))
+        self.box.currentIndexChanged.connect(self._check)
+        self.finest.currentIndexChanged.connect(lambda: self.changed.emit())
+
+    @property
+    def layer(self) -> Layer | None:
+        name = self.box.currentData()
+        return self._viewer.layers[name] if name in self._viewer.layers else None
+
+    @property
+    def chosen_device(self) -> str:
+        return DEVICES[self.device.currentText()]
+
+    def set_model(self, folder: Path | None, spec: ModelSpec | None) -> None:
+        self._model, self._spec = folder, spec
+        self._propose_path(None if spec is None else spec.name)
+        self._check()
+
+    def list_layers(self) -> None:
+        """List the image layers again; results are left out, they are no sources."""
+        chosen = self.box.currentData()
+        self.box.blockSignals(True)
+        self.box.clear()
+        for layer in self._viewer.layers:
+            link = store_link(layer)
+            if isinstance(layer, Image) and (link is None or link.role == "sketch"):
+                self.box.addItem(layer.name, layer.name)
+        index = self.box.findData(chosen)
+        if index < 0 and self.box.count():
+            index = next(
+                (i for i in range(self.box.count()) if not self._is_ours(self.box.itemData(i))), 0
+            )
+        self.box.setCurrentIndex(index)
+        self.box.blockSignals(False)
+        self._check()
+
+    def choose(self, layer: Layer) -> None:
+        self.box.setCurrentIndex(self.box.findData(layer.name))
+
+    def wish(self) -> GenerateWish:
+        """Return the checked wish to make a store, with its low-resolution image only.
+
+        Raises
+        ------
+        MsganError
+            If something does not fit.
+        """
+        layer, spec, model = self.layer, self._spec, self._model
+        self._check()
+        if self.check.problem is not None or layer is None or spec is None or model is None:
+            raise MsganError(self.check.problem or "there is nothing to make an image from")
+        path = Path(self.path.text()).expanduser()
+        if not path.name.endswith(".ome.zarr"):
+            path = path.with_name(path.name + ".ome.zarr")
+        if is_open(path) and path.exists():
+            raise MsganError(f"{path} is open already. Refine it, or choose another name.")
+        volume = to_volume(layer)
+        placement = Placement.of_layer(layer, volume)
+        finest = self.finest.currentData() if spec.kind == "physical" else None
+
+        options = {
+            "device": self.chosen_device,
+            "precision": PRECISIONS[self.precision.currentText()],
+            "input_is_sketch": self.is_sketch.isChecked(),
+        }
+
+        def steps() -> Generator[Progress, None, PyramidStore]:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return (
+                yield from iter_generate(volume, path, model, scale=0, finest=finest, **options)
+            )
+
+        def opened(store: PyramidStore) -> Opened:
+            share(store)
+            return Opened(store, placement)
+
+        return GenerateWish(steps(), opened, layer.name)
+
+    def propose_next_path(self) -> None:
+        """Propose a free name again, after the proposed one was used."""
+        self._propose_path(None if self._spec is None else self._spec.name)
+
+    def _is_ours(self, name: str) -> bool:
+        return store_link(self._viewer.layers[name]) is not None
+
+    def _propose_path(self, model_name: str | None) -> None:
+        if model_name is not None:
+            self.path.setText(str(free_path(model_name)))
+
+    def _browse(self) -> None:
+        start = str(Path(self.path.text()).parent)
+        folder = QFileDialog.getExistingDirectory(self, "Folder for the store", start)
+        if folder and self._spec is not None:
+            self.path.setText(str(free_path(self._spec.name, Path(folder))))
+
+    def _declare_mm(self) -> None:
+        if self.layer is not None:
+            declare_mm(self.layer)
+            self._check()
+
+    def _check(self) -> None:
+        self.check = check_source(self.layer, self._spec)
+        link = None if self.layer is None else store_link(self.layer)
+        if link is not None:
+            self.is_sketch.setChecked(link.role == "sketch")
+        self.hint.say(self.check.text)
+        self.problem.say(self.check.problem or "")
+        self.fix.setVisible(self.check.lacks_mm)
+        set_choices(self.finest, self.check.finest)
+        self.finest.setEnabled(len(self.check.finest) > 1)
+        self.changed.emit()

@@ -1,0 +1,53 @@
+"""What the panel shows; no Qt, so it is tested without a screen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from psygnal import SignalGroupDescriptor
+
+from napari_msgan._napari.layers import Placement
+from napari_msgan.pyramid import PyramidStore
+
+JobKind = Literal["", "generate", "refine", "save"]
+
+
+@dataclass
+class JobState:
+    """The running job.
+
+    kind : "" while nothing runs.
+    outcome : what became of the last one, in words.
+    """
+
+    events: ClassVar[SignalGroupDescriptor] = SignalGroupDescriptor()
+
+    kind: JobKind = ""
+    stage: str = ""
+    done: float = 0
+    total: float = 0
+    remaining_s: float | None = None
+    is_cancelling: bool = False
+    outcome: str = ""
+
+    @property
+    def is_running(self) -> bool:
+        return bool(self.kind)
+
+
+@dataclass(eq=False)
+class Opened:
+    """A store that is open in the viewer."""
+
+    store: PyramidStore
+    placement: Placement
+
+
+@dataclass
+class SessionState:
+    """Which store the panel works on."""
+
+    events: ClassVar[SignalGroupDescriptor] = SignalGroupDescriptor()
+
+    opened: Opened | None = None

@@ -1,0 +1,63 @@
+"""One `PyramidStore` object per folder, so that panel, layers and reader see the same tiles."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from datetime import date
+from itertools import count
+from pathlib import Path
+from weakref import WeakValueDictionary
+
+from napari_msgan.pyramid import PyramidStore, open_pyramid
+
+#: Folder for new stores, instead of the default one.
+STORES_VARIABLE = "NAPARI_MSGAN_STORES"
+
+_open: WeakValueDictionary[Path, PyramidStore] = WeakValueDictionary()
+
+
+def shared_store(path: Path | str) -> PyramidStore:
+    """Return the store of a folder, open for writing; the same object while it is in use.
+
+    Raises
+    ------
+    StoreError
+        If there is none, or it is damaged.
+    """
+    key = Path(path).resolve()
+    store = _open.get(key)
+    if store is None or not key.exists():
+        store = _open[key] = open_pyramid(key, writable=True)
+    return store
+
+
+def share(store: PyramidStore) -> None:
+    """Make this object the one that `shared_store` gives."""
+    _open[store.path.resolve()] = store
+
+
+def is_open(path: Path | str) -> bool:
+    return Path(path).resolve() in _open
+
+
+def stores_folder() -> Path:
+    """Return where new stores go unless the user says otherwise."""
+    from platformdirs import user_data_path
+
+    if chosen := os.environ.get(STORES_VARIABLE):
+        return Path(chosen)
+    return user_data_path("napari-msgan", appauthor=False) / "stores"
+
+
+def free_path(model_name: str, folder: Path | None = None) -> Path:
+    """Return a name that is not taken; without the name of the source, which may name a patient."""
+    folder = folder or stores_folder()
+    return next(
+        p for p in _names(folder, f"{model_name}_{date.today():%Y-%m-%d}") if not p.exists()
+    )
+
+
+def _names(folder: Path, stem: str) -> Iterator[Path]:
+    for number in count(1):
+        yield folder / f"{stem}_{number}.ome.zarr"

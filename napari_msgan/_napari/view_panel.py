@@ -1,0 +1,195 @@
+"""How results are looked at: windows, comparison with the source, letters, 3-D."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from napari.components import ViewerModel
+from napari.layers import Image, Layer
+from qtpy.QtCore import Qt, QTimer
+from qtpy.QtWidgets import QCheckBox, QSlider, QWidget
+
+from napari_msgan._napari.compare import Comparison, Mode
+from napari_msgan._napari.layers import CT_WINDOWS, is_ct
+from napari_msgan._napari.orientation import Orientation
+from napari_msgan._napari.scene import Scene
+from napari_msgan._napari.state import Opened, SessionState
+from napari_msgan._napari.widgets import Hint, Section, button, combo, row
+from napari_msgan.errors import MsganError
+
+_MODES: dict[str, Mode | None] = {"Off": None, "Wipe": "wipe", "Difference": "difference"}
+
+
+class ViewPanel(Section):
+    """Changes only what is shown, never what is in a store."""
+
+    def __init__(
+        self,
+        viewer: ViewerModel,
+        session: SessionState,
+        scene: Scene,
+        source: Callable[[], Layer | None],
+    ) -> None:
+        super().__init__("View")
+        self._viewer, self._session, self._scene, self._source = viewer, session, scene, source
+        self._orientation = Orientation(viewer)
+        self._comparison: Comparison | None = None
+        self._compared: Image | None = None
+        self.windows = {
+            name: button(
+                name, f"Window {low:g} to {high:g} HU.", lambda n=name: self._set_window(n)
+            )
+            for name, (low, high) in CT_WINDOWS.items()
+        }
+        self.windows["Full"] = button(
+            "Full", "Everything that the model can make.", lambda: self._set_window("Full")
+        )
+        self._windows_row = row(*self.windows.values(), stretch=None)
+        self.compare = combo(
+            "Shows the layer chosen under Source against the result, in one layer:\n"
+            "source left of a line and result right of it, or result minus source.\n"
+            "Their contrast limits are linked."
+        )
+        self.compare.addItems(list(_MODES))
+        self.line = QSlider(Qt.Orientation.Horizontal)
+        self.line.setRange(0, 1000)
+        self.line.setValue(500)
+        self.line.setToolTip("Left of this line is the source, right of it the result.")
+        self.problem = Hint(is_warning=True)
+        self.letters = QCheckBox("Orientation letters")
+        self.letters.setChecked(True)
+        self.letters.setToolTip(
+            "Right, left, anterior, posterior, superior, inferior at the edges of a slice.\n"
+            "Volumes are shown as in radiology: the patient's left is on the right."
+        )
+        self.in_3d = button(
+            "3-D",
+            "Switch between slices and 3-D. In 3-D the whole is coarse; refined boxes have a frame\n"
+            "and their own resolution.",
+            self._toggle_3d,
+        )
+        self.form.addRow("Window", self._windows_row)
+        self._window_label = self.form.labelForField(self._windows_row)
+        self.form.addRow("Compare", self.compare)
+        self.form.addRow(self.line)
+        self.form.addRow(self.problem)
+        self._volume_row = row(self.letters, self.in_3d)
+        self.form.addRow(self._volume_row)
+        # A move of the line reads the slice again: not more often than it can be drawn.
+        self._timer = QTimer(self)
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(30)
+        self._timer.timeout.connect(self._draw_comparison)
+        self.compare.currentIndexChanged.connect(self.update_comparison)
+        self.line.valueChanged.connect(self._timer.start)
+        self.letters.toggled.connect(self._orientation.set_letters)
+        viewer.dims.events.ndisplay.connect(self._on_ndisplay)
+        viewer.dims.events.order.connect(self._draw_comparison)
+        self.show_store(None)
+
+    def show_store(self, opened: Opened | None) -> None:
+        is_volume = opened is not None and opened.store.geometry.ndim == 3
+        windows = opened is not None and is_ct(opened.store)
+        self._windows_row.setVisible(windows)
+        if isinstance(self._window_label, QWidget):
+            self._window_label.setVisible(windows)
+        self._volume_row.setVisible(is_volume)
+        self.compare.setEnabled(opened is not None)
+        self.compare.setCurrentIndex(0)
+        self._on_mode()
+
+    def close_all(self) -> None:
+        """Let go of the viewer."""
+        self._orientation.close()
+        self._viewer.dims.events.ndisplay.disconnect(self._on_ndisplay)
+        self._viewer.dims.events.order.disconnect(self._draw_comparison)
+
+    def update_comparison(self) -> None:
+        """Make, change or remove the layer of the comparison."""
+        self._on_mode()
+        self._remove_comparison()
+        mode = _MODES[self.compare.currentText()]
+        opened = self._session.opened
+        result = None if opened is None else self._scene.result_of(opened.store)
+        if mode is None or opened is None or result is None:
+            return
+        try:
+            source = self._source()
+            if not isinstance(source, Image) or source is result:
+                raise MsganError("choose under Source the image to compare with")
+            self._comparison = Comparison(opened.store, result, source)
+        except MsganError as error:
+            self.problem.say(str(error))
+            return
+        self._compared = self._scene.add(self._comparison.layer())
+        if mode == "difference":
+            low, high = result.contrast_limits
+            self._compared.colormap = "PiYG"
+            self._compared.contrast_limits = (-(high - low) / 2, (high - low) / 2)
+        source.events.contrast_limits.connect(self._draw_comparison)
+        result.events.contrast_limits.connect(self._draw_comparison)
+        result.events.set_data.connect(self._timer_start)
+        self._viewer.layers.selection.active = result
+        self._draw_comparison()
+
+    def _on_mode(self) -> None:
+        self.line.setVisible(self.compare.currentText() == "Wipe")
+        self.problem.say("")
+
+    def _timer_start(self, event: object = None) -> None:
+        self._timer.start()
+
+    def _draw_comparison(self, event: object = None) -> None:
+        layer, comparison = self._compared, self._comparison
+        mode = _MODES[self.compare.currentText()]
+        if layer is None or comparison is None or mode is None:
+            return
+        if layer not in self._viewer.layers:
+            self._compared = self._comparison = None
+            self.compare.setCurrentIndex(0)
+            return
+        axis = max(0, self._viewer.dims.displayed[-1] - (self._viewer.dims.ndim - layer.ndim))
+        comparison.link_contrast()
+        comparison.set(mode, self.line.value() / self.line.maximum(), axis)
+        if mode == "wipe":
+            layer.contrast_limits = comparison.result.contrast_limits
+        layer.refresh(thumbnail=False, extent=False, highlight=False)
+
+    def _remove_comparison(self) -> None:
+        layer, comparison = self._compared, self._comparison
+        self._compared = self._comparison = None
+        if comparison is not None:
+            for emitter, callback in (
+                (comparison.source.events.contrast_limits, self._draw_comparison),
+                (comparison.result.events.contrast_limits, self._draw_comparison),
+                (comparison.result.events.set_data, self._timer_start),
+            ):
+                emitter.disconnect(callback)
+        if layer is not None and layer in self._viewer.layers:
+            self._viewer.layers.remove(layer)
+
+    def _set_window(self, name: str) -> None:
+        opened = self._session.opened
+        if opened is None:
+            return
+        low, high = opened.store.info.window
+        if name in CT_WINDOWS:
+            low, high = max(low, CT_WINDOWS[name][0]), min(high, CT_WINDOWS[name][1])
+        for role in ("result", "box"):
+            for layer in self._scene.layers_of(opened.store, role):
+                layer.contrast_limits_range = opened.store.info.window
+                layer.contrast_limits = (low, high)
+        source = self._source()
+        # the same HU: then the same window
+        if isinstance(source, Image) and source.contrast_limits[0] < -200:
+            source.contrast_limits = (low, high)
+
+    def _toggle_3d(self) -> None:
+        dims = self._viewer.dims
+        dims.ndisplay = 2 if dims.ndisplay == 3 else 3
+        if dims.ndisplay == 3:
+            self._viewer.reset_view()
+            self._orientation.look_from_the_front()
+
+    def _on_ndisplay(self, event: object = None) -> None:
+        self._scene.show_for_display(self._session.opened, self._viewer.dims.ndisplay)

@@ -1,0 +1,109 @@
+"""Small widgets that the panels share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import (
+    QComboBox,
+    QFormLayout,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QSizePolicy,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_msgan._napari.choices import Choice
+
+_WARNING = "font-size: 11px; color: #ffb000;"
+_QUIET = "font-size: 11px;"
+
+
+class Section(QWidget):
+    """A part of the panel with a title that folds it away."""
+
+    def __init__(self, title: str, *, is_open: bool = True) -> None:
+        super().__init__()
+        self._title = QToolButton()
+        self._title.setText(title)
+        self._title.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+        self._title.setCheckable(True)
+        self._title.setChecked(is_open)
+        self._title.setAutoRaise(True)
+        self._title.setStyleSheet("QToolButton { border: none; font-weight: bold; padding: 2px; }")
+        self._title.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        self._title.toggled.connect(self._fold)
+        self.content = QWidget()
+        self.form = QFormLayout(self.content)
+        self.form.setContentsMargins(10, 0, 0, 4)
+        self.form.setVerticalSpacing(4)
+        self.form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(2)
+        layout.addWidget(self._title)
+        layout.addWidget(self.content)
+        self._fold(is_open)
+
+    def _fold(self, is_open: bool) -> None:
+        self._title.setArrowType(Qt.ArrowType.DownArrow if is_open else Qt.ArrowType.RightArrow)
+        self.content.setVisible(is_open)
+
+
+class Hint(QLabel):
+    """A line of text under a control, hidden while there is nothing to say."""
+
+    def __init__(self, *, is_warning: bool = False) -> None:
+        super().__init__()
+        self.setWordWrap(True)
+        self.setStyleSheet(_WARNING if is_warning else _QUIET)
+        self.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.say("")
+
+    def say(self, text: str) -> None:
+        self.setText(text)
+        self.setVisible(bool(text))
+
+
+def combo(tooltip: str, choices: Iterable[Choice] = ()) -> QComboBox:
+    """Return a list that does not widen the panel for its longest entry."""
+    box = QComboBox()
+    box.setToolTip(tooltip)
+    policy = QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
+    box.setSizeAdjustPolicy(policy)
+    box.setMinimumContentsLength(10)
+    set_choices(box, choices)
+    return box
+
+
+def set_choices(box: QComboBox, choices: Iterable[Choice], scale: int | None = None) -> None:
+    """Replace the entries; keep the chosen scale, or take the given one, where it is among them."""
+    wanted = box.currentData() if scale is None else scale
+    box.blockSignals(True)
+    box.clear()
+    for choice in choices:
+        box.addItem(choice.text, choice.scale)
+        box.setItemData(box.count() - 1, choice.text, Qt.ItemDataRole.ToolTipRole)
+    box.setCurrentIndex(max(0, box.findData(wanted)) if box.count() else -1)
+    box.blockSignals(False)
+
+
+def button(text: str, tooltip: str, clicked: Callable[[], object]) -> QPushButton:
+    widget = QPushButton(text)
+    widget.setToolTip(tooltip)
+    widget.clicked.connect(lambda: clicked())
+    return widget
+
+
+def row(*widgets: QWidget, stretch: int | None = 0) -> QWidget:
+    """Return the widgets side by side; number `stretch` takes the room that is left."""
+    box = QWidget()
+    layout = QHBoxLayout(box)
+    layout.setContentsMargins(0, 0, 0, 0)
+    for index, widget in enumerate(widgets):
+        layout.addWidget(widget, int(index == stretch))
+    return box

@@ -1,0 +1,94 @@
+"""``napari-msgan info``."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from napari_msgan.cli._tables import lengths, print_table, shape_text
+from napari_msgan.exporting import provenance
+from napari_msgan.geometry import Box, level_of_scale
+from napari_msgan.pyramid import open_pyramid
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from napari_msgan.pyramid import Fingerprint, PyramidStore
+
+
+def info(arguments: Namespace) -> None:
+    """Print what a store knows about itself, and how much of it is refined."""
+    store = open_pyramid(arguments.store)
+    scales = [_scale(store, scale) for scale in range(store.n_scales)]
+    if arguments.json:
+        content = {"store": str(store.path), "notice": _notice(store), "scales": scales}
+        print(json.dumps(content | store.info.model_dump(mode="json"), indent=2))
+        return
+    print_table(("", ""), _facts(store))
+    print()
+    unit = "mm" if store.geometry.unit == "millimeter" else "px"
+    rows = [
+        (
+            str(scale["scale"]),
+            str(scale["level"]),
+            shape_text(scale["shape"]),
+            lengths(scale["spacing"], unit),
+            f"{scale['chunks_refined']} / {scale['chunks']}",
+            f"{100 * scale['refined_fraction']:.1f} %",
+            "-" if scale["sketch_density"] is None else f"{100 * scale['sketch_density']:.1f} %",
+        )
+        for scale in scales
+    ]
+    columns = ("scale", "level", "shape", "spacing", "chunks", "refined", "sketch density")
+    print_table(columns, rows, numbers="scale level chunks refined")
+
+
+def _scale(store: PyramidStore, scale: int) -> dict[str, Any]:
+    refined, thresholds = store.refined_chunks(scale), store.info.sketch.thresholds
+    return {
+        "scale": scale,
+        "level": level_of_scale(scale, store.n_scales),
+        "shape": store.geometry.shape_at(scale),
+        "spacing": store.geometry.spacing_at(scale),
+        "chunks_refined": int(refined.sum()),
+        "chunks": int(refined.size),
+        "refined_fraction": store.refined_fraction(scale),
+        "sketch_density": thresholds[scale].density if thresholds else None,
+    }
+
+
+def _notice(store: PyramidStore) -> str:
+    whole = Box.of_shape(store.geometry.shape)
+    return str(provenance(store, store.geometry.finest_scale, whole, "store")["notice"])
+
+
+def _facts(store: PyramidStore) -> list[tuple[str, str]]:
+    known, source = store.info, store.info.source
+    mm = source.unit == "millimeter"
+    spacing = lengths(source.to_affine().spacing, "mm") if mm else "no voxel size"
+    kind = "sketch" if source.is_sketch else "image"
+    named = f", {source.name}" if source.name else ""
+    honest = f"scale {source.honest_scale}"
+    if mm:
+        honest += f" ({lengths(store.geometry.spacing_at(source.honest_scale), 'mm')})"
+    facts = [
+        ("store", str(store.path)),
+        ("model", f"{known.model_name}, hash {known.model_sha256[:12]}"),
+        ("modality", f"{known.modality}, values {known.window[0]:g} to {known.window[1]:g}"),
+        ("source", f"{kind} of {shape_text(source.shape)}, {spacing}{named}"),
+        ("source hash", source.sha256[:12]),
+        ("supports", f"{honest}; finer detail is invented"),
+        ("seed", str(known.seed) if known.stochastic else f"{known.seed} (no random part)"),
+        ("made with", _recipe(known.fingerprint)),
+        ("written by", f"napari-msgan {known.version}"),
+        ("synthetic", _notice(store)),
+    ]
+    if known.model_path is not None:
+        facts.insert(2, ("model folder", known.model_path))
+    return facts
+
+
+def _recipe(made: Fingerprint | None) -> str:
+    if made is None:
+        return "nothing is made yet"
+    return f"{made.precision} on {made.device}, torch {made.torch}"

@@ -1,0 +1,182 @@
+"""``napari-msgan sketch``, ``generate``, ``refine`` and ``export``."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections import Counter
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_msgan.cli._parser import UsageError
+from napari_msgan.cli._progress import duration, progress_shown
+from napari_msgan.cli._tables import shape_text
+from napari_msgan.geometry import Box
+from napari_msgan.io import read_description
+from napari_msgan.jobs import export as export_store
+from napari_msgan.jobs import iter_generate, iter_refine, make_sketch
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Generator
+    from pathlib import Path
+
+    from napari_msgan.jobs import Progress
+    from napari_msgan.pyramid import PyramidStore
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run made.
+
+    made : tiles per scale.
+    first_s : seconds to the first tile, per scale.
+    """
+
+    store: PyramidStore
+    made: Counter[int]
+    first_s: dict[int, float]
+    elapsed_s: float
+
+
+def sketch(arguments: Namespace) -> None:
+    """Write the edge map of an image."""
+    with progress_shown(quiet=arguments.quiet) as show:
+        make_sketch(
+            arguments.source,
+            arguments.out,
+            progress=lambda step: show(step.stage, step.done, step.total),
+            overwrite=arguments.overwrite,
+        )
+    if not arguments.quiet:
+        out = shlex.quote(str(arguments.out))
+        print(f"{arguments.out} is written. Draw on it, or use it as it is:")
+        print(f"  napari-msgan generate {out} NAME.ome.zarr --model MODEL --input-is-sketch")
+
+
+def generate(arguments: Namespace) -> None:
+    """Make a store, or go on with it."""
+    _check_store_name(arguments.out)
+    steps = iter_generate(
+        arguments.source,
+        arguments.out,
+        arguments.model,
+        scale=arguments.scale,
+        region=arguments.region,
+        seed=arguments.seed,
+        device=arguments.device,
+        precision=arguments.precision,
+        input_is_sketch=arguments.input_is_sketch,
+        name=arguments.source.name if arguments.keep_name else None,
+        workers=arguments.workers,
+    )
+    _finish(steps, arguments.out, quiet=arguments.quiet)
+
+
+def refine(arguments: Namespace) -> None:
+    """Compute more tiles of a store."""
+    steps = iter_refine(
+        arguments.store,
+        region=arguments.region,
+        scale=arguments.scale,
+        model=arguments.model,
+        device=arguments.device,
+        precision=arguments.precision,
+        workers=arguments.workers,
+    )
+    _finish(steps, arguments.store, quiet=arguments.quiet)
+
+
+def export(arguments: Namespace) -> None:
+    """Write an image of a store as one file."""
+    with progress_shown(quiet=arguments.quiet) as show:
+        export_store(
+            arguments.source,
+            arguments.out,
+            progress=lambda step: show(step.stage, step.done, step.total),
+            scale=arguments.scale,
+            region=arguments.region,
+            grid=arguments.grid,
+            overwrite=arguments.overwrite,
+        )
+    if not arguments.quiet:
+        said = read_description(arguments.out)
+        assert said is not None
+        print(
+            f"{arguments.out}: scale {said['scale']} (0 to {said['n_scales'] - 1}), "
+            f"region {said['region']}, {100 * said['refined_fraction']:.1f} % refined"
+            + ("" if said["refined_fraction"] == 1 else ", the rest from coarser scales")
+        )
+
+
+def _check_store_name(out: Path) -> None:
+    if not out.name.lower().endswith(".zarr"):
+        better = f"{out.name.split('.')[0]}.ome.zarr"
+        raise UsageError(
+            f"{out} is no name for a store: it must end in .ome.zarr, e.g. {better}. "
+            "Other formats come from napari-msgan export, afterwards"
+        )
+
+
+def _finish(steps: Generator[Progress, None, PyramidStore], path: Path, *, quiet: bool) -> None:
+    outcome = _run(steps, quiet=quiet)
+    if not quiet:
+        print("\n".join([*_summary(outcome, path), *_advice(outcome.store, path)]))
+
+
+def _run(steps: Generator[Progress, None, PyramidStore], *, quiet: bool) -> Outcome:
+    begun = time.monotonic()
+    made: Counter[int] = Counter()
+    first_s: dict[int, float] = {}
+    with progress_shown(quiet=quiet) as show, closing(steps):
+        while True:
+            try:
+                step = next(steps)
+            except StopIteration as stop:
+                return Outcome(stop.value, made, first_s, time.monotonic() - begun)
+            show(step.stage, step.done, step.total)
+            if step.report is not None:
+                scale = step.report.tile.scale
+                made[scale] += 1
+                first_s.setdefault(scale, time.monotonic() - begun)
+
+
+def _summary(outcome: Outcome, path: Path) -> list[str]:
+    store = outcome.store
+    lines = [
+        f"{path}: {store.n_scales} scales, the finest has {shape_text(store.geometry.shape)} voxels"
+    ]
+    if not outcome.made:
+        return [*lines, "Everything asked for was there already: no tile was made."]
+    finest = max(outcome.made)
+    made = ", ".join(f"{outcome.made[scale]} of scale {scale}" for scale in sorted(outcome.made))
+    return [
+        *lines,
+        f"Tiles made: {made}.",
+        f"First tile of scale {finest} after {duration(outcome.first_s[finest])}, "
+        f"all after {duration(outcome.elapsed_s)}.",
+    ]
+
+
+def _advice(store: PyramidStore, path: Path) -> list[str]:
+    name = shlex.quote(str(path))
+    stem = shlex.quote(path.name.split(".")[0])
+    lines = ["Next:"]
+    if not store.refined_chunks(store.geometry.finest_scale).all():
+        lines.append(f"  napari-msgan refine {name} --region {_next_region(store)}")
+    nifti = store.geometry.unit == "millimeter" and store.geometry.ndim == 3
+    lines.append(f"  napari-msgan export {name} {stem}{'.nii.gz' if nifti else '.ome.tif'}")
+    return [*lines, f"  napari-msgan info {name}"]
+
+
+def _next_region(store: PyramidStore) -> Box:
+    """Return the tile of the finest scale nearest the middle of what is not refined."""
+    scale, chunk_shape = store.geometry.finest_scale, store.info.chunk_shape
+    missing = np.argwhere(~store.refined_chunks(scale))
+    nearest = missing[np.abs(missing - missing.mean(0)).sum(1).argmin()].tolist()
+    chunk = Box(tuple(nearest), tuple(i + 1 for i in nearest)).multiply(chunk_shape)
+    (tile,) = store.tiling.tiles(scale, chunk)
+    return store.tiling.core(tile)

@@ -1,0 +1,77 @@
+"""Run one command; whatever is wrong becomes one line and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from contextlib import contextmanager
+from importlib import import_module
+from typing import TYPE_CHECKING, TextIO
+
+from napari_msgan.cli._parser import build_parser
+from napari_msgan.errors import MsganError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+DONE, BAD_INPUT, INTERRUPTED = 0, 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Return the exit code of a command: 0 done, 2 bad input, 130 after Ctrl-C.
+
+    Parameters
+    ----------
+    argv : arguments without the program's name; None for those of the process.
+    """
+    advice = ""
+    try:
+        with _plain_warnings():
+            arguments = build_parser().parse_args(argv)
+            advice = arguments.when_stopped
+            getattr(import_module(arguments.module), arguments.function)(arguments)
+            sys.stdout.flush()
+    except MsganError as error:
+        return _fail("; ".join([str(error), *getattr(error, "__notes__", ())]))
+    except BrokenPipeError:
+        # `napari-msgan models | head`: the reader has all it wanted; without this, Python
+        # would complain when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{where}{error.strerror or error}")
+    except MemoryError:
+        return _fail("there is not enough memory. Use fewer --workers, or a smaller image")
+    except KeyboardInterrupt:
+        print(f"\nstopped. {advice}".rstrip(), file=sys.stderr)
+        return INTERRUPTED
+    return DONE
+
+
+def _fail(message: str) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return BAD_INPUT
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Show our warnings as one line, and none that are meant for programmers."""
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        print(f"warning: {message}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        if not sys.warnoptions:
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("default", UserWarning)
+        warnings.showwarning = show
+        yield

@@ -1,0 +1,94 @@
+"""``napari-msgan models``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from napari_msgan.cli._tables import lengths, megabytes, print_table
+from napari_msgan.model import ModelEntry, find_model, list_models, read_spec, user_folder
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from pathlib import Path
+
+    from napari_msgan.config import ModelSpec
+
+
+def models(arguments: Namespace) -> None:
+    """Print the catalogue, or the card of one model."""
+    if arguments.model is not None:
+        _print_card(find_model(arguments.model), as_json=arguments.json)
+        return
+    entries = list_models()
+    if arguments.json:
+        print(json.dumps([_as_json(entry) for entry in entries], indent=2))
+        return
+    if entries:
+        columns = ("name", "origin", "modality", "axes", "scales", "size")
+        print_table(columns, [_row(entry) for entry in entries], numbers="size")
+    else:
+        print("There are no models yet.")
+    for entry in entries:
+        if entry.problem is not None:
+            print(f"problem with {entry.name}: {entry.problem}")
+    print(f"\nOwn models belong in {user_folder()}; --model also takes a folder.")
+    if entries:
+        print(f"The card of a model: napari-msgan models {entries[0].name}")
+
+
+def _row(entry: ModelEntry) -> tuple[str, ...]:
+    size = megabytes(_size(entry.folder))
+    if entry.spec is None:
+        return (entry.name, entry.origin, "-", "-", "cannot be used", size)
+    spec = entry.spec
+    return (spec.name, entry.origin, spec.modality, " ".join(spec.axes), scales_text(spec), size)
+
+
+def scales_text(spec: ModelSpec) -> str:
+    """Return the voxel sizes of a physical model, the longest sides of a relative one."""
+    if spec.kind == "physical":
+        spacings = [scale.spacing_mm for scale in spec.scales if scale.spacing_mm]
+        return ", ".join(lengths(mm, "").strip() for mm in spacings) + " mm"
+    side, sides = spec.base_size, [spec.base_size]
+    for scale in spec.scales[1:]:
+        side *= scale.factor[-1]
+        sides.append(side)
+    return ", ".join(map(str, sides)) + " px"
+
+
+def _size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
+
+
+def _as_json(entry: ModelEntry) -> dict[str, Any]:
+    return {
+        "name": entry.name,
+        "origin": entry.origin,
+        "folder": str(entry.folder),
+        "size_bytes": _size(entry.folder),
+        "problem": entry.problem,
+        "identity": entry.spec.identity if entry.spec else None,
+        "spec": entry.spec.model_dump(mode="json") if entry.spec else None,
+    }
+
+
+def _print_card(folder: Path, *, as_json: bool) -> None:
+    spec = read_spec(folder)
+    if as_json:
+        print(json.dumps(_as_json(ModelEntry(spec.name, folder, "given", spec)), indent=2))
+        return
+    card = folder / "README.md"
+    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    if not text:
+        print(f"{spec.name}: {spec.modality}, {' '.join(spec.axes)}, {scales_text(spec)}")
+        print(f"{folder} has no card (README.md).")
+    elif sys.stdout.isatty():
+        from rich.console import Console
+        from rich.markdown import Markdown
+
+        Console().print(Markdown(text))
+    else:
+        print(text.rstrip())
+    print(f"\nFolder: {folder}")

@@ -1,0 +1,42 @@
+"""Tables and numbers as text."""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_WIDE = 200
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: str = "") -> None:
+    """Print rows under bold names; `numbers` lists the columns to align right."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=any(columns))
+    for column in columns:
+        is_number = column in numbers.split()
+        table.add_column(column, justify="right" if is_number else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    width = None if sys.stdout.isatty() else _WIDE
+    console = Console(width=width, markup=False, highlight=False, emoji=False)
+    console.print(table)
+
+
+def lengths(values: Sequence[float], unit: str) -> str:
+    """Return e.g. "0.75 mm", or "2.5 x 0.7 x 0.7 mm" where the axes differ."""
+    same = all(math.isclose(v, values[0], rel_tol=1e-4) for v in values)
+    return " x ".join(f"{v:.4g}" for v in (values[:1] if same else values)) + f" {unit}"
+
+
+def shape_text(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def megabytes(n_bytes: int) -> str:
+    return f"{n_bytes / 1e6:.1f} MB"

@@ -1,0 +1,224 @@
+"""Training samples drawn from the sources.
+
+A sample is a function of (seed, scale, step): a run that was interrupted draws the same ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from napari_msgan.errors import TrainingError
+from napari_msgan.geometry import Box
+from napari_msgan.resampling import reduce_mean
+from napari_msgan.sketch import REDUCE_HALO, reduce_sketch, sketch_of
+from napari_msgan.training.sources import dequantise, quantise, save_array
+from napari_msgan.volume import read_padded
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from napari_msgan.config import TrainConfig
+    from napari_msgan.geometry import Floats, Ints
+    from napari_msgan.intensity import Float32Array
+    from napari_msgan.training.sources import SourcePyramid
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One training sample, all float32; `truthful` says that the coarse image is the true one."""
+
+    sketch: Float32Array
+    image: Float32Array
+    coarse: Float32Array | None = None
+    truthful: bool = True
+
+
+class LowResPool:
+    """Augmented whole images for scale 0, made once and kept on disk."""
+
+    def __init__(self, sketches: npt.NDArray[np.uint8], images: npt.NDArray[np.uint16]) -> None:
+        self._sketches, self._images = sketches, images
+
+    @classmethod
+    def make(
+        cls,
+        pyramids: Sequence[SourcePyramid],
+        size: int,
+        folder: Path,
+        config: TrainConfig,
+        seed: int,
+    ) -> LowResPool:
+        sketch_path, image_path = (
+            folder / f"pool_{seed}_sketch.npy",
+            folder / f"pool_{seed}_image.npy",
+        )
+        if not image_path.exists():
+            random = np.random.default_rng([config.seed, seed])
+            pairs = [_augment(pyramids[i % len(pyramids)], random, config) for i in range(size)]
+            save_array(sketch_path, np.stack([sketch for sketch, _ in pairs]))
+            save_array(image_path, np.stack([image for _, image in pairs]))
+        return cls(np.load(sketch_path, mmap_mode="r"), np.load(image_path, mmap_mode="r"))
+
+    def draw(self, random: np.random.Generator, config: TrainConfig) -> Sample:
+        index = int(random.integers(len(self._images)))
+        return self._sample(index, augment_sketch(self._sketches[index], random, config))
+
+    def fixed(self, count: int) -> list[Sample]:
+        """Return the first samples without further augmentation."""
+        count = min(count, len(self._images))
+        return [self._sample(i, self._sketches[i].astype(np.float32) / 255) for i in range(count)]
+
+    def _sample(self, index: int, sketch: Float32Array) -> Sample:
+        return Sample(sketch, dequantise(self._images[index]))
+
+
+def _augment(
+    pyramid: SourcePyramid, random: np.random.Generator, config: TrainConfig
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint16]]:
+    """Return sketch (twice as fine) and image of a turned, stretched and shifted source."""
+    plan = config.scales[0]
+    fine = tuple(n * f for n, f in zip(plan.patch_shape, plan.factor, strict=True))
+    source = dequantise(pyramid.image(1))
+    view = _field_of_view(source.shape, fine, random, config)
+    ndim = source.ndim
+    turn = np.eye(ndim) + random.normal(0, 0.04, (ndim, ndim)) * (1 - np.eye(ndim))
+    if random.random() < 0.5:
+        turn[:, -1] *= -1
+    matrix = turn * (np.array(view) / fine)
+    room = np.array(source.shape) - view
+    centre = np.array(source.shape) / 2 + random.uniform(-0.5, 0.5, ndim) * np.abs(room) * 0.9
+    offset = centre - 0.5 - matrix @ ((np.array(fine) - 1) / 2)
+    image = ndimage.affine_transform(source, matrix, offset, fine, order=3, mode="nearest")
+    gamma = float(np.exp(random.normal(0, 0.15))) if config.kind == "relative" else 1.0
+    unit = np.clip((image + 1) / 2, 0, 1) ** gamma
+    return sketch_of(unit, config.sketch), quantise(2 * reduce_mean(unit, plan.factor) - 1)
+
+
+def _field_of_view(
+    source: Ints, fine: Ints, random: np.random.Generator, config: TrainConfig
+) -> Floats:
+    """Return the size, in source voxels, of what one augmented image shows."""
+    stretch = np.exp(random.normal(0, 0.05, len(source)))
+    if config.kind == "physical":
+        return tuple(
+            n * float(random.uniform(0.75, 1.25)) ** 0.5 * s
+            for n, s in zip(fine, stretch, strict=True)
+        )
+    side = random.uniform(0.85 * min(source), max(source))
+    return tuple(side * s for s in stretch)
+
+
+def augment_sketch(
+    sketch: npt.NDArray[np.uint8], random: np.random.Generator, config: TrainConfig
+) -> Float32Array:
+    """Return a sketch as float32 with noise; every second time as a drawn or foreign one might be.
+
+    Strength times 0.6 to 1.5, the weakest edges and up to 30 % of the others left out.
+    """
+    values = sketch.astype(np.float32) / np.float32(255)
+    if random.random() < 0.5:
+        values *= np.float32(random.uniform(0.6, 1.5))
+        values[values < random.uniform(0, 0.1)] = 0
+        coarse = random.random([-(-n // 8) for n in sketch.shape]) < random.uniform(0, 0.3)
+        missing = coarse
+        for axis in range(sketch.ndim):
+            missing = np.repeat(missing, 8, axis)
+        values[missing[tuple(slice(n) for n in sketch.shape)]] = 0
+        np.clip(values, 0, 1, out=values)
+    noise = random.standard_normal(values.shape, dtype=np.float32)
+    return values + np.float32(config.sketch_noise) * noise
+
+
+class PatchSampler:
+    """Draws patches of one scale from all sources that have it."""
+
+    def __init__(
+        self, pyramids: Sequence[SourcePyramid], scale: int, halo: Ints, config: TrainConfig
+    ) -> None:
+        self._pyramids = [p for p in pyramids if p.n_scales > scale]
+        if not self._pyramids:
+            raise TrainingError(
+                f"no training image is fine enough for scale {scale}: add finer ones, or leave "
+                "it out"
+            )
+        sizes = np.array([np.prod(p.shapes[scale], dtype=float) for p in self._pyramids])
+        self._chance = sizes**0.5 / (sizes**0.5).sum()
+        self._scale, self._halo, self._config = scale, halo, config
+        # left and right; in volumes also front and back, but never head and feet
+        self._flippable = range(len(halo))[-1:] if len(halo) == 2 else range(1, 3)
+
+    def draw(self, random: np.random.Generator) -> Sample:
+        for _ in range(4):
+            sample = self._draw_once(random)
+            if float(sample.image.std()) > 0.03 or random.random() < 0.1:
+                break
+        return sample
+
+    def _draw_once(self, random: np.random.Generator) -> Sample:
+        config, scale = self._config, self._scale
+        plan = config.scales[scale]
+        pyramid = self._pyramids[int(random.choice(len(self._pyramids), p=self._chance))]
+        core = tuple(n // f for n, f in zip(plan.patch_shape, plan.factor, strict=True))
+        room = [max(0, n - c) for n, c in zip(pyramid.shapes[scale - 1], core, strict=True)]
+        start = tuple(int(random.integers(r + 1)) for r in room)
+        box = Box(start, tuple(a + c for a, c in zip(start, core, strict=True)))
+        window = box.grow(self._halo)
+        coarse, truthful = self._coarse(pyramid, window, random)
+        fine = box.multiply(plan.factor)
+        image = dequantise(read_padded(pyramid.image(scale), fine.start, fine.stop))
+        sketch = augment_sketch(
+            self._sketch(pyramid, window.multiply(plan.factor), random), random, config
+        )
+        flips = tuple(axis for axis in self._flippable if random.random() < 0.5)
+        return Sample(
+            np.flip(sketch, flips).copy(),
+            np.flip(image, flips).copy(),
+            np.flip(coarse, flips).copy(),
+            truthful,
+        )
+
+    def _coarse(
+        self, pyramid: SourcePyramid, window: Box, random: np.random.Generator
+    ) -> tuple[Float32Array, bool]:
+        kind = random.choice(3, p=(0.5, 0.25, 0.25))
+        generated = pyramid.generated(self._scale - 1)
+        if kind == 1 and generated is not None:
+            return dequantise(read_padded(generated, window.start, window.stop)), False
+        true = dequantise(read_padded(pyramid.image(self._scale - 1), window.start, window.stop))
+        return (true, True) if kind == 0 else (_degrade(true, random), False)
+
+    def _sketch(
+        self, pyramid: SourcePyramid, window: Box, random: np.random.Generator
+    ) -> npt.NDArray[np.uint8]:
+        """Return the sketch of the scale itself or, every fourth time, of the next finer one."""
+        scale = self._scale
+        if scale + 1 >= pyramid.n_scales or random.random() < 0.75:
+            return read_padded(pyramid.sketch(scale), window.start, window.stop)
+        factor = self._config.scales[scale + 1].factor
+        wide = window.grow(REDUCE_HALO)
+        finer = wide.multiply(factor)
+        reduced = reduce_sketch(
+            read_padded(pyramid.sketch(scale + 1), finer.start, finer.stop), factor
+        )
+        return reduced[window.relative_to(wide.start).slices]
+
+
+def _degrade(coarse: Float32Array, random: np.random.Generator) -> Float32Array:
+    """Return a coarse image as an imperfect generator might make it."""
+    blurred: Float32Array = ndimage.gaussian_filter(coarse, random.uniform(0, 0.8), mode="nearest")
+    gain, shift = random.uniform(0.9, 1.1), random.uniform(-0.08, 0.08)
+    noise = random.standard_normal(coarse.shape, dtype=np.float32)
+    noise *= np.float32(random.uniform(0, 0.04))
+    changed: Float32Array = blurred * np.float32(gain) + np.float32(shift) + noise
+    return np.clip(changed, -1, 1)
+
+
+def batch_random(config: TrainConfig, scale: int, step: int) -> np.random.Generator:
+    """Return the random numbers of one step."""
+    return np.random.default_rng([config.seed, scale, step])

@@ -1,0 +1,51 @@
+import json
+
+from napari_msgan.pyramid import open_pyramid
+from tests.cli.helpers import pixels
+
+
+def test_tables_say_what_is_in_the_store(cli, finished):
+    ended = cli("info", finished)
+    assert ended.code == 0
+    info = open_pyramid(finished).info
+    for text in (
+        str(finished),
+        f"small, hash {info.model_sha256[:12]}",
+        "image of 90 x 110, no voxel size",
+        "0 (no random part)",
+        "fp32 on cpu, torch",
+        "not for diagnosis",
+    ):
+        assert text in ended.out
+    assert "image.tif" not in ended.out
+    rows = [line.split() for line in ended.out.splitlines()[-3:]]
+    assert [row[:2] for row in rows] == [["0", "2"], ["1", "1"], ["2", "0"]]
+    assert [" ".join(row[2:5]) for row in rows] == ["23 x 28", "45 x 55", "90 x 110"]
+    assert all("100.0" in row for row in rows)
+
+
+def test_json_counts_the_chunks_that_are_there(cli, finished, store):
+    whole = json.loads(cli("info", finished, "--json").out)
+    assert whole["model_name"] == "small"
+    assert [s["chunks"] for s in whole["scales"]] == [4, 12, 42]
+    assert [s["chunks_refined"] for s in whole["scales"]] == [4, 12, 42]
+    (store / "0" / "c" / "0" / "0").unlink()
+    less = json.loads(cli("info", store, "--json").out)["scales"]
+    assert [s["chunks_refined"] for s in less] == [4, 12, 41]
+    assert less[2]["refined_fraction"] == 1 - 256 / (90 * 110)
+    assert 0.05 < less[2]["sketch_density"] < 0.1
+
+
+def test_store_without_tiles_or_model_can_be_shown(cli, image, model, tmp_path):
+    out = tmp_path / "a.ome.zarr"
+    assert cli("generate", image, out, "--model", model, "--scale", "0", "--keep-name").code == 0
+    ended = cli("info", out)
+    assert "image.tif" in ended.out
+    assert ended.out.splitlines()[-1].split()[-4] == "0.0"
+    assert pixels(out)[2].max() == 0
+
+
+def test_what_is_no_store_is_refused(cli, image, tmp_path):
+    cli("info", tmp_path / "no.ome.zarr").check_refused("there is no store at")
+    cli("info", image).check_refused("there is no store at")
+    cli("info", tmp_path).check_refused("is no OME-Zarr 0.5 group")

@@ -1,0 +1,156 @@
+import json
+import os
+import subprocess
+import sys
+import warnings
+
+import pytest
+
+import napari_msgan
+from napari_msgan.cli import main
+from napari_msgan.cli._main import _plain_warnings
+from napari_msgan.errors import MsganError
+from tests.cli.helpers import command
+
+COMMANDS = ("models", "sketch", "generate", "refine", "info", "export", "train", "demo")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_each_command_has_an_example(capsys, name):
+    with pytest.raises(SystemExit) as ended:
+        main([name, "--help"])
+    assert ended.value.code == 0
+    assert f"Example:\n  napari-msgan {name}" in capsys.readouterr().out
+
+
+def test_help_lists_every_command(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    assert ended.value.code == 0
+    listed = capsys.readouterr().out
+    assert all(f"\n    {name} " in listed for name in COMMANDS)
+
+
+def test_version_is_that_of_the_package(process):
+    ended = process("--version")
+    assert (ended.code, ended.out) == (0, f"napari-msgan {napari_msgan.__version__}\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "advice"),
+    [
+        ((), "COMMAND"),
+        (("paint",), "invalid choice: 'paint'"),
+        (("generate",), "IN, OUT, --model"),
+        (("generate", "a.png", "b.ome.zarr"), "--model"),
+        (("refine", "a.ome.zarr"), "--region"),
+        (("info",), "STORE"),
+        (("generate", "a.png", "b.ome.zarr", "--model", "m", "--scale", "-1"), "of 0 or more"),
+        (("generate", "a.png", "b.ome.zarr", "--model", "m", "--workers", "0"), "of 1 or more"),
+        (("generate", "a.png", "b.ome.zarr", "--model", "m", "--seed", "x"), "'x' is not a whole"),
+        (("generate", "a.png", "b.ome.zarr", "--model", "m", "--device", "tpu"), "'tpu'"),
+        (("generate", "a.png", "b.ome.zarr", "--model", "m", "--precision", "fp8"), "'fp8'"),
+        (("generate", "a.png", "b.ome.zarr", "--model", "m", "--colour"), "--colour"),
+        (("export", "a.ome.zarr", "b.tif", "--grid", "mine"), "'mine'"),
+        (("info", "a.ome.zarr", "b.ome.zarr"), "unrecognized arguments: b.ome.zarr"),
+    ],
+    ids=lambda value: " ".join(value) or "nothing" if isinstance(value, tuple) else "",
+)
+def test_bad_arguments_end_with_2_and_one_line(cli, arguments, advice):
+    cli(*arguments).check_refused(advice)
+
+
+def test_error_of_a_real_process_is_one_line_and_exit_code_2(process, model, tmp_path):
+    ended = process("generate", tmp_path / "no.png", tmp_path / "a.ome.zarr", "--model", model)
+    ended.check_refused("no.png does not exist")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("--help",), ("models",), ("info", "{store}"), ("export", "{store}", "{out}")],
+    ids=lambda arguments: arguments[0],
+)
+def test_commands_that_compute_nothing_do_not_import_torch(arguments, store, tmp_path):
+    filled = [a.format(store=store, out=tmp_path / "out.tif") for a in arguments]
+    modules = modules_after(filled)
+    assert "napari_msgan.cli" in modules
+    assert "torch" not in modules
+
+
+def test_command_that_computes_imports_torch(store):
+    assert "torch" in modules_after(["refine", str(store), "--region", "0:8,0:8"])
+
+
+def modules_after(arguments):
+    code = (
+        "import json, sys\n"
+        "from napari_msgan.cli import main\n"
+        "try:\n    code = main(sys.argv[1:])\n"
+        "except SystemExit as ended:\n    code = ended.code\n"
+        "print(json.dumps(sorted(sys.modules)))\n"
+        "sys.exit(code)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True
+    )
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+def test_warning_is_one_plain_line(capsys):
+    with _plain_warnings():
+        warnings.warn("the image is larger", stacklevel=1)
+        warnings.warn("for programmers", DeprecationWarning, stacklevel=1)
+    assert capsys.readouterr().err == "warning: the image is larger\n"
+
+
+def test_warnings_are_as_before_after_a_command():
+    with _plain_warnings():
+        pass
+    with pytest.warns(UserWarning, match="again"):
+        warnings.warn("again", stacklevel=1)
+
+
+def test_reader_that_goes_away_early_is_no_error():
+    reading, writing = os.pipe()
+    os.close(reading)
+    run = subprocess.run(command("models"), stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (run.returncode, run.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (OSError(28, "No space left on device", "/data/a"), "/data/a: No space left on device"),
+        (PermissionError("denied"), "denied"),
+        (MemoryError(), "there is not enough memory. Use fewer --workers, or a smaller image"),
+    ],
+    ids=["disk full", "no file name", "memory"],
+)
+def test_trouble_of_the_machine_is_one_line(cli, monkeypatch, error, text):
+    def fail():
+        raise error
+
+    monkeypatch.setattr("napari_msgan.cli._models.list_models", fail)
+    ended = cli("models")
+    ended.check_refused(text)
+    assert ended.err == f"error: {text}\n"
+
+
+def test_mistake_of_ours_is_not_hidden(cli, monkeypatch):
+    def fail():
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("napari_msgan.cli._models.list_models", fail)
+    with pytest.raises(ZeroDivisionError):
+        cli("models")
+
+
+def test_notes_of_an_error_are_on_its_line(cli, monkeypatch):
+    def fail():
+        error = MsganError("the tile failed")
+        error.add_note("while generating tile 0:4")
+        raise error
+
+    monkeypatch.setattr("napari_msgan.cli._models.list_models", fail)
+    assert cli("models").err == "error: the tile failed; while generating tile 0:4\n"

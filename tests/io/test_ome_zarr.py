@@ -1,0 +1,259 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import yaozarrs
+import zarr
+
+from napari_msgan.errors import VolumeError
+from napari_msgan.geometry import Affine
+from napari_msgan.io import read_description, read_volume, write_volume
+from napari_msgan.volume import Volume
+from tests.io.helpers import AFFINES, make_volume
+
+
+def levels_of(volume: Volume) -> list[Volume]:
+    """Return three levels, each the block average of the one before, as our pyramids have."""
+    levels = [volume]
+    for _ in range(2):
+        last = levels[-1]
+        ndim = len(last.shape)
+        data = np.asarray(last.data)[(slice(None, None, 2),) * ndim]
+        affine = last.affine.rescaled((2,) * ndim, (0.5,) * ndim)
+        levels.append(Volume(data, affine, volume.unit))
+    return levels
+
+
+def make_store(path, data, axes, *, version="0.4", scale=None, translation=None, outer=()):
+    """Write an image as other programs do."""
+    group = zarr.create_group(path, zarr_format=2 if version == "0.4" else 3)
+    array = group.create_array("s0", shape=data.shape, dtype=data.dtype)
+    array[...] = data
+    steps = [{"type": "scale", "scale": scale or [1.0] * data.ndim}]
+    if translation:
+        steps.append({"type": "translation", "translation": translation})
+    image = {"axes": axes, "datasets": [{"path": "s0", "coordinateTransformations": steps}]}
+    if outer:
+        image["coordinateTransformations"] = list(outer)
+    if version == "0.4":
+        group.attrs["multiscales"] = [{**image, "version": "0.4"}]
+    else:
+        group.attrs["ome"] = {"version": version, "multiscales": [image]}
+    return path
+
+
+def space(names, unit="millimeter"):
+    return [{"name": n, "type": "space"} | ({"unit": unit} if unit else {}) for n in names]
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+@pytest.mark.parametrize("unit", ["millimeter", "pixel"])
+def test_written_store_is_valid_ome_zarr(rng, tmp_path, ndim, unit):
+    volume = make_volume(rng, ndim)
+    levels = levels_of(Volume(volume.data, volume.affine, unit))
+    write_volume(tmp_path / "a.ome.zarr", levels, description={"seed": 1})
+    yaozarrs.validate_zarr_store(str(tmp_path / "a.ome.zarr"))
+
+
+def test_validation_notices_a_missing_level(rng, tmp_path):
+    write_volume(tmp_path / "a.ome.zarr", levels_of(make_volume(rng, 2)), description={})
+    (tmp_path / "a.ome.zarr" / "1" / "zarr.json").unlink()
+    with pytest.raises(Exception, match=r"StorageValidationError|path '1'|not found"):
+        yaozarrs.validate_zarr_store(str(tmp_path / "a.ome.zarr"))
+
+
+@pytest.mark.parametrize("affine", AFFINES.values(), ids=AFFINES)
+def test_transforms_place_every_level_like_its_affine(rng, tmp_path, affine):
+    levels = levels_of(make_volume(rng, 3, affine=affine))
+    write_volume(tmp_path / "a.ome.zarr", levels, description={})
+    group = zarr.open_group(tmp_path / "a.ome.zarr", mode="r")
+    image = group.attrs["ome"]["multiscales"][0]
+    assert [axis["unit"] for axis in image["axes"]] == ["millimeter"] * 3
+    along = affine.matrix[:3, :3] / affine.spacing  # directions of the image's own axes
+    for level, dataset in zip(levels, image["datasets"], strict=True):
+        steps = {s["type"]: np.array(s[s["type"]]) for s in dataset["coordinateTransformations"]}
+        np.testing.assert_allclose(steps["scale"], level.spacing)
+        for index in [(0, 0, 0), (2, 4, 5)]:
+            position = steps["scale"] * index + steps["translation"]
+            if affine != AFFINES["straight"]:  # relative to voxel 0 of the finest level
+                position = along @ position + affine.origin
+            np.testing.assert_allclose(position, level.affine.at(index), atol=1e-9)
+        np.testing.assert_array_equal(group[dataset["path"]][:], level.data)
+
+
+def test_first_centre_of_a_level_lies_inside_by_half_the_difference(rng, tmp_path):
+    levels = levels_of(make_volume(rng, 3))
+    write_volume(tmp_path / "a.ome.zarr", levels, description={})
+    datasets = zarr.open_group(tmp_path / "a.ome.zarr").attrs["ome"]["multiscales"][0]["datasets"]
+    shifts = [np.array(d["coordinateTransformations"][1]["translation"]) for d in datasets]
+    spacing = np.array(levels[0].spacing)
+    np.testing.assert_allclose(shifts[1] - shifts[0], 0.5 * spacing)
+    np.testing.assert_allclose(shifts[2] - shifts[0], 1.5 * spacing)
+
+
+def test_chunks_that_equal_the_fill_value_are_stored(tmp_path):
+    data = np.zeros((70, 130, 65), "int16")  # air
+    volume = Volume(data, Affine(np.eye(4)), "millimeter")
+    write_volume(tmp_path / "a.ome.zarr", [volume], description={})
+    array = zarr.open_array(tmp_path / "a.ome.zarr" / "0", mode="r")
+    assert array.chunks == (64, 64, 64)
+    assert array.metadata.zarr_format == 3
+    assert array.nchunks_initialized == array.nchunks == 2 * 3 * 2
+
+
+def test_exact_affine_of_our_stores_is_preferred(rng, tmp_path):
+    volume = make_volume(rng, 3, affine=AFFINES["oblique"])
+    write_volume(tmp_path / "a.ome.zarr", [volume], description={})
+    assert read_volume(tmp_path / "a.ome.zarr").affine == volume.affine
+    attributes = tmp_path / "a.ome.zarr" / "zarr.json"
+    content = json.loads(attributes.read_text())
+    del content["attributes"]["napari_msgan"]
+    attributes.write_text(json.dumps(content))
+    without = read_volume(tmp_path / "a.ome.zarr")
+    np.testing.assert_allclose(without.affine.matrix, np.diag([2.5, 0.7, 0.6, 1]), atol=1e-12)
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+@pytest.mark.parametrize(("unit", "mm"), [("micrometer", 1e-3), ("millimeter", 1), ("meter", 1e3)])
+def test_scale_and_translation_of_others_become_millimetres(rng, tmp_path, version, unit, mm):
+    data = rng.integers(0, 99, (4, 5, 6), "uint16")
+    make_store(
+        tmp_path / "a.zarr",
+        data,
+        space("zyx", unit),
+        version=version,
+        scale=[3.0, 0.5, 0.25],
+        translation=[10.0, -20.0, 30.0],
+    )
+    volume = read_volume(tmp_path / "a.zarr")
+    assert volume.unit == "millimeter"
+    np.testing.assert_allclose(volume.spacing, np.array([3.0, 0.5, 0.25]) * mm)
+    np.testing.assert_allclose(volume.affine.origin, np.array([10.0, -20.0, 30.0]) * mm)
+    np.testing.assert_array_equal(np.asarray(volume.data), data)
+    assert read_description(tmp_path / "a.zarr") is None
+
+
+def test_transformation_of_the_whole_image_is_applied_after_that_of_the_level(tmp_path):
+    outer = [
+        {"type": "scale", "scale": [2.0, 10.0]},
+        {"type": "translation", "translation": [1.0, 2.0]},
+    ]
+    data = np.ones((5, 6))
+    make_store(
+        tmp_path / "a.zarr",
+        data,
+        space("yx"),
+        scale=[3.0, 0.5],
+        translation=[4.0, 5.0],
+        outer=outer,
+    )
+    affine = read_volume(tmp_path / "a.zarr").affine
+    np.testing.assert_allclose(affine.at((0, 0)), [9.0, 52.0])
+    np.testing.assert_allclose(affine.at((1, 1)), [15.0, 57.0])
+
+
+def test_time_and_channel_axes_of_length_one_are_dropped(rng, tmp_path):
+    data = rng.integers(0, 99, (1, 1, 4, 5, 6), "uint16")
+    axes = [{"name": "t", "type": "time"}, {"name": "c", "type": "channel"}, *space("zyx")]
+    make_store(tmp_path / "a.zarr", data, axes, scale=[1.0, 1.0, 3.0, 0.5, 0.25])
+    volume = read_volume(tmp_path / "a.zarr")
+    assert (volume.shape, volume.spacing) == ((4, 5, 6), (3.0, 0.5, 0.25))
+    key = (slice(1, 3), slice(2, 5), slice(0, 6))
+    np.testing.assert_array_equal(volume.data[key], data[0, 0][key])
+
+
+def test_channels_are_refused_with_advice(tmp_path):
+    axes = [{"name": "c", "type": "channel"}, *space("zyx")]
+    make_store(tmp_path / "a.zarr", np.ones((3, 4, 5, 6)), axes)
+    with pytest.raises(VolumeError, match=r"3 along c.*Save one"):
+        read_volume(tmp_path / "a.zarr")
+
+
+@pytest.mark.parametrize("axes", ["xyz", "zy"])
+def test_other_orders_of_axes_are_refused(tmp_path, axes):
+    make_store(tmp_path / "a.zarr", np.ones((4, 5, 6)[: len(axes)]), space(axes))
+    with pytest.raises(VolumeError, match="not z, y, x or y, x"):
+        read_volume(tmp_path / "a.zarr")
+
+
+def test_scale_without_a_unit_stays_in_pixels_with_a_warning(tmp_path):
+    make_store(tmp_path / "a.zarr", np.ones((5, 6)), space("yx", None), scale=[0.65, 0.65])
+    with pytest.warns(UserWarning, match="no unit of length"):
+        volume = read_volume(tmp_path / "a.zarr")
+    assert (volume.unit, volume.spacing) == ("pixel", (0.65, 0.65))
+
+
+def test_impossible_scale_counts_voxels_with_a_warning(tmp_path):
+    make_store(tmp_path / "a.zarr", np.ones((5, 6)), space("yx"), scale=[0.0, 1.0])
+    with pytest.warns(UserWarning, match="is wrong"):
+        assert read_volume(tmp_path / "a.zarr").unit == "pixel"
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize("shape", [(5, 6), (4, 5, 6), (1, 1, 4, 5, 6)], ids=str)
+def test_plain_arrays_are_read_in_pixels(rng, tmp_path, zarr_format, shape):
+    data = rng.integers(0, 99, shape, "uint16")
+    array = zarr.create_array(tmp_path / "a.zarr", data=data, zarr_format=zarr_format)
+    assert array.shape == shape
+    volume = read_volume(tmp_path / "a.zarr")
+    assert volume.unit == "pixel"
+    np.testing.assert_array_equal(np.asarray(volume.data), data.reshape(shape[-3:]))
+
+
+def test_array_inside_a_store_is_found_without_a_suffix(rng, tmp_path):
+    volume = make_volume(rng, 2)
+    write_volume(tmp_path / "a.ome.zarr", levels_of(volume), description={})
+    coarse = read_volume(tmp_path / "a.ome.zarr" / "1")
+    np.testing.assert_array_equal(np.asarray(coarse.data), volume.data[::2, ::2])
+
+
+def test_group_without_an_image_names_what_is_inside(tmp_path):
+    group = zarr.create_group(tmp_path / "plate.zarr")
+    make_store(tmp_path / "plate.zarr" / "well", np.ones((5, 6)), space("yx"), version="0.5")
+    assert "well" in group
+    with pytest.raises(VolumeError, match=r"contains well.*plate.zarr/well"):
+        read_volume(tmp_path / "plate.zarr")
+    assert read_volume(tmp_path / "plate.zarr" / "well").shape == (5, 6)
+
+
+def test_unknown_version_is_refused(tmp_path):
+    make_store(tmp_path / "a.zarr", np.ones((5, 6)), space("yx"), version="0.9")
+    with pytest.raises(VolumeError, match=r"OME-Zarr 0.9; readable are 0.4 and 0.5"):
+        read_volume(tmp_path / "a.zarr")
+
+
+def test_damaged_chunk_is_told_when_it_is_read(rng, tmp_path):
+    write_volume(tmp_path / "a.ome.zarr", [make_volume(rng, 2)], description={})
+    (tmp_path / "a.ome.zarr" / "0" / "c" / "0" / "0").write_bytes(b"nothing")
+    volume = read_volume(tmp_path / "a.ome.zarr")
+    with pytest.raises(VolumeError, match="A chunk may be damaged"):
+        np.asarray(volume.data)
+
+
+@pytest.mark.parametrize("dtype", ["bool", "complex64"])
+def test_masks_and_complex_arrays_are_refused(tmp_path, dtype):
+    zarr.create_array(tmp_path / "a.zarr", data=np.ones((5, 6), dtype))
+    with pytest.raises(VolumeError, match=f"voxels of type {dtype}"):
+        read_volume(tmp_path / "a.zarr")
+
+
+def test_huge_empty_array_of_nan_is_refused_in_little_time_and_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr("napari_msgan.io._arrays.SLAB_BYTES", 2**16)
+    zarr.create_array(
+        tmp_path / "a.zarr",
+        shape=(10**5, 10**3, 10**3),
+        chunks=(64, 64, 64),
+        dtype="float32",
+        fill_value=np.nan,
+    )
+    with pytest.raises(VolumeError, match="every voxel is NaN"):
+        read_volume(tmp_path / "a.zarr")
+
+
+def test_chunk_larger_than_the_memory_is_refused(tmp_path):
+    shape = (10**5, 10**5, 10**5)
+    zarr.create_array(tmp_path / "a.zarr", shape=shape, chunks=shape, dtype="uint8")
+    with pytest.raises(VolumeError, match=r"declares 931322.6 GiB"):
+        read_volume(tmp_path / "a.zarr")

@@ -1,0 +1,83 @@
+import pytest
+import torch
+from torch import nn
+
+from napari_msgan.config import LowResNetwork, PatchNetwork
+from napari_msgan.errors import ModelError
+from napari_msgan.networks import PatchDiscriminator, build_generator, required_halo
+from napari_msgan.networks.blocks import fold, reduce_mean, unfold, upsample
+
+
+@pytest.mark.parametrize("factor", [(2, 2), (1, 2, 2), (2, 3, 4)], ids=str)
+def test_unfold_is_the_inverse_of_fold(factor):
+    x = torch.randn(2, 3, *(f * 4 for f in factor))
+    torch.testing.assert_close(unfold(fold(x, factor), factor), x, rtol=0, atol=0)
+
+
+def test_fold_keeps_a_voxel_at_its_place():
+    x = torch.zeros(1, 1, 4, 6)
+    x[0, 0, 3, 2] = 1
+    folded = fold(x, (2, 2))
+    assert folded.shape == (1, 4, 2, 3)
+    assert folded[0, 2, 1, 1] == 1  # row 1, column 0 of the block
+
+
+@pytest.mark.parametrize("factor", [(2, 2), (2, 2, 2)], ids=str)
+def test_upsampling_keeps_a_ramp_where_block_means_put_it(factor):
+    n = 16
+    ramp = torch.arange(float(n * factor[-1])).expand(1, 1, *(n * f for f in factor))
+    back = upsample(reduce_mean(ramp, factor), factor)
+    inside = (..., slice(2, -2))
+    torch.testing.assert_close(back[inside], ramp[inside])
+
+
+@pytest.mark.parametrize("factor", [(2, 2), (2, 2, 2), (1, 2, 2)], ids=str)
+def test_untrained_patch_generator_shows_no_checkerboard(factor):
+    torch.manual_seed(0)
+    generator = build_generator(PatchNetwork(width=8, blocks=1), factor).eval()
+    n = 20
+    made = generator(
+        torch.zeros(1, 1, *(n,) * len(factor)), torch.zeros(1, 1, *(n * f for f in factor))
+    )
+    phases = fold(made, factor)
+    assert phases.std(dim=1).max() < 1e-6
+
+
+@pytest.mark.parametrize("shape", [(33, 20), (8, 8), (64, 61)], ids=str)
+def test_low_res_generator_keeps_any_shape(shape):
+    generator = build_generator(LowResNetwork(widths=(4, 8, 8)), (2, 2)).eval()
+    made = generator(torch.rand(1, 1, *(2 * n for n in shape)))
+    assert tuple(made.shape) == (1, 1, *shape)
+    assert made.abs().max() <= 1
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(4, 4, 3, padding=1),
+        nn.InstanceNorm2d(4),
+        nn.GroupNorm(2, 4),
+        nn.BatchNorm2d(4),
+        nn.Conv2d(4, 4, 3, stride=2),
+        nn.Conv2d(4, 4, 2),
+        nn.AdaptiveAvgPool2d(1),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_layer_that_makes_tiles_visible_is_refused(layer):
+    with pytest.raises(ModelError, match="layer '1'"):
+        required_halo(nn.Sequential(nn.Conv2d(1, 4, 3), layer))
+
+
+def test_dilation_counts_in_the_halo():
+    assert required_halo(
+        nn.Sequential(nn.Conv2d(1, 4, 3), nn.SiLU(), nn.Conv2d(4, 4, 5, dilation=2))
+    ) == (5, 5)
+
+
+@pytest.mark.parametrize(("strides", "window"), [((2, 2, 1), 34), ((2, 1), 16)], ids=str)
+def test_discriminator_judges_windows_of_the_documented_size(strides, window):
+    discriminator = PatchDiscriminator(2, 1, 4, strides)
+    assert discriminator(torch.rand(1, 1, window, window)).shape == (1, 1, 1, 1)
+    with pytest.raises(RuntimeError, match=r"[Kk]ernel"):
+        discriminator(torch.rand(1, 1, window - 1, window - 1))

@@ -1,0 +1,99 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from napari_msgan.errors import GeometryError
+from napari_msgan.geometry import Affine, Box, PyramidGeometry, level_of_scale
+
+boxes = st.tuples(
+    st.integers(-20, 20), st.integers(-20, 20), st.integers(0, 15), st.integers(0, 15)
+).map(lambda v: Box((v[0], v[1]), (v[0] + v[2], v[1] + v[3])))
+
+
+def mask(box: Box) -> np.ndarray:
+    canvas = np.zeros((80, 80), bool)
+    canvas[box.shift((40, 40)).slices] = True
+    return canvas
+
+
+@given(boxes, boxes)
+def test_intersection_covers_exactly_the_common_voxels(a, b):
+    np.testing.assert_array_equal(mask(a.intersect(b)), mask(a) & mask(b))
+
+
+@given(boxes, st.integers(1, 5), st.integers(1, 5))
+def test_blocks_cover_every_voxel_once_and_lie_on_the_grid(box, h, w):
+    count = np.zeros((80, 80), int)
+    for block in box.blocks((h, w)):
+        count[block.shift((40, 40)).slices] += 1
+        assert block.start[0] // h == (block.stop[0] - 1) // h
+    np.testing.assert_array_equal(count, mask(box))
+
+
+def test_region_text_is_read_and_written_alike():
+    box = Box.parse("1:20, 0:5,7:9", ("z", "y", "x"))
+    assert box == Box((1, 0, 7), (20, 5, 9))
+    assert Box.parse(str(box), ("z", "y", "x")) == box
+
+
+@pytest.mark.parametrize(
+    "text", ["", "1:2", "1:2,3:4,5:6", "a:b,1:2", "2:2,0:5", "5:2,0:5", "-1:2,0:5", "1:2:3,0:5"]
+)
+def test_malformed_region_is_refused_with_its_text(text):
+    with pytest.raises(GeometryError, match=r"region"):
+        Box.parse(text, ("y", "x"))
+
+
+def pyramid(shape=(41, 30), factors=((2, 2), (1, 2)), spacing=(1.0, 0.5)):
+    return PyramidGeometry(("y", "x"), shape, factors, Affine.of_spacing(spacing, (7, 3)), "pixel")
+
+
+def test_shapes_are_rounded_up_step_by_step():
+    geometry = pyramid()
+    assert [geometry.shape_at(s) for s in range(3)] == [(21, 8), (41, 15), (41, 30)]
+    assert geometry.total_factor(0) == (2, 4)
+    assert [level_of_scale(s, 3) for s in range(3)] == [2, 1, 0]
+
+
+def test_centre_of_a_coarse_voxel_is_the_mean_of_the_centres_it_averages():
+    geometry = pyramid()
+    finest = geometry.affine_at(2)
+    members = [finest.at((y, x)) for y in range(4, 6) for x in range(8, 12)]
+    np.testing.assert_allclose(geometry.affine_at(0).at((2, 2)), np.mean(members, axis=0))
+    unshifted = finest.rescaled((2, 4), (0, 0))
+    assert not np.allclose(unshifted.at((2, 2)), np.mean(members, axis=0))
+
+
+@given(st.integers(0, 40), st.integers(1, 20), st.integers(0, 29), st.integers(1, 20))
+def test_region_at_a_scale_covers_all_voxels_that_touch_it(y, h, x, w):
+    geometry = pyramid()
+    region = Box((y, x), (y + h, x + w))
+    box = geometry.box_at(0, region)
+    for row, column in [(y, x), (min(y + h, 41) - 1, min(x + w, 30) - 1)]:
+        assert box.start[0] <= row // 2 < box.stop[0]
+        assert box.start[1] <= column // 4 < box.stop[1]
+
+
+def test_region_outside_the_image_is_refused():
+    with pytest.raises(GeometryError, match="outside the image, which is 0:41,0:30"):
+        pyramid().box_at(0, Box((50, 0), (60, 10)))
+
+
+def test_affine_tells_axis_order_and_direction():
+    matrix = np.zeros((4, 4))
+    matrix[0, 2], matrix[1, 0], matrix[2, 1], matrix[3, 3] = -2, 3, 4, 1
+    affine = Affine(matrix)
+    assert affine.axis_order() == ((2, 0, 1), (True, False, False))
+    assert affine.spacing == (3, 4, 2)
+    assert not affine.is_oblique
+
+
+def test_oblique_affine_is_recognised():
+    c, s = np.cos(0.2), np.sin(0.2)
+    assert Affine(np.array([[c, -s, 0], [s, c, 0], [0, 0, 1.0]])).is_oblique
+
+
+def test_singular_affine_is_refused():
+    with pytest.raises(GeometryError, match="invertible"):
+        Affine(np.zeros((3, 3)))

@@ -1,0 +1,199 @@
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+import tifffile
+from models import write_model
+
+import napari_msgan
+from napari_msgan import jobs
+from napari_msgan.errors import JobError, MsganError
+from napari_msgan.geometry import Affine, Box
+from napari_msgan.io import read_description, read_volume, write_volume
+from napari_msgan.model import load_folder
+from napari_msgan.volume import Orientation, Volume, turn
+
+WHOLE = (slice(None),) * 3
+
+
+def body(shape=(30, 44, 37), spacing=(1.4, 1.0, 1.0)):
+    grid = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij")
+    values = np.where(grid[0] ** 2 + grid[1] ** 2 + (grid[2] - 0.3) ** 2 < 0.5, 300, -900)
+    values += (200 * np.sin(6 * grid[2] + 2 * grid[0])).astype(int)
+    return Volume(values.astype(np.int16), Affine.of_spacing(spacing, (11, 22, 33)), "millimeter")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return load_folder(write_model(tmp_path_factory.mktemp("m") / "solid", ndim=3))
+
+
+@pytest.fixture(scope="module")
+def store(model, tmp_path_factory):
+    return jobs.generate(body(), tmp_path_factory.mktemp("s") / "a.ome.zarr", model, device="cpu")
+
+
+@pytest.mark.parametrize(
+    "orientation",
+    [
+        Orientation((2, 0, 1), (False,) * 3),
+        Orientation((1, 2, 0), (False,) * 3),
+        Orientation((0, 1, 2), (True, False, True)),
+    ],
+    ids=["sagittal", "coronal", "flipped"],
+)
+def test_turned_copies_give_the_same_anatomy_in_the_same_place(model, store, orientation, tmp_path):
+    copy = tmp_path / "turned.nii.gz"
+    write_volume(copy, [turn(body(), orientation)], description={})
+    other = jobs.generate(copy, tmp_path / "b.ome.zarr", model, device="cpu")
+    assert np.allclose(other.geometry.affine.matrix, store.geometry.affine.matrix)
+    for scale in range(store.n_scales):
+        np.testing.assert_array_equal(
+            np.asarray(other.array(scale)[...]), np.asarray(store.array(scale)[...])
+        )
+
+
+def test_copy_whose_header_lies_about_its_orientation_gives_another_anatomy(model, store, tmp_path):
+    flipped = Volume(body().data[:, :, ::-1], body().affine, "millimeter")
+    other = jobs.generate(flipped, tmp_path / "c.ome.zarr", model, device="cpu")
+    assert not np.array_equal(np.asarray(other.array(0)[...]), np.asarray(store.array(0)[...]))
+
+
+@pytest.mark.parametrize(
+    "orientation",
+    [Orientation((0, 1, 2), (False,) * 3), Orientation((2, 0, 1), (True, False, True))],
+    ids=["lps", "turned"],
+)
+def test_export_on_the_source_grid_has_the_shape_and_affine_of_the_source(
+    model, orientation, tmp_path
+):
+    source = tmp_path / "source.nii.gz"
+    write_volume(source, [turn(body(), orientation)], description={})
+    store = jobs.generate(source, tmp_path / "s.ome.zarr", model, device="cpu")
+    out = jobs.export(store, tmp_path / "out.nii.gz", grid="source")
+    made, given = nib.load(out), nib.load(source)
+    assert made.shape == given.shape
+    np.testing.assert_allclose(made.affine, given.affine, atol=1e-5)
+    ours = turn(read_volume(out), orientation.inverse).data
+    finest = np.asarray(store.array(store.n_scales - 1)[...]).astype(float)
+    spacing = store.geometry.affine.spacing
+    for index in [(7, 20, 18), (15, 9, 30)]:
+        world = body().affine.at(index)
+        place = (world - store.geometry.affine.origin) / spacing
+        near = finest[tuple(slice(int(np.floor(p)), int(np.floor(p)) + 2) for p in place)]
+        value = float(np.asarray(ours[tuple(slice(i, i + 1) for i in index)]).item())
+        assert near.min() - 40 <= value <= near.max() + 40
+
+
+def test_exported_region_has_its_place_and_the_voxels_of_the_store(store, tmp_path):
+    region = Box((3, 8, 5), (21, 40, 30))
+    out = jobs.export(store, tmp_path / "part.nii.gz", region=region)
+    image = nib.load(out)
+    np.testing.assert_array_equal(
+        np.asanyarray(image.dataobj).T, store.read(store.n_scales - 1, region)
+    )
+    volume = read_volume(out)
+    np.testing.assert_allclose(
+        volume.affine.origin, store.geometry.affine.at(region.start), atol=1e-4
+    )
+    assert image.get_data_dtype() == np.int16
+    assert image.dataobj.slope in (1, None)
+
+
+def test_exported_files_say_that_they_are_synthetic_and_where_from(store, model, tmp_path):
+    for name in ("a.ome.tif", "a.nii.gz", "a.ome.zarr"):
+        out = jobs.export(store, tmp_path / name, scale=1)
+        said = read_description(out)
+        text = json.dumps(said)
+        assert '"synthetic": true' in text
+        assert model.spec.identity in text
+        assert "not for diagnosis" in text
+
+
+def test_refined_fraction_in_the_file_is_that_of_the_region(model, tmp_path):
+    store = jobs.generate(body(), tmp_path / "h.ome.zarr", model, device="cpu", scale=0)
+    corner = Box((0, 0, 0), (16, 16, 16))
+    jobs.refine(store, region=corner, model=model, device="cpu")
+    for region, low, high in [
+        (corner, 1, 1),
+        (Box((34, 0, 0), (50, 16, 16)), 0, 0),
+        (None, 0.01, 0.99),
+    ]:
+        out = jobs.export(store, tmp_path / "f.tif", region=region, overwrite=True)
+        text = json.dumps(read_description(out))
+        fraction = float(text.split('"refined_fraction": ')[1].split(",")[0].rstrip("}"))
+        assert low <= fraction <= high
+
+
+def test_tiff_keeps_voxel_size_and_type(store, tmp_path):
+    out = jobs.export(store, tmp_path / "v.ome.tif")
+    with tifffile.TiffFile(out) as file:
+        assert file.series[0].axes == "ZYX"
+        assert file.series[0].dtype == np.int16
+        assert 'PhysicalSizeZ="1.0"' in file.ome_metadata
+        np.testing.assert_array_equal(
+            file.asarray(), np.asarray(store.array(store.n_scales - 1)[...])
+        )
+
+
+def test_sketch_of_a_file_can_be_given_back(tmp_path):
+    model = load_folder(write_model(tmp_path / "flat"))
+    rng = np.random.default_rng(0)
+    image = Volume(
+        rng.integers(0, 255, (90, 70)).astype(np.uint8), Affine.of_spacing((1, 1)), "pixel"
+    )
+    sketch = jobs.make_sketch(image, tmp_path / "sketch.tif", settings=model.spec.sketch)
+    given = jobs.generate(
+        sketch, tmp_path / "g.ome.zarr", model, input_is_sketch=True, device="cpu"
+    )
+    seen = jobs.generate(image, tmp_path / "i.ome.zarr", model, device="cpu")
+    finest = given.n_scales - 1
+    agree = np.asarray(given.sketch_array(finest)[...]) == np.asarray(
+        seen.sketch_array(finest)[...]
+    )
+    assert agree.mean() > 0.97
+    assert given.info.source.is_sketch
+
+
+def test_name_of_the_source_is_kept_only_when_asked_for(model, store, tmp_path):
+    assert store.info.source.name is None
+    named = jobs.generate(
+        body(), tmp_path / "n.ome.zarr", model, device="cpu", scale=0, name="scan 7"
+    )
+    assert named.info.source.name == "scan 7"
+
+
+def test_failed_generate_leaves_nothing_behind(model, tmp_path):
+    with pytest.raises(MsganError):
+        jobs.generate(
+            body(), tmp_path / "x.ome.zarr", model, device="cpu", region="900:901,0:1,0:1"
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_cancelled_export_leaves_nothing_behind(store, tmp_path):
+    class Stop(Exception):
+        pass
+
+    def cancel(progress):
+        raise Stop
+
+    with pytest.raises(Stop):
+        jobs.export(store, tmp_path / "x.nii.gz", progress=cancel)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_gpu_that_is_not_there_is_refused():
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    assert jobs.resolve_device("auto") == "cpu"
+    with pytest.raises(JobError, match="torch sees no GPU"):
+        jobs.resolve_device("cuda")
+
+
+def test_public_names_are_importable():
+    for name in napari_msgan.__all__:
+        assert getattr(napari_msgan, name) is not None

@@ -1,0 +1,200 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from models import write_model
+from safetensors.torch import load_file, save_file
+
+from napari_msgan.errors import ModelError
+from napari_msgan.model import (
+    MODELS_VARIABLE,
+    bundled_folder,
+    find_by_identity,
+    list_models,
+    load_folder,
+    load_model,
+    read_spec,
+    save_weights,
+)
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    return write_model(tmp_path_factory.mktemp("models") / "small")
+
+
+@pytest.fixture
+def folder(original, tmp_path):
+    return shutil.copytree(original, tmp_path / "small")
+
+
+def edit(folder, **changes):
+    path = folder / "model.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def replace_weights(folder, change):
+    import hashlib
+
+    path = folder / "scale_1.safetensors"
+    weights = load_file(path)
+    change(weights)
+    save_file(weights, path)
+    spec = json.loads((folder / "model.json").read_text())
+    spec["scales"][1]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    (folder / "model.json").write_text(json.dumps(spec))
+
+
+def test_untouched_folder_loads_with_the_halo_of_its_layers(folder):
+    model = load_folder(folder)
+    assert model.halos == ((0, 0), (4, 4), (4, 4))
+    assert model.halo(7) == (4, 4)
+
+
+def test_weights_that_are_only_rewritten_still_load(folder):
+    replace_weights(folder, lambda weights: None)
+    load_folder(folder)
+
+
+def test_altered_file_is_refused(folder):
+    path = folder / "scale_1.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match="altered or damaged"):
+        load_folder(folder)
+
+
+def test_missing_file_is_refused(folder):
+    (folder / "scale_2.safetensors").unlink()
+    with pytest.raises(ModelError, match="incomplete"):
+        load_folder(folder)
+
+
+def test_unknown_schema_version_is_refused(folder):
+    edit(folder, schema_version=99)
+    with pytest.raises(ModelError, match="schema version 99"):
+        load_folder(folder)
+
+
+def test_misspelt_field_is_refused(folder):
+    edit(folder, windows=[0, 1])
+    with pytest.raises(ModelError, match="windows"):
+        load_folder(folder)
+
+
+def test_wrong_shape_is_refused(folder):
+    replace_weights(folder, lambda w: w.update({"head.bias": torch.zeros(7)}))
+    with pytest.raises(ModelError, match=r"'head.bias' has shape \(7,\)"):
+        load_folder(folder)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_refused(folder, value):
+    replace_weights(folder, lambda w: w["head.bias"].fill_(value))
+    with pytest.raises(ModelError, match="not finite"):
+        load_folder(folder)
+
+
+def test_missing_and_unknown_weights_are_refused(folder):
+    replace_weights(folder, lambda w: w.update({"extra": torch.zeros(1)}))
+    with pytest.raises(ModelError, match="does not know: 'extra'"):
+        load_folder(folder)
+    replace_weights(folder, lambda w: (w.pop("extra"), w.pop("head.bias")))
+    with pytest.raises(ModelError, match=r"lacks the weights 'head.bias'"):
+        load_folder(folder)
+
+
+def test_pickle_in_place_of_safetensors_is_never_unpickled(folder, tmp_path):
+    import hashlib
+
+    trap = tmp_path / "sprung"
+
+    class Trap:
+        def __reduce__(self):
+            return (trap.touch, ())
+
+    path = folder / "scale_1.safetensors"
+    pickled = tmp_path / "weights.pth"
+    torch.save({"head.bias": Trap()}, pickled)
+    torch.load(pickled, weights_only=False)
+    assert trap.exists()  # the trap works where code is unpickled
+    trap.unlink()
+    shutil.copy(pickled, path)
+    spec = json.loads((folder / "model.json").read_text())
+    spec["scales"][1]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    (folder / "model.json").write_text(json.dumps(spec))
+    with pytest.raises(ModelError, match="not a safetensors file"):
+        load_folder(folder)
+    assert not trap.exists()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"axes": ["x", "y"]},
+        {"window": [5, 5]},
+        {"tile_shape": [33, 33]},
+        {"chunk_shape": [16]},
+        {"kind": "physical"},
+        {"name": "../evil"},
+    ],
+    ids=str,
+)
+def test_description_that_does_not_fit_together_is_refused(folder, changes):
+    edit(folder, **changes)
+    with pytest.raises(ModelError, match=r"model\.json"):
+        read_spec(folder)
+
+
+def test_file_name_with_a_path_is_refused(folder):
+    spec = json.loads((folder / "model.json").read_text())
+    spec["scales"][0]["file"] = "../scale_0.safetensors"
+    (folder / "model.json").write_text(json.dumps(spec))
+    with pytest.raises(ModelError, match="file"):
+        read_spec(folder)
+
+
+def test_unknown_name_lists_the_known_ones(original, monkeypatch):
+    monkeypatch.setenv(MODELS_VARIABLE, str(original.parent))
+    assert load_model("small").spec.name == "small"
+    with pytest.raises(ModelError, match=r"the models here are .*small"):
+        load_model("nothing")
+
+
+def test_damaged_model_is_listed_with_its_problem(folder, monkeypatch):
+    edit(folder, schema_version=2)
+    monkeypatch.setenv(MODELS_VARIABLE, str(folder.parent))
+    (entry,) = [e for e in list_models() if e.origin == "user"]
+    assert entry.spec is None
+    assert "schema version 2" in (entry.problem or "")
+
+
+def test_identity_ignores_the_title_and_notices_weights(folder, original):
+    before = read_spec(folder)
+    edit(folder, title="Another title")
+    assert read_spec(folder).identity == before.identity
+    replace_weights(folder, lambda w: w["head.bias"].add_(1))
+    assert read_spec(folder).identity != before.identity
+    assert find_by_identity(before.identity, str(original)) == original
+    with pytest.raises(ModelError, match="Name its folder with --model"):
+        find_by_identity("0" * 64)
+
+
+def test_bundled_models_load_and_are_small():
+    folders = [p.parent for p in bundled_folder().glob("*/model.json")]
+    assert {f.name for f in folders} >= {"chest-xray", "thorax-ct"}
+    for folder in folders:
+        load_folder(folder)
+        assert sum(p.stat().st_size for p in folder.iterdir()) < 20e6
+        assert (folder / "README.md").is_file()
+        assert (folder / "preview.png").is_file()
+
+
+def test_saved_weights_are_float16_and_hashed(tmp_path, original):
+    generator = load_folder(original).generators[1]
+    sha256 = save_weights(generator, tmp_path / "w.safetensors")
+    assert sha256 == read_spec(original).scales[1].sha256
+    assert load_file(tmp_path / "w.safetensors")["head.bias"].dtype == torch.float16

@@ -1,0 +1,177 @@
+"""Order, workers and interruptions do not change a single bit."""
+
+import itertools
+import shutil
+
+import numpy as np
+import pytest
+from models import write_model
+
+from napari_msgan import jobs
+from napari_msgan.errors import GeometryError, StoreError
+from napari_msgan.geometry import Affine, Box
+from napari_msgan.model import load_folder
+from napari_msgan.pyramid import open_pyramid
+from napari_msgan.volume import Volume
+
+SHAPES = {2: (101, 83), 3: (37, 50, 41)}
+
+
+def picture(ndim, seed=0):
+    rng = np.random.default_rng(seed)
+    grid = np.meshgrid(*(np.linspace(-1, 1, n) for n in SHAPES[ndim]), indexing="ij")
+    rings = np.sin(9 * np.sqrt(sum((g - 0.1) ** 2 for g in grid))) + 0.05 * rng.standard_normal(
+        SHAPES[ndim]
+    )
+    unit = "millimeter" if ndim == 3 else "pixel"
+    return Volume((rings * 300).astype(np.float32), Affine.of_spacing((1.0,) * ndim), unit)
+
+
+@pytest.fixture(scope="module", params=[2, 3], ids=["2d", "3d"])
+def job(request, tmp_path_factory):
+    """A model, its source, and a store where everything is refined by one worker."""
+    folder = tmp_path_factory.mktemp("job")
+    model = load_folder(write_model(folder / "model", ndim=request.param))
+    source = picture(request.param)
+    store = jobs.generate(source, folder / "whole.ome.zarr", model, device="cpu", workers=1)
+    start = jobs.generate(source, folder / "start.ome.zarr", model, device="cpu", scale=0)
+    return model, source, store, start
+
+
+@pytest.fixture
+def fresh(job, tmp_path):
+    """A store of the same job in which only scale 0 is there."""
+    copy = tmp_path / "copy.ome.zarr"
+    shutil.copytree(job[3].path, copy)
+    return copy
+
+
+def contents(store):
+    store = open_pyramid(store.path)
+    return [np.asarray(store.array(s)[...]) for s in range(store.n_scales)]
+
+
+def assert_equal_stores(a, b):
+    for scale, (left, right) in enumerate(zip(contents(a), contents(b), strict=True)):
+        np.testing.assert_array_equal(left, right, err_msg=f"scale {scale}")
+
+
+def halves(shape):
+    cut = shape[-1] // 2 + 3
+    left, right = list(Box.of_shape(shape).stop), [0] * len(shape)
+    left[-1], right[-1] = cut, cut - 7
+    return Box((0,) * len(shape), tuple(left)), Box(tuple(right), tuple(shape))
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["A-B", "B-A"])
+def test_regions_in_any_order_give_the_whole_bit_for_bit(job, fresh, order, workers):
+    model, _, whole, _ = job
+    regions = halves(whole.geometry.shape)
+    for index in order:
+        store = jobs.refine(
+            fresh, region=regions[index], model=model, device="cpu", workers=workers
+        )
+    assert all(store.refined_fraction(s) == 1 for s in range(store.n_scales))
+    assert_equal_stores(store, whole)
+
+
+def test_comparison_notices_a_single_other_voxel(job, fresh):
+    model, _, whole, _ = job
+    store = jobs.refine(fresh, model=model, device="cpu")
+    tile = store.tiling.tiles(store.geometry.finest_scale, Box.of_shape(store.geometry.shape))[-1]
+    core = store.tiling.core(tile)
+    with store.writing():
+        values = store.read(tile.scale, core)
+        values[(0,) * values.ndim] += 1
+        store.write(tile.scale, core, values)
+    with pytest.raises(AssertionError):
+        assert_equal_stores(store, whole)
+
+
+def test_result_is_not_flat_and_scales_differ(job):
+    finest = contents(job[2])[-1].astype(float)
+    window = job[0].spec.window
+    assert finest.std() > 0.01 * (window[1] - window[0])
+    upsampled = np.kron(contents(job[2])[-2].astype(float), np.ones((2,) * finest.ndim))
+    inside = upsampled[tuple(slice(n) for n in finest.shape)]
+    assert np.abs(finest - inside).max() > 0.005 * (window[1] - window[0])
+
+
+@pytest.mark.parametrize("tiles_before", [1, 3, 6])
+def test_interrupted_job_continues_and_ends_bit_identical(job, fresh, tiles_before):
+    model, _, whole, _ = job
+    steps = jobs.iter_refine(fresh, model=model, device="cpu", workers=2)
+    list(itertools.islice(steps, tiles_before))
+    steps.close()
+    half = open_pyramid(fresh)
+    assert half.refined_fraction(half.geometry.finest_scale) < 1
+    store = jobs.refine(fresh, model=model, device="cpu", workers=2)
+    assert_equal_stores(store, whole)
+
+
+def test_region_computes_only_its_tiles_and_reports_each_once(job, fresh):
+    model, _, whole, _ = job
+    shape = whole.geometry.shape
+    region = Box(tuple(n - 4 for n in shape), shape)
+    reports = [p.report for p in jobs.iter_refine(fresh, region=region, model=model, device="cpu")]
+    store = open_pyramid(fresh)
+    finest = store.geometry.finest_scale
+    assert [r.done for r in reports] == list(range(1, len(reports) + 1))
+    assert reports[-1].tile.scale == finest
+    assert store.is_refined(finest, region)
+    assert 0 < store.refined_fraction(finest) < 0.7
+    again = list(jobs.iter_refine(fresh, region=region, model=model, device="cpu"))
+    assert again == []
+
+
+def test_region_outside_the_image_is_refused(job, fresh):
+    ndim = job[2].geometry.ndim
+    with pytest.raises(GeometryError, match="outside the image"):
+        jobs.refine(fresh, region=Box((500,) * ndim, (600,) * ndim), model=job[0])
+
+
+def test_scale_that_the_store_does_not_have_is_refused(job, fresh):
+    with pytest.raises(GeometryError, match="scales 0 to 2"):
+        jobs.refine(fresh, scale=3, model=job[0])
+
+
+def test_other_precision_is_refused(job, fresh):
+    with pytest.raises(StoreError, match="precision"):
+        jobs.refine(fresh, model=job[0], precision="bf16", device="cpu")
+
+
+def test_other_model_is_refused(job, fresh, tmp_path):
+    other = write_model(tmp_path / "other", ndim=job[2].geometry.ndim, seed=1)
+    with pytest.raises(StoreError, match="was made by model"):
+        jobs.refine(fresh, model=other)
+
+
+@pytest.mark.parametrize("change", ["seed", "source", "kind"])
+def test_going_on_with_another_job_is_refused(job, fresh, change):
+    model, source, _, _ = job
+    options = {}
+    if change == "seed":
+        options["seed"] = 5
+    elif change == "source":
+        source = picture(len(source.shape), seed=1)
+    else:
+        options["input_is_sketch"] = True
+    with (
+        pytest.warns(UserWarning, match="changes nothing") if change == "seed" else _nothing(),
+        pytest.raises(StoreError, match="belongs to another job"),
+    ):
+        jobs.generate(source, fresh, model, device="cpu", **options)
+
+
+def test_going_on_with_the_same_job_is_allowed(job, fresh):
+    model, source, whole, _ = job
+    assert_equal_stores(jobs.generate(source, fresh, model, device="cpu"), whole)
+
+
+class _nothing:
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        return None

@@ -1,0 +1,47 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from napari_msgan.geometry import Box
+from napari_msgan.resampling import corner_aligned_first, reduce_max, reduce_mean, resample
+
+
+def ramp(n):
+    return np.broadcast_to(np.arange(n, dtype=np.float32), (5, n)).copy()
+
+
+@given(st.floats(0.3, 3.0), st.integers(20, 60))
+def test_ramp_stays_where_it_is_in_the_world(step, n):
+    size = int(n / step)
+    first = corner_aligned_first((1, step))
+    made = resample(ramp(n), (1, step), first, Box.of_shape((5, size)))
+    expected = first[1] + step * np.arange(size)
+    inside = (expected > 4 * step + 1) & (expected < n - 4 * step - 2)
+    np.testing.assert_allclose(made[2][inside], expected[inside], atol=1e-3)
+
+
+def test_same_grid_gives_the_same_values():
+    image = np.random.default_rng(0).random((7, 9)).astype(np.float32)
+    np.testing.assert_array_equal(resample(image, (1, 1), (0, 0), Box.of_shape((7, 9))), image)
+
+
+@pytest.mark.parametrize("step", [(0.5, 0.7), (1.5, 2.0), (1.0, 1.0)], ids=str)
+def test_block_equals_the_same_block_of_the_whole(step):
+    image = np.random.default_rng(0).random((50, 60)).astype(np.float32)
+    first = corner_aligned_first(step)
+    whole = resample(image, step, first, Box.of_shape((20, 20)))
+    box = Box((6, 3), (15, 19))
+    np.testing.assert_allclose(resample(image, step, first, box), whole[box.slices], atol=1e-5)
+
+
+def test_fine_stripes_become_grey_and_not_other_stripes():
+    stripes = np.tile(np.array([0, 1], np.float32), (5, 40))
+    made = resample(stripes, (1, 3.1), corner_aligned_first((1, 3.1)), Box.of_shape((5, 25)))
+    assert abs(made[:, 3:-3] - 0.5).max() < 0.05
+
+
+def test_block_means_and_maxima_fill_the_far_border_with_the_last_voxel():
+    values = np.array([[1, 3, 5], [3, 5, 9]], np.float32)
+    np.testing.assert_array_equal(reduce_mean(values, (2, 2)), [[3, 7]])
+    np.testing.assert_array_equal(reduce_max(values, (2, 2)), [[5, 9]])

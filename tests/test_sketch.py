@@ -1,0 +1,126 @@
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from scipy import ndimage
+
+from napari_msgan.config import SketchSettings
+from napari_msgan.geometry import Box
+from napari_msgan.sketch import (
+    measure_thresholds,
+    reduce_sketch,
+    sketch_block,
+    sketch_of,
+    thin,
+)
+
+FLAT = SketchSettings(dilations=6)
+SOLID = SketchSettings(low_density=0.14, high_density=0.09, dilations=8)
+
+
+def texture(shape, seed=0, smooth=1.5):
+    rng = np.random.default_rng(seed)
+    values = ndimage.gaussian_filter(rng.standard_normal(shape), smooth)
+    return ((values - values.min()) / np.ptp(values)).astype(np.float32)
+
+
+def ball(n=48, radius=14.0):
+    grid = np.indices((n, n, n)) - (n - 1) / 2
+    distance = np.sqrt((grid**2).sum(axis=0))
+    return np.clip((radius - distance) * 2 + 0.5, 0, 1).astype(np.float32), distance
+
+
+@pytest.mark.parametrize(
+    ("shape", "settings"), [((90, 130), FLAT), ((40, 44, 50), SOLID)], ids=["2d", "3d"]
+)
+def test_any_block_equals_the_same_block_of_the_whole(shape, settings):
+    image = texture(shape)
+    thresholds = measure_thresholds(image, settings)
+    whole = sketch_block(image, Box.of_shape(shape), thresholds, settings)
+    rng = np.random.default_rng(1)
+    for _ in range(6):
+        start = [int(rng.integers(0, n - 9)) for n in shape]
+        box = Box(tuple(start), tuple(a + int(rng.integers(1, 9)) for a in start))
+        np.testing.assert_array_equal(
+            sketch_block(image, box, thresholds, settings), whole[box.slices]
+        )
+
+
+def test_window_without_its_halo_changes_some_block():
+    image = texture((200, 200), smooth=3)
+    thresholds = measure_thresholds(image, FLAT)
+    whole = sketch_block(image, Box.of_shape(image.shape), thresholds, FLAT)
+    short, changed = 1, 0
+    for box in Box((40, 40), (160, 160)).blocks((16, 16)):
+        window = box.grow(short)
+        part = sketch_block(image[window.slices], box.relative_to(window.start), thresholds, FLAT)
+        changed += not np.array_equal(part, whole[box.slices])
+    assert changed
+
+
+@pytest.mark.parametrize("smooth", [1.0, 2.0, 4.0])
+@pytest.mark.parametrize("contrast", [1.0, 0.02])
+def test_edge_density_stays_in_its_range_whatever_the_image(smooth, contrast):
+    flat = sketch_of(texture((300, 300), smooth=smooth) * np.float32(contrast), FLAT)
+    assert 0.045 <= (flat > 0).mean() <= 0.10
+    solid = sketch_of(texture((60, 60, 60), smooth=smooth) * np.float32(contrast), SOLID)
+    assert 0.07 <= (solid > 0).mean() <= 0.15
+
+
+def test_constant_image_has_no_edges():
+    assert not sketch_of(np.full((50, 60), 0.4, np.float32), FLAT).any()
+
+
+def test_edges_of_a_ball_lie_on_its_surface_as_with_canny_of_simpleitk():
+    image, distance = ball()
+    settings = SketchSettings(low_density=0.05, high_density=0.03, dilations=8)
+    ours = sketch_of(image, settings) > 0
+    assert abs(distance[ours] - 14).max() < 1.8
+    canny = sitk.CannyEdgeDetection(sitk.GetImageFromArray(image), 0.02, 0.05, [1.0] * 3, [0.1] * 3)
+    theirs = sitk.GetArrayFromImage(canny) > 0
+    near = ndimage.binary_dilation(ours, np.ones((3, 3, 3)))
+    assert (near & theirs).sum() / theirs.sum() > 0.95
+    shifted = np.roll(near, 6, axis=0)
+    assert (shifted & theirs).sum() / theirs.sum() < 0.8
+
+
+def test_strong_edges_are_brighter_than_weak_ones():
+    image = np.zeros((60, 60), np.float32)
+    image[:, 15:] = 0.2
+    image[:, 40:] = 1.0
+    sketch = sketch_of(image, SketchSettings(low_density=0.2, high_density=0.15))
+    assert sketch[30, 38:42].max() > sketch[30, 13:17].max() > 0
+    assert sketch.dtype == np.uint8
+
+
+def test_reduced_sketch_keeps_lines_thin_and_in_place():
+    sketch = np.zeros((64, 64), np.uint8)
+    sketch[20, :] = 200
+    sketch[:, 40] = 100
+    reduced = reduce_sketch(sketch, (2, 2))
+    assert reduced.shape == (32, 32)
+    assert (reduced[10, :18] == 200).all()
+    assert (reduced[:8, 20] == 100).all()
+    assert (reduced > 0).mean() < 0.08
+
+
+def test_thinning_takes_a_thick_line_to_one_voxel():
+    sketch = np.zeros((30, 30), np.uint8)
+    sketch[10:13] = 255
+    rows = np.flatnonzero(thin(sketch)[:, 15])
+    assert rows.tolist() == [11]
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (24, 24, 24)], ids=["2d", "3d"])
+def test_reduced_sketch_of_any_block_equals_the_whole(shape):
+    from napari_msgan.sketch import REDUCE_HALO
+    from napari_msgan.volume import read_padded
+
+    rng = np.random.default_rng(0)
+    sketch = (rng.integers(1, 256, shape) * (rng.random(shape) < 0.1)).astype(np.uint8)
+    factor = (2,) * len(shape)
+    whole = reduce_sketch(sketch, factor)
+    box = Box((3,) * len(shape), (9,) * len(shape))
+    wide = box.grow(REDUCE_HALO)
+    finer = wide.multiply(factor)
+    part = reduce_sketch(read_padded(sketch, finer.start, finer.stop), factor)
+    np.testing.assert_array_equal(part[box.relative_to(wide.start).slices], whole[box.slices])

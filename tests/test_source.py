@@ -1,0 +1,211 @@
+import numpy as np
+import pytest
+from models import write_model
+
+from napari_msgan.errors import GeometryError, VolumeError
+from napari_msgan.geometry import Affine, Box
+from napari_msgan.model import read_spec
+from napari_msgan.sketch import sketch_of
+from napari_msgan.source import (
+    hash_pixels,
+    honest_scale,
+    iter_sketch_given,
+    iter_sketch_image,
+    n_scales_of,
+    plan_source,
+)
+from napari_msgan.volume import Orientation, Volume, turn
+
+
+@pytest.fixture(scope="module")
+def relative(tmp_path_factory):
+    return read_spec(write_model(tmp_path_factory.mktemp("m") / "flat", n_scales=4))
+
+
+@pytest.fixture(scope="module")
+def physical(tmp_path_factory):
+    return read_spec(write_model(tmp_path_factory.mktemp("m") / "solid", ndim=3, n_scales=4))
+
+
+def flat(shape):
+    return Volume(np.zeros(shape, np.uint8), Affine.of_spacing((1, 1)), "pixel")
+
+
+def solid(shape, spacing):
+    return Volume(np.zeros(shape, np.int16), Affine.of_spacing(spacing, (5, 6, 7)), "millimeter")
+
+
+@pytest.mark.parametrize(
+    ("longest", "n_scales"),
+    [
+        (128, 2),
+        (180, 2),
+        (256, 2),
+        (363, 3),
+        (512, 3),
+        (1448, 4),
+        (1449, 5),
+        (2048, 5),
+        (2896, 5),
+        (2897, 6),
+    ],
+)
+def test_scale_zero_is_closest_to_the_base_size(longest, n_scales):
+    assert n_scales_of(longest, 128, 2) == n_scales
+
+
+def test_relative_model_keeps_the_pixels_of_the_source(relative):
+    plan = plan_source(flat((200, 250)), relative)
+    assert plan.geometry.shape == (200, 250)
+    assert plan.geometry.n_scales == 4
+    assert plan.extra_scales == 0
+
+
+def test_larger_image_applies_the_last_generator_again_and_says_so(relative):
+    with pytest.warns(UserWarning, match="applied 2 more time"):
+        plan = plan_source(flat((900, 1000)), relative)
+    assert (plan.geometry.n_scales, plan.extra_scales) == (6, 2)
+
+
+def test_physical_model_stops_at_the_resolution_of_the_source(physical):
+    plan = plan_source(solid((20, 40, 41), (3.0, 1.0, 1.0)), physical)
+    assert plan.honest_scale == 1  # 4 mm; 2 mm would be less than 0.7 * 3 mm
+    assert plan.geometry.affine.spacing == (4, 4, 4)
+    assert plan.geometry.shape == (15, 10, 11)
+
+
+def test_rule_of_honest_scales(physical):
+    spacings = [(1.0,) * 3, (1.43,) * 3, (1.42, 0.5, 0.5), (2.9, 1.0, 1.0), (20.0,) * 3]
+    assert [honest_scale(physical, spacing) for spacing in spacings] == [3, 2, 3, 1, 0]
+
+
+def test_finer_scale_than_the_source_is_allowed_and_warned_about(physical):
+    with pytest.warns(UserWarning, match="details beyond scale 1 are invented"):
+        plan = plan_source(solid((20, 40, 40), (3.0, 1.0, 1.0)), physical, 3)
+    assert plan.geometry.affine.spacing == (1, 1, 1)
+    assert plan.honest_scale == 1
+
+
+def test_outer_corners_of_source_and_result_agree(physical):
+    source = solid((20, 40, 40), (3.0, 1.1, 0.9))
+    plan = plan_source(source, physical)
+    corner = plan.geometry.affine.at((-0.5,) * 3)
+    np.testing.assert_allclose(corner, source.affine.at((-0.5,) * 3))
+    assert not np.allclose(plan.geometry.affine.origin, source.affine.origin)
+    far = plan.geometry.affine.at(np.array(plan.geometry.shape) - 0.5)
+    true_far = source.affine.at(np.array(source.shape) - 0.5)
+    assert (far >= true_far - 1e-9).all()
+    assert (far - true_far < plan.geometry.affine.spacing).all()
+
+
+def test_missing_voxel_size_is_refused_with_advice(physical):
+    volume = Volume(np.zeros((9, 9, 9), np.uint8), Affine.of_spacing((1,) * 3), "pixel")
+    with pytest.raises(VolumeError, match="no voxel size in mm"):
+        plan_source(volume, physical)
+
+
+def test_other_number_of_axes_is_refused(relative, physical):
+    with pytest.raises(VolumeError, match="is for 2-D images"):
+        plan_source(solid((9, 9, 9), (1, 1, 1)), relative)
+    with pytest.raises(VolumeError, match="is for 3-D images"):
+        plan_source(flat((9, 9)), physical)
+
+
+def test_scale_that_does_not_exist_is_refused(relative, physical):
+    with pytest.raises(GeometryError, match="has the scales 0 to 3"):
+        plan_source(flat((200, 250)), relative, 4)
+    with pytest.raises(GeometryError, match="has the scales 0 to 3"):
+        plan_source(solid((20, 40, 40), (3.0, 1.0, 1.0)), physical, 4)
+
+
+def collect(plan, steps_of):
+    levels = [
+        np.full(plan.geometry.shape_at(s), 255, np.uint8) for s in range(plan.geometry.n_scales)
+    ]
+
+    def write(scale, box, block):
+        levels[scale][box.slices] = block
+
+    for _ in steps_of(levels, write):
+        pass
+    return levels
+
+
+def test_streamed_sketch_equals_that_of_the_whole_image(relative):
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 65536, (70, 90)).astype(np.uint16)
+    plan = plan_source(Volume(image, Affine.of_spacing((1, 1)), "pixel"), relative)
+    levels = collect(plan, lambda _, write: iter_sketch_image(plan, relative.sketch, write, 2))
+    low, high = np.percentile(image, (0.5, 99.5))
+    unit = np.clip((image - low) / (high - low), 0, 1).astype(np.float32)
+    quantised = np.rint(unit * 65535).astype(np.uint16) / np.float32(65535)
+    expected = sketch_of(quantised, relative.sketch)
+    assert (levels[-1] == expected).mean() > 0.999
+
+
+def test_given_sketch_is_kept_at_the_finest_scale_and_reduced_below(relative):
+    drawn = np.zeros((64, 64), np.uint8)
+    drawn[31, 5:60] = 255
+    plan = plan_source(Volume(drawn, Affine.of_spacing((1, 1)), "pixel"), relative)
+    levels = collect(
+        plan, lambda all_, write: iter_sketch_given(plan, lambda s, box: all_[s][box.slices], write)
+    )
+    np.testing.assert_array_equal(levels[-1], drawn)
+    assert (levels[-2][15, 3:29] == 255).all()
+    assert np.count_nonzero(levels[0]) > 0
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"), [((0, 40000), 156), ((0.0, 0.5), 128)], ids=["uint16", "float"]
+)
+def test_given_sketch_is_scaled_by_its_type(relative, values, expected):
+    dtype = np.uint16 if isinstance(values[1], int) else np.float32
+    drawn = np.full((40, 40), values[0], dtype)
+    drawn[20] = values[1]
+    plan = plan_source(Volume(drawn, Affine.of_spacing((1, 1)), "pixel"), relative)
+    levels = collect(
+        plan, lambda all_, write: iter_sketch_given(plan, lambda s, box: all_[s][box.slices], write)
+    )
+    assert levels[-1].max() == expected
+
+
+def test_sketch_of_floats_beyond_one_is_refused(relative):
+    drawn = np.full((40, 40), 3.0, np.float32)
+    plan = plan_source(Volume(drawn, Affine.of_spacing((1, 1)), "pixel"), relative)
+    with pytest.raises(VolumeError, match=r"must lie in \[0, 1\]"):
+        collect(
+            plan,
+            lambda all_, write: iter_sketch_given(plan, lambda s, box: all_[s][box.slices], write),
+        )
+
+
+def test_hash_depends_on_pixels_shape_and_type_and_not_on_how_it_is_read():
+    data = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+    volume = Volume(data, Affine.of_spacing((1,) * 3), "millimeter")
+    twice = turn(
+        turn(volume, Orientation((1, 0, 2), (True, False, False))),
+        Orientation((1, 0, 2), (False, True, False)),
+    )
+    assert hash_pixels(twice) == hash_pixels(volume)
+    other = data.copy()
+    other[0, 0, 0] += 1
+    assert hash_pixels(Volume(other, volume.affine, "millimeter")) != hash_pixels(volume)
+    assert hash_pixels(Volume(data.reshape(3, 2, 4), volume.affine, "millimeter")) != hash_pixels(
+        volume
+    )
+
+
+def test_flipped_and_permuted_copies_give_the_same_plan(physical):
+    rng = np.random.default_rng(0)
+    data = rng.integers(0, 100, (20, 30, 25)).astype(np.int16)
+    source = Volume(data, Affine.of_spacing((2.0, 1.5, 1.5), (5, 6, 7)), "millimeter")
+    plan = plan_source(source, physical)
+    for orientation in (
+        Orientation((2, 0, 1), (True, False, True)),
+        Orientation((1, 2, 0), (False, True, False)),
+    ):
+        other = plan_source(turn(source, orientation), physical)
+        assert other.geometry == plan.geometry
+        whole = (slice(0, 99),) * 3
+        np.testing.assert_array_equal(other.volume.data[whole], plan.volume.data[whole])
+    assert Box.of_shape(plan.geometry.shape).size > 1

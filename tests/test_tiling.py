@@ -1,0 +1,126 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from napari_msgan.geometry import Affine, Box, PyramidGeometry
+from napari_msgan.refiner import plan_tiles
+from napari_msgan.tiling import Tile, TileGrid, Tiling
+
+
+def make_tiling(shape, factors, tile_shape, halo):
+    axes = ("z", "y", "x")[-len(shape) :]
+    geometry = PyramidGeometry(axes, shape, factors, Affine.of_spacing((1,) * len(shape)), "pixel")
+    none = (0,) * len(shape)
+    return Tiling(geometry, tile_shape, (none, *[(halo,) * len(shape)] * len(factors)))
+
+
+def voxels_needed(tiling, scale, box):
+    """Mark, voxel by voxel, what each scale must have so that a box of `scale` can be computed."""
+    needed = [np.zeros(tiling.geometry.shape_at(s), bool) for s in range(tiling.geometry.n_scales)]
+    needed[scale][box.slices] = True
+    for s in range(scale, 0, -1):
+        grid = tiling.grid(s)
+        for index in np.ndindex(*Box.of_shape(grid.shape).cover(grid.tile_shape).shape):
+            core = grid.core(index)
+            if not needed[s][core.slices].any():
+                continue
+            factor, halo = tiling.geometry.factor(s), tiling.halos[s]
+            start = [
+                i * t // f - h
+                for i, t, f, h in zip(index, grid.tile_shape, factor, halo, strict=True)
+            ]
+            stop = [
+                (i + 1) * t // f + h
+                for i, t, f, h in zip(index, grid.tile_shape, factor, halo, strict=True)
+            ]
+            places = [
+                np.unique(np.clip(np.arange(a, b), 0, n - 1))
+                for a, b, n in zip(start, stop, needed[s - 1].shape, strict=True)
+            ]
+            needed[s - 1][np.ix_(*places)] = True
+    return needed
+
+
+def tiles_by_brute_force(tiling, scale, box):
+    tiles = set()
+    for s, needed in enumerate(voxels_needed(tiling, scale, box)):
+        grid = tiling.grid(s)
+        for index in np.ndindex(*Box.of_shape(grid.shape).cover(grid.tile_shape).shape):
+            if needed[grid.core(index).slices].any():
+                tiles.add(Tile(s, index))
+    return tiles
+
+
+@settings(max_examples=60)
+@given(
+    st.tuples(st.integers(5, 90), st.integers(5, 90)),
+    st.lists(st.sampled_from([(2, 2), (1, 2), (2, 1)]), min_size=1, max_size=3),
+    st.sampled_from([(8, 8), (16, 8), (24, 32)]),
+    st.integers(1, 5),
+    st.data(),
+)
+def test_plan_is_exactly_what_the_region_depends_on(shape, factors, tile_shape, halo, data):
+    tiling = make_tiling(shape, tuple(factors), tile_shape, halo)
+    start = [data.draw(st.integers(0, n - 1)) for n in shape]
+    stop = [data.draw(st.integers(a + 1, n)) for a, n in zip(start, shape, strict=True)]
+    region = Box(tuple(start), tuple(stop))
+    scale = data.draw(st.integers(0, len(factors)))
+    plan = plan_tiles(tiling, region, scale, lambda tile: False, region)
+    assert len(plan) == len(set(plan))
+    assert set(plan) == tiles_by_brute_force(tiling, scale, tiling.geometry.box_at(scale, region))
+    done = set()
+    for tile in plan:
+        assert set(tiling.dependencies(tile)) <= done
+        done.add(tile)
+
+
+def test_brute_force_notices_a_halo_that_is_one_voxel_larger():
+    region = Box((30, 30), (40, 40))
+    counts = []
+    for halo in (4, 5):
+        tiling = make_tiling((96, 96), ((2, 2), (2, 2)), (8, 8), halo)
+        counts.append(len(tiles_by_brute_force(tiling, 2, region)))
+    assert counts[0] < counts[1]
+
+
+def test_refined_tiles_are_not_planned_again():
+    tiling = make_tiling((64, 64), ((2, 2), (2, 2)), (16, 16), 3)
+    region = Box((0, 0), (32, 32))
+    first = plan_tiles(tiling, region, 2, lambda tile: False)
+    there = set(first)
+    rest = plan_tiles(tiling, Box.of_shape((64, 64)), 2, lambda tile: tile in there)
+    assert not there & set(rest)
+    assert there | set(rest) == tiles_by_brute_force(tiling, 2, Box.of_shape((64, 64)))
+
+
+def test_tiles_near_the_focus_come_first():
+    tiling = make_tiling((128, 128), ((2, 2),), (16, 16), 3)
+    focus = Box((96, 96), (112, 112))
+    plan = plan_tiles(tiling, Box.of_shape((128, 128)), 1, lambda tile: False, focus)
+    finest = [tile for tile in plan if tile.scale == 1]
+    assert finest[0] == Tile(1, (6, 6))
+    assert finest[-1] == Tile(1, (0, 0))
+
+
+@pytest.mark.parametrize("shape", [(40, 33), (17, 64)], ids=str)
+def test_dependents_are_the_inverse_of_dependencies(shape):
+    tiling = make_tiling(shape, ((2, 2), (1, 2)), (8, 8), 3)
+    every = [
+        tile
+        for s in range(3)
+        for tile in tiling.tiles(s, Box.of_shape(tiling.geometry.shape_at(s)))
+    ]
+    for tile in every:
+        readers = {other for other in every if tile in tiling.dependencies(other)}
+        assert readers <= set(tiling.dependents(tile))
+        assert len(set(tiling.dependents(tile)) - readers) <= 4
+
+
+def test_grid_cells_write_every_voxel_once():
+    grid = TileGrid((37, 50), (16, 16))
+    count = np.zeros(grid.shape, int)
+    for index in grid.indices(Box.of_shape(grid.shape)):
+        count[grid.core(index).slices] += 1
+    assert grid.n_tiles == 12
+    assert (count == 1).all()

@@ -1,0 +1,70 @@
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from napari_msgan.errors import GeometryError
+from napari_msgan.geometry import Affine
+from napari_msgan.volume import Orientation, Volume, orient, read_padded, turn
+
+ALL = [
+    Orientation(order, flips)
+    for order in itertools.permutations(range(3))
+    for flips in itertools.product((False, True), repeat=3)
+]
+
+
+@pytest.fixture
+def lps():
+    data = np.arange(2 * 3 * 4).reshape(2, 3, 4)
+    return Volume(data, Affine.of_spacing((3, 2, 1), (10, 20, 30)), "millimeter")
+
+
+@pytest.mark.parametrize("orientation", ALL, ids=str)
+def test_any_orientation_is_brought_to_lps_with_every_voxel_in_its_place(lps, orientation):
+    source = turn(lps, orientation)
+    turned, found = orient(source, "LPS")
+    np.testing.assert_array_equal(turned.data[(slice(0, 9),) * 3], lps.data)
+    np.testing.assert_allclose(turned.affine.matrix, lps.affine.matrix)
+    back = turn(turned, found.inverse)
+    np.testing.assert_array_equal(back.data[(slice(0, 9),) * 3], source.data[(slice(0, 9),) * 3])
+    np.testing.assert_allclose(back.affine.matrix, source.affine.matrix)
+
+
+def test_turned_volume_reads_only_the_window_it_is_asked_for(lps):
+    class Counting:
+        shape, dtype = lps.data.shape, lps.data.dtype
+        read = 0
+
+        def __getitem__(self, key):
+            block = lps.data[key]
+            self.read += block.size
+            return block
+
+    source = Counting()
+    turned = turn(
+        Volume(source, lps.affine, "millimeter"), Orientation((2, 0, 1), (True, False, True))
+    )
+    assert turned.data[0:1, 0:1, 0:2].shape == (1, 1, 2)
+    assert source.read == 2
+
+
+def test_ras_orientation_flips_two_axes(lps):
+    turned, orientation = orient(lps, "RAS")
+    assert orientation.flipped == (False, True, True)
+    assert turned.affine.at((0, 0, 0)).tolist() == lps.affine.at((0, 2, 3)).tolist()
+
+
+def test_unknown_orientation_is_refused(lps):
+    with pytest.raises(GeometryError, match="not like 'LPS'"):
+        orient(lps, "XYZ")
+
+
+@given(st.integers(-9, 12), st.integers(1, 9), st.integers(-9, 12), st.integers(1, 9))
+def test_window_outside_the_array_repeats_the_border_voxel(y, h, x, w):
+    array = np.arange(5 * 7).reshape(5, 7)
+    window = read_padded(array, (y, x), (y + h, x + w))
+    rows, columns = np.clip(np.arange(y, y + h), 0, 4), np.clip(np.arange(x, x + w), 0, 6)
+    np.testing.assert_array_equal(window, array[np.ix_(rows, columns)])
