@@ -197,7 +197,9 @@ def save_weights(generator: AnyGenerator, path: Path) -> str:
     import torch
     from safetensors.torch import save
 
-    weights = {k: v.detach().cpu().to(torch.float16) for k, v in generator.state_dict().items()}
+    state = generator.state_dict()
+    # channels_last tensors are not contiguous, and safetensors refuses those
+    weights = {k: v.detach().cpu().to(torch.float16).contiguous() for k, v in state.items()}
     content = save(weights)
     write_atomically(path, content)
     return hashlib.sha256(content).hexdigest()

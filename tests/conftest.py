@@ -26,3 +26,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(20260101)
+
+
+@pytest.fixture(autouse=True)
+def no_user_models(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Let no test depend on the models that happen to be on this computer."""
+    monkeypatch.setenv("NAPARI_MSGAN_MODELS", str(tmp_path_factory.getbasetemp() / "no-models"))

@@ -15,6 +15,8 @@ from napari_msgan.pyramid import PyramidStore
 from napari_msgan.source import plan_source
 from napari_msgan.volume import Volume
 
+#: Between the numbers of a size.
+TIMES = " \N{MULTIPLICATION SIGN} "
 _KINDS = {"XR": "X-ray", "CT": "CT", "MR": "MRI"}
 
 
@@ -47,18 +49,18 @@ def mm_text(spacing: Floats) -> str:
 
     Examples
     --------
-    >>> mm_text((1.5, 1.5, 1.5)), mm_text((5.0, 0.7, 0.7))
-    ('1.5 mm', '5 × 0.7 × 0.7 mm')
+    >>> mm_text((1.5, 1.5, 1.5))
+    '1.5 mm'
     """
     if max(spacing) - min(spacing) < 1e-6 * max(spacing):
         return f"{spacing[0]:.3g} mm"
-    return " × ".join(f"{v:.3g}" for v in spacing) + " mm"
+    return TIMES.join(f"{v:.3g}" for v in spacing) + " mm"
 
 
 def pixels_text(shape: tuple[int, ...]) -> str:
-    """Return a size as people say it: width × height, or the shape of a volume."""
+    """Return a size as people say it: width by height, or the shape of a volume."""
     numbers = reversed(shape) if len(shape) == 2 else shape
-    return " × ".join(str(n) for n in numbers) + (" px" if len(shape) == 2 else "")
+    return TIMES.join(str(n) for n in numbers) + (" px" if len(shape) == 2 else "")
 
 
 def model_text(spec: ModelSpec) -> str:
@@ -66,7 +68,8 @@ def model_text(spec: ModelSpec) -> str:
     kind = _KINDS.get(spec.modality, spec.modality)
     if spec.kind == "physical":
         coarsest, finest = spec.scales[0].spacing_mm, spec.scales[-1].spacing_mm
-        assert coarsest is not None and finest is not None
+        assert coarsest is not None
+        assert finest is not None
         reach = f"{coarsest[0]:g} to {finest[0]:g} mm"
     else:
         largest = spec.base_size

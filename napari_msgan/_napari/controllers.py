@@ -63,7 +63,6 @@ class JobController:
         *,
         on_step: Callable[[Progress], None] = lambda step: None,
         on_end: Callable[[bool], str],
-        on_error: Callable[[], None] = lambda: None,
     ) -> None:
         """Run a job.
 
@@ -80,6 +79,7 @@ class JobController:
         number, state = self._number, self.state
         state.kind, state.stage, state.outcome = kind, "Starting", ""
         state.done, state.total, state.remaining_s, state.is_cancelling = 0, 0, None, False
+        state.has_failed = False
 
         def step(progress: Progress) -> None:
             if number == self._number:
@@ -90,8 +90,8 @@ class JobController:
 
         def error(problem: Exception) -> None:
             if number == self._number:
+                state.has_failed = True
                 self._finish(str(problem) or type(problem).__name__)
-                on_error()
 
         def end(completed: bool) -> None:
             if number == self._number:
@@ -232,6 +232,7 @@ def _refine_boxes(
 ) -> Steps:
     for box in boxes:
         yield from iter_refine(store, region=box, scale=scale, device=device, focus=focus)
+    return None
 
 
 class _Cancelled(Exception):
@@ -257,7 +258,7 @@ def as_steps(function: Callable[[OnProgress], object]) -> Steps:
         try:
             while (progress := reports.get()) is not None:
                 yield progress
-            future.result()
+            return future.result()
         finally:
             stop.set()
 

@@ -108,7 +108,7 @@ class _AsArray:
         self._data = data
         self.shape = tuple(int(n) for n in data.shape)
         dtype = np.dtype(data.dtype).newbyteorder("=")
-        self.dtype: np.dtype[Any] = np.dtype(np.uint8) if dtype == bool else dtype
+        self.dtype: np.dtype[Any] = np.dtype(np.uint8) if dtype.kind == "b" else dtype
 
     def __getitem__(self, key: tuple[slice, ...]) -> npt.NDArray[Any]:
         return np.asarray(self._data[key]).astype(self.dtype, copy=False)
@@ -140,7 +140,7 @@ def to_volume(layer: Layer) -> Volume:
     matrix = layer_matrix(layer)
     if (link := store_link(layer)) is not None:
         return _volume_of_store(link, layer)
-    plain = isinstance(data, np.ndarray) and data.dtype.isnative and data.dtype != bool
+    plain = isinstance(data, np.ndarray) and data.dtype.isnative and data.dtype.kind != "b"
     array: ArrayLike = data if plain else _AsArray(data)
     note = layer.metadata.get(KEY)
     # Somebody may have moved the layer since: then its file does not say where it is.
@@ -180,7 +180,7 @@ class Placement:
 
     @classmethod
     def of_affine(cls, affine: Affine, unit: Unit) -> Placement:
-        """Return the upright place of an image that has no layer yet: oblique ones are straightened."""
+        """Return the upright place of an image without a layer; oblique ones are straightened."""
         units = (unit,) * affine.ndim
         if is_upright(affine):
             return cls(np.eye(affine.ndim + 1), units)
@@ -188,7 +188,7 @@ class Placement:
         return cls(straight.matrix @ np.linalg.inv(affine.matrix), units)
 
     def transform(self, affine: Affine) -> Transform:
-        """Return scale, translate and units of a layer with this affine in the world of the store."""
+        """Return the place of a layer that has this affine in the world of the store."""
         matrix = self.matrix @ affine.matrix
         return Transform(
             scale=tuple(float(v) for v in np.diag(matrix)[:-1]),
@@ -245,7 +245,7 @@ def box_layer(
         scale -= 1
     volume = view_volume(store, scale, region)
     whole = tuple(slice(0, n) for n in volume.shape)
-    spacing = " × ".join(f"{v:g}" for v in dict.fromkeys(volume.spacing))
+    spacing = ", ".join(f"{v:g}" for v in dict.fromkeys(volume.spacing))
     note = {"store": str(store.path), "role": "box", "scale": scale, "region": str(region)}
     return (
         np.asarray(volume.data[whole]),
@@ -305,7 +305,7 @@ def window_of(data: npt.NDArray[Any]) -> tuple[float, float]:
 
 
 def default_window(store: PyramidStore) -> tuple[float, float]:
-    """Return the first window that a result is shown with: that of the model, for CT soft tissue."""
+    """Return the window that a result is shown with first: soft tissue for CT."""
     low, high = store.info.window
     if is_ct(store):
         soft = CT_WINDOWS["Soft tissue"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from qtpy.QtCore import Qt, QUrl, Signal
+from qtpy.QtCore import Qt, Signal  # type: ignore[attr-defined]
 from qtpy.QtGui import QPixmap
 from qtpy.QtWidgets import (
     QDialog,
@@ -20,7 +20,7 @@ from napari_msgan._napari.choices import model_text
 from napari_msgan._napari.widgets import Hint, Section, button, combo, row
 from napari_msgan.config import ModelSpec
 from napari_msgan.errors import ModelError
-from napari_msgan.model import list_models, read_spec, user_folder
+from napari_msgan.model import find_model, list_models, read_spec, user_folder
 
 
 class ModelPanel(Section):
@@ -93,6 +93,16 @@ class ModelPanel(Section):
         self.box.setCurrentIndex(self.box.findData(str(folder)))
         self._on_changed()
 
+    def choose_name(self, name: str) -> None:
+        """Choose a listed model by its name.
+
+        Raises
+        ------
+        ModelError
+            If there is none.
+        """
+        self.choose(find_model(name))
+
     def choose_for(self, ndim: int) -> None:
         """Choose the first model for images with this many axes, unless the chosen one fits."""
         if self.spec is not None and len(self.spec.axes) == ndim:
@@ -161,7 +171,7 @@ class ModelCard(QDialog):
             layout.addWidget(picture)
         self.text = QTextBrowser()
         self.text.setOpenExternalLinks(True)
-        self.text.document().setBaseUrl(QUrl.fromLocalFile(f"{folder}/"))
+        self.text.setSearchPaths([str(folder)])
         self.text.setMarkdown(_card_text(folder, spec))
         layout.addWidget(self.text, 1)
         buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Close)

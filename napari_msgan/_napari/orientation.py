@@ -85,4 +85,7 @@ class Orientation:
 
     def look_from_the_front(self) -> None:
         """Turn the camera of a 3-D display to the patient's front, head up."""
-        self._viewer.scene.camera.set_view_direction((0.0, 1.0, 0.0), (1.0, 0.0, 0.0))
+        last = self._viewer.dims.ndim - 1
+        towards_back = tuple(float(axis == last - 1) for axis in self._viewer.dims.displayed)
+        upwards = tuple(float(axis == last - 2) for axis in self._viewer.dims.displayed)
+        self._viewer.scene.camera.set_view_direction(towards_back, upwards)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import napari
 import napari.viewer
@@ -74,6 +75,7 @@ class GeneratePanel(QWidget):
         self.status = Hint()
         self._lay_out()
         self._window: QWidget | None = None
+        self._connections: list[tuple[Any, Callable[..., None]]] = []
         self._next_redraw_s = 0.0
         self._timer = QTimer(self)
         self._timer.setInterval(REDRAW_MS)
@@ -98,9 +100,11 @@ class GeneratePanel(QWidget):
 
     def showEvent(self, event: QShowEvent | None) -> None:
         super().showEvent(event)
-        if self._window is None and self._connections and self.window() is not self:
-            self._window = self.window()
-            self._window.installEventFilter(self)
+        window = self.window()
+        if self._window is None and self._connections and window not in (self, None):
+            assert window is not None
+            self._window = window
+            window.installEventFilter(self)
 
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
         # The window goes without telling its docks: what is running must end before.
@@ -133,7 +137,7 @@ class GeneratePanel(QWidget):
         self._progress_row = row(self.bar, self.cancel_button)
         outer.addWidget(self._progress_row)
         outer.addWidget(self.status)
-        self.setMinimumWidth(330)
+        self.setMinimumWidth(350)
 
     def _connect(self) -> None:
         viewer = self._viewer

@@ -44,7 +44,9 @@ class RefinePanel(Section):
         for box in (self.first, self.last):
             box.setToolTip("First and last slice of a rectangle in a volume, finest scale.")
             box.valueChanged.connect(self.update_later)
-        self.here = button("Here", "Slices around the one that is shown.", self._around_slice)
+            box.setMinimumWidth(70)
+        self.here = button("⌖", "Slices around the one that is shown.", self._around_slice)
+        self.here.setMaximumWidth(28)
         self._depth_label = QLabel("Slices")
         self._depth = row(self.first, QLabel("to"), self.last, self.here, stretch=None)
         self.summary = Hint()

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from napari.components import ViewerModel
 from napari.layers import Image, Shapes
 
+from napari_msgan._napari.choices import TIMES
 from napari_msgan._napari.layers import layer_matrix
 from napari_msgan.errors import GeometryError
 from napari_msgan.geometry import Box, PyramidGeometry
@@ -61,7 +62,7 @@ def view_box(viewer: ViewerModel, layer: Image, geometry: PyramidGeometry) -> Bo
     box = _voxels(corners, layer, sliced).intersect(Box.of_shape(geometry.shape))
     if box.size == 0:
         raise GeometryError(
-            "the view does not show the image. Move it back (Home key), then refine."
+            "the view does not show the image: move it back (the house button), then refine"
         )
     return box
 
@@ -135,8 +136,8 @@ def size_text(geometry: PyramidGeometry, box: Box) -> str:
     """Return the size of a box of the finest scale, in mm where that is known."""
     if geometry.unit == "millimeter":
         sizes = [n * v for n, v in zip(box.shape, geometry.affine.spacing, strict=True)]
-        return " × ".join(f"{size:.0f}" for size in sizes) + " mm"
-    return " × ".join(str(n) for n in reversed(box.shape)) + " px"
+        return TIMES.join(f"{size:.0f}" for size in sizes) + " mm"
+    return TIMES.join(str(n) for n in reversed(box.shape)) + " px"
 
 
 def count_tiles(store: PyramidStore, boxes: Sequence[Box], scale: int) -> int | None:

@@ -31,9 +31,7 @@ class SavePanel(Section):
     ) -> None:
         super().__init__("Save", is_open=False)
         self._session, self._controller, self._boxes = session, controller, boxes
-        self.format = combo(
-            "Every format keeps voxel size and place, and says that it is synthetic."
-        )
+        self.format = combo("Every format keeps voxel size and place, and says it is synthetic.")
         self.format.addItems(list(FORMATS))
         self.scale = combo("What is not refined at this scale is interpolated from coarser ones.")
         self.region = combo("Everything, or the region that is chosen under Refine.")

@@ -44,6 +44,7 @@ class Scene:
 
     viewer: ViewerModel
     boxes: dict[str, list[ShownBox]] = field(default_factory=dict)
+    _hidden: list[Layer] = field(default_factory=list)
 
     def layers_of(self, store: PyramidStore, role: str) -> list[Image]:
         """Return the layers that show a store."""
@@ -151,6 +152,19 @@ class Scene:
         for layer in self.layers_of(opened.store, "box"):
             layer.visible = ndisplay == 3
 
+    def show_only_results(self, wanted: bool) -> None:
+        """Hide what would cover the results in 3-D display, or show it again."""
+        if not wanted:
+            for layer in self._hidden:
+                layer.visible = True
+            self._hidden = []
+            return
+        for layer in self.viewer.layers:
+            link = store_link(layer)
+            if layer.visible and (link is None or link.role == "sketch"):
+                self._hidden.append(layer)
+                layer.visible = False
+
     def regions_layer(self, layer: Image) -> Shapes:
         """Return the Shapes layer to draw regions on, made if need be, ready to draw."""
         for shapes in self.viewer.layers:
@@ -162,7 +176,7 @@ class Scene:
                 name=REGIONS_NAME,
                 edge_color="#ffb000",
                 face_color="transparent",
-                edge_width=2 * min(abs(v) for v in layer.scale),
+                edge_width=max(np.ptp(layer.extent.world, axis=0)) / 250,
                 units=layer.units,
             )
         self.viewer.layers.selection.active = shapes

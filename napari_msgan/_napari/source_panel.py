@@ -7,7 +7,7 @@ from pathlib import Path
 
 from napari.components import ViewerModel
 from napari.layers import Image, Layer
-from qtpy.QtCore import Signal
+from qtpy.QtCore import Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import QCheckBox, QFileDialog, QLineEdit
 
 from napari_msgan._napari.choices import SourceCheck, check_source
@@ -62,9 +62,7 @@ class SourcePanel(Section):
         self.where = Section("Where", is_open=False)
         self.device = combo("Where tiles are computed. A store keeps to one kind of device.")
         self.device.addItems(list(DEVICES))
-        self.precision = combo(
-            "Number format of the networks. A store keeps to the one it began with."
-        )
+        self.precision = combo("Number format of the networks. A store keeps to its first one.")
         self.precision.addItems(list(PRECISIONS))
         self.path = QLineEdit()
         self.path.setToolTip(
@@ -136,16 +134,22 @@ class SourcePanel(Section):
         placement = Placement.of_layer(layer, volume)
         finest = self.finest.currentData() if spec.kind == "physical" else None
 
-        options = {
-            "device": self.chosen_device,
-            "precision": PRECISIONS[self.precision.currentText()],
-            "input_is_sketch": self.is_sketch.isChecked(),
-        }
+        device, precision = self.chosen_device, PRECISIONS[self.precision.currentText()]
+        is_sketch = self.is_sketch.isChecked()
 
         def steps() -> Generator[Progress, None, PyramidStore]:
             path.parent.mkdir(parents=True, exist_ok=True)
             return (
-                yield from iter_generate(volume, path, model, scale=0, finest=finest, **options)
+                yield from iter_generate(
+                    volume,
+                    path,
+                    model,
+                    scale=0,
+                    finest=finest,
+                    device=device,
+                    precision=precision,
+                    input_is_sketch=is_sketch,
+                )
             )
 
         def opened(store: PyramidStore) -> Opened:

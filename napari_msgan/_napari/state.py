@@ -29,6 +29,7 @@ class JobState:
     total: float = 0
     remaining_s: float | None = None
     is_cancelling: bool = False
+    has_failed: bool = False
     outcome: str = ""
 
     @property

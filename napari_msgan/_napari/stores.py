@@ -51,7 +51,7 @@ def stores_folder() -> Path:
 
 
 def free_path(model_name: str, folder: Path | None = None) -> Path:
-    """Return a name that is not taken; without the name of the source, which may name a patient."""
+    """Return a name that is not taken; not after the source, which may name a patient."""
     folder = folder or stores_folder()
     return next(
         p for p in _names(folder, f"{model_name}_{date.today():%Y-%m-%d}") if not p.exists()

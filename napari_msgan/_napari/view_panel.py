@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from napari.components import ViewerModel
 from napari.layers import Image, Layer
@@ -36,13 +37,11 @@ class ViewPanel(Section):
         self._comparison: Comparison | None = None
         self._compared: Image | None = None
         self.windows = {
-            name: button(
-                name, f"Window {low:g} to {high:g} HU.", lambda n=name: self._set_window(n)
-            )
+            name: button(name, f"{low:g} to {high:g} HU.", partial(self._set_window, name))
             for name, (low, high) in CT_WINDOWS.items()
         }
         self.windows["Full"] = button(
-            "Full", "Everything that the model can make.", lambda: self._set_window("Full")
+            "Full", "Everything that the model can make.", partial(self._set_window, "Full")
         )
         self._windows_row = row(*self.windows.values(), stretch=None)
         self.compare = combo(
@@ -64,8 +63,8 @@ class ViewPanel(Section):
         )
         self.in_3d = button(
             "3-D",
-            "Switch between slices and 3-D. In 3-D the whole is coarse; refined boxes have a frame\n"
-            "and their own resolution.",
+            "Switch between slices and 3-D. In 3-D the whole is coarse; refined boxes have a\n"
+            "frame and their own resolution.",
             self._toggle_3d,
         )
         self.form.addRow("Window", self._windows_row)
@@ -187,6 +186,7 @@ class ViewPanel(Section):
     def _toggle_3d(self) -> None:
         dims = self._viewer.dims
         dims.ndisplay = 2 if dims.ndisplay == 3 else 3
+        self._scene.show_only_results(dims.ndisplay == 3)
         if dims.ndisplay == 3:
             self._viewer.reset_view()
             self._orientation.look_from_the_front()

@@ -1,0 +1,22 @@
+"""Sketch an image, generate it at low resolution, refine one region, and save it."""
+
+import sys
+from pathlib import Path
+
+import napari_msgan as msgan
+
+
+def main(image: Path, folder: Path, model: str = "chest-xray") -> None:
+    """Make ``result.ome.zarr`` and ``region.ome.tif`` in `folder`."""
+    store = msgan.generate(image, folder / "result.ome.zarr", model, scale=0)
+
+    height, width = store.geometry.shape
+    region = f"{height // 4}:{height // 2},{width // 4}:{width // 2}"
+    for progress in msgan.iter_refine(store, region=region, model=model):
+        print(f"tile {progress.done} of {progress.total}")  # stop here, and finished tiles stay
+
+    msgan.export(store, folder / "region.ome.tif", region=region)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

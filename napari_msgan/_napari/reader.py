@@ -1,0 +1,83 @@
+"""File > Open: our stores, to go on with them; our exports and NIfTI files, upright and in mm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from napari_msgan._napari.layers import (
+    LayerTuple,
+    Placement,
+    result_layer,
+    sketch_layer,
+    volume_layer,
+)
+from napari_msgan._napari.stores import shared_store
+from napari_msgan.errors import MsganError, StoreError
+from napari_msgan.io import format_of, read_description, read_volume
+from napari_msgan.pyramid import open_pyramid
+
+Paths = str | Sequence[str]
+Reader = Callable[[Paths], list[LayerTuple]]
+
+
+def get_reader(path: Paths) -> Reader | None:
+    """Return what reads this path, None if it is not for us.
+
+    npe2 asks for every folder, whatever its name.
+    """
+    if not isinstance(path, str):
+        return None
+    if is_store(path):
+        return read_store
+    try:
+        if format_of(path) == "nifti" or read_description(path) is not None:
+            return read_image
+    except MsganError:
+        pass
+    return None
+
+
+def is_store(path: str) -> bool:
+    """Return whether a folder is a store of ours, also one that is damaged: opening it says how."""
+    metadata = Path(path) / "zarr.json"
+    if not metadata.is_file():
+        return False
+    try:
+        open_pyramid(path)
+    except StoreError:
+        text = metadata.read_text(encoding="utf-8", errors="replace")
+        return '"model_sha256"' in text
+    return True
+
+
+def read_store(path: Paths) -> list[LayerTuple]:
+    """Return result and sketch of a store; the panel goes on where it was left.
+
+    Raises
+    ------
+    StoreError
+        If it is damaged or of another version.
+    """
+    store = shared_store(str(path))
+    geometry = store.geometry
+    placement = Placement.of_affine(geometry.affine, geometry.unit)
+    name = store.path.name.removesuffix(".zarr").removesuffix(".ome")
+    return [
+        result_layer(store, placement, name),
+        sketch_layer(store, placement, f"sketch of {name}"),
+    ]
+
+
+def read_image(path: Paths) -> list[LayerTuple]:
+    """Return the image in a file, turned upright.
+
+    Raises
+    ------
+    VolumeError
+        If it is damaged, or no grey 2-D or 3-D image.
+    """
+    name = Path(str(path)).name
+    for suffix in (".gz", ".nii", ".zarr", ".tif", ".tiff", ".ome"):
+        name = name.removesuffix(suffix)
+    return [volume_layer(read_volume(str(path)), name)]

@@ -1,0 +1,67 @@
+"""File > Save: a layer of a store through the library's export, others as a plain image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from napari.layers import Image, Layer
+
+from napari_msgan._napari.layers import KEY, store_link, to_volume
+from napari_msgan._napari.stores import shared_store
+from napari_msgan.errors import MsganError, VolumeError
+from napari_msgan.geometry import Box
+from napari_msgan.io import write_volume
+from napari_msgan.jobs import export
+
+
+def write_ome_zarr(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
+    """Save one image layer as OME-Zarr."""
+    return _write(path, data, attributes)
+
+
+def write_ome_tiff(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
+    """Save one image layer as OME-TIFF."""
+    return _write(path, data, attributes)
+
+
+def write_nifti(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
+    """Save one image layer as NIfTI."""
+    return _write(path, data, attributes)
+
+
+def _write(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
+    """Write the finest scale, whole; the panel offers scale, region and grid.
+
+    napari has asked before it lets a file be replaced; a folder is never replaced.
+
+    Raises
+    ------
+    MsganError
+        A subclass that says what does not fit.
+    """
+    layer = Layer.create(data, dict(attributes), "image")
+    if not isinstance(layer, Image):
+        raise VolumeError(f"layer {layer.name!r} is no image layer")
+    target = Path(path)
+    overwrite = target.is_file()
+    link = store_link(layer)
+    if link is None:
+        description = {"content": "image", "synthetic": False}
+        write_volume(target, [to_volume(layer)], description=description, overwrite=overwrite)
+    elif link.role == "sketch":
+        description = {"content": "sketch", "store": link.path.name}
+        write_volume(target, [to_volume(layer)], description=description, overwrite=overwrite)
+    else:
+        store = shared_store(link.path)
+        if target.resolve() == store.path.resolve():
+            raise MsganError(
+                f"{target} is the store itself, which keeps itself. Choose another name."
+            )
+        note = layer.metadata[KEY]
+        scale, region = None, None
+        if link.role == "box":
+            scale = note["scale"]
+            region = Box.parse(note["region"], store.geometry.axes)
+        export(store, target, scale=scale, region=region, overwrite=overwrite)
+    return [str(path)]

@@ -1,0 +1,231 @@
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+from napari_msgan import generate as library_generate
+from napari_msgan import refine as library_refine
+from napari_msgan._napari import workers
+from napari_msgan._napari.layers import to_volume
+from napari_msgan.geometry import Box
+from napari_msgan.pyramid import open_pyramid, view_volume
+
+
+def pixels(store, scale):
+    data = view_volume(store, scale).data
+    return data[tuple(slice(0, n) for n in data.shape)]
+
+
+def shown(layer, store, scale):
+    """The pixels of a level of a layer, without the padding."""
+    level = layer.data[store.geometry.finest_scale - scale]
+    return np.asarray(level)[tuple(slice(0, n) for n in store.geometry.shape_at(scale))]
+
+
+def test_generate_makes_the_pixels_of_the_library(panel, xray, generated, models, tmp_path):
+    store = generated(xray)
+    same = library_generate(to_volume(xray), tmp_path / "x.ome.zarr", models / "small-xr", scale=0)
+    layer = panel.scene.result_of(store)
+    np.testing.assert_array_equal(shown(layer, store, 0), pixels(same, 0))
+    assert np.ptp(shown(layer, store, 0).astype(float)) > 0
+    (sketch,) = panel.scene.layers_of(store, "sketch")
+    np.testing.assert_array_equal(
+        shown(sketch, store, 2), same.read_sketch(2, Box.of_shape((117, 150)))
+    )
+    assert store.refined_fraction(1) == 0
+
+
+def test_refine_everything_shows_the_pixels_of_the_library(
+    panel, xray, generated, finish, models, tmp_path
+):
+    store = generated(xray)
+    before = shown(panel.scene.result_of(store), store, 2)
+    panel.refine.region.setCurrentText("Everything")
+    panel.refine_button.click()
+    finish()
+    same = library_generate(to_volume(xray), tmp_path / "x.ome.zarr", models / "small-xr")
+    after = shown(panel.scene.result_of(store), store, 2)
+    np.testing.assert_array_equal(after, pixels(same, 2))
+    assert (before != after).mean() > 0.5
+    assert panel.status.text() == "Refined."
+
+
+def test_refine_the_view_makes_only_the_tiles_in_view(panel, viewer, xray, generated, finish, qtbot):
+    store = generated(xray)
+    viewer.scene.camera.zoom *= 6
+    viewer.scene.camera.center = (0, 20, 20)
+    qtbot.wait(50)
+    box = panel.refine.boxes()[0]
+    assert max(box.stop) < 70
+    panel.refine_button.click()
+    finish()
+    assert store.is_refined(2, box)
+    assert not store.is_refined(2, Box((96, 96), (117, 150)))
+
+
+def test_refine_rectangles_and_clear_them(panel, viewer, xray, generated, finish):
+    store = generated(xray)
+    panel.refine.region.setCurrentText("Rectangles")
+    panel.refine.draw.click()
+    shapes = viewer.layers.selection.active
+    assert shapes.mode == "add_rectangle"
+    shapes.add_rectangles([[10, 10], [30, 30]])
+    panel.refine_button.click()
+    finish()
+    box = Box((10, 10), (31, 31))
+    assert panel.refine.boxes() == [box]
+    assert store.is_refined(2, box)
+    assert "done already" in panel.refine.summary.text() or not panel.refine.update_summary()
+    refined = shown(panel.scene.result_of(store), store, 2)
+    panel.clear_button.click()
+    assert not store.is_refined(2, box)
+    assert (shown(panel.scene.result_of(store), store, 2) != refined).any()
+
+
+def test_rectangle_in_a_volume_gets_the_slices_of_the_panel(panel, viewer, ct, generated, finish):
+    store = generated(ct)
+    assert store.geometry.affine.spacing == (2.0, 2.0, 2.0)
+    panel.refine.region.setCurrentText("Rectangles")
+    panel.refine.draw.click()
+    shapes = viewer.layers.selection.active
+    z = viewer.dims.point[0]
+    shapes.add_rectangles([[[z, 24, 11], [z, 24, 27], [z, 40, 27], [z, 40, 11]]])
+    panel.refine.first.setValue(3)
+    panel.refine.last.setValue(9)
+    (box,) = panel.refine.boxes()
+    assert (box.start[0], box.stop[0]) == (3, 10)
+    assert box.start[1:] == (2, 2)
+    panel.refine.update_summary()
+    assert panel.refine.summary.text().startswith("14 × 18 × 18 mm")
+    panel.refine_button.click()
+    finish()
+    assert store.is_refined(1, box)
+
+
+def test_wrong_sources_are_told_before_running(panel, viewer, xray, ct):
+    panel.model.choose_for(3)
+    panel.source.choose(xray)
+    assert "is for 3-D images" in panel.source.problem.text()
+    assert not panel.generate_button.isEnabled()
+    plain = viewer.add_image(np.zeros((9, 9, 9), np.uint8), name="plain", scale=(2, 1, 1))
+    panel.source.choose(plain)
+    assert "no voxel size" in panel.source.problem.text()
+    assert not panel.generate_button.isEnabled()
+    panel.source.fix.click()
+    assert panel.source.problem.text() == ""
+    assert panel.generate_button.isEnabled()
+    turned = viewer.add_image(np.zeros((9, 9), np.uint8), name="turned", rotate=10)
+    panel.source.choose(turned)
+    assert "rotated" in panel.source.problem.text()
+    colour = viewer.add_image(np.zeros((9, 9, 3), np.uint8), name="colour", rgb=True)
+    panel.source.choose(colour)
+    assert "Split RGB" in panel.source.problem.text()
+
+
+@pytest.fixture
+def gate(monkeypatch):
+    """Hold the tiles back until `gate.set()`."""
+    from napari_msgan import refiner
+
+    event, run_tile = threading.Event(), refiner.run_tile
+
+    def slow(context, tile):
+        event.wait(20)
+        return run_tile(context, tile)
+
+    def close():
+        event.clear()
+        monkeypatch.setattr(refiner, "run_tile", slow)
+
+    event.close = close
+    yield event
+    event.set()
+
+
+def test_cancel_keeps_what_is_done(panel, xray, generated, finish, gate, qtbot):
+    store = generated(xray)
+    gate.close()
+    panel.refine.region.setCurrentText("Everything")
+    panel.refine_button.click()
+    qtbot.wait(200)
+    assert panel.cancel_button.isVisible()
+    assert not panel.refine_button.isEnabled()
+    panel.cancel_button.click()
+    assert "Stopping" in panel.status.text()
+    gate.set()
+    finish()
+    assert panel.status.text().startswith("Cancelled")
+    done = sum(store.refined_chunks(s).sum() for s in (1, 2))
+    assert 0 < done < sum(store.refined_chunks(s).size for s in (1, 2))
+    again = open_pyramid(store.path)
+    assert sum(again.refined_chunks(s).sum() for s in (1, 2)) == done
+    panel.refine_button.click()
+    finish()
+    assert store.refined_fraction(2) == 1
+
+
+@pytest.mark.parametrize("error", [RuntimeError("CUDA out of memory"), OSError("disk full")])
+def test_failing_job_is_told_and_leaves_the_panel_usable(
+    panel, xray, generated, finish, notes, monkeypatch, error
+):
+    from napari_msgan import refiner
+
+    store = generated(xray)
+    run_tile = refiner.run_tile
+
+    def fail(context, tile):
+        raise error
+
+    monkeypatch.setattr(refiner, "run_tile", fail)
+    panel.refine.region.setCurrentText("Everything")
+    panel.refine_button.click()
+    finish()
+    assert any(str(error) in note.message for note in notes)
+    assert str(error) in panel.status.text()
+    monkeypatch.setattr(refiner, "run_tile", run_tile)
+    panel.refine_button.click()
+    finish()
+    assert store.refined_fraction(2) == 1
+
+
+def test_closing_the_window_during_a_run_loses_nothing(
+    panel, viewer, xray, generated, gate, qtbot, monkeypatch
+):
+    store = generated(xray)
+    gate.close()
+    panel.refine.region.setCurrentText("Everything")
+    panel.refine_button.click()
+    qtbot.wait(200)
+    job = panel.jobs._job
+    threading.Timer(0.3, gate.set).start()
+    viewer.close()
+    assert job.ended.is_set()
+    done = sum(store.refined_chunks(s).sum() for s in (1, 2))
+    assert 0 < done < sum(store.refined_chunks(s).size for s in (1, 2))
+    library_refine(store.path)  # the lock is free, what was done counts
+    assert open_pyramid(store.path).refined_fraction(2) == 1
+
+
+def test_runtime_error_of_a_bare_generator_would_be_lost(qtbot):
+    """Why `surface_runtime_errors` exists: the negative control of the test above."""
+    from napari.qt.threading import create_worker
+
+    def steps():
+        yield 1
+        raise RuntimeError("lost")
+
+    seen = []
+    worker = create_worker(steps, _ignore_errors=True)
+    worker.errored.connect(seen.append)
+    worker.finished.connect(lambda: seen.append("finished"))
+    worker.start()
+    qtbot.wait(300)
+    assert seen == []
+    type(worker)._set_discard(worker)
+    job = workers.start_in_thread(
+        steps(), on_step=lambda s: None, on_error=seen.append, on_end=lambda c: None
+    )
+    qtbot.waitUntil(lambda: bool(seen), timeout=3000)
+    assert job.ended.is_set()
+    assert "lost" in str(seen[0])
