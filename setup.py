@@ -26,20 +26,19 @@ BASE = [
     "numpy>=2",
     "pillow",
     "platformdirs",
+    "psutil",
     "psygnal",
     "pydantic>=2",
     "qtpy",
     "rich",
     "safetensors",
-    "scikit-image",
     "scipy",
     "superqt",
     "tifffile",
     "torch>=2.10",
     "zarr>=3.1.3",  # the first that writes chunks atomically
 ]
-TRAIN = ["lightning-fabric", "tensorboard", "torchmetrics"]
-ALL = [*TRAIN, "PyQt6"]
+ALL = ["PyQt6"]
 DEV = [
     *ALL,
     "SimpleITK",
@@ -52,6 +51,7 @@ DEV = [
     "pytest-timeout",
     "pytest-xdist",
     "ruff",
+    "scikit-image",
     "setuptools>=77",
     "yaozarrs",
 ]
@@ -89,8 +89,6 @@ setup(
     install_requires=BASE,
     extras_require={
         "all": ALL,
-        "train": TRAIN,
-        "dask": ["dask[distributed]"],
         "dev": DEV,
     },
     entry_points={

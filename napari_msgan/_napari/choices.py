@@ -130,17 +130,24 @@ def scale_text(geometry: PyramidGeometry, scale: int) -> str:
 
 def scale_choices(store: PyramidStore, first: int = 0) -> tuple[Choice, ...]:
     """Return the scales of a store, and which of them say more than the source knew."""
+    choices = []
+    for scale in range(first, store.geometry.n_scales):
+        text = f"{scale} — {scale_text(store.geometry, scale)}"
+        note = scale_note(store, scale)
+        choices.append(Choice(scale, f"{text}, {note}" if note else text))
+    return tuple(choices)
+
+
+def scale_note(store: PyramidStore, scale: int) -> str:
+    """Return what a scale cannot know of the source, nothing where all is well."""
     geometry, info = store.geometry, store.info
     honest = min(info.source.honest_scale, geometry.finest_scale)
-    choices = []
-    for scale in range(first, geometry.n_scales):
-        text = f"{scale} — {scale_text(geometry, scale)}"
-        if scale > honest:
-            text += f", beyond this source (honest to {scale_text(geometry, honest)})"
-        if scale > geometry.finest_scale - info.extra_scales:
-            text += ", beyond the training"
-        choices.append(Choice(scale, text))
-    return tuple(choices)
+    notes = []
+    if scale > honest:
+        notes.append(f"beyond this source (honest to {scale_text(geometry, honest)})")
+    if scale > geometry.finest_scale - info.extra_scales:
+        notes.append("finer than the model was trained for: its last scale is applied again")
+    return "; ".join(notes)
 
 
 def time_text(seconds: float) -> str:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from napari.layers import Image
 
 from napari_msgan._napari.layers import KEY, LayerTuple, layer_matrix, to_volume
+from napari_msgan._napari.sliced import sliced_levels
 from napari_msgan.errors import GeometryError
 from napari_msgan.geometry import Box
 from napari_msgan.pyramid import PyramidStore, levels
@@ -97,7 +98,7 @@ class Comparison:
         ends = np.array(volume.shape) - 1
         steps, starts = np.abs(steps), np.where(flipped, ends - starts, starts)
         self._levels = []
-        geometry = store.geometry
+        geometry = self._geometry = store.geometry
         for scale, data in zip(range(geometry.finest_scale, -1, -1), levels(store), strict=True):
             total = np.array(geometry.total_factor(scale), float)
             first = starts + steps * (total - 1) / 2
@@ -105,12 +106,14 @@ class Comparison:
             self._levels.append(_Comparison(data, turned.data, step, first.tolist()))
 
     def layer(self) -> LayerTuple:
-        result = self.result
+        result, geometry = self.result, self._geometry
+        factors = [geometry.total_factor(s) for s in range(geometry.finest_scale, -1, -1)]
         return (
-            self._levels,
+            sliced_levels(self._levels, factors),
             {
                 "name": f"compare {result.name}",
                 "multiscale": True,
+                "projection_mode": "none",
                 "scale": result.scale,
                 "translate": result.translate,
                 "units": result.units,

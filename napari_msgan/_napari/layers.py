@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from napari.layers import Image, Layer
 
+from napari_msgan._napari.sliced import sliced_levels
 from napari_msgan._napari.stores import shared_store
 from napari_msgan.errors import VolumeError
 from napari_msgan.geometry import Affine, Box, Unit
@@ -197,14 +198,21 @@ class Placement:
         )
 
 
+def _levels(store: PyramidStore, arrays: Sequence[Any]) -> list[Any]:
+    geometry = store.geometry
+    factors = [geometry.total_factor(scale) for scale in range(geometry.finest_scale, -1, -1)]
+    return sliced_levels(arrays, factors)
+
+
 def result_layer(store: PyramidStore, placement: Placement, name: str) -> LayerTuple:
     """Return the multiscale layer of a store, which shows tiles as they come."""
     info = store.info
     return (
-        levels(store, padded=True),
+        _levels(store, levels(store)),
         {
             "name": name,
             "multiscale": True,
+            "projection_mode": "none",
             "contrast_limits": default_window(store),
             "colormap": "gray",
             "metadata": {KEY: {"store": str(store.path), "role": "result"}},
@@ -218,10 +226,11 @@ def result_layer(store: PyramidStore, placement: Placement, name: str) -> LayerT
 def sketch_layer(store: PyramidStore, placement: Placement, name: str) -> LayerTuple:
     """Return the multiscale layer of the sketch that the image of a store is made from."""
     return (
-        sketch_levels(store, padded=True),
+        _levels(store, sketch_levels(store)),
         {
             "name": name,
             "multiscale": True,
+            "projection_mode": "none",
             "contrast_limits": (0, 255),
             "colormap": "inferno",
             "blending": "additive",

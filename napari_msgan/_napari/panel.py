@@ -8,7 +8,6 @@ from typing import Any
 
 import napari
 import napari.viewer
-from napari.utils.notifications import show_error
 from qtpy.QtCore import QEvent, QObject, Qt, QTimer
 from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import QProgressBar, QScrollArea, QVBoxLayout, QWidget
@@ -23,7 +22,7 @@ from napari_msgan._napari.source_panel import SourcePanel
 from napari_msgan._napari.state import JobState, Opened, SessionState
 from napari_msgan._napari.view_panel import ViewPanel
 from napari_msgan._napari.widgets import Hint, button, row
-from napari_msgan._napari.workers import start_in_thread
+from napari_msgan._napari.workers import start_in_thread, tell
 from napari_msgan.errors import MsganError
 
 #: How often new tiles are drawn.
@@ -167,7 +166,7 @@ class GeneratePanel(QWidget):
         try:
             action()
         except MsganError as error:
-            show_error(str(error))
+            tell(error)
 
     def _generate(self) -> None:
         self.stores.generate(self.source.wish())

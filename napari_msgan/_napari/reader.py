@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,9 +14,9 @@ from napari_msgan._napari.layers import (
     volume_layer,
 )
 from napari_msgan._napari.stores import shared_store
-from napari_msgan.errors import MsganError, StoreError
+from napari_msgan.errors import MsganError
 from napari_msgan.io import format_of, read_description, read_volume
-from napari_msgan.pyramid import open_pyramid
+from napari_msgan.pyramid.attributes import ATTRIBUTES_KEY
 
 Paths = str | Sequence[str]
 Reader = Callable[[Paths], list[LayerTuple]]
@@ -39,16 +40,12 @@ def get_reader(path: Paths) -> Reader | None:
 
 
 def is_store(path: str) -> bool:
-    """Return whether a folder is a store of ours, also one that is damaged: opening it says how."""
-    metadata = Path(path) / "zarr.json"
-    if not metadata.is_file():
-        return False
+    """Return whether a folder is a store of ours, also a damaged one: opening it says how."""
     try:
-        open_pyramid(path)
-    except StoreError:
-        text = metadata.read_text(encoding="utf-8", errors="replace")
-        return '"model_sha256"' in text
-    return True
+        content = json.loads((Path(path) / "zarr.json").read_bytes())
+        return "schema_version" in content["attributes"][ATTRIBUTES_KEY]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def read_store(path: Paths) -> list[LayerTuple]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from napari.components import ViewerModel
 from napari.layers import Image, Shapes
 from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QLabel, QSpinBox
+from qtpy.QtWidgets import QFileDialog, QLabel, QSpinBox
 
-from napari_msgan._napari.choices import scale_choices
+from napari_msgan._napari.choices import scale_choices, scale_note
+from napari_msgan._napari.reader import read_store
 from napari_msgan._napari.regions import (
     count_tiles,
     current_index,
@@ -18,6 +19,7 @@ from napari_msgan._napari.regions import (
 )
 from napari_msgan._napari.scene import REGIONS_NAME, Scene
 from napari_msgan._napari.state import Opened, SessionState
+from napari_msgan._napari.stores import stores_folder
 from napari_msgan._napari.widgets import Hint, Section, button, combo, row, set_choices
 from napari_msgan.errors import GeometryError, MsganError
 from napari_msgan.geometry import Box
@@ -44,15 +46,17 @@ class RefinePanel(Section):
         for box in (self.first, self.last):
             box.setToolTip("First and last slice of a rectangle in a volume, finest scale.")
             box.valueChanged.connect(self.update_later)
-            box.setMinimumWidth(70)
-        self.here = button("⌖", "Slices around the one that is shown.", self._around_slice)
-        self.here.setMaximumWidth(28)
+            box.setMinimumWidth(64)
+        self.here = button("Here", "Slices around the one that is shown.", self._around_slice)
         self._depth_label = QLabel("Slices")
         self._depth = row(self.first, QLabel("to"), self.last, self.here, stretch=None)
+        self.note = Hint()
         self.summary = Hint()
         self.problem = Hint(is_warning=True)
-        self.form.addRow("Image", self.result)
+        self.open = button("Open…", "Open a saved store and go on refining it.", self._open_store)
+        self.form.addRow("Image", row(self.result, self.open))
         self.form.addRow("To scale", self.scale)
+        self.form.addRow(self.note)
         self.form.addRow("Region", row(self.region, self.draw))
         self.form.addRow(self._depth_label, self._depth)
         self.form.addRow(self.summary)
@@ -152,6 +156,8 @@ class RefinePanel(Section):
         """Say how large the region is and how many tiles it still needs."""
         opened = self._session.opened
         self.problem.say("")
+        scale = self.scale.currentData()
+        self.note.say(scale_note(opened.store, scale) if opened is not None and scale else "")
         if opened is None or self.scale.currentData() is None:
             self.summary.say("Generate an image, or open a saved store (File > Open).")
             return
@@ -236,6 +242,16 @@ class RefinePanel(Section):
         self.first.setValue(max(0, middle - half))
         self.last.setValue(middle + half)
         self.update_later()
+
+    def _open_store(self) -> None:
+        chosen = QFileDialog.getExistingDirectory(self, "OME-Zarr store", str(stores_folder()))
+        if not chosen:
+            return
+        try:
+            for layer_tuple in read_store(chosen):
+                self._scene.add(layer_tuple)
+        except MsganError as error:
+            self.problem.say(str(error))
 
     def _open_result(self) -> None:
         name = self.result.currentData()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
+import numpy.typing as npt
 from napari.components import ViewerModel
 from napari.layers import Image, Layer, Shapes
 
@@ -18,6 +21,7 @@ from napari_msgan._napari.layers import (
     sketch_layer,
     store_link,
 )
+from napari_msgan._napari.sliced import follow
 from napari_msgan._napari.state import Opened
 from napari_msgan._napari.stores import shared_store
 from napari_msgan.geometry import Box
@@ -75,6 +79,8 @@ class Scene:
         link = store_link(layer)
         assert link is not None
         store = shared_store(link.path)
+        for shown in (*self.layers_of(store, "result"), *self.layers_of(store, "sketch")):
+            self.follow(shown)
         matrix = layer_matrix(layer) @ np.linalg.inv(store.geometry.affine.matrix)
         return Opened(store, Placement(matrix, tuple(str(unit) for unit in layer.units)))
 
@@ -91,13 +97,21 @@ class Scene:
 
     def add(self, layer_tuple: LayerTuple) -> Image:
         data, options, _ = layer_tuple
-        return self.viewer.add_image(data, **options)
+        layer = self.viewer.add_image(data, **options)
+        self.follow(layer)
+        return layer
+
+    def follow(self, layer: Layer) -> None:
+        """Let the levels of a volume know where the sliders stand."""
+        if layer.ndim == 3 and layer.multiscale:
+            follow(layer.data, partial(_position, self.viewer, layer_matrix(layer)))
 
     def tile_arrived(self, store: PyramidStore, report: TileReport) -> None:
         """Bring what napari keeps in memory up to date with a tile; `redraw` shows it."""
         if report.tile.scale == 0:
             for layer in self.layers_of(store, "result"):
-                refresh_coarsest(store, layer.data)
+                coarsest = np.asarray(layer.data[-1])  # the array itself, not a copy
+                refresh_coarsest(store, [coarsest])
         if self.viewer.dims.ndisplay == 3:
             for layer in self.layers_of(store, "box"):
                 _read_again(store, layer, report)
@@ -154,6 +168,8 @@ class Scene:
 
     def show_only_results(self, wanted: bool) -> None:
         """Hide what would cover the results in 3-D display, or show it again."""
+        for result in self.results():  # the boxes shall stand out in the coarse whole
+            result.opacity = 0.4 if wanted and any(self.boxes.values()) else 1.0
         if not wanted:
             for layer in self._hidden:
                 layer.visible = True
@@ -188,6 +204,12 @@ class Scene:
         if result is None:
             return Placement.of_affine(store.geometry.affine, store.geometry.unit)
         return self.open_layer(result).placement
+
+
+def _position(viewer: ViewerModel, matrix: npt.NDArray[np.float64]) -> Sequence[float]:
+    point = np.asarray(viewer.dims.point, float)[-(len(matrix) - 1) :]
+    index = (point - matrix[:-1, -1]) / np.diag(matrix)[:-1]
+    return [float(v) for v in index]
 
 
 def _read_again(store: PyramidStore, layer: Image, report: TileReport) -> None:

@@ -14,7 +14,7 @@ from napari_msgan._napari.choices import SourceCheck, check_source
 from napari_msgan._napari.controllers import GenerateWish
 from napari_msgan._napari.layers import Placement, declare_mm, store_link, to_volume
 from napari_msgan._napari.state import Opened
-from napari_msgan._napari.stores import free_path, is_open, share
+from napari_msgan._napari.stores import free_path, share
 from napari_msgan._napari.widgets import Hint, Section, button, combo, row, set_choices
 from napari_msgan.config import ModelSpec, Precision
 from napari_msgan.errors import MsganError
@@ -128,8 +128,11 @@ class SourcePanel(Section):
         path = Path(self.path.text()).expanduser()
         if not path.name.endswith(".ome.zarr"):
             path = path.with_name(path.name + ".ome.zarr")
-        if is_open(path) and path.exists():
-            raise MsganError(f"{path} is open already. Refine it, or choose another name.")
+        if path.exists():
+            raise MsganError(
+                f"{path} exists already. Choose another name under Where, or go on with it: "
+                "Open… under Refine."
+            )
         volume = to_volume(layer)
         placement = Placement.of_layer(layer, volume)
         finest = self.finest.currentData() if spec.kind == "physical" else None

@@ -37,10 +37,6 @@ def share(store: PyramidStore) -> None:
     _open[store.path.resolve()] = store
 
 
-def is_open(path: Path | str) -> bool:
-    return Path(path).resolve() in _open
-
-
 def stores_folder() -> Path:
     """Return where new stores go unless the user says otherwise."""
     from platformdirs import user_data_path

@@ -80,7 +80,7 @@ class ViewPanel(Section):
         self._timer.setInterval(30)
         self._timer.timeout.connect(self._draw_comparison)
         self.compare.currentIndexChanged.connect(self.update_comparison)
-        self.line.valueChanged.connect(self._timer.start)
+        self.line.valueChanged.connect(self._timer_start)
         self.letters.toggled.connect(self._orientation.set_letters)
         viewer.dims.events.ndisplay.connect(self._on_ndisplay)
         viewer.dims.events.order.connect(self._draw_comparison)

@@ -7,8 +7,9 @@ from collections.abc import Callable, Generator
 from typing import TypeVar
 
 from napari.qt.threading import create_worker
+from napari.utils.notifications import notification_manager, show_error
 
-from napari_msgan.errors import JobError
+from napari_msgan.errors import JobError, MsganError
 
 Y = TypeVar("Y")
 
@@ -54,6 +55,14 @@ class ThreadJob:
         return self.ended.wait(timeout_s)
 
 
+def tell(error: Exception) -> None:
+    """Show an error as a notification: our own with their advice, others with their traceback."""
+    if isinstance(error, MsganError):
+        show_error("\n".join([str(error), *getattr(error, "__notes__", ())]))
+    else:
+        notification_manager.receive_error(type(error), error, error.__traceback__)
+
+
 def start_in_thread(
     steps: Generator[Y, None, object],
     *,
@@ -66,11 +75,12 @@ def start_in_thread(
     on_end : is given whether the job ran to its end; not called after an error.
     """
     job = ThreadJob()
-    # The errors are shown by napari's worker class; raising them once more would hide them there.
+    # napari's own relay of errors is never connected (PyQt6 ends the chain of constructors).
     worker = create_worker(
         surface_runtime_errors, steps, job.cancelled, job.ended, _ignore_errors=True
     )
     worker.yielded.connect(on_step)
+    worker.errored.connect(tell)
     worker.errored.connect(on_error)
     worker.returned.connect(on_end)
     worker.start()

@@ -172,8 +172,10 @@ def _named_errors(path: Path, module: _Module) -> Iterator[None]:
     """Turn the errors that a damaged file causes into one that names the file."""
     try:
         yield
-    except VolumeError:
-        raise
+    except VolumeError as error:
+        if str(path) in str(error):
+            raise
+        raise VolumeError(f"{path}: {error}") from error  # Volume knows no file
     except module.UNREADABLE as error:
         title = _TITLES[format_of(path)]
         raise VolumeError(

@@ -39,6 +39,7 @@ _CHECKPOINT_EVERY_S = 60.0
 _VALIDATE_EVERY = 200
 _VALIDATION_SAMPLES = 32
 _LAST_LEARNING_RATE = 0.02
+_DETAIL_GAIN = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,17 +176,20 @@ class ScaleTrainer:
         condition = self._condition(sketch, coarse, image)
         losses: dict[str, float] = {}
         if adversarial:
-            losses |= self._discriminate(condition, image, fake.detach())
+            losses |= self._discriminate(
+                condition, self._judged(image, condition), self._judged(fake.detach(), condition)
+            )
         loss = self.config.l1_weight * self._distance(fake, image, coarse, truthful)
         losses["l1"] = float(l1_per_sample(fake.detach(), image).mean())
         if adversarial:
             self.discriminator.requires_grad_(False)
             with torch.autocast(self.device.type, dtype=torch.bfloat16):
-                logits = self.discriminator(torch.cat([condition, fake], 1)).float()
+                judged = torch.cat([condition, self._judged(fake, condition)], 1)
+                logits = self.discriminator(judged).float()
             self.discriminator.requires_grad_(True)
-            judged = lsgan_generator(logits)
-            loss = loss + self.plan.gan_weight * judged
-            losses["adversarial"] = float(judged.detach())
+            convincing = lsgan_generator(logits)
+            loss = loss + self.plan.gan_weight * convincing
+            losses["adversarial"] = float(convincing.detach())
         self._g_optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self._g_optimiser.step()
@@ -200,6 +204,17 @@ class ScaleTrainer:
         fine = [(a - b) // 2 for a, b in zip(sketch.shape[2:], image.shape[2:], strict=True)]
         aligned = crop(upsample(coarse, factor), fine)
         return torch.cat([crop(sketch, fine), aligned], 1)
+
+    def _judged(self, image: Tensor, condition: Tensor) -> Tensor:
+        """Return what the discriminator judges, beside the condition.
+
+        Above scale 0 that is what the scale adds to its coarse image, amplified: in the image itself
+        real and generated details differ by a hundredth of the range, and in 160 steps the
+        discriminator found no difference (accuracy 0.50; amplified: 0.96 after 90 steps).
+        """
+        if self.scale == 0:
+            return image
+        return _DETAIL_GAIN * (image - condition[:, 1:2])
 
     def _distance(
         self, fake: Tensor, image: Tensor, coarse: Tensor | None, truthful: Tensor

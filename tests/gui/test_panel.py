@@ -4,9 +4,11 @@ import threading
 
 import numpy as np
 import pytest
+
 from napari_msgan import generate as library_generate
 from napari_msgan import refine as library_refine
 from napari_msgan._napari import workers
+from napari_msgan._napari.choices import TIMES
 from napari_msgan._napari.layers import to_volume
 from napari_msgan.geometry import Box
 from napari_msgan.pyramid import open_pyramid, view_volume
@@ -51,7 +53,9 @@ def test_refine_everything_shows_the_pixels_of_the_library(
     assert panel.status.text() == "Refined."
 
 
-def test_refine_the_view_makes_only_the_tiles_in_view(panel, viewer, xray, generated, finish, qtbot):
+def test_refine_the_view_makes_only_the_tiles_in_view(
+    panel, viewer, xray, generated, finish, qtbot
+):
     store = generated(xray)
     viewer.scene.camera.zoom *= 6
     viewer.scene.camera.center = (0, 20, 20)
@@ -97,7 +101,7 @@ def test_rectangle_in_a_volume_gets_the_slices_of_the_panel(panel, viewer, ct, g
     assert (box.start[0], box.stop[0]) == (3, 10)
     assert box.start[1:] == (2, 2)
     panel.refine.update_summary()
-    assert panel.refine.summary.text().startswith("14 × 18 × 18 mm")
+    assert panel.refine.summary.text().startswith(TIMES.join(("14", "18", "18 mm")))
     panel.refine_button.click()
     finish()
     assert store.is_refined(1, box)
@@ -207,6 +211,7 @@ def test_closing_the_window_during_a_run_loses_nothing(
     assert open_pyramid(store.path).refined_fraction(2) == 1
 
 
+@pytest.mark.filterwarnings("ignore:RuntimeError in aborted thread")
 def test_runtime_error_of_a_bare_generator_would_be_lost(qtbot):
     """Why `surface_runtime_errors` exists: the negative control of the test above."""
     from napari.qt.threading import create_worker

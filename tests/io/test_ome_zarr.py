@@ -257,3 +257,9 @@ def test_chunk_larger_than_the_memory_is_refused(tmp_path):
     zarr.create_array(tmp_path / "a.zarr", shape=shape, chunks=shape, dtype="uint8")
     with pytest.raises(VolumeError, match=r"declares 931322.6 GiB"):
         read_volume(tmp_path / "a.zarr")
+
+
+def test_empty_array_is_refused_by_name(tmp_path):
+    zarr.create_array(tmp_path / "a.zarr", shape=(0, 6), chunks=(5, 6), dtype="uint8")
+    with pytest.raises(VolumeError, match=r"a\.zarr: an image must have 2 or 3 axes, got shape"):
+        read_volume(tmp_path / "a.zarr")

@@ -1,0 +1,266 @@
+"""Controllers with a fake view and a runner that runs when it is told to."""
+
+from __future__ import annotations
+
+from unittest.mock import Mock
+
+import numpy as np
+import pytest
+
+from napari_msgan._napari.controllers import (
+    GenerateWish,
+    JobController,
+    SaveController,
+    StoreController,
+    StoreScene,
+    as_steps,
+)
+from napari_msgan._napari.layers import Placement
+from napari_msgan._napari.state import JobState, Opened, SessionState
+from napari_msgan._napari.workers import surface_runtime_errors
+from napari_msgan.errors import JobError, MsganError
+from napari_msgan.geometry import Box
+from napari_msgan.io import read_volume
+from napari_msgan.jobs import Progress
+from napari_msgan.pyramid import open_pyramid, view_volume
+
+
+class Runner:
+    """Runs jobs step by step, on this thread."""
+
+    def __init__(self):
+        self.jobs = []
+
+    def __call__(self, steps, *, on_step, on_error, on_end):
+        job = Mock(steps=steps, on_step=on_step, on_error=on_error, on_end=on_end)
+        self.jobs.append(job)
+        return job
+
+    def step(self, number=-1):
+        job = self.jobs[number]
+        job.on_step(next(job.steps))
+
+    def finish(self, number=-1):
+        job = self.jobs[number]
+        try:
+            for step in job.steps:
+                job.on_step(step)
+        except Exception as error:
+            job.on_error(error)
+        else:
+            job.on_end(True)
+
+    def cancel(self, number=-1):
+        self.jobs[number].steps.close()
+        self.jobs[number].on_end(False)
+
+
+@pytest.fixture
+def runner():
+    return Runner()
+
+
+@pytest.fixture
+def jobs(runner):
+    return JobController(JobState(), runner)
+
+
+@pytest.fixture
+def scene():
+    return Mock(spec=StoreScene)
+
+
+@pytest.fixture
+def opened(ct_store):
+    return Opened(open_pyramid(ct_store.path, writable=True), Placement(np.eye(4), ("mm",) * 3))
+
+
+@pytest.fixture
+def stores(jobs, scene, opened):
+    return StoreController(SessionState(opened), jobs, scene)
+
+
+def steps_of(*steps, error=None):
+    yield from steps
+    if error is not None:
+        raise error
+
+
+def test_job_shows_its_progress_and_ends(jobs, runner):
+    steps = steps_of(Progress("sketch", 1, 4), Progress("tiles", 2, 8, 3.0))
+    jobs.start("generate", steps, on_end=lambda completed: f"over {completed}")
+    assert jobs.state.kind == "generate"
+    runner.step()
+    assert (jobs.state.stage, jobs.state.done, jobs.state.total) == ("Finding edges", 1, 4)
+    runner.finish()
+    assert jobs.state.stage == "Making tiles"
+    assert jobs.state.remaining_s == 3.0
+    assert (jobs.state.is_running, jobs.state.outcome) == (False, "over True")
+
+
+@pytest.mark.parametrize("error", [JobError("no"), OSError("disk full"), KeyError()], ids=repr)
+def test_failing_job_leaves_nothing_running(jobs, runner, error):
+    jobs.start("generate", steps_of(Progress("sketch", 1, 2), error=error), on_end=str)
+    runner.finish()
+    assert not jobs.state.is_running
+    assert jobs.state.has_failed
+    assert jobs.state.outcome
+    jobs.start("generate", steps_of(), on_end=lambda completed: "again")
+    runner.finish()
+    assert not jobs.state.has_failed
+
+
+def test_job_that_cannot_be_started_leaves_nothing_running(runner):
+    jobs = JobController(JobState(), Mock(side_effect=OSError("no threads")))
+    with pytest.raises(OSError, match="no threads"):
+        jobs.start("generate", steps_of(), on_end=str)
+    assert not jobs.state.is_running
+
+
+def test_second_job_is_refused_while_one_runs(jobs):
+    jobs.start("generate", steps_of(), on_end=str)
+    with pytest.raises(MsganError, match="running already"):
+        jobs.start("save", steps_of(), on_end=str)
+    assert jobs.state.kind == "generate"
+
+
+def test_cancel_reaches_the_job_once_and_is_said(jobs, runner):
+    jobs.cancel()  # nothing runs: nothing happens
+    jobs.start("refine", steps_of(Progress("tiles", 1, 2)), on_end=lambda completed: str(completed))
+    jobs.cancel()
+    runner.jobs[0].cancel.assert_called_once_with()
+    assert jobs.state.is_cancelling
+    runner.cancel()
+    assert (jobs.state.outcome, jobs.state.is_cancelling) == ("False", False)
+
+
+def test_replies_after_closing_are_dropped(jobs, runner):
+    jobs.start("refine", steps_of(Progress("tiles", 1, 2)), on_end=str)
+    jobs.close()
+    runner.jobs[0].cancel.assert_called_once_with()
+    runner.jobs[0].wait.assert_called_once()
+    runner.step()
+    assert jobs.state.stage == "Starting"
+    runner.jobs[0].on_error(JobError("late"))
+    assert not jobs.state.has_failed
+
+
+def test_refine_tells_the_scene_of_every_tile(stores, runner, scene, opened):
+    store = opened.store
+    stores.refine([Box.of_shape(store.geometry.shape)], 1, device="cpu", focus=None)
+    runner.step()
+    runner.step()
+    scene.redraw.assert_not_called()
+    stores.redraw_if_stale()
+    scene.redraw.assert_called_once_with(store)
+    stores.redraw_if_stale()
+    assert scene.redraw.call_count == 1
+    runner.finish()
+    assert scene.tile_arrived.call_count == store.tiling.grid(1).n_tiles
+    scene.redraw.assert_called_with(store, thumbnail=True)
+    assert store.refined_fraction(1) == 1
+    assert stores.jobs.state.outcome == "Refined."
+
+
+def test_cancelled_refinement_keeps_its_tiles(stores, runner, opened):
+    stores.refine([Box.of_shape(opened.store.geometry.shape)], 1, device="cpu", focus=None)
+    runner.step()
+    runner.cancel()
+    assert 0 < opened.store.refined_chunks(1).sum() < opened.store.refined_chunks(1).size
+    assert "kept" in stores.jobs.state.outcome
+    with opened.store.writing():
+        pass  # the lock is free
+
+
+def test_clear_removes_tiles_and_boxes(stores, runner, scene, opened):
+    box = Box((0, 0, 0), (2, 2, 2))
+    stores.refine([box], 1, device="cpu", focus=None)
+    runner.finish()
+    assert opened.store.is_refined(1, box)
+    assert stores.clear([box], 1) == 1
+    assert not opened.store.is_refined(1, box)
+    scene.forget_boxes.assert_called_once_with(opened.store)
+
+
+def test_without_a_store_buttons_say_so(jobs, scene):
+    stores = StoreController(SessionState(), jobs, scene)
+    with pytest.raises(MsganError, match="no image yet"):
+        stores.refine([], 1, device="cpu", focus=None)
+    with pytest.raises(MsganError, match="no image yet"):
+        stores.clear([], 1)
+
+
+def test_generated_store_is_shown_once(jobs, runner, scene, opened):
+    stores = StoreController(SessionState(), jobs, scene)
+    step = Progress("tiles", 1, 2, store=opened.store)
+    wish = GenerateWish(steps_of(Progress("sketch", 1, 1), step, step), lambda store: opened, "CT")
+    stores.generate(wish)
+    runner.step()
+    assert stores.session.opened is None
+    runner.finish()
+    scene.show.assert_called_once_with(opened, "CT")
+    assert stores.session.opened is opened
+
+
+@pytest.mark.parametrize("grid", ["store", "source"])
+def test_save_writes_what_the_library_exports(jobs, runner, opened, tmp_path, grid):
+    saver = SaveController(SessionState(opened), jobs)
+    out = tmp_path / "a.nii.gz"
+    saver.save(out, scale=1, region=None, grid=grid, overwrite=False)
+    runner.finish()
+    assert jobs.state.outcome == "Saved a.nii.gz."
+    volume = read_volume(out)
+    wanted = view_volume(opened.store, 1).shape if grid == "store" else (21, 45, 39)
+    assert volume.shape == wanted
+
+
+def test_cancelled_save_leaves_no_file(jobs, runner, opened, tmp_path):
+    saver = SaveController(SessionState(opened), jobs)
+    saver.save(tmp_path / "a.ome.zarr", scale=1, region=None, grid="store", overwrite=False)
+    runner.step()
+    runner.cancel()
+    assert not list(tmp_path.glob("*a.ome.zarr*"))
+
+
+def test_steps_of_a_function_end_with_its_error():
+    def fail(report):
+        report(Progress("export", 0.5, 1))
+        raise OSError("disk full")
+
+    steps = as_steps(fail)
+    assert next(steps).done == 0.5
+    with pytest.raises(OSError, match="disk full"):
+        next(steps)
+
+
+def test_runtime_error_becomes_a_job_error():
+    from threading import Event
+
+    ended = Event()
+    steps = surface_runtime_errors(steps_of(1, error=RuntimeError("oom")), Event(), ended)
+    assert next(steps) == 1
+    with pytest.raises(JobError, match="the job stopped: oom"):
+        next(steps)
+    assert ended.is_set()
+
+
+def test_cancelled_steps_are_closed():
+    from threading import Event
+
+    closed = []
+
+    def steps():
+        try:
+            yield 1
+            yield 2
+        finally:
+            closed.append(True)
+
+    cancelled = Event()
+    wrapped = surface_runtime_errors(steps(), cancelled, Event())
+    next(wrapped)
+    cancelled.set()
+    with pytest.raises(StopIteration) as stop:
+        next(wrapped)
+    assert stop.value.value is False
+    assert closed == [True]

@@ -1,0 +1,138 @@
+"""Reader, writers, sample data."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from napari.layers import Image, Layer
+
+from napari_msgan import read_volume, refine
+from napari_msgan._napari import writer
+from napari_msgan._napari.layers import (
+    Placement,
+    result_layer,
+    sketch_layer,
+    store_link,
+    to_volume,
+)
+from napari_msgan._napari.reader import get_reader
+from napari_msgan._napari.stores import free_path, shared_store
+from napari_msgan.errors import MsganError, StoreError
+from napari_msgan.io import read_description, write_volume
+from napari_msgan.pyramid import view_volume
+
+WRITERS = {
+    ".ome.zarr": writer.write_ome_zarr,
+    ".ome.tif": writer.write_ome_tiff,
+    ".nii.gz": writer.write_nifti,
+}
+
+
+def save(layer, path):
+    data, attributes, kind = layer.as_layer_data_tuple()
+    assert kind == "image"
+    suffix = next(s for s in WRITERS if str(path).endswith(s))
+    return WRITERS[suffix](str(path), data, attributes)
+
+
+def test_store_is_read_as_result_and_sketch(ct_store):
+    read = get_reader(str(ct_store.path))
+    result, sketch = (Layer.create(*layer) for layer in read(str(ct_store.path)))
+    assert (store_link(result).role, store_link(sketch).role) == ("result", "sketch")
+    assert result.scale == pytest.approx(ct_store.geometry.affine.spacing)
+    assert result.translate == pytest.approx(ct_store.geometry.affine.origin)
+    whole = view_volume(ct_store, 1)
+    inside = tuple(slice(0, n) for n in whole.shape)
+    np.testing.assert_array_equal(np.asarray(result.data[0])[inside], whole.data[inside])
+
+
+def test_panel_and_reader_share_one_store(ct_store):
+    layers = get_reader(str(ct_store.path))(str(ct_store.path))
+    store = shared_store(ct_store.path)
+    refine(store, scale=1)
+    shown = np.asarray(layers[0][0][0])[tuple(slice(0, n) for n in store.geometry.shape)]
+    whole = store.array(store.geometry.finest_scale)[...]
+    np.testing.assert_array_equal(shown, whole)
+
+
+@pytest.mark.parametrize("name", ["nothing.ome.zarr", "folder", "picture.png"])
+def test_what_is_not_ours_is_left_to_others(tmp_path, name):
+    path = tmp_path / name
+    if name != "nothing.ome.zarr":
+        path.mkdir()
+    assert get_reader(str(path)) is None
+    assert get_reader([str(path)]) is None
+
+
+def test_foreign_zarr_is_left_to_others(tmp_path):
+    import zarr
+
+    zarr.create_array(str(tmp_path / "a.zarr"), shape=(4, 4), dtype="uint8")
+    assert get_reader(str(tmp_path / "a.zarr")) is None
+
+
+def test_damaged_store_is_ours_and_says_what_is_wrong(ct_store):
+    metadata = ct_store.path / "zarr.json"
+    path = str(ct_store.path)
+    text = metadata.read_text().replace('"schema_version": 1', '"schema_version": 99')
+    metadata.write_text(text)
+    with pytest.raises(StoreError, match="99"):
+        get_reader(path)(path)
+
+
+@pytest.mark.parametrize("suffix", [".ome.tif", ".nii.gz", ".ome.zarr"])
+def test_result_is_saved_as_synthetic_with_its_place(ct_store, tmp_path, suffix):
+    placement = Placement.of_affine(ct_store.geometry.affine, "millimeter")
+    layer = Layer.create(*result_layer(ct_store, placement, "result"))
+    path = tmp_path / f"out{suffix}"
+    assert save(layer, path) == [str(path)]
+    volume, wanted = read_volume(path), view_volume(ct_store, 1)
+    inside = tuple(slice(0, n) for n in wanted.shape)
+    np.testing.assert_array_equal(np.asarray(volume.data[inside]), wanted.data[inside])
+    np.testing.assert_allclose(volume.affine.matrix, wanted.affine.matrix, atol=1e-4)
+    assert read_description(path)["synthetic"] is True
+    assert get_reader(str(path)) is not None
+    (again,) = (Layer.create(*item) for item in get_reader(str(path))(str(path)))
+    assert again.scale == pytest.approx(layer.scale, abs=1e-5)
+    assert again.translate == pytest.approx(layer.translate, abs=1e-4)
+
+
+def test_plain_layer_is_saved_without_claiming_synthetic(tmp_path):
+    data = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+    layer = Image(data, scale=(3, 2, 1), translate=(5, 6, 7), units=("mm",) * 3)
+    save(layer, tmp_path / "a.nii.gz")
+    volume = read_volume(tmp_path / "a.nii.gz")
+    np.testing.assert_array_equal(np.asarray(volume.data[:, :, :]), data)
+    np.testing.assert_allclose(volume.affine.matrix, to_volume(layer).affine.matrix, atol=1e-5)
+    assert read_description(tmp_path / "a.nii.gz")["synthetic"] is False
+
+
+def test_sketch_layer_is_saved_as_it_is_stored(xray_store, tmp_path):
+    placement = Placement.of_affine(xray_store.geometry.affine, "pixel")
+    layer = Layer.create(*sketch_layer(xray_store, placement, "sketch"))
+    save(layer, tmp_path / "s.ome.tif")
+    stored = xray_store.sketch_array(2)[...]
+    np.testing.assert_array_equal(np.asarray(read_volume(tmp_path / "s.ome.tif").data), stored)
+
+
+def test_saving_onto_the_store_itself_is_refused(ct_store):
+    placement = Placement.of_affine(ct_store.geometry.affine, "millimeter")
+    layer = Layer.create(*result_layer(ct_store, placement, "result"))
+    with pytest.raises(MsganError, match="the store itself"):
+        save(layer, ct_store.path)
+    assert ct_store.path.is_dir()
+
+
+def test_nifti_opens_upright(tmp_path, ct_store):
+    write_volume(tmp_path / "a.nii.gz", [view_volume(ct_store, 1)], description={})
+    ((data, options, kind),) = get_reader(str(tmp_path / "a.nii.gz"))(str(tmp_path / "a.nii.gz"))
+    assert kind == "image"
+    assert data.shape == ct_store.geometry.shape
+    assert options["scale"] == pytest.approx((2, 2, 2))
+
+
+def test_new_stores_are_not_named_after_the_source(tmp_path):
+    first = free_path("thorax-ct")
+    assert first.parent == tmp_path / "stores"
+    first.mkdir(parents=True)
+    assert free_path("thorax-ct") != first

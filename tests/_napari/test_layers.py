@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from napari.layers import Image, Layer
+
+from napari_msgan import generate
+from napari_msgan._napari.layers import (
+    Placement,
+    box_layer,
+    layer_matrix,
+    result_layer,
+    sketch_layer,
+    to_volume,
+    volume_layer,
+)
+from napari_msgan.errors import VolumeError
+from napari_msgan.geometry import Affine, Box
+from napari_msgan.volume import Volume
+from tests._napari.conftest import ball
+
+
+def corners(layer, shape):
+    """Outer corners of the image of a layer, in its world."""
+    matrix = layer_matrix(layer)
+    ends = np.array([[-0.5] * len(shape), [n - 0.5 for n in shape]])
+    return np.sort(ends * np.diag(matrix)[:-1] + matrix[:-1, -1], axis=0)
+
+
+SOURCES = {
+    "isotropic": {"scale": (2, 2, 2)},
+    "thick slices, moved": {"scale": (2.5, 1, 1), "translate": (-100, 20, 7)},
+    "flipped": {"scale": (-2.5, 1, -1), "translate": (40, 3, 9)},
+    "other unit": {"scale": (0.25, 0.1, 0.1), "translate": (1, 2, 3), "units": ("cm",) * 3},
+    "affine": {"affine": np.diag([2.5, 1.0, 1.0, 1.0])},
+}
+
+
+@pytest.mark.parametrize("options", SOURCES.values(), ids=SOURCES)
+def test_result_covers_the_source_from_corner_to_corner(options, models, tmp_path):
+    shape = (21, 45, 39)
+    data = ball(shape, (20, 20, 18), 12, (1, 1, 1))
+    source = Image(data, **{"units": ("mm",) * 3, **options})
+    volume = to_volume(source)
+    store = generate(volume, tmp_path / "a.ome.zarr", models / "small-ct", scale=0)
+    placement = Placement.of_layer(source, volume)
+    result = Layer.create(*result_layer(store, placement, "result"))
+    found, wanted = corners(result, store.geometry.shape), corners(source, shape)
+    spacing = np.abs(result.scale)
+    # they begin at the same corner; the other end is filled up to whole voxels
+    np.testing.assert_allclose(found[0], wanted[0], atol=1e-6 * spacing.max())
+    assert (found[1] >= wanted[1] - 1e-6).all()
+    assert (np.abs(found - wanted).max(axis=0) < spacing).all()
+    assert result.units == source.units
+    if "unit" not in str(options):
+        np.testing.assert_allclose(spacing, volume_spacing(store))
+
+
+def volume_spacing(store):
+    return store.geometry.affine.spacing
+
+
+@pytest.mark.parametrize("options", SOURCES.values(), ids=SOURCES)
+def test_sketch_lies_on_the_edges_of_the_source(options, models, tmp_path):
+    """The centre of mass of edges of a ball is its centre, in the world of the layers."""
+    shape = (21, 45, 39)
+    step = np.abs(options.get("scale", (2.5, 1, 1)))
+    step = (np.array(step) / step[-1]).tolist()
+    data = ball(shape, (24 if step[0] > 1 else 10, 20, 18), 9, step)
+    source = Image(data, **{"units": ("mm",) * 3, **options})
+    volume = to_volume(source)
+    store = generate(volume, tmp_path / "a.ome.zarr", models / "small-ct", scale=0)
+    sketch = Layer.create(*sketch_layer(store, Placement.of_layer(source, volume), "sketch"))
+    edges = np.asarray(sketch.data[0]) > 0
+
+    def centre(layer, mass):
+        index = np.array([np.average(axis, weights=mass[mass > 0]) for axis in np.nonzero(mass)])
+        matrix = layer_matrix(layer)
+        return index * np.diag(matrix)[:-1] + matrix[:-1, -1]
+
+    distance = np.abs(centre(sketch, edges.astype(float)) - centre(source, data.astype(float)))
+    # half a voxel of the result; a forgotten (F - 1) / 2 or flip would be more
+    assert (distance < 0.5 * np.abs(sketch.scale) + 1e-9).all(), distance / np.abs(sketch.scale)
+
+
+def test_volume_of_a_file_is_shown_upright_and_keeps_its_affine():
+    ras = Affine(np.array([[0, 0, 2.0, 5], [0, -1, 0, 9], [-1, 0, 0, 3], [0, 0, 0, 1]]))
+    data = np.arange(2 * 3 * 4, dtype=np.int16).reshape(2, 3, 4)
+    volume = Volume(data, ras, "millimeter")
+    layer = Layer.create(*volume_layer(volume, "turned"))
+    assert tuple(layer.scale) == (2, 1, 1)
+    index = (1, 2, 3)
+    world = ras.at(index)
+    at = np.rint(np.asarray(layer.world_to_data(world))).astype(int)
+    assert layer.data[tuple(at)] == data[index]
+    assert to_volume(layer).affine.at(at) == pytest.approx(world)
+
+
+def test_oblique_file_is_straightened_but_keeps_its_affine():
+    angle = np.deg2rad(15)
+    turn = np.array(
+        [[1, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]]
+    )
+    matrix = np.eye(4)
+    matrix[:3, :3], matrix[:3, 3] = turn @ np.diag([3, 1, 1]), (7, 8, 9)
+    layer = Layer.create(
+        *volume_layer(Volume(np.zeros((4, 5, 6)), Affine(matrix), "millimeter"), "oblique")
+    )
+    assert tuple(layer.scale) == pytest.approx((3, 1, 1))
+    np.testing.assert_allclose(to_volume(layer).affine.matrix, matrix, atol=1e-12)
+    layer.translate = (0, 0, 0)  # somebody moved it: the file does not say where it is any more
+    assert not to_volume(layer).affine.is_oblique
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"data": np.zeros((5, 5)), "rotate": 10}, "rotated"),
+        ({"data": np.zeros((5, 5)), "shear": [0.2]}, "rotated, sheared"),
+        ({"data": np.zeros((5, 5, 3), np.uint8), "rgb": True}, "Split RGB"),
+        ({"data": np.zeros((2, 3, 4, 5))}, "Split Stack"),
+    ],
+    ids=["rotated", "sheared", "colour", "4-D"],
+)
+def test_unfit_layer_is_refused_with_advice(options, message):
+    with pytest.raises(VolumeError, match=message):
+        to_volume(Image(**options))
+
+
+def test_layer_of_dask_or_bool_is_read_as_arrays():
+    import dask.array
+
+    data = np.arange(30.0).reshape(5, 6)
+    volume = to_volume(Image(dask.array.from_array(data, chunks=2)))
+    block = volume.data[slice(1, 3), slice(0, 6)]
+    assert isinstance(block, np.ndarray)
+    np.testing.assert_array_equal(block, data[1:3])
+    assert to_volume(Image(data > 3)).data.dtype == np.uint8
+
+
+def test_multiscale_layer_is_read_at_its_finest_level():
+    data = np.arange(64.0).reshape(8, 8)
+    assert to_volume(Image([data, data[::2, ::2]], multiscale=True)).shape == (8, 8)
+
+
+def test_result_layer_as_source_has_no_padding(ct_store):
+    placement = Placement.of_affine(ct_store.geometry.affine, "millimeter")
+    layer = Layer.create(*result_layer(ct_store, placement, "result"))
+    assert layer.data[0].shape != ct_store.geometry.shape
+    volume = to_volume(layer)
+    assert volume.shape == ct_store.geometry.shape
+    assert volume.affine == ct_store.geometry.affine
+
+
+@pytest.mark.parametrize("scale", [0, 1])
+def test_box_lies_where_its_voxels_are(ct_store, scale):
+    region = Box((4, 6, 8), (20, 20, 20))
+    placement = Placement.of_affine(ct_store.geometry.affine, "millimeter")
+    box = Layer.create(*box_layer(ct_store, placement, scale, region, (0, 1)))
+    factor = np.array(ct_store.geometry.total_factor(scale))
+    first = np.array(region.start) // factor
+    # start * F + (F - 1) / 2 finest voxels
+    finest = first * factor + (factor - 1) / 2
+    assert box.translate == pytest.approx(ct_store.geometry.affine.at(finest))
+    assert box.scale == pytest.approx(ct_store.geometry.spacing_at(scale))
+    assert box.data.shape == ct_store.geometry.box_at(scale, region).shape
+
+
+def test_box_that_no_card_draws_is_shown_coarser(ct_store, monkeypatch):
+    monkeypatch.setattr("napari_msgan._napari.layers.MAX_BOX_SIDE", 12)
+    placement = Placement.of_affine(ct_store.geometry.affine, "millimeter")
+    region = Box((0, 0, 0), (20, 20, 20))
+    box = Layer.create(*box_layer(ct_store, placement, 1, region, (0, 1)))
+    assert box.data.shape == (10, 10, 10)

@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from napari_msgan import refine
+from napari_msgan._napari.choices import (
+    TIMES,
+    check_source,
+    pixels_text,
+    scale_choices,
+)
+from napari_msgan._napari.layers import Placement, result_layer
+from napari_msgan._napari.orientation import Orientation
+from napari_msgan._napari.regions import (
+    count_tiles,
+    current_index,
+    drawn_boxes,
+    size_text,
+    sliced_axis,
+    view_box,
+)
+from napari_msgan._napari.scene import Scene, ShownBox
+from napari_msgan._napari.state import Opened
+from napari_msgan.errors import GeometryError
+from napari_msgan.geometry import Box
+from napari_msgan.model import read_spec
+from napari_msgan.pyramid import open_pyramid
+
+
+@pytest.fixture
+def shown(viewer, ct_store):
+    """Scene, result layer and store of a volume."""
+    store = open_pyramid(ct_store.path, writable=True)
+    scene = Scene(viewer)
+    placement = Placement.of_affine(store.geometry.affine, "millimeter")
+    return scene, scene.show(Opened(store, placement), "CT"), store
+
+
+def look_at(viewer, box, layer):
+    """Point the camera at a box of voxels of the displayed axes."""
+    ends = [layer.data_to_world(np.array(corner) - 0.5) for corner in (box.start, box.stop)]
+    rows, columns = viewer.dims.displayed
+    size = np.abs(np.subtract(*ends))
+    viewer.canvas.size = (600, 600)
+    viewer.scene.camera.center = (0, *(np.mean(ends, axis=0)[[rows, columns]]))
+    viewer.scene.camera.zoom = 600 / max(size[rows], size[columns])
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (2, 0, 1)], ids=str)
+def test_view_is_the_visible_part_of_the_slice(viewer, shown, order):
+    _, layer, store = shown
+    viewer.dims.order = order
+    axis = order[0]
+    viewer.dims.set_point(axis, layer.data_to_world((5, 5, 5))[axis])
+    look_at(viewer, Box((4, 4, 4), (10, 10, 10)), layer)
+    start, stop = [4, 4, 4], [10, 10, 10]
+    start[axis], stop[axis] = 5, 6
+    assert view_box(viewer, layer, store.geometry) == Box(tuple(start), tuple(stop))
+    assert sliced_axis(viewer, layer) == axis
+    assert current_index(viewer, layer, axis) == 5
+
+
+def test_view_in_3d_is_everything(viewer, shown):
+    _, layer, store = shown
+    viewer.dims.ndisplay = 3
+    assert view_box(viewer, layer, store.geometry) == Box.of_shape(store.geometry.shape)
+
+
+def test_view_beside_the_image_is_refused(viewer, shown):
+    _, layer, store = shown
+    look_at(viewer, Box((4, 400, 400), (10, 410, 410)), layer)
+    with pytest.raises(GeometryError, match="does not show the image"):
+        view_box(viewer, layer, store.geometry)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_rectangle_becomes_a_box_with_the_depth(viewer, shown, axis):
+    _, layer, store = shown
+    box = Box((4, 5, 6), (9, 10, 11))
+    low, high = np.subtract(box.start, 0.4), np.subtract(box.stop, 0.6)
+    low[axis] = high[axis] = 7
+    low, high = np.array(layer.data_to_world(low)), np.array(layer.data_to_world(high))
+    shapes = viewer.add_shapes(ndim=3)
+    a, b = (i for i in range(3) if i != axis)
+    points = np.tile(low, (4, 1))
+    points[1, b], points[2, a], points[2, b], points[3, a] = high[b], high[a], high[b], high[a]
+    shapes.add_rectangles([points])
+    (found,) = drawn_boxes(shapes, layer, store.geometry, axis, (3, 12))
+    start, stop = list(box.start), list(box.stop)
+    start[axis], stop[axis] = 3, 12
+    assert found == Box(tuple(start), tuple(stop))
+
+
+def test_flat_shapes_layer_counts_on_every_slice(viewer, shown):
+    _, layer, store = shown
+    low = layer.data_to_world((0, 4, 6))[1:]
+    high = layer.data_to_world((0, 9, 11))[1:]
+    shapes = viewer.add_shapes([np.array([low, high])], shape_type="rectangle")
+    assert shapes.ndim == 2
+    (found,) = drawn_boxes(shapes, layer, store.geometry, 0, (3, 12))
+    assert found == Box((3, 4, 6), (12, 10, 12))
+
+
+def test_only_selected_rectangles_count(viewer, shown):
+    _, layer, store = shown
+    places = [layer.data_to_world((0, i, i))[1:] for i in (2, 4, 8, 10)]
+    shapes = viewer.add_shapes([np.array(places[:2]), np.array(places[2:])])
+    assert len(drawn_boxes(shapes, layer, store.geometry, 0, (3, 12))) == 2
+    shapes.selected_data = {1}
+    (found,) = drawn_boxes(shapes, layer, store.geometry, 0, (3, 12))
+    assert found.start == (3, 8, 8)
+
+
+def test_rectangles_that_miss_the_image_are_refused(viewer, shown):
+    _, layer, store = shown
+    shapes = viewer.add_shapes(ndim=3)
+    with pytest.raises(GeometryError, match="no rectangle yet"):
+        drawn_boxes(shapes, layer, store.geometry, 0, (0, 5))
+    shapes.add_rectangles([[[0, 1e4, 1e4], [0, 2e4, 1e4], [0, 2e4, 2e4], [0, 1e4, 2e4]]])
+    with pytest.raises(GeometryError, match="outside the image"):
+        drawn_boxes(shapes, layer, store.geometry, 0, (0, 5))
+
+
+def test_tiles_are_counted_once_and_only_the_missing_ones(shown):
+    _, _, store = shown
+    box = Box((0, 0, 0), (3, 3, 3))
+    assert count_tiles(store, [box, box], 1) == 1
+    refine(store, region=box, scale=1)
+    assert count_tiles(store, [box], 1) == 0
+    assert size_text(store.geometry, box) == TIMES.join(("6", "6", "6 mm"))
+
+
+def test_refined_boxes_appear_in_3d_only(viewer, shown):
+    scene, layer, store = shown
+    scene.remember_box(store, ShownBox(1, Box((0, 0, 0), (4, 4, 4))))
+    assert not scene.layers_of(store, "box")
+    opened = scene.open_layer(layer)
+    viewer.dims.ndisplay = 3
+    scene.show_for_display(opened, 3)
+    (box,) = scene.layers_of(store, "box")
+    assert box.visible
+    assert box.bounding_box.visible
+    scene.show_for_display(opened, 2)
+    assert not box.visible
+    scene.show_for_display(opened, 3)
+    assert len(scene.layers_of(store, "box")) == 1
+    scene.forget_boxes(store)
+    assert not scene.layers_of(store, "box")
+
+
+@pytest.mark.parametrize(
+    ("order", "letters", "vertical"),
+    [
+        ((0, 1, 2), "APRL", "down"),
+        ((1, 0, 2), "SIRL", "up"),
+        ((2, 0, 1), "SIAP", "up"),
+    ],
+    ids=["axial", "coronal", "sagittal"],
+)
+def test_letters_follow_the_displayed_axes(viewer, shown, order, letters, vertical):
+    orientation = Orientation(viewer)
+    viewer.dims.order = order
+    assert "".join(orientation.letters().values()) == letters
+    assert viewer.scene.camera.orientation[1] == vertical
+    viewer.dims.ndisplay = 3
+    assert orientation.letters() == {}
+    orientation.close()
+
+
+def test_images_without_a_patient_get_no_letters(viewer):
+    orientation = Orientation(viewer)
+    viewer.add_image(np.zeros((4, 5, 6)))
+    viewer.dims.order = (1, 0, 2)
+    assert orientation.letters() == {}
+    assert viewer.scene.camera.orientation[1] == "down"
+    orientation.close()
+    assert not [key for key in viewer.canvas.overlays if "msgan" in key]
+
+
+def test_finest_choices_say_what_is_invented(viewer, models):
+    spec = read_spec(models / "small-ct")
+    layer = viewer.add_image(np.zeros((9, 9, 9)), scale=(2.5, 1, 1), units=("mm",) * 3)
+    texts = [choice.text for choice in check_source(layer, spec).finest]
+    assert texts == ["2 mm, as fine as the source", "1 mm, detail beyond the source is invented"]
+
+
+def test_scales_beyond_the_source_say_so(models, tmp_path):
+    from napari_msgan import generate
+    from napari_msgan.geometry import Affine
+    from napari_msgan.volume import Volume
+
+    volume = Volume(np.zeros((9, 20, 20), np.uint8), Affine.of_spacing((2.5, 1, 1)), "millimeter")
+    with pytest.warns(UserWarning, match="finer than the source"):
+        steps = generate(volume, tmp_path / "a.ome.zarr", models / "small-ct", scale=0, finest=2)
+    texts = [choice.text for choice in scale_choices(steps, 1)]
+    assert texts == ["1 — 2 mm", "2 — 1 mm, beyond this source (honest to 2 mm)"]
+    assert steps.refined_fraction(1) == 0
+
+
+def test_pixels_are_width_by_height():
+    assert pixels_text((1701, 2048)) == TIMES.join(("2048", "1701")) + " px"
+
+
+def test_result_layers_of_two_stores_do_not_mix(viewer, shown, xray_store):
+    scene, layer, store = shown
+    placement = Placement.of_affine(xray_store.geometry.affine, "pixel")
+    other = scene.add(result_layer(xray_store, placement, "other"))
+    assert scene.results() == [layer, other]
+    assert scene.layers_of(store, "result") == [layer]

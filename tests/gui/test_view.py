@@ -1,0 +1,216 @@
+"""Windows, comparison, 3-D, saving and opening, through the widgets of the panel."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from qtpy.QtWidgets import QFileDialog
+
+from napari_msgan import export, read_volume, refine
+from napari_msgan._napari import demo as demo_module
+from napari_msgan._napari.layers import volume_layer
+from napari_msgan._napari.panel import GeneratePanel
+from napari_msgan.geometry import Affine, Box
+from napari_msgan.io import read_description
+from napari_msgan.pyramid import view_volume
+from napari_msgan.resampling import resample
+from napari_msgan.volume import Volume
+from tests.gui.conftest import blobs
+from tests.models import write_model
+
+
+def compared(viewer):
+    (layer,) = (x for x in viewer.layers if x.name.startswith("compare"))
+    return layer
+
+
+def test_window_buttons_set_result_and_source_alike(panel, ct, generated):
+    store = generated(ct)
+    layer = panel.scene.result_of(store)
+    panel.view.windows["Lung"].click()
+    assert tuple(layer.contrast_limits) == (-1000, 150)
+    panel.view.windows["Soft tissue"].click()
+    assert tuple(layer.contrast_limits) == (-160, 240)
+    panel.view.windows["Full"].click()
+    assert tuple(layer.contrast_limits) == (-1000, 600)
+
+
+def test_wipe_shows_the_source_left_and_the_result_right(panel, viewer, xray, generated, qtbot):
+    store = generated(xray)
+    refine(store)
+    panel.view.compare.setCurrentText("Wipe")
+    layer = compared(viewer)
+    panel.view.line.setValue(400)
+    qtbot.wait(80)
+    shown = np.asarray(layer.data[0])[:117, :150]
+    line = round(0.4 * layer.data[0].shape[1])
+    result = view_volume(store, 2).data[0:117, 0:150]
+    np.testing.assert_array_equal(shown[:, line:], result[:, line:])
+    low, high = xray.contrast_limits
+    goal_low, goal_high = panel.scene.result_of(store).contrast_limits
+    source = (xray.data - low) / (high - low) * (goal_high - goal_low) + goal_low
+    np.testing.assert_allclose(shown[:, :line], source[:, :line], rtol=1e-5)
+    xray.contrast_limits = (0, 100)
+    assert np.asarray(layer.data[0])[:117, :line].max() > shown[:, :line].max()
+    panel.view.compare.setCurrentText("Off")
+    assert not [x for x in viewer.layers if x.name.startswith("compare")]
+
+
+def test_difference_of_a_volume_is_result_minus_source(panel, viewer, ct, generated):
+    store = generated(ct)
+    panel.view.compare.setCurrentText("Difference")
+    layer = compared(viewer)
+    ct.contrast_limits = panel.scene.result_of(store).contrast_limits
+    shape = store.geometry.shape
+    shown = np.asarray(layer.data[0])[tuple(slice(0, n) for n in shape)]
+    steps = (0.8, 2.0, 2.0)
+    first = [0.5 * step - 0.5 for step in steps]
+    source = resample(ct.data, steps, first, Box.of_shape(shape))
+    result = view_volume(store, 1).data[tuple(slice(0, n) for n in shape)]
+    np.testing.assert_allclose(shown, result - source, atol=1e-2)
+
+
+def test_comparison_with_another_kind_of_image_is_refused(panel, xray, ct, generated):
+    generated(ct)
+    panel.source.choose(xray)
+    panel.view.compare.setCurrentText("Wipe")
+    assert "has 2 axes" in panel.view.problem.text()
+
+
+def test_refined_box_appears_in_3d_with_its_own_pixels(panel, viewer, ct, generated, finish):
+    store = generated(ct)
+    panel.refine.region.setCurrentText("Rectangles")
+    panel.refine.draw.click()
+    z = viewer.dims.point[0]
+    points = [[z, 24, 11], [z, 24, 27], [z, 40, 27], [z, 40, 11]]
+    viewer.layers.selection.active.add_rectangles([points])
+    panel.refine_button.click()
+    finish()
+    (box,) = panel.refine.boxes()
+    assert not panel.scene.layers_of(store, "box")
+    panel.view.in_3d.click()
+    assert viewer.dims.ndisplay == 3
+    (layer,) = panel.scene.layers_of(store, "box")
+    assert layer.visible
+    assert not ct.visible
+    np.testing.assert_array_equal(layer.data, store.array(1)[box.slices])
+    assert layer.translate == pytest.approx(store.geometry.affine.at(box.start))
+    picture = viewer.screenshot(flash=False)
+    assert picture[..., :3].std() > 1  # not a black canvas
+    panel.view.in_3d.click()
+    assert not layer.visible
+    assert ct.visible
+
+
+@pytest.mark.parametrize(
+    ("text", "suffix"), [("OME-Zarr", ".ome.zarr"), ("OME-TIFF", ".ome.tif"), ("NIfTI", ".nii.gz")]
+)
+def test_save_button_writes_what_the_library_exports(
+    panel, ct, generated, finish, tmp_path, monkeypatch, text, suffix
+):
+    store = generated(ct)
+    target = tmp_path / f"saved{suffix}"
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(target), ""))
+    panel.save.format.setCurrentText(text)
+    panel.save.grid.setCurrentText("the source's grid")
+    panel.save.save.click()
+    finish()
+    assert panel.status.text() == f"Saved {target.name}."
+    export(store, tmp_path / f"other{suffix}", grid="source")
+    saved, wanted = read_volume(target), read_volume(tmp_path / f"other{suffix}")
+    assert saved.shape == ct.data.shape
+    whole = tuple(slice(0, n) for n in saved.shape)
+    np.testing.assert_array_equal(np.asarray(saved.data[whole]), np.asarray(wanted.data[whole]))
+    assert read_description(target)["synthetic"] is True
+
+
+def test_taken_name_is_told(panel, ct, generated, finish, tmp_path, notes, monkeypatch):
+    generated(ct)
+    target = tmp_path / "taken.ome.zarr"
+    target.mkdir()
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(target), ""))
+    panel.save.save.click()
+    finish()
+    assert any("taken.ome.zarr" in note.message for note in notes)
+    assert panel.save.save.isEnabled()
+
+
+def test_store_is_never_overwritten(panel, xray, generated, notes):
+    store = generated(xray)
+    panel.source.path.setText(str(store.path))
+    panel.generate_button.click()
+    assert not panel.job.is_running
+    assert any("exists already" in note.message for note in notes)
+
+
+def test_opened_store_is_refined_on(panel, viewer, xray, generated, finish):
+    path = generated(xray).path
+    viewer.layers.clear()
+    assert panel.session.opened is None
+    assert not panel.refine_button.isEnabled()
+    viewer.open(str(path), plugin="napari-msgan")
+    assert panel.session.opened is not None
+    assert len(viewer.layers) == 2
+    before = np.asarray(viewer.layers[0].data[0])
+    panel.refine.region.setCurrentText("Everything")
+    panel.refine_button.click()
+    finish()
+    assert panel.session.opened.store.refined_fraction(2) == 1
+    assert (np.asarray(viewer.layers[0].data[0]) != before).any()
+
+
+def test_layers_are_saved_through_the_file_menu(panel, viewer, ct, generated, tmp_path):
+    generated(ct)
+    layer = panel.scene.results()[0]
+    (path,) = layer.save(str(tmp_path / "a.nii.gz"), plugin="napari-msgan")
+    assert read_description(path)["synthetic"] is True
+
+
+def test_plugin_menu_gives_the_panel_and_it_fits_the_screen(viewer, qtbot):
+    _, panel = viewer.window.add_plugin_dock_widget("napari-msgan", "Generate and refine")
+    assert isinstance(panel, GeneratePanel)
+    qtbot.wait(50)
+    assert panel.minimumSizeHint().height() < 400
+    assert viewer.window._qt_window.height() <= 1000
+    panel.close_session()
+
+
+def test_model_card_shows_its_text(panel, models, qtbot):
+    from napari_msgan._napari.model_panel import ModelCard
+
+    panel.model.choose_name("small-xr")
+    card = ModelCard(panel, panel.model.folder, panel.model.spec)
+    assert "has no card" in card.text.toPlainText()
+    card.deleteLater()
+    folder = models / "small-xr"
+    (folder / "README.md").write_text("# Chest\n\nTrained on *nothing*.", encoding="utf-8")
+    card = ModelCard(panel, panel.model.folder, panel.model.spec)
+    assert "Trained on nothing." in card.text.toPlainText()
+    card.deleteLater()
+
+
+def test_broken_model_folder_says_why(panel, tmp_path, monkeypatch):
+    monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(tmp_path))
+    panel.model.browse.click()
+    assert "has no model.json" in panel.model.problem.text()
+
+
+@pytest.mark.slow
+def test_unattended_demo_leaves_pictures_and_files(
+    tmp_path, models, monkeypatch, make_napari_viewer
+):
+    own = tmp_path / "models"
+    write_model(own / "chest-xray", ndim=2, n_scales=3, name="chest-xray")
+    write_model(own / "thorax-ct", ndim=3, n_scales=3, name="thorax-ct", base_size=16)
+    monkeypatch.setenv("NAPARI_MSGAN_MODELS", str(own))
+    xray = Volume(blobs((117, 150)), Affine(np.eye(3)), "pixel")
+    ct = Volume(blobs((40, 44, 48)), Affine.of_spacing((2, 2, 2)), "millimeter")
+    monkeypatch.setattr(demo_module.sample_data, "chest_xray", lambda: [volume_layer(xray, "X")])
+    monkeypatch.setattr(demo_module.sample_data, "thorax_ct", lambda: [volume_layer(ct, "CT")])
+    monkeypatch.setattr(demo_module.napari, "Viewer", lambda **_: make_napari_viewer(show=True))
+    out = tmp_path / "out"
+    demo_module.run(out, unattended=True)
+    names = {path.name for path in out.iterdir()}
+    assert {"chest-xray_1.ome.zarr", "thorax-ct_1.ome.zarr", "thorax-ct_1.nii.gz"} <= names
+    assert len([name for name in names if name.endswith(".png")]) == 9
+    assert read_description(out / "thorax-ct_1.nii.gz")["synthetic"] is True
