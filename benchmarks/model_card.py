@@ -83,11 +83,10 @@ def measure(made, true, model, *, by_slice):
 
 
 def evaluate(path, model, scale, work):
+    """Return store, truth and table rows of one held-out image."""
     volume = read_volume(path)
     store = jobs.generate(volume, work / "s.ome.zarr", model, scale=scale, device="cpu")
-    jobs.generate(volume, work / "t.ome.zarr", model, scale=0, device="cpu") if scale is None else (
-        _empty_like(volume, model, scale, work)
-    )
+    _with_scale_0_only(volume, model, scale, work / "t.ome.zarr")
     truth = truth_pyramid(volume, model, scale)
     by_true = from_true_coarse(store, model, truth, work / "t.ome.zarr")
     rows = []
@@ -118,13 +117,10 @@ def evaluate(path, model, scale, work):
     return store, truth, rows
 
 
-def _empty_like(volume, model, scale, work):
-    """Make a store of the same pyramid in which only scale 0 is there."""
-    steps = jobs.iter_generate(volume, work / "t.ome.zarr", model, scale=scale, device="cpu")
-    for progress in steps:
-        if progress.stage == "tiles":
-            steps.close()
-            break
+def _with_scale_0_only(volume, model, scale, path):
+    steps = jobs.iter_generate(volume, path, model, scale=0, finest=scale, device="cpu")
+    for _ in steps:
+        pass
 
 
 def preview(store, truth, path, size=420):
@@ -157,12 +153,14 @@ def preview(store, truth, path, size=420):
 
 
 def table(rows, modality):
+    """Return the lines of the Markdown table, a row per scale."""
     unit = "HU" if modality == "CT" else "grey levels of 255"
     lines = [
         f"MAE in {unit}; PSNR in dB over the output window; SSIM Gaussian, sigma 1.5. "
         "'from true' starts from the true previous scale. Mean over images (lowest to highest).",
         "",
-        "| scale | images | edge density | MAE | PSNR | SSIM | correlation | MAE from true | PSNR from true | SSIM from true |",
+        "| scale | images | edge density | MAE | PSNR | SSIM | correlation "
+        "| MAE from true | PSNR from true | SSIM from true |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for scale in sorted({int(r["scale"]) for r in rows}):
@@ -191,6 +189,7 @@ def table(rows, modality):
 
 
 def main() -> None:
+    """Measure, write, draw."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

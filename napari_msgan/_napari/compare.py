@@ -9,7 +9,14 @@ import numpy as np
 import numpy.typing as npt
 from napari.layers import Image
 
-from napari_msgan._napari.layers import KEY, LayerTuple, layer_matrix, to_volume
+from napari_msgan._napari.layers import (
+    KEY,
+    LayerTuple,
+    is_ct,
+    is_in_hu,
+    layer_matrix,
+    to_volume,
+)
 from napari_msgan._napari.sliced import sliced_levels
 from napari_msgan.errors import GeometryError
 from napari_msgan.geometry import Box
@@ -25,7 +32,7 @@ class _Comparison:
     """Array-like of one level: result and source on the grid of the result, where it is read.
 
     The grey values of the source are mapped from its contrast limits to those of the result, so
-    that both look alike where they are alike.
+    that both look alike where they are alike; not where both are Hounsfield units.
     """
 
     def __init__(
@@ -90,6 +97,7 @@ class Comparison:
                 "choose the image that the result was made from"
             )
         self.result, self.source = result, source
+        self._are_same_units = is_ct(store) and is_in_hu(source)
         # voxel i of a level lies at first + step * i of the source
         to_source = np.linalg.inv(layer_matrix(source)) @ layer_matrix(result)
         steps, starts = np.diag(to_source)[:-1], to_source[:-1, -1]
@@ -131,6 +139,8 @@ class Comparison:
 
     def link_contrast(self) -> None:
         """Map the contrast limits of the source to those of the result."""
+        if self._are_same_units:
+            return
         (low, high), (goal_low, goal_high) = (
             self.source.contrast_limits,
             self.result.contrast_limits,

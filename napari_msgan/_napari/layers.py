@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 import numpy as np
 import numpy.typing as npt
-from napari.layers import Image, Layer
+from napari.layers import Image, Labels, Layer
 
 from napari_msgan._napari.sliced import sliced_levels
 from napari_msgan._napari.stores import shared_store
@@ -115,17 +116,35 @@ class _AsArray:
         return np.asarray(self._data[key]).astype(self.dtype, copy=False)
 
 
+class _Painted:
+    """Array-like over a Labels layer as a sketch, uint8: the largest label is the top edge."""
+
+    def __init__(self, data: Any) -> None:
+        self._data = data
+        self.shape = tuple(int(n) for n in data.shape)
+        self.dtype: np.dtype[Any] = np.dtype(np.uint8)
+
+    def __getitem__(self, key: tuple[slice, ...]) -> npt.NDArray[Any]:
+        labels = np.maximum(np.asarray(self._data[key]), 0)
+        block: npt.NDArray[Any] = np.rint(labels * (255 / self._top)).astype(np.uint8)
+        return block
+
+    @cached_property
+    def _top(self) -> int:
+        return max(1, int(np.max(self._data)))
+
+
 def to_volume(layer: Layer) -> Volume:
-    """Return the image of a layer with its geometry.
+    """Return the image of a layer with its geometry; of a Labels layer, the sketch painted on it.
 
     Raises
     ------
     VolumeError
         If it is no grey 2-D or 3-D image, or not upright.
     """
-    if not isinstance(layer, Image):
+    if not isinstance(layer, Image | Labels):
         raise VolumeError(f"layer {layer.name!r} is no image layer")
-    if layer.rgb:
+    if isinstance(layer, Image) and layer.rgb:
         raise VolumeError(
             f"layer {layer.name!r} is a colour image. Make it grey first: right-click it, "
             "Split RGB, and take one channel."
@@ -143,6 +162,8 @@ def to_volume(layer: Layer) -> Volume:
         return _volume_of_store(link, layer)
     plain = isinstance(data, np.ndarray) and data.dtype.isnative and data.dtype.kind != "b"
     array: ArrayLike = data if plain else _AsArray(data)
+    if isinstance(layer, Labels):
+        array = _Painted(data)
     note = layer.metadata.get(KEY)
     # Somebody may have moved the layer since: then its file does not say where it is.
     if isinstance(note, dict) and np.allclose(note["layer_matrix"], matrix, rtol=1e-9, atol=1e-9):
@@ -152,7 +173,7 @@ def to_volume(layer: Layer) -> Volume:
     return Volume(array, Affine(np.diag([*to_mm, 1.0]) @ matrix), unit)
 
 
-def _volume_of_store(link: StoreLink, layer: Image) -> Volume:
+def _volume_of_store(link: StoreLink, layer: Layer) -> Volume:
     store = shared_store(link.path)
     if link.role == "sketch":  # without the padding that napari needs
         finest = store.geometry.finest_scale
@@ -324,6 +345,13 @@ def default_window(store: PyramidStore) -> tuple[float, float]:
 
 def is_ct(store: PyramidStore) -> bool:
     return store.info.modality.upper() == "CT"
+
+
+def is_in_hu(layer: Layer) -> bool:
+    """Return whether the values of an image can only be Hounsfield units: air is far below 0."""
+    if not isinstance(layer, Image) or layer.rgb or not has_voxel_size(layer):
+        return False
+    return window_of(np.asarray(layer.data[-1] if layer.multiscale else layer.data))[0] < -200
 
 
 def is_anatomical(layer: Layer) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import combinations
 
 from napari.components import ViewerModel
 from napari.components.overlays import TextOverlay
@@ -13,6 +14,12 @@ from napari_msgan._napari.layers import is_anatomical
 _ENDS = (("I", "S"), ("A", "P"), ("R", "L"))
 _PLACES = ("top_center", "bottom_center", "middle_left", "middle_right")
 _PREFIX = "napari_msgan_"
+
+
+def _is_even(order: Sequence[int]) -> bool:
+    """Return whether an order comes about by an even number of swaps."""
+    pairs = combinations(order, 2)
+    return sum(a > b for a, b in pairs) % 2 == 0
 
 
 class Orientation:
@@ -79,6 +86,10 @@ class Orientation:
             # z grows upwards in a patient, y towards the back: down, as in every axial slice
             is_z = dims.displayed[0] == dims.ndim - 3
             vertical, horizontal = ("up" if is_z else "down"), "right"
+        elif self._is_anatomical():
+            # Left, posterior, superior are right-handed; napari's default mirrors such volumes.
+            depth = "away" if _is_even(dims.displayed) else "towards"
+            vertical, horizontal = "down", "right"
         wanted = (depth, vertical, horizontal)
         if tuple(camera.orientation) != wanted:
             camera.orientation = wanted

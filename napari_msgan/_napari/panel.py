@@ -17,7 +17,7 @@ from napari_msgan._napari.controllers import JobController, SaveController, Stor
 from napari_msgan._napari.model_panel import ModelPanel
 from napari_msgan._napari.refine_panel import RefinePanel
 from napari_msgan._napari.save_panel import SavePanel
-from napari_msgan._napari.scene import Scene, ShownBox
+from napari_msgan._napari.scene import Scene, ShownBox, key_of
 from napari_msgan._napari.source_panel import SourcePanel
 from napari_msgan._napari.state import JobState, Opened, SessionState
 from napari_msgan._napari.view_panel import ViewPanel
@@ -105,6 +105,13 @@ class GeneratePanel(QWidget):
             self._window = window
             window.installEventFilter(self)
 
+    def changeEvent(self, event: QEvent | None) -> None:
+        super().changeEvent(event)
+        # napari takes the panel out of a dock that is closed, and forgets it.
+        is_taken_out = event is not None and event.type() == QEvent.Type.ParentChange
+        if is_taken_out and self.parent() is None and self._window is not None:
+            self.close_session()
+
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
         # The window goes without telling its docks: what is running must end before.
         if watched is self._window and event is not None and event.type() == QEvent.Type.Close:
@@ -131,7 +138,7 @@ class GeneratePanel(QWidget):
         area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         area.setWidget(content)
         outer = QVBoxLayout(self)
-        outer.setContentsMargins(0, 0, 0, 4)
+        outer.setContentsMargins(0, 0, 6, 4)
         outer.addWidget(area, 1)
         self._progress_row = row(self.bar, self.cancel_button)
         outer.addWidget(self._progress_row)
@@ -144,7 +151,7 @@ class GeneratePanel(QWidget):
         later = self.refine.update_later
         self._connections = [
             *((e, self._list_layers) for e in (layer_events.inserted, layer_events.removed)),
-            (layer_events.reordered, self._list_layers),
+            *((e, self._list_layers) for e in (layer_events.reordered, layer_events.renamed)),
             (viewer.layers.selection.events.active, self._on_active),
             *((e, later) for e in (camera.center, camera.zoom)),
             *((e, later) for e in (viewer.dims.events.point, viewer.dims.events.order)),
@@ -176,8 +183,8 @@ class GeneratePanel(QWidget):
 
         def remember() -> None:
             if opened is not None and opened.store.geometry.ndim == 3:
-                for box in boxes:
-                    if box.shape != opened.store.geometry.shape:
+                for box in boxes:  # a slice or the whole is no box to look at
+                    if min(box.shape) > 1 and box.shape != opened.store.geometry.shape:
                         self.scene.remember_box(opened.store, ShownBox(scale, box))
 
         device = self.source.chosen_device
@@ -197,7 +204,7 @@ class GeneratePanel(QWidget):
         """Work on the result that is selected in the layer list."""
         active = self._viewer.layers.selection.active
         if active is not None and active in self.scene.results() and not self.job.is_running:
-            self.refine.result.setCurrentIndex(self.refine.result.findData(active.name))
+            self.refine.result.setCurrentIndex(self.refine.result.findData(key_of(active)))
 
     def _on_model(self) -> None:
         self.source.set_model(self.model.folder, self.model.spec)

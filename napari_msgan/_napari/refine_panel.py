@@ -17,7 +17,7 @@ from napari_msgan._napari.regions import (
     sliced_axis,
     view_box,
 )
-from napari_msgan._napari.scene import REGIONS_NAME, Scene
+from napari_msgan._napari.scene import REGIONS_NAME, Scene, key_of, layer_of
 from napari_msgan._napari.state import Opened, SessionState
 from napari_msgan._napari.stores import stores_folder
 from napari_msgan._napari.widgets import Hint, Section, button, combo, row, set_choices
@@ -77,10 +77,10 @@ class RefinePanel(Section):
         self.result.blockSignals(True)
         self.result.clear()
         for layer in self._scene.results():
-            self.result.addItem(layer.name, layer.name)
+            self.result.addItem(layer.name, key_of(layer))
         opened = self._session.opened
         layer = None if opened is None else self._scene.result_of(opened.store)
-        self.result.setCurrentIndex(self.result.findData(layer.name) if layer is not None else -1)
+        self.result.setCurrentIndex(-1 if layer is None else self.result.findData(key_of(layer)))
         self.result.blockSignals(False)
         if opened is not None and layer is None:
             self._session.opened = None
@@ -97,7 +97,7 @@ class RefinePanel(Section):
         set_choices(self.scale, scale_choices(store, 1), honest)
         layer = self._scene.result_of(store)
         if layer is not None:
-            index = self.result.findData(layer.name)
+            index = self.result.findData(key_of(layer))
             self.result.blockSignals(True)
             self.result.setCurrentIndex(index)
             self.result.blockSignals(False)
@@ -254,11 +254,11 @@ class RefinePanel(Section):
             self.problem.say(str(error))
 
     def _open_result(self) -> None:
-        name = self.result.currentData()
-        if name is None or name not in self._viewer.layers:
+        layer = layer_of(self._viewer, self.result.currentData())
+        if layer is None:
             return
         try:
-            self._session.opened = self._scene.open_layer(self._viewer.layers[name])
+            self._session.opened = self._scene.open_layer(layer)
         except MsganError as error:
             self._session.opened = None
             self.problem.say(str(error))

@@ -80,7 +80,7 @@ class Scene:
         assert link is not None
         store = shared_store(link.path)
         for shown in (*self.layers_of(store, "result"), *self.layers_of(store, "sketch")):
-            self.follow(shown)
+            self.attach(shown)
         matrix = layer_matrix(layer) @ np.linalg.inv(store.geometry.affine.matrix)
         return Opened(store, Placement(matrix, tuple(str(unit) for unit in layer.units)))
 
@@ -98,11 +98,16 @@ class Scene:
     def add(self, layer_tuple: LayerTuple) -> Image:
         data, options, _ = layer_tuple
         layer = self.viewer.add_image(data, **options)
-        self.follow(layer)
+        self.attach(layer)
         return layer
 
-    def follow(self, layer: Layer) -> None:
-        """Let the levels of a volume know where the sliders stand."""
+    def attach(self, layer: Image) -> None:
+        """Give a layer of a store what a tuple of layer data cannot hold."""
+        link = store_link(layer)
+        if link is not None and link.role != "sketch":
+            limits = layer.contrast_limits
+            layer.contrast_limits_range = shared_store(link.path).info.window
+            layer.contrast_limits = limits
         if layer.ndim == 3 and layer.multiscale:
             follow(layer.data, partial(_position, self.viewer, layer_matrix(layer)))
 
@@ -166,18 +171,21 @@ class Scene:
         for layer in self.layers_of(opened.store, "box"):
             layer.visible = ndisplay == 3
 
-    def show_only_results(self, wanted: bool) -> None:
-        """Hide what would cover the results in 3-D display, or show it again."""
-        for result in self.results():  # the boxes shall stand out in the coarse whole
-            result.opacity = 0.4 if wanted and any(self.boxes.values()) else 1.0
+    def show_only(self, store: PyramidStore | None, wanted: bool) -> None:
+        """Hide what would cover a result in 3-D display, or show it again."""
+        shown = [] if store is None else self.layers_of(store, "result")
+        for result in shown:  # the boxes shall stand out in the coarse whole
+            has_boxes = store is not None and self.boxes.get(str(store.path))
+            result.opacity = 0.4 if wanted and has_boxes else 1.0
         if not wanted:
             for layer in self._hidden:
                 layer.visible = True
             self._hidden = []
             return
+        if store is not None:
+            shown += self.layers_of(store, "box")
         for layer in self.viewer.layers:
-            link = store_link(layer)
-            if layer.visible and (link is None or link.role == "sketch"):
+            if layer.visible and layer not in shown:
                 self._hidden.append(layer)
                 layer.visible = False
 
@@ -204,6 +212,16 @@ class Scene:
         if result is None:
             return Placement.of_affine(store.geometry.affine, store.geometry.unit)
         return self.open_layer(result).placement
+
+
+def key_of(layer: Layer) -> str:
+    """Return what names a layer for as long as it lives, also after it was renamed."""
+    return str(layer.unique_id)
+
+
+def layer_of(viewer: ViewerModel, key: str | None) -> Layer | None:
+    """Return the layer with this key; None if it was removed."""
+    return next((layer for layer in viewer.layers if key_of(layer) == key), None)
 
 
 def _position(viewer: ViewerModel, matrix: npt.NDArray[np.float64]) -> Sequence[float]:

@@ -105,11 +105,14 @@ class SlicedLevel:
 
 
 def sliced_levels(arrays: Sequence[ArrayLike], factors: Sequence[Ints]) -> list[Any]:
-    """Return the levels of a layer, finest first; images of two axes need no care."""
-    if len(arrays[0].shape) == 2:
-        return list(arrays)
+    """Return the levels of a layer, finest first."""
     depth = Depth()
-    return [SlicedLevel(a, f, depth) for a, f in zip(arrays, factors, strict=True)]
+    levels = []
+    for array, factor in zip(arrays, factors, strict=True):
+        # Of an image napari keeps the coarsest level, which has to be written in place.
+        is_kept = len(array.shape) == 2 and isinstance(array, np.ndarray)
+        levels.append(array if is_kept else SlicedLevel(array, factor, depth))
+    return levels
 
 
 def follow(levels: Sequence[Any], position: Callable[[], Sequence[float]]) -> None:

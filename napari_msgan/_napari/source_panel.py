@@ -6,13 +6,14 @@ from collections.abc import Generator
 from pathlib import Path
 
 from napari.components import ViewerModel
-from napari.layers import Image, Layer
+from napari.layers import Image, Labels, Layer
 from qtpy.QtCore import Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import QCheckBox, QFileDialog, QLineEdit
 
 from napari_msgan._napari.choices import SourceCheck, check_source
 from napari_msgan._napari.controllers import GenerateWish
 from napari_msgan._napari.layers import Placement, declare_mm, store_link, to_volume
+from napari_msgan._napari.scene import key_of, layer_of
 from napari_msgan._napari.state import Opened
 from napari_msgan._napari.stores import free_path, share
 from napari_msgan._napari.widgets import Hint, Section, button, combo, row, set_choices
@@ -36,11 +37,13 @@ class SourcePanel(Section):
         self._spec: ModelSpec | None = None
         self._model: Path | None = None
         self.check = SourceCheck("")
+        self._checked: Layer | None = None
         self.box = combo("The image layer whose edges guide the model.")
         self.is_sketch = QCheckBox("It is a sketch already")
         self.is_sketch.setToolTip(
             "The layer holds edges, not an image: 0 is no edge; integers are divided by the\n"
-            "largest value of their type, floats lie between 0 and 1."
+            "largest value of their type, floats lie between 0 and 1. Of a Labels layer the\n"
+            "largest label is the strongest edge."
         )
         self.hint = Hint()
         self.problem = Hint(is_warning=True)
@@ -80,8 +83,7 @@ class SourcePanel(Section):
 
     @property
     def layer(self) -> Layer | None:
-        name = self.box.currentData()
-        return self._viewer.layers[name] if name in self._viewer.layers else None
+        return layer_of(self._viewer, self.box.currentData())
 
     @property
     def chosen_device(self) -> str:
@@ -99,19 +101,18 @@ class SourcePanel(Section):
         self.box.clear()
         for layer in self._viewer.layers:
             link = store_link(layer)
-            if isinstance(layer, Image) and (link is None or link.role == "sketch"):
-                self.box.addItem(layer.name, layer.name)
+            is_source = isinstance(layer, Image | Labels)
+            if is_source and (link is None or link.role == "sketch"):
+                self.box.addItem(layer.name, key_of(layer))
         index = self.box.findData(chosen)
         if index < 0 and self.box.count():
-            index = next(
-                (i for i in range(self.box.count()) if not self._is_ours(self.box.itemData(i))), 0
-            )
+            index = next((i for i in range(self.box.count()) if not self._is_ours(i)), 0)
         self.box.setCurrentIndex(index)
         self.box.blockSignals(False)
         self._check()
 
     def choose(self, layer: Layer) -> None:
-        self.box.setCurrentIndex(self.box.findData(layer.name))
+        self.box.setCurrentIndex(self.box.findData(key_of(layer)))
 
     def wish(self) -> GenerateWish:
         """Return the checked wish to make a store, with its low-resolution image only.
@@ -162,15 +163,18 @@ class SourcePanel(Section):
         return GenerateWish(steps(), opened, layer.name)
 
     def propose_next_path(self) -> None:
-        """Propose a free name again, after the proposed one was used."""
-        self._propose_path(None if self._spec is None else self._spec.name)
+        """Propose a free name again, if the one that stands there was used."""
+        if Path(self.path.text()).exists():
+            self._propose_path(None if self._spec is None else self._spec.name)
 
-    def _is_ours(self, name: str) -> bool:
-        return store_link(self._viewer.layers[name]) is not None
+    def _is_ours(self, index: int) -> bool:
+        layer = layer_of(self._viewer, self.box.itemData(index))
+        return layer is not None and store_link(layer) is not None
 
     def _propose_path(self, model_name: str | None) -> None:
         if model_name is not None:
-            self.path.setText(str(free_path(model_name)))
+            folder = Path(self.path.text()).parent if self.path.text() else None
+            self.path.setText(str(free_path(model_name, folder)))
 
     def _browse(self) -> None:
         start = str(Path(self.path.text()).parent)
@@ -185,9 +189,12 @@ class SourcePanel(Section):
 
     def _check(self) -> None:
         self.check = check_source(self.layer, self._spec)
-        link = None if self.layer is None else store_link(self.layer)
-        if link is not None:
-            self.is_sketch.setChecked(link.role == "sketch")
+        layer = self.layer
+        if layer is not None and layer is not self._checked:
+            link = store_link(layer)
+            is_drawn = link is not None and link.role == "sketch"
+            self.is_sketch.setChecked(is_drawn or isinstance(layer, Labels))
+            self._checked = layer
         self.hint.say(self.check.text)
         self.problem.say(self.check.problem or "")
         self.fix.setVisible(self.check.lacks_mm)

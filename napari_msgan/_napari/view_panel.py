@@ -7,17 +7,20 @@ from functools import partial
 
 from napari.components import ViewerModel
 from napari.layers import Image, Layer
+from napari.utils import Colormap
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QCheckBox, QSlider, QWidget
 
 from napari_msgan._napari.compare import Comparison, Mode
-from napari_msgan._napari.layers import CT_WINDOWS, is_ct
+from napari_msgan._napari.layers import CT_WINDOWS, is_ct, is_in_hu
 from napari_msgan._napari.orientation import Orientation
 from napari_msgan._napari.scene import Scene
 from napari_msgan._napari.state import Opened, SessionState
 from napari_msgan._napari.widgets import Hint, Section, button, combo, row
 from napari_msgan.errors import MsganError
 
+#: Result below the source, equal, above it.
+_DIFFERENCE = Colormap([[0.25, 0.6, 1, 1], [0, 0, 0, 1], [1, 0.65, 0.1, 1]], name="difference")
 _MODES: dict[str, Mode | None] = {"Off": None, "Wipe": "wipe", "Difference": "difference"}
 
 
@@ -123,7 +126,7 @@ class ViewPanel(Section):
         self._compared = self._scene.add(self._comparison.layer())
         if mode == "difference":
             low, high = result.contrast_limits
-            self._compared.colormap = "PiYG"
+            self._compared.colormap = _DIFFERENCE
             self._compared.contrast_limits = (-(high - low) / 2, (high - low) / 2)
         source.events.contrast_limits.connect(self._draw_comparison)
         result.events.contrast_limits.connect(self._draw_comparison)
@@ -179,14 +182,14 @@ class ViewPanel(Section):
                 layer.contrast_limits_range = opened.store.info.window
                 layer.contrast_limits = (low, high)
         source = self._source()
-        # the same HU: then the same window
-        if isinstance(source, Image) and source.contrast_limits[0] < -200:
+        if isinstance(source, Image) and is_in_hu(source):
             source.contrast_limits = (low, high)
 
     def _toggle_3d(self) -> None:
         dims = self._viewer.dims
         dims.ndisplay = 2 if dims.ndisplay == 3 else 3
-        self._scene.show_only_results(dims.ndisplay == 3)
+        opened = self._session.opened
+        self._scene.show_only(None if opened is None else opened.store, dims.ndisplay == 3)
         if dims.ndisplay == 3:
             self._viewer.reset_view()
             self._orientation.look_from_the_front()

@@ -19,7 +19,7 @@ from qtpy.QtWidgets import (
 
 from napari_msgan._napari.choices import Choice
 
-_WARNING = "font-size: 11px; color: #ffb000;"
+_WARNING = "font-size: 11px; color: #e8960c;"
 _QUIET = "font-size: 11px;"
 
 

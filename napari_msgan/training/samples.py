@@ -186,12 +186,15 @@ class PatchSampler:
     def _coarse(
         self, pyramid: SourcePyramid, window: Box, random: np.random.Generator
     ) -> tuple[Float32Array, bool]:
-        kind = random.choice(3, p=(0.5, 0.25, 0.25))
+        kind = random.choice(4, p=(0.35, 0.25, 0.25, 0.15))
         generated = pyramid.generated(self._scale - 1)
         if kind == 1 and generated is not None:
             return dequantise(read_padded(generated, window.start, window.stop)), False
         true = dequantise(read_padded(pyramid.image(self._scale - 1), window.start, window.stop))
-        return (true, True) if kind == 0 else (_degrade(true, random), False)
+        if kind == 0:
+            return true, True
+        blurred = _blur(true, random)
+        return (blurred, True) if kind == 2 else (_shift_grey(blurred, random), False)
 
     def _sketch(
         self, pyramid: SourcePyramid, window: Box, random: np.random.Generator
@@ -209,14 +212,18 @@ class PatchSampler:
         return reduced[window.relative_to(wide.start).slices]
 
 
-def _degrade(coarse: Float32Array, random: np.random.Generator) -> Float32Array:
-    """Return a coarse image as an imperfect generator might make it."""
-    blurred: Float32Array = ndimage.gaussian_filter(coarse, random.uniform(0, 0.8), mode="nearest")
-    gain, shift = random.uniform(0.9, 1.1), random.uniform(-0.08, 0.08)
+def _blur(coarse: Float32Array, random: np.random.Generator) -> Float32Array:
+    """Return a coarse image as blurred and noisy as a generator's: the sketch tells how to mend it."""
+    blurred: Float32Array = ndimage.gaussian_filter(coarse, random.uniform(0, 1.2), mode="nearest")
     noise = random.standard_normal(coarse.shape, dtype=np.float32)
     noise *= np.float32(random.uniform(0, 0.04))
-    changed: Float32Array = blurred * np.float32(gain) + np.float32(shift) + noise
-    return np.clip(changed, -1, 1)
+    return np.clip(blurred + noise, -1, 1)
+
+
+def _shift_grey(coarse: Float32Array, random: np.random.Generator) -> Float32Array:
+    """Return a coarse image in other grey values, which no sketch can tell."""
+    gain, shift = random.uniform(0.9, 1.1), random.uniform(-0.08, 0.08)
+    return np.clip(coarse * np.float32(gain) + np.float32(shift), -1, 1)
 
 
 def batch_random(config: TrainConfig, scale: int, step: int) -> np.random.Generator:

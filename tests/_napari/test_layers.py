@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from napari.layers import Image, Layer
+from napari.layers import Image, Labels, Layer
 
 from napari_msgan import generate
 from napari_msgan._napari.layers import (
@@ -136,6 +136,17 @@ def test_layer_of_dask_or_bool_is_read_as_arrays():
     assert isinstance(block, np.ndarray)
     np.testing.assert_array_equal(block, data[1:3])
     assert to_volume(Image(data > 3)).data.dtype == np.uint8
+
+
+def test_labels_are_a_sketch_whose_largest_label_is_the_strongest_edge():
+    painted = np.zeros((4, 5), np.int32)
+    painted[1], painted[2] = 1, 2
+    volume = to_volume(Labels(painted))
+    assert volume.data.dtype == np.uint8
+    assert volume.data[slice(0, 4), slice(0, 1)].ravel().tolist() == [0, 128, 255, 0]
+    sketch = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    whole = (slice(0, 16), slice(0, 16))
+    np.testing.assert_array_equal(to_volume(Labels(sketch)).data[whole], sketch)
 
 
 def test_multiscale_layer_is_read_at_its_finest_level():

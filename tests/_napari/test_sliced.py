@@ -67,3 +67,15 @@ def test_layers_in_a_viewer_follow_its_sliders(viewer, ct_store):
 
 def test_follow_ignores_plain_arrays():
     follow([np.zeros((3, 3))], lambda: [0])
+
+
+@pytest.mark.parametrize("store", ["xray_store", "ct_store"])
+def test_layers_can_be_duplicated(viewer, request, store):
+    from napari.layers._layer_actions import _duplicate_layer
+
+    store = request.getfixturevalue(store)
+    placement = Placement.of_affine(store.geometry.affine, store.geometry.unit)
+    layer = Scene(viewer).add(result_layer(store, placement, "result"))
+    viewer.layers.selection.active = layer
+    _duplicate_layer(viewer.layers)
+    np.testing.assert_array_equal(viewer.layers[1].data[0], layer.data[0])

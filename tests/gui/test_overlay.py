@@ -11,11 +11,13 @@ from napari_msgan._napari.layers import (
     box_layer,
     result_layer,
     to_volume,
+    volume_layer,
 )
 from napari_msgan._napari.orientation import Orientation
 from napari_msgan._napari.scene import Scene
-from napari_msgan.geometry import Box
+from napari_msgan.geometry import Affine, Box
 from napari_msgan.resampling import reduce_mean
+from napari_msgan.volume import Volume
 from tests._napari.conftest import ball
 
 
@@ -135,3 +137,26 @@ def test_coronal_slice_is_upright_and_has_its_letters(viewer, painted_ct):
     orientation.close()
     viewer.scene.camera.orientation = ("towards", "down", "right")
     assert centre_on_screen(viewer, result)[0] < middle  # napari's default shows it upside down
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (2, 0, 1)], ids=str)
+def test_patient_in_3d_is_seen_from_the_front_and_not_mirrored(viewer, order):
+    data = np.zeros((20, 24, 28), np.uint8)
+    data[14:18, 2:6, 20:25] = 255  # superior, anterior, left
+    volume = Volume(data, Affine.of_spacing((2, 1, 1)), "millimeter")
+    layer = Scene(viewer).add(volume_layer(volume, "CT"))
+    layer.rendering = "mip"
+    orientation = Orientation(viewer)
+    viewer.dims.order = order
+    viewer.dims.ndisplay = 3
+    viewer.fit_to_view()
+    orientation.look_from_the_front()
+    height, width = viewer.screenshot(flash=False).shape[:2]
+    row, column = centre_on_screen(viewer, layer)
+    assert row < 0.45 * height  # superior is up
+    assert column > 0.55 * width  # his left is on our right
+    orientation.close()
+    viewer.scene.camera.orientation = ("towards", "down", "right")
+    if order == (0, 1, 2):  # what napari does by itself
+        orientation.look_from_the_front()
+        assert centre_on_screen(viewer, layer)[1] < 0.45 * width

@@ -127,6 +127,16 @@ def test_wrong_sources_are_told_before_running(panel, viewer, xray, ct):
     assert "Split RGB" in panel.source.problem.text()
 
 
+def test_painted_labels_become_an_image(panel, viewer, generated):
+    painted = np.zeros((60, 64), np.uint8)
+    painted[20:40, 30] = 1
+    layer = viewer.add_labels(painted, name="painted")
+    panel.source.choose(layer)
+    assert panel.source.is_sketch.isChecked()
+    store = generated(layer)
+    np.testing.assert_array_equal(store.sketch_array(store.n_scales - 1)[...], painted * 255)
+
+
 @pytest.fixture
 def gate(monkeypatch):
     """Hold the tiles back until `gate.set()`."""
@@ -209,6 +219,22 @@ def test_closing_the_window_during_a_run_loses_nothing(
     assert 0 < done < sum(store.refined_chunks(s).size for s in (1, 2))
     library_refine(store.path)  # the lock is free, what was done counts
     assert open_pyramid(store.path).refined_fraction(2) == 1
+
+
+def test_closing_the_dock_during_a_run_loses_nothing(panel, viewer, xray, generated, gate, qtbot):
+    store = generated(xray)
+    gate.close()
+    panel.refine.region.setCurrentText("Everything")
+    panel.refine_button.click()
+    qtbot.wait(200)
+    job = panel.jobs._job
+    threading.Timer(0.3, gate.set).start()
+    viewer.window.remove_dock_widget(panel)
+    assert job.ended.is_set()
+    assert store.refined_chunks(1).any()
+    assert not [name for name in viewer.canvas.overlays if "msgan" in name]
+    viewer.layers.clear()  # nothing of the panel listens any more
+    panel.deleteLater()
 
 
 @pytest.mark.filterwarnings("ignore:RuntimeError in aborted thread")

@@ -70,6 +70,19 @@ def test_difference_of_a_volume_is_result_minus_source(panel, viewer, ct, genera
     np.testing.assert_allclose(shown, result - source, atol=1e-2)
 
 
+def test_hounsfield_units_are_compared_as_they_are(panel, viewer, models, generated):
+    hu = blobs((24, 30, 32)).astype(np.int16) * 4 - 1000
+    ct = viewer.add_image(hu, name="HU", scale=(2, 2, 2), units=("mm",) * 3)
+    generated(ct)
+    ct.contrast_limits = (-10, 10)
+    panel.view.compare.setCurrentText("Wipe")
+    panel.view.line.setValue(panel.view.line.maximum())
+    panel.view.update_comparison()
+    np.testing.assert_array_equal(np.asarray(compared(viewer).data[0])[:24, :30, :32], hu)
+    panel.view.windows["Lung"].click()
+    assert tuple(ct.contrast_limits) == (-1000, 150)
+
+
 def test_comparison_with_another_kind_of_image_is_refused(panel, xray, ct, generated):
     generated(ct)
     panel.source.choose(xray)
