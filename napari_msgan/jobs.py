@@ -154,6 +154,7 @@ def iter_generate(
     MsganError
         A subclass that says what does not fit.
     """
+    yield Progress("sketch", 0, 1)
     volume = source if isinstance(source, Volume) else read_volume(Path(source))
     device = resolve_device(device)
     workers = workers or default_workers(device)
@@ -336,6 +337,8 @@ def iter_refine(
         )
     box = _region(geometry.shape, geometry.axes, region)
     geometry.box_at(scale, box)
+    if info.fingerprint and device == "auto":  # a store keeps to one kind of device
+        device = info.fingerprint.device
     device = resolve_device(device)
     if precision is None:
         precision = info.fingerprint.precision if info.fingerprint else "fp32"

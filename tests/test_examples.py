@@ -3,8 +3,9 @@ from pathlib import Path
 
 import numpy as np
 import tifffile
-from models import write_model
 from PIL import Image
+
+from tests.models import write_model
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 

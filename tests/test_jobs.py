@@ -4,7 +4,6 @@ import nibabel as nib
 import numpy as np
 import pytest
 import tifffile
-from models import write_model
 
 import napari_msgan
 from napari_msgan import jobs
@@ -13,6 +12,7 @@ from napari_msgan.geometry import Affine, Box
 from napari_msgan.io import read_description, read_volume, write_volume
 from napari_msgan.model import load_folder
 from napari_msgan.volume import Orientation, Volume, turn
+from tests.models import write_model
 
 WHOLE = (slice(None),) * 3
 

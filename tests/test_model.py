@@ -4,7 +4,6 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from models import write_model
 from safetensors.torch import load_file, save_file
 
 from napari_msgan.errors import ModelError
@@ -18,6 +17,7 @@ from napari_msgan.model import (
     read_spec,
     save_weights,
 )
+from tests.models import write_model
 
 
 @pytest.fixture(scope="module")

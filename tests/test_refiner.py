@@ -5,7 +5,6 @@ import shutil
 
 import numpy as np
 import pytest
-from models import write_model
 
 from napari_msgan import jobs
 from napari_msgan.errors import GeometryError, StoreError
@@ -13,6 +12,7 @@ from napari_msgan.geometry import Affine, Box
 from napari_msgan.model import load_folder
 from napari_msgan.pyramid import open_pyramid
 from napari_msgan.volume import Volume
+from tests.models import write_model
 
 SHAPES = {2: (101, 83), 3: (37, 50, 41)}
 

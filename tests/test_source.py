@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-from models import write_model
 
 from napari_msgan.errors import GeometryError, VolumeError
 from napari_msgan.geometry import Affine, Box
@@ -15,6 +14,7 @@ from napari_msgan.source import (
     plan_source,
 )
 from napari_msgan.volume import Orientation, Volume, turn
+from tests.models import write_model
 
 
 @pytest.fixture(scope="module")

@@ -178,9 +178,6 @@ class StoreController:
     ) -> None:
         """Make the tiles of these boxes, those that are looked at first."""
         store = self._opened().store
-        made_by = store.info.fingerprint
-        if device == "auto" and made_by is not None:  # a store keeps to one kind of device
-            device = made_by.device
         steps = _refine_boxes(store, boxes, scale, device, focus)
         end = self._on_end("Refined.")
 

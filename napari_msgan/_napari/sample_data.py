@@ -1,4 +1,4 @@
-"""File > Open Sample: small images made by the bundled models; no patient is in them."""
+"""File > Open Sample: small synthetic images, made by the bundled models."""
 
 from __future__ import annotations
 

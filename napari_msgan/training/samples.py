@@ -213,17 +213,17 @@ class PatchSampler:
 
 
 def _blur(coarse: Float32Array, random: np.random.Generator) -> Float32Array:
-    """Return a coarse image as blurred and noisy as a generator's: the sketch tells how to mend it."""
+    """Return a coarse image as blurred and noisy as a generator's; the sketch can mend it."""
     blurred: Float32Array = ndimage.gaussian_filter(coarse, random.uniform(0, 1.2), mode="nearest")
-    noise = random.standard_normal(coarse.shape, dtype=np.float32)
-    noise *= np.float32(random.uniform(0, 0.04))
-    return np.clip(blurred + noise, -1, 1)
+    noise: Float32Array = random.standard_normal(coarse.shape, dtype=np.float32)
+    return np.clip(blurred + noise * np.float32(random.uniform(0, 0.04)), -1, 1)
 
 
 def _shift_grey(coarse: Float32Array, random: np.random.Generator) -> Float32Array:
     """Return a coarse image in other grey values, which no sketch can tell."""
     gain, shift = random.uniform(0.9, 1.1), random.uniform(-0.08, 0.08)
-    return np.clip(coarse * np.float32(gain) + np.float32(shift), -1, 1)
+    changed: Float32Array = coarse * np.float32(gain) + np.float32(shift)
+    return np.clip(changed, -1, 1)
 
 
 def batch_random(config: TrainConfig, scale: int, step: int) -> np.random.Generator:

@@ -208,9 +208,9 @@ class ScaleTrainer:
     def _judged(self, image: Tensor, condition: Tensor) -> Tensor:
         """Return what the discriminator judges, beside the condition.
 
-        Above scale 0 that is what the scale adds to its coarse image, amplified: in the image itself
-        real and generated details differ by a hundredth of the range, and in 160 steps the
-        discriminator found no difference (accuracy 0.50; amplified: 0.96 after 90 steps).
+        Above scale 0 that is what the scale adds to its coarse image, amplified: in the image
+        itself real and generated details differ by a hundredth of the range, and in 160 steps
+        the discriminator found no difference (accuracy 0.50; amplified: 0.96 after 90 steps).
         """
         if self.scale == 0:
             return image

@@ -7,11 +7,11 @@ from typing import Protocol
 
 import pytest
 import tifffile
-from models import write_model
 
 from napari_msgan.cli import main
 from napari_msgan.model import MODELS_VARIABLE
 from tests.cli.helpers import Ended, command, picture
+from tests.models import write_model
 
 
 class Cli(Protocol):

@@ -1,9 +1,9 @@
 import json
 
 import pytest
-from models import write_model
 
 from napari_msgan.model import bundled_folder
+from tests.models import write_model
 
 
 @pytest.fixture
