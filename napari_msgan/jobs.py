@@ -6,46 +6,31 @@ finished stays. The plain verbs run to completion.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import warnings
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
-import numpy as np
-
-from napari_msgan import __version__
-from napari_msgan.config import Precision, SketchSettings, SketchThresholds
+from napari_msgan.config import Precision, SketchSettings
+from napari_msgan.creating import check_same_job, describe_store, iter_make_sketch
 from napari_msgan.errors import GeometryError, JobError, StoreError
 from napari_msgan.exporting import grid_volumes, provenance
 from napari_msgan.geometry import Box
 from napari_msgan.io import read_volume, write_volume
-from napari_msgan.model import Model, bundled_folder, find_by_identity, load_folder, load_model
+from napari_msgan.model import Model, find_by_identity, load_folder, load_model
 from napari_msgan.pyramid import (
-    GeometryInfo,
-    PyramidBuilder,
     PyramidStore,
-    SketchInfo,
-    SourceInfo,
-    StoreInfo,
     create_pyramid,
     open_pyramid,
 )
 from napari_msgan.refiner import TileContext, TileReport, iter_refine_tiles
 from napari_msgan.sketch import lazy_sketch
 from napari_msgan.source import (
-    SourcePlan,
-    hash_pixels,
-    iter_sketch_given,
-    iter_sketch_image,
     plan_source,
 )
 from napari_msgan.volume import Volume
-
-if TYPE_CHECKING:
-    from napari_msgan.sketch import Uint8Array
 
 Grid = Literal["store", "source"]
 T = TypeVar("T")
@@ -75,6 +60,18 @@ def _run(steps: Generator[Progress, None, T], progress: OnProgress | None) -> T:
             return result
         if progress is not None:
             progress(step)
+
+
+def _as_progress(
+    stage: Literal["sketch"], steps: Generator[tuple[int, int], None, T]
+) -> Generator[Progress, None, T]:
+    while True:
+        try:
+            done, total = next(steps)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        yield Progress(stage, done, total)
 
 
 def resolve_device(device: str) -> str:
@@ -167,14 +164,15 @@ def iter_generate(
     out = Path(out)
     if out.is_dir():
         store = open_pyramid(out, writable=True)
-        _check_same_job(store, volume, model, seed, input_is_sketch=input_is_sketch)
+        check_same_job(store, volume, model, seed, input_is_sketch=input_is_sketch)
     else:
         plan = plan_source(volume, model.spec, scale if finest is None else finest)
-        info = _describe(plan, volume, model, seed, input_is_sketch=input_is_sketch, name=name)
+        info = describe_store(plan, volume, model, seed, input_is_sketch=input_is_sketch, name=name)
         box = _region(info.to_geometry().shape, plan.geometry.axes, region)
         plan.geometry.box_at(0, box)
         with create_pyramid(out, info) as builder:
-            sketch = yield from _make_sketch(plan, builder, workers)
+            steps = iter_make_sketch(plan, builder, workers)
+            sketch = yield from _as_progress("sketch", steps)
             store = builder.finish(sketch)
     yield from iter_refine(
         store,
@@ -193,101 +191,6 @@ def _region(shape: tuple[int, ...], axes: tuple[str, ...], region: Box | str | N
     if region is None:
         return Box.of_shape(shape)
     return Box.parse(region, axes) if isinstance(region, str) else region
-
-
-def _describe(
-    plan: SourcePlan,
-    volume: Volume,
-    model: Model,
-    seed: int,
-    *,
-    input_is_sketch: bool,
-    name: str | None,
-) -> StoreInfo:
-    spec, bundled = model.spec, model.folder.parent == bundled_folder()
-    scales = range(plan.geometry.n_scales)
-    return StoreInfo(
-        version=__version__,
-        model_name=spec.name,
-        model_sha256=spec.identity,
-        model_path=None if bundled else str(model.folder.absolute()),
-        modality=spec.modality,
-        kind=spec.kind,
-        window=spec.window,
-        dtype=spec.dtype,
-        exact=spec.exact,
-        stochastic=spec.stochastic,
-        seed=seed,
-        tile_shape=spec.tile_shape,
-        chunk_shape=spec.chunk_shape,
-        halos=tuple(model.halo(scale) for scale in scales),
-        extra_scales=plan.extra_scales,
-        geometry=GeometryInfo.from_geometry(plan.geometry),
-        source=SourceInfo(
-            shape=volume.shape,
-            affine=tuple(tuple(float(v) for v in row) for row in volume.affine.matrix),
-            unit=volume.unit,
-            order=plan.orientation.order,
-            flipped=plan.orientation.flipped,
-            sha256=hash_pixels(volume),
-            name=name,
-            honest_scale=plan.honest_scale,
-            is_sketch=input_is_sketch,
-        ),
-        sketch=SketchInfo(settings=spec.sketch, given=input_is_sketch),
-    )
-
-
-def _make_sketch(
-    plan: SourcePlan, builder: PyramidBuilder, workers: int
-) -> Generator[Progress, None, SketchInfo]:
-    info = builder.info
-    blocks: dict[tuple[int, tuple[int, ...]], tuple[bytes, int]] = {}
-
-    def write(scale: int, box: Box, block: Uint8Array) -> None:
-        builder.write_sketch(scale, box, block)
-        digest = hashlib.sha256(block.tobytes()).digest()
-        blocks[scale, box.start] = digest, int(np.count_nonzero(block))
-
-    if info.sketch.given:
-        steps = iter_sketch_given(plan, builder.read_sketch, write)
-    else:
-        steps = iter_sketch_image(plan, info.sketch.settings, write, workers)
-    thresholds: list[SketchThresholds] = []
-    for step in steps:
-        done, total, thresholds = step
-        yield Progress("sketch", done, total)
-    whole = hashlib.sha256(b"".join(blocks[key][0] for key in sorted(blocks))).hexdigest()
-    measured = []
-    for scale, threshold in enumerate(thresholds):
-        edges = sum(count for (s, _), (_, count) in blocks.items() if s == scale)
-        density = edges / Box.of_shape(plan.geometry.shape_at(scale)).size
-        measured.append(threshold.model_copy(update={"density": density}))
-    return SketchInfo(
-        settings=info.sketch.settings,
-        given=info.sketch.given,
-        thresholds=tuple(measured) or None,
-        sha256=whole,
-    )
-
-
-def _check_same_job(
-    store: PyramidStore, volume: Volume, model: Model, seed: int, *, input_is_sketch: bool
-) -> None:
-    info = store.info
-    seen = {
-        "model": (info.model_sha256, model.spec.identity),
-        "seed": (info.seed, seed),
-        "sketch settings": (info.sketch.settings, model.spec.sketch),
-        "kind of input (image or sketch)": (info.source.is_sketch, input_is_sketch),
-        "source pixels": (info.source.sha256, hash_pixels(volume)),
-    }
-    for what, (old, new) in seen.items():
-        if old != new:
-            raise StoreError(
-                f"{store.path} belongs to another job: its {what} differ(s) "
-                f"({str(old)[:60]} there, {str(new)[:60]} here). Choose another name."
-            )
 
 
 def refine(

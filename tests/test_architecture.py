@@ -23,7 +23,7 @@ LAYERS = (
     ("resampling",),
     ("sketch", "networks", "pyramid", "io"),
     ("model", "source", "exporting"),
-    ("refiner",),
+    ("refiner", "creating"),
     ("training", "evaluation"),
     ("jobs",),
     ("_napari",),

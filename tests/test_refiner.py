@@ -147,7 +147,7 @@ def test_other_model_is_refused(job, fresh, tmp_path):
         jobs.refine(fresh, model=other)
 
 
-@pytest.mark.parametrize("change", ["seed", "source", "kind"])
+@pytest.mark.parametrize("change", ["seed", "source", "spacing", "kind"])
 def test_going_on_with_another_job_is_refused(job, fresh, change):
     model, source, _, _ = job
     options = {}
@@ -155,6 +155,8 @@ def test_going_on_with_another_job_is_refused(job, fresh, change):
         options["seed"] = 5
     elif change == "source":
         source = picture(len(source.shape), seed=1)
+    elif change == "spacing":
+        source = Volume(source.data, Affine.of_spacing((1.01,) * len(source.shape)), source.unit)
     else:
         options["input_is_sketch"] = True
     with (

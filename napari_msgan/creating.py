@@ -1,0 +1,130 @@
+"""A new store from a source: what is recorded in it, and its sketch."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_msgan import __version__
+from napari_msgan.errors import StoreError
+from napari_msgan.geometry import Box
+from napari_msgan.model import bundled_folder
+from napari_msgan.pyramid import GeometryInfo, SketchInfo, SourceInfo, StoreInfo
+from napari_msgan.source import hash_pixels, iter_sketch_given, iter_sketch_image
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from napari_msgan.config import SketchThresholds
+    from napari_msgan.model import Model
+    from napari_msgan.pyramid import PyramidBuilder, PyramidStore
+    from napari_msgan.sketch import Uint8Array
+    from napari_msgan.source import SourcePlan
+    from napari_msgan.volume import Volume
+
+
+def describe_store(
+    plan: SourcePlan,
+    volume: Volume,
+    model: Model,
+    seed: int,
+    *,
+    input_is_sketch: bool,
+    name: str | None,
+) -> StoreInfo:
+    """Return what is recorded in a new store; `volume` is the source as it was given."""
+    spec, bundled = model.spec, model.folder.parent == bundled_folder()
+    scales = range(plan.geometry.n_scales)
+    return StoreInfo(
+        version=__version__,
+        model_name=spec.name,
+        model_sha256=spec.identity,
+        model_path=None if bundled else str(model.folder.absolute()),
+        modality=spec.modality,
+        kind=spec.kind,
+        window=spec.window,
+        dtype=spec.dtype,
+        exact=spec.exact,
+        stochastic=spec.stochastic,
+        seed=seed,
+        tile_shape=spec.tile_shape,
+        chunk_shape=spec.chunk_shape,
+        halos=tuple(model.halo(scale) for scale in scales),
+        extra_scales=plan.extra_scales,
+        geometry=GeometryInfo.from_geometry(plan.geometry),
+        source=SourceInfo(
+            shape=volume.shape,
+            affine=tuple(tuple(float(v) for v in row) for row in volume.affine.matrix),
+            unit=volume.unit,
+            order=plan.orientation.order,
+            flipped=plan.orientation.flipped,
+            sha256=hash_pixels(volume),
+            name=name,
+            honest_scale=plan.honest_scale,
+            is_sketch=input_is_sketch,
+        ),
+        sketch=SketchInfo(settings=spec.sketch, given=input_is_sketch),
+    )
+
+
+def iter_make_sketch(
+    plan: SourcePlan, builder: PyramidBuilder, workers: int
+) -> Generator[tuple[int, int], None, SketchInfo]:
+    """Write the sketch of every scale; yield (done, total), return what is recorded of it."""
+    info = builder.info
+    blocks: dict[tuple[int, tuple[int, ...]], tuple[bytes, int]] = {}
+
+    def write(scale: int, box: Box, block: Uint8Array) -> None:
+        builder.write_sketch(scale, box, block)
+        digest = hashlib.sha256(block.tobytes()).digest()
+        blocks[scale, box.start] = digest, int(np.count_nonzero(block))
+
+    if info.sketch.given:
+        steps = iter_sketch_given(plan, builder.read_sketch, write)
+    else:
+        steps = iter_sketch_image(plan, info.sketch.settings, write, workers)
+    thresholds: list[SketchThresholds] = []
+    for step in steps:
+        done, total, thresholds = step
+        yield done, total
+    whole = hashlib.sha256(b"".join(blocks[key][0] for key in sorted(blocks))).hexdigest()
+    measured = []
+    for scale, threshold in enumerate(thresholds):
+        edges = sum(count for (s, _), (_, count) in blocks.items() if s == scale)
+        density = edges / Box.of_shape(plan.geometry.shape_at(scale)).size
+        measured.append(threshold.model_copy(update={"density": density}))
+    return SketchInfo(
+        settings=info.sketch.settings,
+        given=info.sketch.given,
+        thresholds=tuple(measured) or None,
+        sha256=whole,
+    )
+
+
+def check_same_job(
+    store: PyramidStore, volume: Volume, model: Model, seed: int, *, input_is_sketch: bool
+) -> None:
+    """Refuse a store of another source, model, seed or sketch.
+
+    Raises
+    ------
+    StoreError
+        Naming what differs.
+    """
+    info = store.info
+    seen = {
+        "model": (info.model_sha256, model.spec.identity),
+        "seed": (info.seed, seed),
+        "sketch settings": (info.sketch.settings, model.spec.sketch),
+        "kind of input (image or sketch)": (info.source.is_sketch, input_is_sketch),
+        "source geometry": (info.source.to_affine(), volume.affine),
+        "source pixels": (info.source.sha256, hash_pixels(volume)),
+    }
+    for what, (old, new) in seen.items():
+        if old != new:
+            raise StoreError(
+                f"{store.path} belongs to another job: its {what} differ(s) "
+                f"({str(old)[:60]} there, {str(new)[:60]} here). Choose another name."
+            )
