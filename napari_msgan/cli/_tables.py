@@ -9,12 +9,24 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rich.console import Console
+
 _WIDE = 200
+
+
+def make_console(width: int | None = None) -> Console:
+    """Return a console for standard output that leaves a closed pipe to `main`."""
+    from rich.console import Console
+
+    class PlainConsole(Console):
+        def on_broken_pipe(self) -> None:  # rich would end the program with 1
+            raise BrokenPipeError
+
+    return PlainConsole(width=width, markup=False, highlight=False, emoji=False)
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: str = "") -> None:
     """Print rows under bold names; `numbers` lists the columns to align right."""
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=any(columns))
@@ -24,8 +36,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: 
     for row in rows:
         table.add_row(*row)
     width = None if sys.stdout.isatty() else _WIDE
-    console = Console(width=width, markup=False, highlight=False, emoji=False)
-    console.print(table)
+    make_console(width).print(table)
 
 
 def lengths(values: Sequence[float], unit: str) -> str:

@@ -189,7 +189,8 @@ class PatchSampler:
         kind = random.choice(4, p=(0.35, 0.25, 0.25, 0.15))
         generated = pyramid.generated(self._scale - 1)
         if kind == 1 and generated is not None:
-            return dequantise(read_padded(generated, window.start, window.stop)), False
+            made = dequantise(read_padded(generated, window.start, window.stop))
+            return made, self._config.generated_target == "truth"
         true = dequantise(read_padded(pyramid.image(self._scale - 1), window.start, window.stop))
         if kind == 0:
             return true, True
@@ -214,7 +215,7 @@ class PatchSampler:
 
 def _blur(coarse: Float32Array, random: np.random.Generator) -> Float32Array:
     """Return a coarse image as blurred and noisy as a generator's; the sketch can mend it."""
-    blurred: Float32Array = ndimage.gaussian_filter(coarse, random.uniform(0, 1.2), mode="nearest")
+    blurred: Float32Array = ndimage.gaussian_filter(coarse, random.uniform(0, 1.5), mode="nearest")
     noise: Float32Array = random.standard_normal(coarse.shape, dtype=np.float32)
     return np.clip(blurred + noise * np.float32(random.uniform(0, 0.04)), -1, 1)
 
