@@ -204,7 +204,7 @@ class TrainConfig(Settings):
     zoom : range of the random factor by which each source is resampled first.
     variants : how often each source is resampled, each time by another factor.
     pool : number of augmented images that scale 0 is trained on.
-    generated_target : what a patch made from a generated coarse image is compared with: "detail", the
+    generated_target : what patches from a generated coarse image are compared with: "detail", the
         high-pass band of the truth, or "truth", which also sharpens what the coarse image blurred.
     validation_every : each n-th file is kept out of training to watch the loss; 0 for none.
     """
