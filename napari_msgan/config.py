@@ -28,7 +28,9 @@ class LowResNetwork(Settings):
     """Residual U-Net on the whole scale-0 image; `widths` are the channels of each depth."""
 
     type: Literal["low_res"] = "low_res"
-    widths: tuple[int, ...] = (32, 64, 128, 256)
+    widths: Annotated[
+        tuple[Annotated[int, Field(ge=1, le=1024)], ...], Field(min_length=1, max_length=8)
+    ] = (32, 64, 128, 256)
 
 
 class PatchNetwork(Settings):
@@ -146,6 +148,8 @@ class ModelSpec(Settings):
             raise ValueError(
                 f"tile_shape {self.tile_shape} must be whole chunks {self.chunk_shape}"
             )
+        if self.scales[0].factor != self.scales[1].factor:
+            raise ValueError("scale 0 reads the sketch of scale 1: their factors must be equal")
         for index, scale in enumerate(self.scales):
             if len(scale.factor) != n:
                 raise ValueError(f"scale {index}: factor {scale.factor} needs {n} numbers")

@@ -82,7 +82,7 @@ def iter_make_sketch(
         blocks[scale, box.start] = digest, int(np.count_nonzero(block))
 
     if info.sketch.given:
-        steps = iter_sketch_given(plan, builder.read_sketch, write)
+        steps = iter_sketch_given(plan, info.sketch.settings, builder.read_sketch, write)
     else:
         steps = iter_sketch_image(plan, info.sketch.settings, write, workers)
     thresholds: list[SketchThresholds] = []

@@ -153,8 +153,8 @@ def iter_generate(
     """
     yield Progress("sketch", 0, 1)
     volume = source if isinstance(source, Volume) else read_volume(Path(source))
-    device = resolve_device(device)
-    workers = workers or default_workers(device)
+    if device != "auto":
+        resolve_device(device)
     model = model if isinstance(model, Model) else load_model(model)
     if seed and not model.spec.stochastic:
         warnings.warn(
@@ -171,7 +171,7 @@ def iter_generate(
         box = _region(info.to_geometry().shape, plan.geometry.axes, region)
         plan.geometry.box_at(0, box)
         with create_pyramid(out, info) as builder:
-            steps = iter_make_sketch(plan, builder, workers)
+            steps = iter_make_sketch(plan, builder, workers or default_workers("cpu"))
             sketch = yield from _as_progress("sketch", steps)
             store = builder.finish(sketch)
     yield from iter_refine(

@@ -114,6 +114,8 @@ class TileContext:
         """Bring the generators of these scales to the device, in the layout that is fastest."""
         import torch
 
+        if self.device != "cpu":  # TF32 would round fp32 convolutions to 10 bits
+            torch.backends.cudnn.allow_tf32 = self.precision != "fp32"
         ndim = self.store.geometry.ndim
         layout = torch.channels_last if ndim == 2 else torch.channels_last_3d
         for scale in scales:

@@ -66,6 +66,31 @@ def resample(
     return block
 
 
+def resample_max(
+    source: ArrayLike, step: Sequence[float], first: Sequence[float], box: Box
+) -> npt.NDArray[Any]:
+    """Return a block of another grid: the largest source voxel whose centre lies in each new voxel.
+
+    Where the new grid is finer, the nearest source voxel. Parameters as of `resample`.
+    """
+    starts, stops = [], []
+    for s, f, a, b in zip(step, first, box.start, box.stop, strict=True):
+        index = np.arange(a, b)
+        lower = np.ceil(f + s * (index - 0.5) - 1e-6).astype(int)
+        upper = np.ceil(f + s * (index + 0.5) - 1e-6).astype(int)
+        nearest = np.floor(f + s * index + 0.5).astype(int)
+        empty = upper <= lower
+        starts.append(np.where(empty, nearest, lower))
+        stops.append(np.where(empty, nearest + 1, upper))
+    low, high = [int(v[0]) for v in starts], [int(v[-1]) for v in stops]
+    block = read_padded(source, low, high)
+    for axis, (begin, end, origin) in enumerate(zip(starts, stops, low, strict=True)):
+        widest = int((end - begin).max())
+        picks = [np.minimum(begin + k, end - 1) - origin for k in range(widest)]
+        block = np.maximum.reduce([np.take(block, pick, axis=axis) for pick in picks])
+    return block
+
+
 def reduce_mean(array: npt.NDArray[Any], factor: Ints) -> Float32Array:
     """Return block means; at the far border the last voxel is repeated to fill a block."""
     axes = tuple(range(1, 2 * array.ndim, 2))

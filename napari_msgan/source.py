@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from napari_msgan.errors import GeometryError, VolumeError
 from napari_msgan.geometry import Box, Floats, Ints, PyramidGeometry
-from napari_msgan.resampling import corner_aligned_first, reduce_mean, resample
+from napari_msgan.resampling import corner_aligned_first, reduce_mean, resample, resample_max
 from napari_msgan.sketch import (
     REDUCE_HALO,
     Uint8Array,
@@ -27,6 +27,7 @@ from napari_msgan.sketch import (
     measure_window,
     reduce_sketch,
     sketch_block,
+    thin,
 )
 from napari_msgan.volume import LazyArray, Orientation, Volume, orient, read_padded
 
@@ -230,27 +231,63 @@ def iter_sketch_image(
 
 
 def iter_sketch_given(
-    plan: SourcePlan, read_sketch: Callable[[int, Box], Uint8Array], write: WriteSketch
+    plan: SourcePlan,
+    settings: SketchSettings,
+    read_sketch: Callable[[int, Box], Uint8Array],
+    write: WriteSketch,
 ) -> Iterator[tuple[int, int, list[SketchThresholds]]]:
-    """Write a given sketch at every scale; coarser ones by block maximum, thinned."""
+    """Write a given sketch at every scale; yield as `iter_sketch_image` does.
+
+    The finest scale is the maximum over the voxels of the source, thinned where the grids differ;
+    coarser ones are block maxima, thinned, the weakest left out beyond the model's density.
+    """
     geometry = plan.geometry
     to_unit = _sketch_scaling(plan.volume)
     written = [
         LazyArray(geometry.shape_at(s), np.uint8, lambda box, s=s: read_sketch(s, box))  # type: ignore[misc]
         for s in range(geometry.n_scales)
     ]
-    work = [(s, box) for s in range(geometry.finest_scale, -1, -1) for box in _blocks(plan, s)]
-    for done, (scale, box) in enumerate(work, 1):
-        if scale == geometry.finest_scale:
-            block = to_unit(resample(plan.volume.data, plan.step, plan.first, box))
-            write(scale, box, np.rint(block * 255).astype(np.uint8))
-        else:
-            factor = geometry.factor(scale + 1)
-            wide = box.grow(REDUCE_HALO)
-            finer = wide.multiply(factor)
-            given = read_padded(written[scale + 1], finer.start, finer.stop)
-            write(scale, box, reduce_sketch(given, factor)[box.relative_to(wide.start).slices])
-        yield done, len(work), []
+    same_grid = all(step == 1 for step in plan.step)
+
+    def finest(box: Box) -> Uint8Array:
+        wide = box if same_grid else box.grow(REDUCE_HALO)
+        given = resample_max(plan.volume.data, plan.step, plan.first, wide)
+        lines = np.rint(to_unit(given.astype(np.float32)) * 255).astype(np.uint8)
+        return lines if same_grid else thin(lines)[box.relative_to(wide.start).slices]
+
+    def coarser(scale: int, box: Box) -> Uint8Array:
+        wide = box.grow(REDUCE_HALO)
+        finer = wide.multiply(geometry.factor(scale + 1))
+        given = read_padded(written[scale + 1], finer.start, finer.stop)
+        reduced = reduce_sketch(given, geometry.factor(scale + 1))
+        return reduced[box.relative_to(wide.start).slices]
+
+    total = sum(len(_blocks(plan, s)) for s in range(geometry.n_scales))
+    done = 0
+    for scale in range(geometry.finest_scale, -1, -1):
+        strengths = np.zeros(256, np.int64)
+        for box in _blocks(plan, scale):
+            block = finest(box) if scale == geometry.finest_scale else coarser(scale, box)
+            write(scale, box, block)
+            strengths += np.bincount(block.ravel(), minlength=256)
+            done += 1
+            yield done, total, []
+        weakest = _weakest_kept(strengths, settings.low_density)
+        if scale < geometry.finest_scale and weakest > 1:
+            for box in _blocks(plan, scale):
+                block = read_sketch(scale, box)
+                write(scale, box, np.where(block < weakest, 0, block).astype(np.uint8))
+
+
+def _weakest_kept(strengths: npt.NDArray[np.int64], density: float) -> int:
+    """Return the weakest strength to keep, so that at most a share `density` of voxels are edges.
+
+    Block maxima make lines denser from scale to scale; the strongest strength is always kept.
+    """
+    at_least = np.cumsum(strengths[::-1])[::-1]
+    fitting = np.flatnonzero(at_least <= density * strengths.sum())
+    strongest = int(np.flatnonzero(strengths)[-1])
+    return max(1, min(int(fitting[0]) if fitting.size else strongest, strongest))
 
 
 def _sketch_scaling(volume: Volume) -> Callable[[Float32Array], Float32Array]:

@@ -148,7 +148,10 @@ def test_given_sketch_is_kept_at_the_finest_scale_and_reduced_below(relative):
     drawn[31, 5:60] = 255
     plan = plan_source(Volume(drawn, Affine.of_spacing((1, 1)), "pixel"), relative)
     levels = collect(
-        plan, lambda all_, write: iter_sketch_given(plan, lambda s, box: all_[s][box.slices], write)
+        plan,
+        lambda all_, write: iter_sketch_given(
+            plan, relative.sketch, lambda s, box: all_[s][box.slices], write
+        ),
     )
     np.testing.assert_array_equal(levels[-1], drawn)
     assert (levels[-2][15, 3:29] == 255).all()
@@ -164,7 +167,10 @@ def test_given_sketch_is_scaled_by_its_type(relative, values, expected):
     drawn[20] = values[1]
     plan = plan_source(Volume(drawn, Affine.of_spacing((1, 1)), "pixel"), relative)
     levels = collect(
-        plan, lambda all_, write: iter_sketch_given(plan, lambda s, box: all_[s][box.slices], write)
+        plan,
+        lambda all_, write: iter_sketch_given(
+            plan, relative.sketch, lambda s, box: all_[s][box.slices], write
+        ),
     )
     assert levels[-1].max() == expected
 
@@ -175,7 +181,9 @@ def test_sketch_of_floats_beyond_one_is_refused(relative):
     with pytest.raises(VolumeError, match=r"must lie in \[0, 1\]"):
         collect(
             plan,
-            lambda all_, write: iter_sketch_given(plan, lambda s, box: all_[s][box.slices], write),
+            lambda all_, write: iter_sketch_given(
+                plan, relative.sketch, lambda s, box: all_[s][box.slices], write
+            ),
         )
 
 
@@ -209,3 +217,26 @@ def test_flipped_and_permuted_copies_give_the_same_plan(physical):
         whole = (slice(0, 99),) * 3
         np.testing.assert_array_equal(other.volume.data[whole], plan.volume.data[whole])
     assert Box.of_shape(plan.geometry.shape).size > 1
+
+
+def test_given_sketch_on_another_grid_stays_sharp_and_sparse(physical):
+    rng = np.random.default_rng(0)
+    drawn = np.zeros((40, 60, 60), np.uint8)
+    drawn[:, 20, :] = 255
+    drawn[rng.random(drawn.shape) < 0.02] = 40
+    source = Volume(drawn, Affine.of_spacing((1.25, 0.8, 0.8)), "millimeter")
+    plan = plan_source(source, physical)
+    levels = collect(
+        plan,
+        lambda all_, write: iter_sketch_given(
+            plan, physical.sketch, lambda s, box: all_[s][box.slices], write
+        ),
+    )
+    row = round((20 + 0.5) * 0.8 - 0.5)
+    near = levels[-1][10:-10, row - 1 : row + 2, 10:-10].max(axis=1)
+    assert (near == 255).mean() > 0.95
+    for level in levels[:-1]:
+        weak = ((level > 0) & (level < 255)).mean()
+        assert weak <= physical.sketch.low_density
+    smeared = set(np.unique(levels[-1])) - {0, 40, 255}
+    assert not smeared  # interpolation would make strengths that nobody drew

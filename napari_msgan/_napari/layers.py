@@ -64,6 +64,8 @@ def store_link(layer: Layer) -> StoreLink | None:
     note = layer.metadata.get(KEY)
     if not isinstance(note, dict) or "store" not in note:
         return None
+    if note["ndim"] != layer.ndim:  # split or projected: napari copies the metadata
+        return None
     return StoreLink(note["role"], Path(note["store"]))
 
 
@@ -166,7 +168,8 @@ def to_volume(layer: Layer) -> Volume:
         array = _Painted(data)
     note = layer.metadata.get(KEY)
     # Somebody may have moved the layer since: then its file does not say where it is.
-    if isinstance(note, dict) and np.allclose(note["layer_matrix"], matrix, rtol=1e-9, atol=1e-9):
+    was = np.array(note.get("layer_matrix", ()) if isinstance(note, dict) else ())
+    if was.shape == matrix.shape and np.allclose(was, matrix, rtol=1e-9, atol=1e-9):
         return Volume(array, Affine(np.array(note["affine"])), note["unit"])
     unit: Unit = "millimeter" if has_voxel_size(layer) else "pixel"
     to_mm = [_MM[u] if unit == "millimeter" else 1.0 for u in _units(layer)]
@@ -236,7 +239,9 @@ def result_layer(store: PyramidStore, placement: Placement, name: str) -> LayerT
             "projection_mode": "none",
             "contrast_limits": default_window(store),
             "colormap": "gray",
-            "metadata": {KEY: {"store": str(store.path), "role": "result"}},
+            "metadata": {
+                KEY: {"store": str(store.path), "role": "result", "ndim": store.geometry.ndim}
+            },
             **placement.transform(store.geometry.affine),
             "axis_labels": info.geometry.axes,
         },
@@ -256,7 +261,9 @@ def sketch_layer(store: PyramidStore, placement: Placement, name: str) -> LayerT
             "colormap": "inferno",
             "blending": "additive",
             "opacity": 0.25,
-            "metadata": {KEY: {"store": str(store.path), "role": "sketch"}},
+            "metadata": {
+                KEY: {"store": str(store.path), "role": "sketch", "ndim": store.geometry.ndim}
+            },
             **placement.transform(store.geometry.affine),
             "axis_labels": store.info.geometry.axes,
         },
@@ -276,7 +283,13 @@ def box_layer(
     volume = view_volume(store, scale, region)
     whole = tuple(slice(0, n) for n in volume.shape)
     spacing = ", ".join(f"{v:g}" for v in dict.fromkeys(volume.spacing))
-    note = {"store": str(store.path), "role": "box", "scale": scale, "region": str(region)}
+    note = {
+        "store": str(store.path),
+        "role": "box",
+        "ndim": store.geometry.ndim,
+        "scale": scale,
+        "region": str(region),
+    }
     return (
         np.asarray(volume.data[whole]),
         {
@@ -299,8 +312,10 @@ def _is_drawable(box: Box) -> bool:
     return max(box.shape) <= MAX_BOX_SIDE and box.size <= MAX_BOX_VOXELS
 
 
-def volume_layer(volume: Volume, name: str, **options: Any) -> LayerTuple:
-    """Return an upright layer of an image that was read from a file."""
+def volume_layer(
+    volume: Volume, name: str, *, description: dict[str, Any] | None = None, **options: Any
+) -> LayerTuple:
+    """Return an upright layer of an image from a file, and what that file said of itself."""
     if len(volume.shape) == 3 and volume.unit == "millimeter":
         volume, _ = orient(volume, "LPS")
     transform = Placement.of_affine(volume.affine, volume.unit).transform(volume.affine)
@@ -310,6 +325,7 @@ def volume_layer(volume: Volume, name: str, **options: Any) -> LayerTuple:
         "affine": volume.affine.matrix.tolist(),
         "layer_matrix": straight.matrix.tolist(),
         "unit": volume.unit,
+        "description": description,
     }
     limits = window_of(data)
     return (

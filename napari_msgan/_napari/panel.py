@@ -237,7 +237,8 @@ class GeneratePanel(QWidget):
                 self.source.propose_next_path()
                 self.refine.update_later()
             return
-        self._timer.start()
+        if not self._timer.isActive():  # starting it again would put the redraw off
+            self._timer.start()
         if job.stage == "Making tiles":
             self.bar.setRange(0, round(job.total))
             self.bar.setValue(round(job.done))

@@ -77,4 +77,5 @@ def read_image(path: Paths) -> list[LayerTuple]:
     name = Path(str(path)).name
     for suffix in (".gz", ".nii", ".zarr", ".tif", ".tiff", ".ome"):
         name = name.removesuffix(suffix)
-    return [volume_layer(read_volume(str(path)), name)]
+    said = read_description(str(path))
+    return [volume_layer(read_volume(str(path)), name, description=said)]

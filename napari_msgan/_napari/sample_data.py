@@ -21,4 +21,5 @@ def thorax_ct() -> list[LayerTuple]:
 
 def _sample(file: str, name: str, **options: object) -> LayerTuple:
     with as_file(files("napari_msgan.resources") / "samples" / file) as path:
-        return volume_layer(read_volume(path), name, **options)
+        description = {"synthetic": True, "software": "napari-msgan", "sample": file}
+        return volume_layer(read_volume(path), name, description=description, **options)

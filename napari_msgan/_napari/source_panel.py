@@ -126,6 +126,8 @@ class SourcePanel(Section):
         self._check()
         if self.check.problem is not None or layer is None or spec is None or model is None:
             raise MsganError(self.check.problem or "there is nothing to make an image from")
+        if not self.path.text().strip():
+            raise MsganError("there is no name for the store: fill it in under Where")
         path = Path(self.path.text()).expanduser()
         if not path.name.endswith(".ome.zarr"):
             path = path.with_name(path.name + ".ome.zarr")

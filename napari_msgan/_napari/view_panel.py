@@ -195,4 +195,7 @@ class ViewPanel(Section):
             self._orientation.look_from_the_front()
 
     def _on_ndisplay(self, event: object = None) -> None:
-        self._scene.show_for_display(self._session.opened, self._viewer.dims.ndisplay)
+        opened = self._session.opened
+        self._scene.show_for_display(opened, self._viewer.dims.ndisplay)
+        if self._viewer.dims.ndisplay == 2:
+            self._scene.show_only(None if opened is None else opened.store, False)

@@ -30,6 +30,13 @@ def write_nifti(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
     return _write(path, data, attributes)
 
 
+def _description_of(layer: Image) -> dict[str, Any]:
+    """Return what a file says of a layer that shows no store: what its own file said."""
+    note = layer.metadata.get(KEY)
+    said = note.get("description") if isinstance(note, dict) else None
+    return dict(said) if isinstance(said, dict) else {"content": "image"}
+
+
 def _write(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
     """Write the finest scale, whole; the panel offers scale, region and grid.
 
@@ -47,7 +54,7 @@ def _write(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
     overwrite = target.is_file()
     link = store_link(layer)
     if link is None:
-        description = {"content": "image", "synthetic": False}
+        description = _description_of(layer)
         write_volume(target, [to_volume(layer)], description=description, overwrite=overwrite)
     elif link.role == "sketch":
         description = {"content": "sketch", "store": link.path.name}

@@ -163,7 +163,7 @@ def _summary(outcome: Outcome, path: Path) -> list[str]:
 
 def _advice(store: PyramidStore, path: Path) -> list[str]:
     name = shlex.quote(str(path))
-    stem = shlex.quote(path.name.split(".")[0])
+    stem = shlex.quote(path.name.split(".")[0] + "-synthetic")  # never the name of the source
     lines = ["Next:"]
     if not store.refined_chunks(store.geometry.finest_scale).all():
         lines.append(f"  napari-msgan refine {name} --region {_next_region(store)}")

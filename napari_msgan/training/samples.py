@@ -186,7 +186,7 @@ class PatchSampler:
     def _coarse(
         self, pyramid: SourcePyramid, window: Box, random: np.random.Generator
     ) -> tuple[Float32Array, bool]:
-        kind = random.choice(4, p=(0.35, 0.25, 0.25, 0.15))
+        kind = random.choice(4, p=(0.25, 0.25, 0.4, 0.1))
         generated = pyramid.generated(self._scale - 1)
         if kind == 1 and generated is not None:
             made = dequantise(read_padded(generated, window.start, window.stop))
@@ -215,7 +215,7 @@ class PatchSampler:
 
 def _blur(coarse: Float32Array, random: np.random.Generator) -> Float32Array:
     """Return a coarse image as blurred and noisy as a generator's; the sketch can mend it."""
-    blurred: Float32Array = ndimage.gaussian_filter(coarse, random.uniform(0, 1.5), mode="nearest")
+    blurred: Float32Array = ndimage.gaussian_filter(coarse, random.uniform(0, 3.0), mode="nearest")
     noise: Float32Array = random.standard_normal(coarse.shape, dtype=np.float32)
     return np.clip(blurred + noise * np.float32(random.uniform(0, 0.04)), -1, 1)
 

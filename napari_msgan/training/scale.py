@@ -125,7 +125,12 @@ class ScaleTrainer:
             work / f"scale_{self.scale - 1}.pt", weights_only=True, map_location="cpu"
         )
         self.generator.load_state_dict(before["average"])
-        self.discriminator.load_state_dict(before["discriminator"])
+        coarser = self.config.scales[self.scale - 1]
+        if (coarser.discriminator_width, coarser.discriminator_strides) == (
+            self.plan.discriminator_width,
+            self.plan.discriminator_strides,
+        ):
+            self.discriminator.load_state_dict(before["discriminator"])
 
     def run(self) -> Iterator[StepReport]:
         """Yield a report per step, from the last checkpoint on."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import numpy as np
 import numpy.typing as npt
@@ -134,7 +135,7 @@ def _prepare_one(
     data: Path, path: Path, variant: int, cache: Path, config: TrainConfig
 ) -> SourcePyramid | None:
     name = path.relative_to(data).as_posix()
-    folder = cache / f"{name.replace('/', '_')}.{variant}"
+    folder = cache / f"{quote(name, safe='')}.{variant}"
     if not (folder / "ready").exists():
         folder.mkdir(parents=True, exist_ok=True)
         _write_pyramid(folder, path, name, variant, config)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from napari.layers import Image, Layer
 
-from napari_msgan import read_volume, refine
+from napari_msgan import export, read_volume, refine
 from napari_msgan._napari import writer
 from napari_msgan._napari.layers import (
     Placement,
@@ -104,7 +104,23 @@ def test_plain_layer_is_saved_without_claiming_synthetic(tmp_path):
     volume = read_volume(tmp_path / "a.nii.gz")
     np.testing.assert_array_equal(np.asarray(volume.data[:, :, :]), data)
     np.testing.assert_allclose(volume.affine.matrix, to_volume(layer).affine.matrix, atol=1e-5)
-    assert read_description(tmp_path / "a.nii.gz")["synthetic"] is False
+    assert "synthetic" not in read_description(tmp_path / "a.nii.gz")
+
+
+def test_synthetic_image_stays_synthetic_when_it_is_opened_and_saved_again(xray_store, tmp_path):
+    export(xray_store, tmp_path / "first.ome.tif")
+    reader = get_reader(str(tmp_path / "first.ome.tif"))
+    (opened,) = reader(str(tmp_path / "first.ome.tif"))
+    save(Layer.create(*opened), tmp_path / "second.nii.gz")
+    assert read_description(tmp_path / "second.nii.gz")["synthetic"] is True
+
+
+def test_slice_of_a_result_is_an_image_of_its_own(ct_store):
+    placement = Placement.of_affine(ct_store.geometry.affine, "millimeter")
+    _, options, _ = result_layer(ct_store, placement, "result")
+    part = Image(np.zeros((8, 9)), metadata=options["metadata"])
+    assert store_link(part) is None
+    assert to_volume(part).shape == (8, 9)
 
 
 def test_sketch_layer_is_saved_as_it_is_stored(xray_store, tmp_path):

@@ -33,7 +33,7 @@ def test_generate_makes_everything_and_says_what_comes_next(cli, image, model, t
     assert refined(out) == [4, 12, 42]
     assert "Tiles made: 1 of scale 0, 4 of scale 1, 12 of scale 2." in ended.out
     assert "First tile of scale 2 after " in ended.out
-    assert f"  napari-msgan export {out} a.ome.tif" in ended.out
+    assert f"  napari-msgan export {out} a-synthetic.ome.tif" in ended.out
     assert "refine" not in ended.out  # nothing is left to refine
     assert "tiles: 17 of 17 (100 %)" in ended.err
     assert names_in(tmp_path) == ["a.ome.zarr"]
