@@ -1,7 +1,7 @@
 """Generators and discriminators: how layers are assembled, nothing of how they are used."""
 
 from napari_msgan.networks.build import build_generator
-from napari_msgan.networks.discriminator import PatchDiscriminator
+from napari_msgan.networks.discriminator import PatchDiscriminator, judged_window
 from napari_msgan.networks.low_res import LowResGenerator
 from napari_msgan.networks.patch import PatchGenerator
 from napari_msgan.networks.reach import required_halo
@@ -11,5 +11,6 @@ __all__ = [
     "PatchDiscriminator",
     "PatchGenerator",
     "build_generator",
+    "judged_window",
     "required_halo",
 ]

@@ -9,8 +9,18 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from napari_msgan.networks.blocks import conv
 
+_KERNEL = 4
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+
+def judged_window(strides: Sequence[int]) -> int:
+    """Return how many voxels wide the windows are that a `PatchDiscriminator` judges."""
+    window = _KERNEL
+    for stride in reversed(strides):
+        window = (window - 1) * stride + _KERNEL
+    return window
 
 
 class PatchDiscriminator(nn.Module):
@@ -29,9 +39,12 @@ class PatchDiscriminator(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         for stride in strides:
-            layers += [spectral_norm(conv(ndim, n_in, width, 4, stride=stride)), nn.LeakyReLU(0.2)]
+            layers += [
+                spectral_norm(conv(ndim, n_in, width, _KERNEL, stride=stride)),
+                nn.LeakyReLU(0.2),
+            ]
             n_in, width = width, 2 * width
-        layers.append(spectral_norm(conv(ndim, n_in, 1, 4)))
+        layers.append(spectral_norm(conv(ndim, n_in, 1, _KERNEL)))
         self.layers = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from napari_msgan.config import ModelSpec, ScaleSpec, TrainConfig
 from napari_msgan.errors import TrainingError
 from napari_msgan.model import save_spec, save_weights, write_atomically
-from napari_msgan.networks import LowResGenerator, required_halo
+from napari_msgan.networks import LowResGenerator, judged_window, required_halo
 from napari_msgan.training.scale import ScaleTrainer, StepReport, to_tensor
 from napari_msgan.training.sources import dequantise, prepare
 from napari_msgan.volume import read_padded
@@ -111,6 +111,13 @@ def _check_config(config: TrainConfig, work: Path) -> None:
         if len(plan.patch_shape) != len(config.axes):
             raise TrainingError(
                 f"scale {scale}: patch_shape {plan.patch_shape} needs {len(config.axes)} numbers"
+            )
+        window = judged_window(plan.discriminator_strides)
+        if plan.gan_weight and plan.gan_from < 1 and min(plan.patch_shape) < window:
+            raise TrainingError(
+                f"scale {scale}: patch_shape {plan.patch_shape} is smaller than the {window} "
+                "voxels that the discriminator judges at a time. Use larger patches, or fewer "
+                "discriminator_strides."
             )
     before = work / _CONFIG_FILE
     if before.exists() and before.read_bytes() != config.model_dump_json(indent=2).encode():

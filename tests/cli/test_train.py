@@ -192,6 +192,10 @@ BAD_CONFIGS = {
         {"scales": [s | {"patch_shape": [32] * 3} for s in CONFIG["scales"]]},
         "patch_shape (32, 32, 32) needs 2 numbers",
     ),
+    "patch below the window": (
+        {"scales": [s | {"discriminator_strides": [2, 2, 1]} for s in CONFIG["scales"]]},
+        "smaller than the 34 voxels",
+    ),
     "no such files": ({"include": ["*.nii.gz"]}, "holds no image that matches *.nii.gz"),
 }
 

@@ -4,7 +4,12 @@ from torch import nn
 
 from napari_msgan.config import LowResNetwork, PatchNetwork
 from napari_msgan.errors import ModelError
-from napari_msgan.networks import PatchDiscriminator, build_generator, required_halo
+from napari_msgan.networks import (
+    PatchDiscriminator,
+    build_generator,
+    judged_window,
+    required_halo,
+)
 from napari_msgan.networks.blocks import fold, reduce_mean, unfold, upsample
 
 
@@ -77,6 +82,7 @@ def test_dilation_counts_in_the_halo():
 
 @pytest.mark.parametrize(("strides", "window"), [((2, 2, 1), 34), ((2, 1), 16)], ids=str)
 def test_discriminator_judges_windows_of_the_documented_size(strides, window):
+    assert judged_window(strides) == window
     discriminator = PatchDiscriminator(2, 1, 4, strides)
     assert discriminator(torch.rand(1, 1, window, window)).shape == (1, 1, 1, 1)
     with pytest.raises(RuntimeError, match=r"[Kk]ernel"):
