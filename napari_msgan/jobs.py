@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar
 from napari_msgan.config import Precision, SketchSettings
 from napari_msgan.creating import check_same_job, describe_store, iter_make_sketch
 from napari_msgan.errors import GeometryError, JobError, StoreError
-from napari_msgan.exporting import grid_volumes, provenance
+from napari_msgan.exporting import Grid, grid_volumes, provenance
 from napari_msgan.geometry import Box
 from napari_msgan.io import read_volume, write_volume
 from napari_msgan.model import Model, find_by_identity, load_folder, load_model
@@ -32,7 +32,6 @@ from napari_msgan.source import (
 )
 from napari_msgan.volume import Volume
 
-Grid = Literal["store", "source"]
 T = TypeVar("T")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,7 +32,13 @@ from napari_msgan.sketch import (
 from napari_msgan.volume import LazyArray, Orientation, Volume, orient, read_padded
 
 if TYPE_CHECKING:
-    from napari_msgan.config import ModelSpec, SketchSettings, SketchThresholds
+    from napari_msgan.config import (
+        ModelSpec,
+        ScaleSpec,
+        ScaleTraining,
+        SketchSettings,
+        SketchThresholds,
+    )
     from napari_msgan.intensity import Float32Array
 
 #: A scale may be this much finer than the thickest axis of the source.
@@ -115,15 +121,14 @@ def _plan_relative(volume: Volume, spec: ModelSpec, scale: int | None) -> Source
     return SourcePlan(volume, same, geometry, ones, zeros, n_scales - 1, extra, spec.tile_shape)
 
 
-def honest_scale(spec: ModelSpec, spacing_mm: Floats) -> int:
-    """Return the finest scale of a physical model that is at least 0.7 times the thickest axis."""
-    coarsest = max(spacing_mm)
+def honest_scale(scales: Sequence[ScaleSpec | ScaleTraining], thickest_mm: float) -> int:
+    """Return the finest scale of at least 0.7 times the thickest axis; -1 if there is none."""
     fits = [
         index
-        for index, scale in enumerate(spec.scales)
-        if scale.spacing_mm and min(scale.spacing_mm) >= HONEST_RATIO * coarsest * (1 - 1e-6)
+        for index, scale in enumerate(scales)
+        if scale.spacing_mm and min(scale.spacing_mm) >= HONEST_RATIO * thickest_mm * (1 - 1e-6)
     ]
-    return max(fits, default=0)
+    return max(fits, default=-1)
 
 
 def _plan_physical(volume: Volume, spec: ModelSpec, scale: int | None) -> SourcePlan:
@@ -133,7 +138,7 @@ def _plan_physical(volume: Volume, spec: ModelSpec, scale: int | None) -> Source
             "its voxel size (NIfTI, OME-TIFF), or set the layer's scale and units in napari."
         )
     turned, orientation = orient(volume, spec.orientation)
-    honest = honest_scale(spec, turned.spacing)
+    honest = max(0, honest_scale(spec.scales, max(turned.spacing)))
     finest = max(1, honest if scale is None else max(scale, honest))
     if finest >= spec.n_scales:
         raise GeometryError(

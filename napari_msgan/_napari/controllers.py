@@ -18,8 +18,9 @@ from typing import Protocol
 
 from napari_msgan._napari.state import JobKind, JobState, Opened, SessionState
 from napari_msgan.errors import MsganError
+from napari_msgan.exporting import Grid
 from napari_msgan.geometry import Box
-from napari_msgan.jobs import Grid, OnProgress, Progress, export, iter_refine
+from napari_msgan.jobs import OnProgress, Progress, export, iter_refine
 from napari_msgan.pyramid import PyramidStore
 from napari_msgan.refiner import TileReport
 

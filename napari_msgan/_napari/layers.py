@@ -53,7 +53,7 @@ class Transform(TypedDict):
 
 @dataclass(frozen=True)
 class StoreLink:
-    """What the metadata of a layer say about its store; `scale` and `region` of a box only."""
+    """What the metadata of a layer say about its store."""
 
     role: Role
     path: Path

@@ -15,7 +15,7 @@ from napari_msgan.geometry import Box
 from napari_msgan.io import READABLE, read_volume
 from napari_msgan.resampling import corner_aligned_first, reduce_mean, resample
 from napari_msgan.sketch import measure_window, sketch_of
-from napari_msgan.source import HONEST_RATIO, n_scales_of
+from napari_msgan.source import honest_scale, n_scales_of
 from napari_msgan.volume import orient
 
 if TYPE_CHECKING:
@@ -172,11 +172,7 @@ def _source_step(volume: Volume, name: str, zoom: float, config: TrainConfig) ->
         return (1 / zoom,) * len(volume.shape), min(n_scales, len(config.scales))
     declared = [mm for pattern, mm in config.slice_mm.items() if fnmatch.fnmatch(name, pattern)]
     thickest = max([*volume.spacing, *declared])
-    n_scales = 0
-    for scale in config.scales:
-        assert scale.spacing_mm is not None
-        if min(scale.spacing_mm) >= HONEST_RATIO * thickest * (1 - 1e-6):
-            n_scales += 1
+    n_scales = honest_scale(config.scales, thickest) + 1
     finest = config.scales[max(n_scales - 1, 0)].spacing_mm
     assert finest is not None
     step = tuple(mm / zoom / own for mm, own in zip(finest, volume.spacing, strict=True))
