@@ -1,4 +1,4 @@
-"""What is written in JSON: the description of a model and the settings of a training run."""
+"""What ``model.json`` holds: the description of a model."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ class EdgeCondition(Settings):
     kind: Literal["edge"] = "edge"
 
 
-class ScaleSpec(Settings):
-    """One trained scale.
+class ScaleSettings(Settings):
+    """What a scale is, trained or not.
 
     factor : how much finer than the scale before it, per axis (scale 0: than its own sketch,
         that is the factor of scale 1).
@@ -61,9 +61,14 @@ class ScaleSpec(Settings):
     network: Network
     factor: Factor
     spacing_mm: tuple[Positive, ...] | None = None
+    experimental: str | None = None
+
+
+class ScaleSpec(ScaleSettings):
+    """One trained scale."""
+
     file: Annotated[str, Field(pattern=r"^scale_\d+\.safetensors$")]
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    experimental: str | None = None
 
 
 class SketchSettings(Settings):
@@ -176,65 +181,3 @@ class ModelSpec(Settings):
         """Return the sha256 of everything that decides what the model computes."""
         content = self.model_dump(mode="json", exclude={"title", "licence"})
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-class ScaleTraining(Settings):
-    """How one scale is trained.
-
-    patch_shape : what one sample covers, in voxels of the scale (scale 0: the whole low-
-        resolution image, cut or stretched to this shape).
-    gan_from : share of the steps after which the adversarial loss joins L1.
-    """
-
-    network: Network
-    factor: Factor
-    spacing_mm: tuple[Positive, ...] | None = None
-    steps: Annotated[int, Field(ge=1)]
-    batch: Annotated[int, Field(ge=1)] = 8
-    patch_shape: tuple[Annotated[int, Field(ge=8)], ...]
-    discriminator_width: Annotated[int, Field(ge=4)] = 32
-    discriminator_strides: tuple[Literal[1, 2], ...] = (2, 2, 1)
-    gan_from: Annotated[float, Field(ge=0, le=1)] = 0.3
-    gan_weight: Annotated[float, Field(ge=0)] = 1.0
-    experimental: str | None = None
-
-
-class TrainConfig(Settings):
-    """Everything that decides a training run, besides the data.
-
-    include : patterns of the files below DATA.
-    slice_mm : true slice thickness of the files that match a pattern, where the voxels were
-        interpolated to less; a file trains no scale finer than 0.7 times its thickest axis.
-    zoom : range of the random factor by which each source is resampled first.
-    variants : how often each source is resampled, each time by another factor.
-    pool : number of augmented images that scale 0 is trained on.
-    generated_target : what patches from a generated coarse image are compared with: "detail", the
-        high-pass band of the truth, or "truth", which also sharpens what the coarse image blurred.
-    validation_every : each n-th file is kept out of training to watch the loss; 0 for none.
-    """
-
-    name: str
-    title: str = ""
-    kind: ModelKind
-    axes: tuple[Literal["z", "y", "x"], ...]
-    orientation: str | None = None
-    modality: str
-    base_size: int
-    tile_shape: tuple[int, ...]
-    chunk_shape: tuple[int, ...]
-    sketch: SketchSettings = SketchSettings()
-    window: tuple[float, float]
-    dtype: StoredType
-    licence: str = ""
-    scales: Annotated[tuple[ScaleTraining, ...], Field(min_length=2, max_length=16)]
-    include: tuple[str, ...] = ("**/*",)
-    slice_mm: dict[str, float] = {}
-    zoom: tuple[Positive, Positive] = (0.6, 0.95)
-    variants: Annotated[int, Field(ge=1)] = 1
-    pool: Annotated[int, Field(ge=1)] = 1500
-    validation_every: Annotated[int, Field(ge=0)] = 0
-    learning_rate: Positive = 2e-4
-    l1_weight: Positive = 10.0
-    sketch_noise: Annotated[float, Field(ge=0)] = 0.01
-    generated_target: Literal["detail", "truth"] = "detail"
-    seed: int = 0

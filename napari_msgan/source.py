@@ -34,8 +34,7 @@ from napari_msgan.volume import LazyArray, Orientation, Volume, orient, read_pad
 if TYPE_CHECKING:
     from napari_msgan.config import (
         ModelSpec,
-        ScaleSpec,
-        ScaleTraining,
+        ScaleSettings,
         SketchSettings,
         SketchThresholds,
     )
@@ -121,7 +120,7 @@ def _plan_relative(volume: Volume, spec: ModelSpec, scale: int | None) -> Source
     return SourcePlan(volume, same, geometry, ones, zeros, n_scales - 1, extra, spec.tile_shape)
 
 
-def honest_scale(scales: Sequence[ScaleSpec | ScaleTraining], thickest_mm: float) -> int:
+def honest_scale(scales: Sequence[ScaleSettings], thickest_mm: float) -> int:
     """Return the finest scale of at least 0.7 times the thickest axis; -1 if there is none."""
     fits = [
         index

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from napari_msgan.cli._progress import progress_shown
-from napari_msgan.config import TrainConfig
 from napari_msgan.errors import TrainingError
 from napari_msgan.jobs import resolve_device
 
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
     from napari_msgan.training import StepReport
+    from napari_msgan.training.config import TrainConfig
 
 
 def train(arguments: Namespace) -> None:
@@ -57,6 +57,8 @@ def read_config(name: str | None) -> TrainConfig:
     if not Path(name).is_file() and name not in bundled:
         raise TrainingError(f"--config {name!r} is no file, and the bundled ones are {known}")
     file = Path(name) if Path(name).is_file() else bundled[name]
+    from napari_msgan.training.config import TrainConfig
+
     try:
         return TrainConfig.model_validate_json(file.read_bytes())
     except ValidationError as error:

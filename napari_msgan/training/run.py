@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from pydantic import ValidationError
 
-from napari_msgan.config import ModelSpec, ScaleSpec, TrainConfig
+from napari_msgan.config import ModelSpec, ScaleSpec
 from napari_msgan.errors import TrainingError
 from napari_msgan.model import save_spec, save_weights, write_atomically
 from napari_msgan.networks import LowResGenerator, judged_window, required_halo
+from napari_msgan.training.config import TrainConfig
 from napari_msgan.training.scale import ScaleTrainer, StepReport, to_tensor
 from napari_msgan.training.sources import dequantise, prepare
 from napari_msgan.volume import read_padded

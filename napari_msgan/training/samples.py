@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from napari_msgan.config import TrainConfig
     from napari_msgan.geometry import Floats, Ints
     from napari_msgan.intensity import Float32Array
+    from napari_msgan.training.config import TrainConfig
     from napari_msgan.training.sources import SourcePyramid
 
 

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from napari_msgan.config import TrainConfig
     from napari_msgan.intensity import Float32Array
+    from napari_msgan.training.config import TrainConfig
     from napari_msgan.training.sources import SourcePyramid
 
 _BETAS = (0.5, 0.999)

@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
 
-from napari_msgan.config import LowResNetwork, PatchNetwork, ScaleTraining, TrainConfig
+from napari_msgan.config import LowResNetwork, PatchNetwork
 from napari_msgan.errors import TrainingError
 from napari_msgan.geometry import Affine
 from napari_msgan.io import write_volume
 from napari_msgan.resampling import reduce_mean
+from napari_msgan.training.config import ScaleTraining, TrainConfig
 from napari_msgan.training.samples import LowResPool, PatchSampler, augment_sketch, batch_random
 from napari_msgan.training.sources import dequantise, find_sources, prepare, quantise
 from napari_msgan.volume import Volume
