@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from napari.layers import Layer
 
-from napari_msgan._napari.layers import has_voxel_size, to_volume
+from napari_msgan._napari.from_layer import has_voxel_size, to_volume
 from napari_msgan.config import ModelSpec
 from napari_msgan.errors import MsganError
 from napari_msgan.geometry import Floats, PyramidGeometry

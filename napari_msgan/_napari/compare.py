@@ -9,15 +9,10 @@ import numpy as np
 import numpy.typing as npt
 from napari.layers import Image
 
-from napari_msgan._napari.layers import (
-    KEY,
-    LayerTuple,
-    is_ct,
-    is_in_hu,
-    layer_matrix,
-    to_volume,
-)
+from napari_msgan._napari.from_layer import KEY, layer_matrix, to_volume
 from napari_msgan._napari.sliced import sliced_levels
+from napari_msgan._napari.to_layer import LayerTuple
+from napari_msgan._napari.windows import is_ct, is_in_hu
 from napari_msgan.errors import GeometryError
 from napari_msgan.geometry import Box
 from napari_msgan.pyramid import PyramidStore, levels

@@ -10,8 +10,8 @@ import napari
 from qtpy.QtWidgets import QApplication
 
 from napari_msgan._napari import sample_data
-from napari_msgan._napari.layers import LayerTuple
 from napari_msgan._napari.panel import GeneratePanel
+from napari_msgan._napari.to_layer import LayerTuple
 from napari_msgan.errors import JobError
 
 _SIZE = (1580, 960)

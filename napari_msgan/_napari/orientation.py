@@ -8,7 +8,7 @@ from itertools import combinations
 from napari.components import ViewerModel
 from napari.components.overlays import TextOverlay
 
-from napari_msgan._napari.layers import is_anatomical
+from napari_msgan._napari.from_layer import is_anatomical
 
 #: What lies at the low and the high end of the axes z, y, x.
 _ENDS = (("I", "S"), ("A", "P"), ("R", "L"))

@@ -6,14 +6,14 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from napari_msgan._napari.layers import (
+from napari_msgan._napari.stores import shared_store
+from napari_msgan._napari.to_layer import (
     LayerTuple,
     Placement,
     result_layer,
     sketch_layer,
     volume_layer,
 )
-from napari_msgan._napari.stores import shared_store
 from napari_msgan.errors import MsganError
 from napari_msgan.io import format_of, read_description, read_volume
 from napari_msgan.pyramid.attributes import ATTRIBUTES_KEY

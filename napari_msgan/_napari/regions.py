@@ -10,7 +10,7 @@ from napari.components import ViewerModel
 from napari.layers import Image, Shapes
 
 from napari_msgan._napari.choices import TIMES
-from napari_msgan._napari.layers import layer_matrix
+from napari_msgan._napari.from_layer import layer_matrix
 from napari_msgan.errors import GeometryError
 from napari_msgan.geometry import Box, PyramidGeometry
 from napari_msgan.pyramid import PyramidStore

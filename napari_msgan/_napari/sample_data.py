@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from importlib.resources import as_file, files
 
-from napari_msgan._napari.layers import CT_WINDOWS, LayerTuple, volume_layer
+from napari_msgan._napari.to_layer import LayerTuple, volume_layer
+from napari_msgan._napari.windows import CT_WINDOWS
 from napari_msgan.io import read_volume
 
 

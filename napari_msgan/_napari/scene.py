@@ -11,19 +11,17 @@ import numpy.typing as npt
 from napari.components import ViewerModel
 from napari.layers import Image, Layer, Shapes
 
-from napari_msgan._napari.layers import (
-    KEY,
-    LayerTuple,
-    Placement,
-    box_layer,
-    layer_matrix,
-    result_layer,
-    sketch_layer,
-    store_link,
-)
+from napari_msgan._napari.from_layer import KEY, layer_matrix, store_link
 from napari_msgan._napari.sliced import follow
 from napari_msgan._napari.state import Opened
 from napari_msgan._napari.stores import shared_store
+from napari_msgan._napari.to_layer import (
+    LayerTuple,
+    Placement,
+    box_layer,
+    result_layer,
+    sketch_layer,
+)
 from napari_msgan.geometry import Box
 from napari_msgan.pyramid import PyramidStore, refresh_coarsest, view_volume
 from napari_msgan.refiner import TileReport

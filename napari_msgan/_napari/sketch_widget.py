@@ -5,7 +5,8 @@ import napari.types
 import numpy as np
 from magicgui import magic_factory
 
-from napari_msgan._napari.layers import Placement, to_volume
+from napari_msgan._napari.from_layer import to_volume
+from napari_msgan._napari.to_layer import Placement
 from napari_msgan.config import SketchSettings
 from napari_msgan.sketch import lazy_sketch
 

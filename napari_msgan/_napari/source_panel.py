@@ -12,10 +12,11 @@ from qtpy.QtWidgets import QCheckBox, QFileDialog, QLineEdit
 
 from napari_msgan._napari.choices import SourceCheck, check_source
 from napari_msgan._napari.controllers import GenerateWish
-from napari_msgan._napari.layers import Placement, declare_mm, store_link, to_volume
+from napari_msgan._napari.from_layer import declare_mm, store_link, to_volume
 from napari_msgan._napari.scene import key_of, layer_of
 from napari_msgan._napari.state import Opened
 from napari_msgan._napari.stores import free_path, share
+from napari_msgan._napari.to_layer import Placement
 from napari_msgan._napari.widgets import Hint, Section, button, combo, row, set_choices
 from napari_msgan.config import ModelSpec, Precision
 from napari_msgan.errors import MsganError

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from psygnal import SignalGroupDescriptor
 
-from napari_msgan._napari.layers import Placement
+from napari_msgan._napari.to_layer import Placement
 from napari_msgan.pyramid import PyramidStore
 
 JobKind = Literal["", "generate", "refine", "save"]

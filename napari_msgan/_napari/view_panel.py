@@ -12,11 +12,11 @@ from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QCheckBox, QSlider, QWidget
 
 from napari_msgan._napari.compare import Comparison, Mode
-from napari_msgan._napari.layers import CT_WINDOWS, is_ct, is_in_hu
 from napari_msgan._napari.orientation import Orientation
 from napari_msgan._napari.scene import Scene
 from napari_msgan._napari.state import Opened, SessionState
 from napari_msgan._napari.widgets import Hint, Section, button, combo, row
+from napari_msgan._napari.windows import CT_WINDOWS, is_ct, is_in_hu
 from napari_msgan.errors import MsganError
 
 #: Result below the source, equal, above it.

@@ -7,7 +7,7 @@ from typing import Any
 
 from napari.layers import Image, Layer
 
-from napari_msgan._napari.layers import KEY, store_link, to_volume
+from napari_msgan._napari.from_layer import KEY, store_link, to_volume
 from napari_msgan._napari.stores import shared_store
 from napari_msgan.errors import MsganError, VolumeError
 from napari_msgan.geometry import Box

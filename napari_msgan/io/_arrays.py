@@ -21,7 +21,7 @@ SLAB_BYTES = 128 * 2**20
 SLAB_PLANES = 64
 
 
-class LazyArray:
+class ConvertedArray:
     """Array-like of (Z, Y, X) or (Y, X) that converts each piece of `source` when it is read.
 
     source : array-like with the same leading axes; `convert` may reduce a further, last one.
@@ -55,7 +55,7 @@ def native(data: Block) -> ArrayLike:
     if data.dtype.isnative:
         return data
     dtype = data.dtype.newbyteorder("=")
-    return LazyArray(data, lambda block: block, dtype=dtype, ndim=data.ndim)
+    return ConvertedArray(data, lambda block: block, dtype=dtype, ndim=data.ndim)
 
 
 def iter_slabs(

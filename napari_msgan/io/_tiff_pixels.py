@@ -9,7 +9,7 @@ import numpy.typing as npt
 from tifffile import EXTRASAMPLE, PHOTOMETRIC, TiffFile, TiffPageSeries
 
 from napari_msgan.errors import VolumeError
-from napari_msgan.io._arrays import Block, LazyArray, native
+from napari_msgan.io._arrays import Block, ConvertedArray, native
 from napari_msgan.io._checks import check_fits_memory, check_is_plausible, warn
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def grey_pixels(path: Path, series: TiffPageSeries, stored: npt.NDArray[Any]) ->
     if convert is None:
         return native(turned)
     dtype = turned.dtype.newbyteorder("=")
-    return LazyArray(turned, convert, dtype=dtype, ndim=len(stack) + 2)
+    return ConvertedArray(turned, convert, dtype=dtype, ndim=len(stack) + 2)
 
 
 def _to_grey(

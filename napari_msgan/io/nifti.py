@@ -15,7 +15,7 @@ from nibabel.spatialimages import HeaderDataError
 
 from napari_msgan.errors import VolumeError
 from napari_msgan.io import _note
-from napari_msgan.io._arrays import LazyArray, iter_slabs, native
+from napari_msgan.io._arrays import ConvertedArray, iter_slabs, native
 from napari_msgan.io._checks import (
     check_dtype,
     check_fits_memory,
@@ -104,7 +104,7 @@ def _scaled(stored: npt.NDArray[Any], slope: float | None, inter: float | None) 
         if -(2**63) <= ends[0] and ends[1] < 2**63:
             # Mixing a signed with an unsigned type may give float64: one end decides for both.
             whole = np.min_scalar_type(ends[1] if ends[0] >= 0 else min(ends[0], -ends[1] - 1))
-            return LazyArray(
+            return ConvertedArray(
                 stored,
                 lambda block: block.astype(np.int64) * int(slope) + int(inter),
                 dtype=whole,
@@ -112,7 +112,7 @@ def _scaled(stored: npt.NDArray[Any], slope: float | None, inter: float | None) 
             )
     # float64 for 32-bit integers, which float32 cannot hold.
     real = np.result_type(stored.dtype.newbyteorder("="), np.float32)
-    return LazyArray(
+    return ConvertedArray(
         stored,
         lambda block: block.astype(real) * real.type(slope) + real.type(inter),
         dtype=real,

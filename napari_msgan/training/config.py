@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from napari_msgan.config import (
     ModelKind,
@@ -14,6 +14,77 @@ from napari_msgan.config import (
     SketchSettings,
     StoredType,
 )
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class ImageChanges(Settings):
+    """How whole images are changed before scale 0 sees them; all zero: not at all.
+
+    turn : standard deviation of each off-diagonal entry of the affine matrix, about radians.
+    stretch : standard deviation of the logarithm of the stretch of each axis.
+    view : range of the field of view, as a share of what `patch_shape` covers at the scale's
+        spacing (physical models; relative ones see 0.85 times the shorter to the longer side).
+    bend : standard deviation of a smooth displacement, as a share of the field of view.
+    gamma : standard deviation of the logarithm of the exponent of the grey values.
+    flip : whether left and right are exchanged every second time.
+    """
+
+    turn: Annotated[float, Field(ge=0, le=0.5)] = 0.04
+    stretch: Annotated[float, Field(ge=0, le=0.5)] = 0.05
+    view: tuple[Positive, Positive] = (0.75, 1.25)
+    bend: Annotated[float, Field(ge=0, le=0.2)] = 0.0
+    gamma: Annotated[float, Field(ge=0, le=1)] = 0.0
+    flip: bool = True
+
+
+class SketchChanges(Settings):
+    """How sketches are changed, so that drawn and foreign ones work.
+
+    noise : standard deviation of what is added to every sketch (paper: 0.01).
+    share : how often the rest happens.
+    strength : range of the factor of all values.
+    weakest : edges below a random value up to this one are left out.
+    gaps : up to this share of the sketch is left out, in blocks of 8 voxels.
+    reduced : how often a patch sees the sketch of the next finer scale, reduced.
+    """
+
+    noise: Annotated[float, Field(ge=0)] = 0.01
+    share: Share = 0.5
+    strength: tuple[Positive, Positive] = (0.6, 1.5)
+    weakest: Share = 0.1
+    gaps: Share = 0.3
+    reduced: Share = 0.25
+
+
+class CoarseMixture(Settings):
+    """What patches are conditioned on: shares of each kind of coarse image.
+
+    true : the true one.
+    generated : what the scale before makes of the training image.
+    blurred : the true one, blurred by up to `blur` voxels (Gaussian sigma), with noise.
+    grey : blurred, and with other grey values.
+    target : what patches from a generated image are compared with: "detail", the high-pass
+        band of the truth, or "truth", which also sharpens what the coarse image blurred.
+    """
+
+    true: Share = 0.25
+    generated: Share = 0.25
+    blurred: Share = 0.4
+    grey: Share = 0.1
+    blur: Annotated[float, Field(ge=0, le=8)] = 3.0
+    target: Literal["detail", "truth"] = "truth"
+
+    @model_validator(mode="after")
+    def _sums_to_one(self) -> CoarseMixture:
+        total = sum(self.shares)
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"the shares must sum to 1, got {total:g}")
+        return self
+
+    @property
+    def shares(self) -> tuple[float, float, float, float]:
+        return self.true, self.generated, self.blurred, self.grey
 
 
 class ScaleTraining(ScaleSettings):
@@ -41,10 +112,10 @@ class TrainConfig(Settings):
         interpolated to less; a file trains no scale finer than 0.7 times its thickest axis.
     zoom : range of the random factor by which each source is resampled first.
     variants : how often each source is resampled, each time by another factor.
-    pool : number of augmented images that scale 0 is trained on.
-    generated_target : what patches from a generated coarse image are compared with: "detail", the
-        high-pass band of the truth, or "truth", which also sharpens what the coarse image blurred.
+    pool : number of changed images that scale 0 is trained on.
+    images, sketches, coarse : how samples are changed.
     validation_every : each n-th file is kept out of training to watch the loss; 0 for none.
+    warm_start : whether a finer scale starts from the weights of the coarser one.
     """
 
     name: str
@@ -69,6 +140,8 @@ class TrainConfig(Settings):
     validation_every: Annotated[int, Field(ge=0)] = 0
     learning_rate: Positive = 2e-4
     l1_weight: Positive = 10.0
-    sketch_noise: Annotated[float, Field(ge=0)] = 0.01
-    generated_target: Literal["detail", "truth"] = "detail"
+    images: ImageChanges = ImageChanges()
+    sketches: SketchChanges = SketchChanges()
+    coarse: CoarseMixture = CoarseMixture()
+    warm_start: bool = True
     seed: int = 0

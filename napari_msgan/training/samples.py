@@ -23,10 +23,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from napari_msgan.geometry import Floats, Ints
+    from napari_msgan.geometry import Ints
     from napari_msgan.intensity import Float32Array
     from napari_msgan.training.config import TrainConfig
     from napari_msgan.training.sources import SourcePyramid
+
+_BEND_NODES = 5
+_GAP = 8
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,9 @@ class LowResPool:
         )
         if not image_path.exists():
             random = np.random.default_rng([config.seed, seed])
-            pairs = [_augment(pyramids[i % len(pyramids)], random, config) for i in range(size)]
+            pairs = [
+                _changed_image(pyramids[i % len(pyramids)], random, config) for i in range(size)
+            ]
             save_array(sketch_path, np.stack([sketch for sketch, _ in pairs]))
             save_array(image_path, np.stack([image for _, image in pairs]))
         return cls(np.load(sketch_path, mmap_mode="r"), np.load(image_path, mmap_mode="r"))
@@ -78,61 +83,71 @@ class LowResPool:
         return Sample(sketch, dequantise(self._images[index]))
 
 
-def _augment(
+def _changed_image(
     pyramid: SourcePyramid, random: np.random.Generator, config: TrainConfig
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint16]]:
-    """Return sketch (twice as fine) and image of a turned, stretched and shifted source."""
-    plan = config.scales[0]
+    """Return sketch (twice as fine) and image of a turned, stretched, bent and shifted source."""
+    plan, changes = config.scales[0], config.images
     fine = tuple(n * f for n, f in zip(plan.patch_shape, plan.factor, strict=True))
     source = dequantise(pyramid.image(1))
-    view = _field_of_view(source.shape, fine, random, config)
     ndim = source.ndim
-    turn = np.eye(ndim) + random.normal(0, 0.04, (ndim, ndim)) * (1 - np.eye(ndim))
-    if random.random() < 0.5:
+    view = _field_of_view(source.shape, fine, random, config)
+    turn = np.eye(ndim) + random.normal(0, changes.turn, (ndim, ndim)) * (1 - np.eye(ndim))
+    if changes.flip and random.random() < 0.5:
         turn[:, -1] *= -1
-    matrix = turn * (np.array(view) / fine)
-    room = np.array(source.shape) - view
-    centre = np.array(source.shape) / 2 + random.uniform(-0.5, 0.5, ndim) * np.abs(room) * 0.9
+    matrix = turn * (view / fine)
+    room = np.abs(np.array(source.shape) - view)
+    centre = np.array(source.shape) / 2 + random.uniform(-0.45, 0.45, ndim) * room
     offset = centre - 0.5 - matrix @ ((np.array(fine) - 1) / 2)
-    image = ndimage.affine_transform(source, matrix, offset, fine, order=3, mode="nearest")
-    gamma = float(np.exp(random.normal(0, 0.15))) if config.kind == "relative" else 1.0
-    unit = np.clip((image + 1) / 2, 0, 1) ** gamma
+    points = np.tensordot(matrix, np.indices(fine, np.float32), 1)
+    points += offset.reshape(-1, *(1,) * ndim)
+    if changes.bend:
+        points += _smooth_displacement(fine, random) * (changes.bend * view).reshape(
+            -1, *(1,) * ndim
+        )
+    image = ndimage.map_coordinates(source, points, order=3, mode="nearest")
+    gamma = float(np.exp(random.normal(0, changes.gamma)))
+    unit = np.clip((image + 1) / 2, 0, 1).astype(np.float32) ** np.float32(gamma)
     return sketch_of(unit, config.sketch), quantise(2 * reduce_mean(unit, plan.factor) - 1)
 
 
 def _field_of_view(
     source: Ints, fine: Ints, random: np.random.Generator, config: TrainConfig
-) -> Floats:
-    """Return the size, in source voxels, of what one augmented image shows."""
-    stretch = np.exp(random.normal(0, 0.05, len(source)))
+) -> npt.NDArray[np.float64]:
+    """Return the size, in source voxels, of what one changed image shows."""
+    stretch = np.exp(random.normal(0, config.images.stretch, len(source)))
     if config.kind == "physical":
-        return tuple(
-            n * float(random.uniform(0.75, 1.25)) ** 0.5 * s
-            for n, s in zip(fine, stretch, strict=True)
-        )
-    side = random.uniform(0.85 * min(source), max(source))
-    return tuple(side * s for s in stretch)
+        return np.array(fine) * random.uniform(*config.images.view) * stretch
+    return random.uniform(0.85 * min(source), max(source)) * stretch
+
+
+def _smooth_displacement(shape: Ints, random: np.random.Generator) -> npt.NDArray[np.float64]:
+    """Return a cubic spline through normal numbers on a coarse grid, shape (ndim, *shape)."""
+    nodes = random.standard_normal((len(shape), *(_BEND_NODES,) * len(shape)))
+    zoom = [n / _BEND_NODES for n in shape]
+    return np.stack(
+        [ndimage.zoom(part, zoom, order=3, mode="nearest", grid_mode=True) for part in nodes]
+    )
 
 
 def augment_sketch(
     sketch: npt.NDArray[np.uint8], random: np.random.Generator, config: TrainConfig
 ) -> Float32Array:
-    """Return a sketch as float32 with noise; every second time as a drawn or foreign one might be.
-
-    Strength times 0.6 to 1.5, the weakest edges and up to 30 % of the others left out.
-    """
+    """Return a sketch as float32 with noise; now and then as a drawn or foreign one might be."""
+    changes = config.sketches
     values = sketch.astype(np.float32) / np.float32(255)
-    if random.random() < 0.5:
-        values *= np.float32(random.uniform(0.6, 1.5))
-        values[values < random.uniform(0, 0.1)] = 0
-        coarse = random.random([-(-n // 8) for n in sketch.shape]) < random.uniform(0, 0.3)
+    if random.random() < changes.share:
+        values *= np.float32(random.uniform(*changes.strength))
+        values[values < random.uniform(0, changes.weakest)] = 0
+        blocks = [-(-n // _GAP) for n in sketch.shape]
+        coarse = random.random(blocks) < random.uniform(0, changes.gaps)
         missing = coarse
         for axis in range(sketch.ndim):
-            missing = np.repeat(missing, 8, axis)
+            missing = np.repeat(missing, _GAP, axis)
         values[missing[tuple(slice(n) for n in sketch.shape)]] = 0
         np.clip(values, 0, 1, out=values)
     noise = random.standard_normal(values.shape, dtype=np.float32)
-    return values + np.float32(config.sketch_noise) * noise
+    return values + np.float32(changes.noise) * noise
 
 
 class PatchSampler:
@@ -186,23 +201,24 @@ class PatchSampler:
     def _coarse(
         self, pyramid: SourcePyramid, window: Box, random: np.random.Generator
     ) -> tuple[Float32Array, bool]:
-        kind = random.choice(4, p=(0.25, 0.25, 0.4, 0.1))
+        mixture = self._config.coarse
+        kind = random.choice(4, p=mixture.shares)
         generated = pyramid.generated(self._scale - 1)
         if kind == 1 and generated is not None:
             made = dequantise(read_padded(generated, window.start, window.stop))
-            return made, self._config.generated_target == "truth"
+            return made, mixture.target == "truth"
         true = dequantise(read_padded(pyramid.image(self._scale - 1), window.start, window.stop))
         if kind == 0:
             return true, True
-        blurred = _blur(true, random)
+        blurred = _blur(true, random, mixture.blur)
         return (blurred, True) if kind == 2 else (_shift_grey(blurred, random), False)
 
     def _sketch(
         self, pyramid: SourcePyramid, window: Box, random: np.random.Generator
     ) -> npt.NDArray[np.uint8]:
-        """Return the sketch of the scale itself or, every fourth time, of the next finer one."""
+        """Return the sketch of the scale itself or, now and then, of the next finer one."""
         scale = self._scale
-        if scale + 1 >= pyramid.n_scales or random.random() < 0.75:
+        if scale + 1 >= pyramid.n_scales or random.random() >= self._config.sketches.reduced:
             return read_padded(pyramid.sketch(scale), window.start, window.stop)
         factor = self._config.scales[scale + 1].factor
         wide = window.grow(REDUCE_HALO)
@@ -213,9 +229,11 @@ class PatchSampler:
         return reduced[window.relative_to(wide.start).slices]
 
 
-def _blur(coarse: Float32Array, random: np.random.Generator) -> Float32Array:
+def _blur(coarse: Float32Array, random: np.random.Generator, sigma: float) -> Float32Array:
     """Return a coarse image as blurred and noisy as a generator's; the sketch can mend it."""
-    blurred: Float32Array = ndimage.gaussian_filter(coarse, random.uniform(0, 3.0), mode="nearest")
+    blurred: Float32Array = ndimage.gaussian_filter(
+        coarse, random.uniform(0, sigma), mode="nearest"
+    )
     noise: Float32Array = random.standard_normal(coarse.shape, dtype=np.float32)
     return np.clip(blurred + noise * np.float32(random.uniform(0, 0.04)), -1, 1)
 

@@ -117,7 +117,9 @@ class ScaleTrainer:
 
     def _warm_start(self, work: Path) -> None:
         """Start from the weights of the scale before, where the networks are the same."""
-        if self.scale < 2 or self.config.scales[self.scale - 1].network != self.plan.network:
+        if not self.config.warm_start or self.scale < 2:
+            return
+        if self.config.scales[self.scale - 1].network != self.plan.network:
             return
         if self.config.scales[self.scale - 1].factor != self.plan.factor:
             return

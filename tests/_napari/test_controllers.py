@@ -15,8 +15,8 @@ from napari_msgan._napari.controllers import (
     StoreScene,
     as_steps,
 )
-from napari_msgan._napari.layers import Placement
 from napari_msgan._napari.state import JobState, Opened, SessionState
+from napari_msgan._napari.to_layer import Placement
 from napari_msgan._napari.workers import surface_runtime_errors
 from napari_msgan.errors import JobError, MsganError
 from napari_msgan.geometry import Box

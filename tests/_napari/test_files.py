@@ -8,15 +8,10 @@ from napari.layers import Image, Layer
 
 from napari_msgan import export, read_volume, refine
 from napari_msgan._napari import writer
-from napari_msgan._napari.layers import (
-    Placement,
-    result_layer,
-    sketch_layer,
-    store_link,
-    to_volume,
-)
+from napari_msgan._napari.from_layer import store_link, to_volume
 from napari_msgan._napari.reader import get_reader
 from napari_msgan._napari.stores import free_path, shared_store
+from napari_msgan._napari.to_layer import Placement, result_layer, sketch_layer
 from napari_msgan.errors import MsganError, StoreError
 from napari_msgan.io import read_description, write_volume
 from napari_msgan.pyramid import view_volume

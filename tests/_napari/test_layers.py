@@ -5,13 +5,12 @@ import pytest
 from napari.layers import Image, Labels, Layer
 
 from napari_msgan import generate
-from napari_msgan._napari.layers import (
+from napari_msgan._napari.from_layer import layer_matrix, to_volume
+from napari_msgan._napari.to_layer import (
     Placement,
     box_layer,
-    layer_matrix,
     result_layer,
     sketch_layer,
-    to_volume,
     volume_layer,
 )
 from napari_msgan.errors import VolumeError
@@ -178,7 +177,7 @@ def test_box_lies_where_its_voxels_are(ct_store, scale):
 
 
 def test_box_that_no_card_draws_is_shown_coarser(ct_store, monkeypatch):
-    monkeypatch.setattr("napari_msgan._napari.layers.MAX_BOX_SIDE", 12)
+    monkeypatch.setattr("napari_msgan._napari.to_layer.MAX_BOX_SIDE", 12)
     placement = Placement.of_affine(ct_store.geometry.affine, "millimeter")
     region = Box((0, 0, 0), (20, 20, 20))
     box = Layer.create(*box_layer(ct_store, placement, 1, region, (0, 1)))

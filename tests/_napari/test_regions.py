@@ -10,7 +10,6 @@ from napari_msgan._napari.choices import (
     pixels_text,
     scale_choices,
 )
-from napari_msgan._napari.layers import Placement, result_layer
 from napari_msgan._napari.orientation import Orientation
 from napari_msgan._napari.regions import (
     count_tiles,
@@ -22,6 +21,7 @@ from napari_msgan._napari.regions import (
 )
 from napari_msgan._napari.scene import Scene, ShownBox
 from napari_msgan._napari.state import Opened
+from napari_msgan._napari.to_layer import Placement, result_layer
 from napari_msgan.errors import GeometryError
 from napari_msgan.geometry import Box
 from napari_msgan.model import read_spec

@@ -3,9 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_msgan._napari.layers import Placement, layer_matrix, result_layer
+from napari_msgan._napari.from_layer import layer_matrix
 from napari_msgan._napari.scene import Scene
 from napari_msgan._napari.sliced import Depth, SlicedLevel, follow
+from napari_msgan._napari.to_layer import Placement, result_layer
 from napari_msgan.geometry import Box
 
 

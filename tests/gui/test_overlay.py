@@ -6,15 +6,10 @@ import numpy as np
 import pytest
 
 from napari_msgan import generate
-from napari_msgan._napari.layers import (
-    Placement,
-    box_layer,
-    result_layer,
-    to_volume,
-    volume_layer,
-)
+from napari_msgan._napari.from_layer import to_volume
 from napari_msgan._napari.orientation import Orientation
 from napari_msgan._napari.scene import Scene
+from napari_msgan._napari.to_layer import Placement, box_layer, result_layer, volume_layer
 from napari_msgan.geometry import Affine, Box
 from napari_msgan.resampling import reduce_mean
 from napari_msgan.volume import Volume

@@ -9,7 +9,7 @@ from napari_msgan import generate as library_generate
 from napari_msgan import refine as library_refine
 from napari_msgan._napari import workers
 from napari_msgan._napari.choices import TIMES
-from napari_msgan._napari.layers import to_volume
+from napari_msgan._napari.from_layer import to_volume
 from napari_msgan.geometry import Box
 from napari_msgan.pyramid import open_pyramid, view_volume
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from napari_msgan._napari.layers import to_volume
+from napari_msgan._napari.from_layer import to_volume
 from napari_msgan._napari.sketch_widget import sketch_widget
 from napari_msgan.config import SketchSettings
 from napari_msgan.sketch import lazy_sketch

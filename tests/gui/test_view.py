@@ -8,8 +8,8 @@ from qtpy.QtWidgets import QFileDialog
 
 from napari_msgan import export, read_volume, refine
 from napari_msgan._napari import demo as demo_module
-from napari_msgan._napari.layers import volume_layer
 from napari_msgan._napari.panel import GeneratePanel
+from napari_msgan._napari.to_layer import volume_layer
 from napari_msgan.geometry import Affine, Box
 from napari_msgan.io import read_description
 from napari_msgan.pyramid import view_volume

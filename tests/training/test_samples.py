@@ -6,7 +6,7 @@ from napari_msgan.errors import TrainingError
 from napari_msgan.geometry import Affine
 from napari_msgan.io import write_volume
 from napari_msgan.resampling import reduce_mean
-from napari_msgan.training.config import ScaleTraining, TrainConfig
+from napari_msgan.training.config import ScaleTraining, SketchChanges, TrainConfig
 from napari_msgan.training.samples import LowResPool, PatchSampler, augment_sketch, batch_random
 from napari_msgan.training.sources import dequantise, find_sources, prepare, quantise
 from napari_msgan.volume import Volume
@@ -120,7 +120,7 @@ def test_pool_sketch_is_twice_as_fine_as_its_image(prepared, tmp_path):
 
 
 def test_augmented_sketch_never_invents_edges():
-    config = config_of(2, sketch_noise=0)
+    config = config_of(2, sketches=SketchChanges(noise=0))
     sketch = np.zeros((64, 64), np.uint8)
     sketch[20:22] = 180
     changed = 0
