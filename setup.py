@@ -38,7 +38,11 @@ BASE = [
     "torch>=2.10",
     "zarr>=3.1.3",  # the first that writes chunks atomically
 ]
-ALL = ["PyQt6"]
+TRAIN = [
+    "scikit-image",
+    "torchmetrics",
+]
+ALL = ["PyQt6", *TRAIN]
 DEV = [
     *ALL,
     "SimpleITK",
@@ -51,7 +55,6 @@ DEV = [
     "pytest-timeout",
     "pytest-xdist",
     "ruff",
-    "scikit-image",
     "setuptools>=77",
     "yaozarrs",
 ]
@@ -89,6 +92,7 @@ setup(
     install_requires=BASE,
     extras_require={
         "all": ALL,
+        "train": TRAIN,
         "dev": DEV,
     },
     entry_points={
