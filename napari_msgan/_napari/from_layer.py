@@ -1,0 +1,169 @@
+"""Layer to `Volume`: where a layer lies, which store it shows, and its voxels as an image.
+
+Of a layer that somebody else made, scale and translate are taken for the upright world that
+`to_layer` describes. A layer of ours that nobody moved has the exact affine of its file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from napari.layers import Image, Labels, Layer
+
+from napari_msgan._napari.stores import shared_store
+from napari_msgan.errors import VolumeError
+from napari_msgan.geometry import Affine, Box, Unit
+from napari_msgan.pyramid import SketchView, view_volume
+from napari_msgan.volume import ArrayLike, Volume
+
+#: Key of what we know of a layer, in its metadata.
+KEY = "napari_msgan"
+Role = Literal["result", "sketch", "box"]
+
+_MM = {"millimeter": 1.0, "meter": 1e3, "centimeter": 10.0, "micrometer": 1e-3, "nanometer": 1e-6}
+
+
+@dataclass(frozen=True)
+class StoreLink:
+    """What the metadata of a layer say about its store."""
+
+    role: Role
+    path: Path
+
+
+def store_link(layer: Layer) -> StoreLink | None:
+    """Return which store a layer shows; None for every other layer."""
+    note = layer.metadata.get(KEY)
+    if not isinstance(note, dict) or "store" not in note:
+        return None
+    if note["ndim"] != layer.ndim:  # split or projected: napari copies the metadata
+        return None
+    return StoreLink(note["role"], Path(note["store"]))
+
+
+def layer_matrix(layer: Layer) -> npt.NDArray[np.float64]:
+    """Return voxel index to layer world, which may scale, flip and shift only.
+
+    Raises
+    ------
+    VolumeError
+        If the layer is rotated or sheared: its voxels cannot be read as upright slices.
+    """
+    origin = np.asarray(layer.data_to_world((0.0,) * layer.ndim))
+    matrix = np.eye(layer.ndim + 1)
+    for axis, unit in enumerate(np.eye(layer.ndim)):
+        matrix[:-1, axis] = np.asarray(layer.data_to_world(tuple(unit))) - origin
+    matrix[:-1, -1] = origin
+    linear = matrix[:-1, :-1]
+    if np.abs(linear - np.diag(np.diag(linear))).max() > 1e-6 * np.abs(linear).max():
+        raise VolumeError(
+            f"layer {layer.name!r} is rotated, sheared or has its axes swapped (rotate, shear or "
+            "affine of the layer). Open the file with this plugin, which turns it upright, or "
+            "reset these to use the layer as it is stored."
+        )
+    return matrix
+
+
+def units_of(layer: Layer) -> tuple[str, ...]:
+    return tuple(str(unit) for unit in layer.units)
+
+
+def has_voxel_size(layer: Layer) -> bool:
+    return all(unit in _MM for unit in units_of(layer))
+
+
+def declare_mm(layer: Layer) -> None:
+    """Say that the scale of a layer is in mm, which its file did not say."""
+    layer.units = ("mm",) * layer.ndim
+
+
+class _AsArray:
+    """Array-like over what layers hold (dask, zarr, xarray, bool): gives numpy arrays."""
+
+    def __init__(self, data: Any) -> None:
+        self._data = data
+        self.shape = tuple(int(n) for n in data.shape)
+        dtype = np.dtype(data.dtype).newbyteorder("=")
+        self.dtype: np.dtype[Any] = np.dtype(np.uint8) if dtype.kind == "b" else dtype
+
+    def __getitem__(self, key: tuple[slice, ...]) -> npt.NDArray[Any]:
+        return np.asarray(self._data[key]).astype(self.dtype, copy=False)
+
+
+class _Painted:
+    """Array-like over a Labels layer as a sketch, uint8: the largest label is the top edge."""
+
+    def __init__(self, data: Any) -> None:
+        self._data = data
+        self.shape = tuple(int(n) for n in data.shape)
+        self.dtype: np.dtype[Any] = np.dtype(np.uint8)
+
+    def __getitem__(self, key: tuple[slice, ...]) -> npt.NDArray[Any]:
+        labels = np.maximum(np.asarray(self._data[key]), 0)
+        block: npt.NDArray[Any] = np.rint(labels * (255 / self._top)).astype(np.uint8)
+        return block
+
+    @cached_property
+    def _top(self) -> int:
+        return max(1, int(np.max(self._data)))
+
+
+def to_volume(layer: Layer) -> Volume:
+    """Return the image of a layer with its geometry; of a Labels layer, the sketch painted on it.
+
+    Raises
+    ------
+    VolumeError
+        If it is no grey 2-D or 3-D image, or not upright.
+    """
+    if not isinstance(layer, Image | Labels):
+        raise VolumeError(f"layer {layer.name!r} is no image layer")
+    if isinstance(layer, Image) and layer.rgb:
+        raise VolumeError(
+            f"layer {layer.name!r} is a colour image. Make it grey first: right-click it, "
+            "Split RGB, and take one channel."
+        )
+    data = layer.data[0] if layer.multiscale else layer.data
+    if data.ndim not in (2, 3):
+        raise VolumeError(
+            f"layer {layer.name!r} has {data.ndim} axes {tuple(data.shape)}. Only 2-D and 3-D "
+            "images can be used: right-click it, Split Stack, and take one image."
+        )
+    if np.dtype(data.dtype).kind not in "buif":
+        raise VolumeError(f"layer {layer.name!r} has voxels of type {data.dtype}, not grey values")
+    matrix = layer_matrix(layer)
+    if (link := store_link(layer)) is not None:
+        return _volume_of_store(link, layer)
+    plain = isinstance(data, np.ndarray) and data.dtype.isnative and data.dtype.kind != "b"
+    array: ArrayLike = data if plain else _AsArray(data)
+    if isinstance(layer, Labels):
+        array = _Painted(data)
+    note = layer.metadata.get(KEY)
+    # Somebody may have moved the layer since: then its file does not say where it is.
+    was = np.array(note.get("layer_matrix", ()) if isinstance(note, dict) else ())
+    if was.shape == matrix.shape and np.allclose(was, matrix, rtol=1e-9, atol=1e-9):
+        return Volume(array, Affine(np.array(note["affine"])), note["unit"])
+    unit: Unit = "millimeter" if has_voxel_size(layer) else "pixel"
+    to_mm = [_MM[u] if unit == "millimeter" else 1.0 for u in units_of(layer)]
+    return Volume(array, Affine(np.diag([*to_mm, 1.0]) @ matrix), unit)
+
+
+def _volume_of_store(link: StoreLink, layer: Layer) -> Volume:
+    store = shared_store(link.path)
+    if link.role == "sketch":  # without the padding that napari needs
+        finest = store.geometry.finest_scale
+        return replace(view_volume(store, finest), data=SketchView(store, finest))
+    if link.role == "result":
+        return view_volume(store, store.geometry.finest_scale)
+    note = layer.metadata[KEY]
+    return view_volume(store, note["scale"], Box.parse(note["region"], store.geometry.axes))
+
+
+def is_anatomical(layer: Layer) -> bool:
+    """Return whether (z, y, x) of a layer are (S, P, L): ours, three axes, in mm."""
+    return layer.ndim == 3 and KEY in layer.metadata and has_voxel_size(layer)

@@ -1,0 +1,194 @@
+"""`Volume` to layer: the only place that sets scale, translate and units of a layer.
+
+All our layers stand upright: index axes (z, y, x) grow towards S, P, L (DICOM's LPS), in mm. A file
+in another orientation is turned when it is opened, and its exact affine stays in the metadata. A
+result lies in the world of its source layer, whatever that is: `Placement` leads from the one to
+the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+import numpy as np
+import numpy.typing as npt
+from napari.layers import Layer
+
+from napari_msgan._napari.from_layer import KEY, layer_matrix, units_of
+from napari_msgan._napari.sliced import sliced_levels
+from napari_msgan._napari.windows import default_window, window_of
+from napari_msgan.geometry import Affine, Box, Unit
+from napari_msgan.pyramid import PyramidStore, levels, sketch_levels, view_volume
+from napari_msgan.pyramid.attributes import is_upright
+from napari_msgan.volume import Volume, orient
+
+LayerTuple = tuple[Any, dict[str, Any], str]
+
+#: napari draws no volume with a longer side, and a larger one is no fun to turn.
+MAX_BOX_SIDE = 2048
+MAX_BOX_VOXELS = 1 << 27
+
+
+class Transform(TypedDict):
+    """Where a layer lies, as napari wants it."""
+
+    scale: tuple[float, ...]
+    translate: tuple[float, ...]
+    units: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Placement:
+    """Where the world of a store lies in the world of the layers beside it.
+
+    matrix : store world to layer world.
+    units : of the layers.
+    """
+
+    matrix: npt.NDArray[np.float64]
+    units: tuple[str, ...]
+
+    @classmethod
+    def of_layer(cls, layer: Layer, volume: Volume) -> Placement:
+        """Return how results of this source layer come to lie on it."""
+        return cls(layer_matrix(layer) @ np.linalg.inv(volume.affine.matrix), units_of(layer))
+
+    @classmethod
+    def of_affine(cls, affine: Affine, unit: Unit) -> Placement:
+        """Return the upright place of an image without a layer; oblique ones are straightened."""
+        units = (unit,) * affine.ndim
+        if is_upright(affine):
+            return cls(np.eye(affine.ndim + 1), units)
+        straight = Affine.of_spacing(affine.spacing, affine.origin)
+        return cls(straight.matrix @ np.linalg.inv(affine.matrix), units)
+
+    def transform(self, affine: Affine) -> Transform:
+        """Return the place of a layer that has this affine in the world of the store."""
+        matrix = self.matrix @ affine.matrix
+        return Transform(
+            scale=tuple(float(v) for v in np.diag(matrix)[:-1]),
+            translate=tuple(float(v) for v in matrix[:-1, -1]),
+            units=self.units,
+        )
+
+
+def _levels(store: PyramidStore, arrays: Sequence[Any]) -> list[Any]:
+    geometry = store.geometry
+    factors = [geometry.total_factor(scale) for scale in range(geometry.finest_scale, -1, -1)]
+    return sliced_levels(arrays, factors)
+
+
+def result_layer(store: PyramidStore, placement: Placement, name: str) -> LayerTuple:
+    """Return the multiscale layer of a store, which shows tiles as they come."""
+    info = store.info
+    return (
+        _levels(store, levels(store)),
+        {
+            "name": name,
+            "multiscale": True,
+            "projection_mode": "none",
+            "contrast_limits": default_window(store),
+            "colormap": "gray",
+            "metadata": {
+                KEY: {"store": str(store.path), "role": "result", "ndim": store.geometry.ndim}
+            },
+            **placement.transform(store.geometry.affine),
+            "axis_labels": info.geometry.axes,
+        },
+        "image",
+    )
+
+
+def sketch_layer(store: PyramidStore, placement: Placement, name: str) -> LayerTuple:
+    """Return the multiscale layer of the sketch that the image of a store is made from."""
+    return (
+        _levels(store, sketch_levels(store)),
+        {
+            "name": name,
+            "multiscale": True,
+            "projection_mode": "none",
+            "contrast_limits": (0, 255),
+            "colormap": "inferno",
+            "blending": "additive",
+            "opacity": 0.25,
+            "metadata": {
+                KEY: {"store": str(store.path), "role": "sketch", "ndim": store.geometry.ndim}
+            },
+            **placement.transform(store.geometry.affine),
+            "axis_labels": store.info.geometry.axes,
+        },
+        "image",
+    )
+
+
+def box_layer(
+    store: PyramidStore, placement: Placement, scale: int, region: Box, window: Sequence[float]
+) -> LayerTuple:
+    """Return a region at the resolution of one scale, for 3-D display.
+
+    The finest scale up to `scale` is taken that a graphics card draws.
+    """
+    while scale and not _is_drawable(store.geometry.box_at(scale, region)):
+        scale -= 1
+    volume = view_volume(store, scale, region)
+    whole = tuple(slice(0, n) for n in volume.shape)
+    spacing = ", ".join(f"{v:g}" for v in dict.fromkeys(volume.spacing))
+    note = {
+        "store": str(store.path),
+        "role": "box",
+        "ndim": store.geometry.ndim,
+        "scale": scale,
+        "region": str(region),
+    }
+    return (
+        np.asarray(volume.data[whole]),
+        {
+            "name": f"box at {spacing} mm"
+            if volume.unit == "millimeter"
+            else f"box, scale {scale}",
+            "multiscale": False,
+            "contrast_limits": tuple(window),
+            "colormap": "gray",
+            "rendering": "mip",
+            "metadata": {KEY: note},
+            **placement.transform(volume.affine),
+            "axis_labels": volume.axes,
+        },
+        "image",
+    )
+
+
+def _is_drawable(box: Box) -> bool:
+    return max(box.shape) <= MAX_BOX_SIDE and box.size <= MAX_BOX_VOXELS
+
+
+def volume_layer(
+    volume: Volume, name: str, *, description: dict[str, Any] | None = None, **options: Any
+) -> LayerTuple:
+    """Return an upright layer of an image from a file, and what that file said of itself."""
+    if len(volume.shape) == 3 and volume.unit == "millimeter":
+        volume, _ = orient(volume, "LPS")
+    transform = Placement.of_affine(volume.affine, volume.unit).transform(volume.affine)
+    straight = Affine.of_spacing(transform["scale"], transform["translate"])
+    data = np.asarray(volume.data[tuple(slice(0, n) for n in volume.shape)])
+    note = {
+        "affine": volume.affine.matrix.tolist(),
+        "layer_matrix": straight.matrix.tolist(),
+        "unit": volume.unit,
+        "description": description,
+    }
+    limits = window_of(data)
+    return (
+        data,
+        {
+            "name": name,
+            "contrast_limits": limits,
+            "metadata": {KEY: note},
+            **transform,
+            "axis_labels": volume.axes,
+            **options,
+        },
+        "image",
+    )
