@@ -95,6 +95,7 @@ class GeneratePanel(QWidget):
         self._connections = []
         self.job.events.disconnect(self._show_job)
         self.session.events.disconnect(self._show_store)
+        self.source.close_all()
         self.view.close_all()
 
     def showEvent(self, event: QShowEvent | None) -> None:

@@ -24,6 +24,8 @@ from napari_msgan.jobs import Progress, iter_generate
 from napari_msgan.pyramid import PyramidStore
 
 DEVICES = {"Automatic": "auto", "Processor (CPU)": "cpu", "GPU (CUDA)": "cuda"}
+#: Events of a layer after which it has to be checked again.
+_LAYER_CHANGES = ("data", "scale", "rotate", "shear", "affine", "units")
 PRECISIONS: dict[str, Precision] = {"float32": "fp32", "bfloat16 (faster, coarser)": "bf16"}
 
 
@@ -38,7 +40,7 @@ class SourcePanel(Section):
         self._spec: ModelSpec | None = None
         self._model: Path | None = None
         self.check = SourceCheck("")
-        self._checked: Layer | None = None
+        self._watched: Layer | None = None
         self.box = combo("The image layer whose edges guide the model.")
         self.is_sketch = QCheckBox("It is a sketch already")
         self.is_sketch.setToolTip(
@@ -111,6 +113,10 @@ class SourcePanel(Section):
         self.box.setCurrentIndex(index)
         self.box.blockSignals(False)
         self._check()
+
+    def close_all(self) -> None:
+        """Let go of the chosen layer."""
+        self._watch(None)
 
     def choose(self, layer: Layer) -> None:
         self.box.setCurrentIndex(self.box.findData(key_of(layer)))
@@ -188,16 +194,25 @@ class SourcePanel(Section):
     def _declare_mm(self) -> None:
         if self.layer is not None:
             declare_mm(self.layer)
-            self._check()
 
-    def _check(self) -> None:
-        self.check = check_source(self.layer, self._spec)
+    def _watch(self, layer: Layer | None) -> None:
+        """Check again when this layer is changed; listen to no other."""
+        if self._watched is not None:
+            for name in _LAYER_CHANGES:
+                self._watched.events[name].disconnect(self._check)
+        self._watched = layer
+        if layer is not None:
+            for name in _LAYER_CHANGES:
+                layer.events[name].connect(self._check)
+
+    def _check(self, event: object = None) -> None:
         layer = self.layer
-        if layer is not None and layer is not self._checked:
-            link = store_link(layer)
+        self.check = check_source(layer, self._spec)
+        if layer is not self._watched:
+            self._watch(layer)
+            link = None if layer is None else store_link(layer)
             is_drawn = link is not None and link.role == "sketch"
             self.is_sketch.setChecked(is_drawn or isinstance(layer, Labels))
-            self._checked = layer
         self.hint.say(self.check.text)
         self.problem.say(self.check.problem or "")
         self.fix.setVisible(self.check.lacks_mm)

@@ -7,7 +7,7 @@ import pytest
 
 from napari_msgan import generate as library_generate
 from napari_msgan import refine as library_refine
-from napari_msgan._napari import workers
+from napari_msgan._napari import source_panel, workers
 from napari_msgan._napari.choices import TIMES
 from napari_msgan._napari.from_layer import to_volume
 from napari_msgan.geometry import Box
@@ -125,6 +125,51 @@ def test_wrong_sources_are_told_before_running(panel, viewer, xray, ct):
     colour = viewer.add_image(np.zeros((9, 9, 3), np.uint8), name="colour", rgb=True)
     panel.source.choose(colour)
     assert "Split RGB" in panel.source.problem.text()
+
+
+def test_source_is_checked_again_when_its_layer_changes(panel, viewer, ct):
+    panel.model.choose_for(3)
+    panel.source.choose(ct)
+    assert panel.generate_button.isEnabled()
+    ct.units = ("pixel",) * 3
+    assert "no voxel size" in panel.source.problem.text()
+    assert not panel.generate_button.isEnabled()
+    ct.units = ("mm",) * 3
+    assert panel.generate_button.isEnabled()
+    offered = panel.source.finest.itemText(0)
+    ct.scale = (8, 8, 8)
+    assert "8 mm" in panel.source.hint.text()
+    assert panel.source.finest.itemText(0) != offered
+    ct.affine = np.array([[1, 0, 0, 0], [0, 0.9, -0.4, 0], [0, 0.4, 0.9, 0], [0, 0, 0, 1]])
+    assert "rotated" in panel.source.problem.text()
+    assert not panel.generate_button.isEnabled()
+
+
+def test_layer_that_is_no_source_any_more_is_not_listened_to(panel, viewer, xray, ct, monkeypatch):
+    checked = []
+    check_source = source_panel.check_source
+    monkeypatch.setattr(
+        source_panel,
+        "check_source",
+        lambda layer, spec: checked.append(layer) or check_source(layer, spec),
+    )
+
+    def is_watched(layer):
+        checked.clear()
+        layer.scale = layer.scale * 2
+        return bool(checked)
+
+    panel.source.choose(xray)
+    assert is_watched(xray)
+    assert not is_watched(ct)
+    panel.source.choose(ct)
+    assert is_watched(ct)
+    assert not is_watched(xray)
+    viewer.layers.remove(ct)
+    assert not is_watched(ct)
+    assert is_watched(xray)
+    panel.close_session()
+    assert not is_watched(xray)
 
 
 def test_painted_labels_become_an_image(panel, viewer, generated):
