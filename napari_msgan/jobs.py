@@ -90,7 +90,7 @@ def resolve_device(device: str) -> str:
     if torch.cuda.is_available():
         return "cuda"
     if device == "cuda":
-        raise JobError("device 'cuda' was asked for, but torch sees no GPU. Use --device cpu.")
+        raise JobError("device 'cuda' was asked for, but torch sees no GPU. Use the CPU instead.")
     return "cpu"
 
 
@@ -235,7 +235,7 @@ def iter_refine(
     if not 0 <= scale < geometry.n_scales:
         raise GeometryError(
             f"scale {scale} does not exist: this store has the scales 0 to "
-            f"{geometry.finest_scale}. A finer one needs a new store: generate with --scale."
+            f"{geometry.finest_scale}. A finer one needs a new store, generated up to it."
         )
     box = _region(geometry.shape, geometry.axes, region)
     geometry.box_at(scale, box)

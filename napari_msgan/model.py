@@ -130,7 +130,7 @@ def find_by_identity(identity: str, recorded: str | None = None) -> Path:
     raise ModelError(
         f"the model of this store (hash {identity[:12]}) is neither bundled nor in {user_folder()}"
         + (f" nor at {recorded}" if recorded else "")
-        + ". Name its folder with --model."
+        + ". Copy its folder there; in a terminal, --model names one that lies elsewhere."
     )
 
 

@@ -306,7 +306,7 @@ def _sketch_scaling(volume: Volume) -> Callable[[Float32Array], Float32Array]:
         if low < -1e-3 or high > 1 + 1e-3 or not math.isfinite(low + high):
             raise VolumeError(
                 f"a sketch of floats must lie in [0, 1], this one goes from {low:g} to {high:g}. "
-                "Divide it by its maximum, or leave out --input-is-sketch for an image."
+                "Divide it by its maximum, or give it as an image, not as a sketch."
             )
         return np.clip(block, 0, 1)
 

@@ -179,7 +179,7 @@ def test_identity_ignores_the_title_and_notices_weights(folder, original):
     replace_weights(folder, lambda w: w["head.bias"].add_(1))
     assert read_spec(folder).identity != before.identity
     assert find_by_identity(before.identity, str(original)) == original
-    with pytest.raises(ModelError, match="Name its folder with --model"):
+    with pytest.raises(ModelError, match="Copy its folder there"):
         find_by_identity("0" * 64)
 
 
