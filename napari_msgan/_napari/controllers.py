@@ -16,11 +16,12 @@ from queue import SimpleQueue
 from threading import Event
 from typing import Protocol
 
+from napari_msgan._napari.refining import iter_refine_boxes
 from napari_msgan._napari.state import JobKind, JobState, Opened, SessionState
 from napari_msgan.errors import MsganError
 from napari_msgan.exporting import Grid
 from napari_msgan.geometry import Box
-from napari_msgan.jobs import OnProgress, Progress, export, iter_refine
+from napari_msgan.jobs import OnProgress, Progress, export
 from napari_msgan.pyramid import PyramidStore
 from napari_msgan.refiner import TileReport
 
@@ -179,7 +180,7 @@ class StoreController:
     ) -> None:
         """Make the tiles of these boxes, those that are looked at first."""
         store = self._opened().store
-        steps = _refine_boxes(store, boxes, scale, device, focus)
+        steps = iter_refine_boxes(store, boxes, scale, device=device, focus=focus)
         end = self._on_end("Refined.")
 
         def on_end(completed: bool) -> str:
@@ -226,14 +227,6 @@ class StoreController:
             return message if completed else "Cancelled. Finished tiles are kept."
 
         return end
-
-
-def _refine_boxes(
-    store: PyramidStore, boxes: Sequence[Box], scale: int, device: str, focus: Box | None
-) -> Steps:
-    for box in boxes:
-        yield from iter_refine(store, region=box, scale=scale, device=device, focus=focus)
-    return None
 
 
 class _Cancelled(Exception):

@@ -11,11 +11,10 @@ from napari.layers import Image, Shapes
 
 from napari_msgan._napari.choices import TIMES
 from napari_msgan._napari.from_layer import layer_matrix
+from napari_msgan._napari.refining import missing_tiles
 from napari_msgan.errors import GeometryError
 from napari_msgan.geometry import Box, PyramidGeometry
 from napari_msgan.pyramid import PyramidStore
-from napari_msgan.refiner import plan_tiles
-from napari_msgan.tiling import Tile
 
 #: Counting the tiles of a larger region takes longer than anybody waits for a label.
 MAX_COUNTED_TILES = 20_000
@@ -142,15 +141,8 @@ def size_text(geometry: PyramidGeometry, box: Box) -> str:
 
 def count_tiles(store: PyramidStore, boxes: Sequence[Box], scale: int) -> int | None:
     """Return how many tiles the boxes still need; None for too many to count."""
-    tiling = store.tiling
-
-    def is_refined(tile: Tile) -> bool:
-        return store.is_refined(tile.scale, tiling.core(tile))
-
-    wanted: set[Tile] = set()
     for box in boxes:
         target = store.geometry.box_at(scale, box)
-        if target.cover(tiling.tile_shape).size > MAX_COUNTED_TILES:
+        if target.cover(store.tiling.tile_shape).size > MAX_COUNTED_TILES:
             return None
-        wanted.update(plan_tiles(tiling, box, scale, is_refined))
-    return len(wanted)
+    return len(missing_tiles(store, boxes, scale))
