@@ -44,29 +44,66 @@ class PatchNetwork(Settings):
 Network = Annotated[LowResNetwork | PatchNetwork, Field(discriminator="type")]
 
 
+class MeganLowResNetwork(Settings):
+    """Low-resolution generator in the layout of the method's authors (3-D, factor 2)."""
+
+    type: Literal["megan_low_res"] = "megan_low_res"
+    width: Annotated[int, Field(ge=1, le=256)] = 64
+
+
+class MeganPatchNetwork(Settings):
+    """High-resolution generator in the layout of the method's authors (3-D, factor 2).
+
+    Its instance normalisation makes each voxel depend on the patch that it is computed in.
+    """
+
+    type: Literal["megan_patch"] = "megan_patch"
+    width: Annotated[int, Field(ge=1, le=256)] = 64
+
+
+AnyNetwork = Annotated[
+    LowResNetwork | PatchNetwork | MeganLowResNetwork | MeganPatchNetwork,
+    Field(discriminator="type"),
+]
+_WHOLE_IMAGE_NETWORKS = ("low_res", "megan_low_res")
+_MEGAN_NETWORKS = ("megan_low_res", "megan_patch")
+
+#: What is said of models and images with ``"exact": false``.
+INEXACT_NOTE = (
+    "not exact: voxels depend on the tile, that is the patch, they are computed in (instance "
+    "normalisation)"
+)
+
+
 class EdgeCondition(Settings):
     """The generators see the sketch."""
 
     kind: Literal["edge"] = "edge"
 
 
-class ScaleSettings(Settings):
-    """What a scale is, trained or not.
+class ScaleGrid(Settings):
+    """What the voxels of a scale are.
 
     factor : how much finer than the scale before it, per axis (scale 0: than its own sketch,
         that is the factor of scale 1).
     spacing_mm : voxel size per axis, physical models only.
     """
 
-    network: Network
     factor: Factor
     spacing_mm: tuple[Positive, ...] | None = None
     experimental: str | None = None
 
 
-class ScaleSpec(ScaleSettings):
-    """One trained scale."""
+class ScaleSettings(ScaleGrid):
+    """A scale that can be trained."""
 
+    network: Network
+
+
+class ScaleSpec(ScaleGrid):
+    """One trained scale; its network may be one that only others train."""
+
+    network: AnyNetwork
     file: Annotated[str, Field(pattern=r"^scale_\d+\.safetensors$")]
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -80,6 +117,8 @@ class SketchSettings(Settings):
         that the density of edges after hysteresis lies between them.
     sigma : of the derivative filter, in voxels of each scale.
     dilations : how far hysteresis follows an edge from a strong voxel.
+    given : how a sketch that was given comes to the coarser scales: "thinned" (block maxima,
+        thinned to lines) or "interpolated" (linearly, with the corner voxels aligned).
     """
 
     window: Literal["percentiles"] | tuple[float, float] = "percentiles"
@@ -87,6 +126,7 @@ class SketchSettings(Settings):
     high_density: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
     sigma: Positive = 1.0
     dilations: Annotated[int, Field(ge=0, le=256)] = 32
+    given: Literal["thinned", "interpolated"] = "thinned"
 
     @classmethod
     def of_ndim(cls, ndim: int) -> SketchSettings:
@@ -160,14 +200,25 @@ class ModelSpec(Settings):
                 raise ValueError(f"scale {index}: factor {scale.factor} needs {n} numbers")
             if any(t % f for t, f in zip(self.tile_shape, scale.factor, strict=True)):
                 raise ValueError(f"scale {index}: tile_shape must be a multiple of {scale.factor}")
-            if (scale.network.type == "low_res") != (index == 0):
+            if (scale.network.type in _WHOLE_IMAGE_NETWORKS) != (index == 0):
                 raise ValueError(
                     f"scale {index} cannot have a network of type {scale.network.type}"
+                )
+            if scale.network.type in _MEGAN_NETWORKS and scale.factor != (2, 2, 2):
+                raise ValueError(
+                    f"scale {index}: a network of type {scale.network.type} needs the factor "
+                    f"(2, 2, 2), got {scale.factor}"
                 )
             if (self.kind == "physical") != (scale.spacing_mm is not None):
                 raise ValueError(
                     "a physical model has spacing_mm at each scale, a relative has none"
                 )
+        inexact = any(scale.network.type in _MEGAN_NETWORKS for scale in self.scales)
+        if self.exact == inexact:
+            raise ValueError(
+                f"exact is {self.exact}, but the networks of this model are "
+                f"{'not ' if inexact else ''}exact"
+            )
         if self.kind == "physical" and self.orientation is None and n == 3:
             raise ValueError("a physical 3-D model needs an orientation such as 'LPS'")
         return self
@@ -180,4 +231,6 @@ class ModelSpec(Settings):
     def identity(self) -> str:
         """Return the sha256 of everything that decides what the model computes."""
         content = self.model_dump(mode="json", exclude={"title", "licence"})
+        if self.sketch.given == "thinned":  # as models were hashed when there was no other way
+            del content["sketch"]["given"]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -49,11 +49,7 @@ class Model:
     halos: tuple[Ints, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        from napari_msgan.networks.reach import required_halo
-
-        none = (0,) * len(self.spec.axes)
-        halos = (none, *(required_halo(g) for g in self.generators[1:]))
-        object.__setattr__(self, "halos", halos)
+        object.__setattr__(self, "halos", tuple(g.halo for g in self.generators))
 
     def generator(self, scale: int) -> AnyGenerator:
         """Return the generator of a scale; beyond the last trained one, the last again."""
@@ -139,8 +135,6 @@ def load_folder(folder: Path) -> Model:
     from napari_msgan.networks.build import build_generator
 
     spec = read_spec(folder)
-    if not spec.exact:
-        raise ModelError(f"{folder}: this version uses models with exact tiles only")
     generators = []
     for scale in spec.scales:
         weights = _read_weights(folder / scale.file, scale.sha256)
@@ -192,14 +186,15 @@ def _check_weights(
             raise ModelError(f"{path}: {key!r} holds values that are not finite: train it again")
 
 
-def save_weights(generator: AnyGenerator, path: Path) -> str:
-    """Write the weights as float16 and return the sha256 of the file."""
+def save_weights(generator: AnyGenerator, path: Path, *, full_precision: bool = False) -> str:
+    """Write the weights as float16, or as they are, and return the sha256 of the file."""
     import torch
     from safetensors.torch import save
 
     state = generator.state_dict()
     # channels_last tensors are not contiguous, and safetensors refuses those
-    weights = {k: v.detach().cpu().to(torch.float16).contiguous() for k, v in state.items()}
+    dtype = None if full_precision else torch.float16
+    weights = {k: v.detach().cpu().to(dtype).contiguous() for k, v in state.items()}
     content = save(weights)
     write_atomically(path, content)
     return hashlib.sha256(content).hexdigest()

@@ -16,18 +16,19 @@ import numpy.typing as npt
 from napari_msgan.errors import JobError
 from napari_msgan.intensity import Window
 from napari_msgan.pyramid import Fingerprint
+from napari_msgan.sketch import interpolate_sketch
 from napari_msgan.volume import read_padded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    import torch
-
     from napari_msgan.config import Precision
     from napari_msgan.geometry import Box
     from napari_msgan.model import Model
+    from napari_msgan.networks.build import AnyGenerator
     from napari_msgan.pyramid import PyramidStore
     from napari_msgan.tiling import Tile, Tiling
+    from napari_msgan.volume import ArrayLike
 
 _SKETCH_TOP = np.float32(255)
 
@@ -102,7 +103,7 @@ class TileContext:
     device: str
     precision: Precision
     window: Window = field(init=False)
-    _generators: dict[int, torch.nn.Module] = field(init=False, repr=False)
+    _generators: dict[int, AnyGenerator] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         info = self.store.info
@@ -122,8 +123,17 @@ class TileContext:
             generator = self.model.generator(scale).to(self.device)
             self._generators[scale] = generator.to(memory_format=layout)  # type: ignore[call-overload]
 
-    def generator(self, scale: int) -> torch.nn.Module:
+    def generator(self, scale: int) -> AnyGenerator:
         return self._generators[scale]
+
+    def sketch(self, scale: int) -> ArrayLike:
+        """Return the sketch that the tiles of a scale read, in [0, 255]."""
+        info, stored = self.store.info.sketch, self.store.sketch_array(scale)
+        finest = self.store.geometry.finest_scale
+        if info.given and info.settings.given == "interpolated" and scale < finest:
+            # The stored one is rounded, which is enough to look at.
+            return interpolate_sketch(self.store.sketch_array(finest), stored.shape)
+        return stored
 
     @property
     def fingerprint(self) -> Fingerprint:
@@ -141,19 +151,20 @@ def run_tile(context: TileContext, tile: Tile) -> npt.NDArray[Any]:
     """Return the voxels of one tile, clipped to the image, in the stored type."""
     import torch
 
-    store, tiling = context.store, context.store.tiling
-    sketch_box = tiling.sketch_window(tile)
-    sketch_scale = max(tile.scale, 1)
-    sketch = read_padded(store.sketch_array(sketch_scale), sketch_box.start, sketch_box.stop)
+    windows = context.store.tiling.windows(tile)
+    sketch = read_padded(
+        context.sketch(max(tile.scale, 1)), windows.sketch.start, windows.sketch.stop
+    )
     inputs = [sketch.astype(np.float32) / _SKETCH_TOP]
-    if tile.scale:
-        box = tiling.coarse_window(tile)
-        coarse = read_padded(store.array(tile.scale - 1), box.start, box.stop)
+    if windows.coarse is not None:
+        image = context.store.array(tile.scale - 1)
+        coarse = read_padded(image, windows.coarse.start, windows.coarse.stop)
         inputs.insert(0, context.window.to_network(coarse))
     with torch.inference_mode(), _autocast(context):
         tensors = [torch.from_numpy(a[None, None]).to(context.device) for a in inputs]
-        values = context.generator(tile.scale)(*tensors)[0, 0].float().cpu().numpy()
-    inside = tuple(slice(0, n) for n in tiling.core(tile).shape)
+        made = context.generator(tile.scale).tile(windows, *tensors)
+        values = made[0, 0].float().cpu().numpy()
+    inside = tuple(slice(0, n) for n in windows.core.shape)
     return context.window.to_stored(values[inside])
 
 

@@ -53,6 +53,27 @@ def resample(
     block: Float32Array = read_padded(source, start, stop).astype(np.float32, copy=False)
     if any(sigmas):
         block = ndimage.gaussian_filter(block, sigmas, mode="nearest", truncate=3.0)
+    return _interpolate(block, start, positions)
+
+
+def interpolate(
+    source: ArrayLike, step: Sequence[float], first: Sequence[float], box: Box
+) -> Float32Array:
+    """Return a block by linear interpolation alone; parameters and result as of `resample`."""
+    positions = [
+        f + s * np.arange(a, b) for f, s, a, b in zip(first, step, box.start, box.stop, strict=True)
+    ]
+    start = [int(np.floor(p[0])) for p in positions]
+    stop = [int(np.floor(p[-1])) + 2 for p in positions]
+    return _interpolate(read_padded(source, start, stop), start, positions)
+
+
+def _interpolate(
+    block: npt.NDArray[Any],
+    start: Sequence[int],
+    positions: Sequence[npt.NDArray[np.float64]],
+) -> Float32Array:
+    """Return the values between the voxels of a block whose voxel 0 lies at `start`."""
     for axis, (position, origin) in enumerate(zip(positions, start, strict=True)):
         lower = np.floor(position).astype(int)
         weight = (position - lower).astype(np.float32)
@@ -60,10 +81,10 @@ def resample(
             block = np.take(block, lower - origin, axis=axis)
             continue
         weight = weight.reshape([-1 if i == axis else 1 for i in range(block.ndim)])
-        left = np.take(block, lower - origin, axis=axis)
-        right = np.take(block, lower - origin + 1, axis=axis)
+        left = np.take(block, lower - origin, axis=axis).astype(np.float32, copy=False)
+        right = np.take(block, lower - origin + 1, axis=axis).astype(np.float32, copy=False)
         block = left + weight * (right - left)
-    return block
+    return block.astype(np.float32, copy=False)
 
 
 def resample_max(

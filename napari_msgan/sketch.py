@@ -19,7 +19,7 @@ from scipy import ndimage
 
 from napari_msgan.config import SketchSettings, SketchThresholds
 from napari_msgan.geometry import Box, Ints
-from napari_msgan.resampling import reduce_max
+from napari_msgan.resampling import interpolate, reduce_max
 from napari_msgan.volume import ArrayLike, LazyArray, read_padded
 
 if TYPE_CHECKING:
@@ -194,6 +194,38 @@ def lazy_sketch(image: ArrayLike, settings: SketchSettings) -> LazyArray:
     thresholds = measure_thresholds(unit, settings)
     shape = tuple(image.shape)
     return LazyArray(shape, np.uint8, lambda box: sketch_block(unit, box, thresholds, settings))
+
+#: `interpolate_sketch` reads blocks of about this many voxels a side.
+_READ_SIDE = 128
+
+
+def interpolate_sketch(sketch: ArrayLike, shape: Ints) -> LazyArray:
+    """Return a sketch on a coarser grid whose corner voxels are those of the finer one.
+
+    Linear interpolation between the nearest voxels, without smoothing: lines become thinner or
+    vanish. That is what the generators of the method's authors were trained on. It is read
+    in blocks, so that memory does not grow with the finer sketch.
+
+    Parameters
+    ----------
+    sketch : array-like, uint8
+    shape : of the coarser grid.
+
+    Returns
+    -------
+    array-like, float32, in [0, 255]
+    """
+    step = [(n - 1) / max(1, m - 1) for n, m in zip(sketch.shape, shape, strict=True)]
+    first = (0.0,) * len(shape)
+    block_shape = tuple(max(1, int(_READ_SIDE / max(1.0, s))) for s in step)
+
+    def read(box: Box) -> Float32Array:
+        result = np.empty(box.shape, np.float32)
+        for block in box.blocks(block_shape):
+            result[block.relative_to(box.start).slices] = interpolate(sketch, step, first, block)
+        return result
+
+    return LazyArray(shape, np.float32, read)
 
 
 def lazy_unit(image: ArrayLike, low: float, high: float) -> LazyArray:

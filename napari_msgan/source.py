@@ -22,6 +22,7 @@ from napari_msgan.resampling import corner_aligned_first, reduce_mean, resample,
 from napari_msgan.sketch import (
     REDUCE_HALO,
     Uint8Array,
+    interpolate_sketch,
     lazy_unit,
     measure_thresholds,
     measure_window,
@@ -34,7 +35,7 @@ from napari_msgan.volume import LazyArray, Orientation, Volume, orient, read_pad
 if TYPE_CHECKING:
     from napari_msgan.config import (
         ModelSpec,
-        ScaleSettings,
+        ScaleGrid,
         SketchSettings,
         SketchThresholds,
     )
@@ -120,7 +121,7 @@ def _plan_relative(volume: Volume, spec: ModelSpec, scale: int | None) -> Source
     return SourcePlan(volume, same, geometry, ones, zeros, n_scales - 1, extra, spec.tile_shape)
 
 
-def honest_scale(scales: Sequence[ScaleSettings], thickest_mm: float) -> int:
+def honest_scale(scales: Sequence[ScaleGrid], thickest_mm: float) -> int:
     """Return the finest scale of at least 0.7 times the thickest axis; -1 if there is none."""
     fits = [
         index
@@ -243,7 +244,8 @@ def iter_sketch_given(
     """Write a given sketch at every scale; yield as `iter_sketch_image` does.
 
     The finest scale is the maximum over the voxels of the source, thinned where the grids differ;
-    coarser ones are block maxima, thinned, the weakest left out beyond the model's density.
+    coarser ones are block maxima, thinned, the weakest left out beyond the model's density; or
+    they are interpolated from the finest, if that is what the model was trained on.
     """
     geometry = plan.geometry
     to_unit = _sketch_scaling(plan.volume)
@@ -259,7 +261,12 @@ def iter_sketch_given(
         lines = np.rint(to_unit(given.astype(np.float32)) * 255).astype(np.uint8)
         return lines if same_grid else thin(lines)[box.relative_to(wide.start).slices]
 
-    def coarser(scale: int, box: Box) -> Uint8Array:
+    def interpolated(scale: int, box: Box) -> Uint8Array:
+        values = interpolate_sketch(written[-1], geometry.shape_at(scale))[box.slices]
+        rounded: Uint8Array = np.rint(values).astype(np.uint8)
+        return rounded
+
+    def thinned(scale: int, box: Box) -> Uint8Array:
         wide = box.grow(REDUCE_HALO)
         finer = wide.multiply(geometry.factor(scale + 1))
         given = read_padded(written[scale + 1], finer.start, finer.stop)
@@ -277,7 +284,7 @@ def iter_sketch_given(
             done += 1
             yield done, total, []
         weakest = _weakest_kept(strengths, settings.low_density)
-        if scale < geometry.finest_scale and weakest > 1:
+        if is_thinned and scale < geometry.finest_scale and weakest > 1:
             for box in _blocks(plan, scale):
                 block = read_sketch(scale, box)
                 write(scale, box, np.where(block < weakest, 0, block).astype(np.uint8))
@@ -293,6 +300,8 @@ def _weakest_kept(strengths: npt.NDArray[np.int64], density: float) -> int:
     strongest = int(np.flatnonzero(strengths)[-1])
     return max(1, min(int(fitting[0]) if fitting.size else strongest, strongest))
 
+    is_thinned = settings.given == "thinned"
+    coarser = thinned if is_thinned else interpolated
 
 def _sketch_scaling(volume: Volume) -> Callable[[Float32Array], Float32Array]:
     """Return the function to [0, 1]: integers by the maximum of their type, floats as they are."""

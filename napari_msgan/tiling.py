@@ -21,6 +21,26 @@ class Tile:
 
 
 @dataclass(frozen=True, slots=True)
+class TileWindows:
+    """Where a tile lies in its image, and what it reads; windows may leave the image.
+
+    image : shape of the image at the tile's scale.
+    core : what the tile writes.
+    sketch : what it reads of its own sketch (scale 0: of that of scale 1).
+    coarse : what it reads of the scale before it; None at scale 0.
+    """
+
+    image: Ints
+    core: Box
+    sketch: Box
+    coarse: Box | None
+
+    def coarse_image(self, factor: Ints) -> Ints:
+        """Return the shape of the image at the scale before."""
+        return Box.of_shape(self.image).cover(factor).shape
+
+
+@dataclass(frozen=True, slots=True)
 class TileGrid:
     """Cells of `tile_shape` anchored at voxel 0 of an image of `shape`."""
 
@@ -78,6 +98,14 @@ class Tiling:
         if tile.scale == 0:
             return Box.of_shape(self.geometry.shape_at(0)).multiply(self.geometry.factor(1))
         return self.coarse_window(tile).multiply(self.geometry.factor(tile.scale))
+
+    def windows(self, tile: Tile) -> TileWindows:
+        return TileWindows(
+            self.geometry.shape_at(tile.scale),
+            self.core(tile),
+            self.sketch_window(tile),
+            self.coarse_window(tile) if tile.scale else None,
+        )
 
     def tiles(self, scale: int, box: Box) -> list[Tile]:
         """Return the tiles of `scale` that touch a box of that scale."""

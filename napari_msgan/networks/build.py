@@ -4,18 +4,31 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from napari_msgan.config import LowResNetwork, PatchNetwork
+from napari_msgan.config import (
+    AnyNetwork,
+    LowResNetwork,
+    MeganLowResNetwork,
+    MeganPatchNetwork,
+    PatchNetwork,
+)
 from napari_msgan.networks.low_res import LowResGenerator
+from napari_msgan.networks.megan import MeganLowResGenerator, MeganPatchGenerator
 from napari_msgan.networks.patch import PatchGenerator
 
 if TYPE_CHECKING:
     from napari_msgan.geometry import Ints
 
-AnyGenerator = LowResGenerator | PatchGenerator
+AnyGenerator = LowResGenerator | PatchGenerator | MeganLowResGenerator | MeganPatchGenerator
 
 
-def build_generator(network: LowResNetwork | PatchNetwork, factor: Ints) -> AnyGenerator:
+def build_generator(network: AnyNetwork, factor: Ints) -> AnyGenerator:
     """Return a generator with fresh weights."""
-    if isinstance(network, LowResNetwork):
-        return LowResGenerator(factor, network.widths)
-    return PatchGenerator(factor, network.width, network.blocks)
+    match network:
+        case LowResNetwork():
+            return LowResGenerator(factor, network.widths)
+        case PatchNetwork():
+            return PatchGenerator(factor, network.width, network.blocks)
+        case MeganLowResNetwork():
+            return MeganLowResGenerator(network.width)
+        case MeganPatchNetwork():
+            return MeganPatchGenerator(network.width)

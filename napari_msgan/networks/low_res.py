@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_msgan.networks.blocks import conv, fold
+from napari_msgan.networks.generator import Generator
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from napari_msgan.geometry import Ints
 
 
-class LowResGenerator(nn.Module):
+class LowResGenerator(Generator):
     """Residual U-Net from the folded sketch to the whole low-resolution image.
 
     widths : channels at each depth; each further depth halves the grid.
@@ -39,6 +40,10 @@ class LowResGenerator(nn.Module):
         pairs = list(itertools.pairwise(widths))[::-1]
         self.decoders = nn.ModuleList(_Residual(ndim, a + b, a) for a, b in pairs)
         self.tail = conv(ndim, widths[0], 1, 3, padding=1)
+
+    @property
+    def halo(self) -> Ints:
+        return (0,) * len(self.factor)
 
     def forward(self, sketch: Tensor) -> Tensor:
         """Return the image at scale 0.

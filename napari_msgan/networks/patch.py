@@ -10,12 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_msgan.networks.blocks import conv, crop, fold, unfold, upsample
+from napari_msgan.networks.generator import Generator
+from napari_msgan.networks.reach import required_halo
 
 if TYPE_CHECKING:
     from napari_msgan.geometry import Ints
 
 
-class PatchGenerator(nn.Module):
+class PatchGenerator(Generator):
     """Refines a window of the coarse image with the sketch of its own scale.
 
     No padding and no statistics over the patch: an output voxel depends on its receptive field
@@ -39,6 +41,10 @@ class PatchGenerator(nn.Module):
         with torch.no_grad():
             weight.copy_(0.1 * weight[:1].repeat(folded, *[1] * (weight.dim() - 1)))
             bias.zero_()
+
+    @property
+    def halo(self) -> Ints:
+        return required_halo(self)
 
     def forward(self, coarse: Tensor, sketch: Tensor) -> Tensor:
         """Return the refined core of a window.

@@ -1,0 +1,119 @@
+"""How the method's authors put an image together from overlapping patches.
+
+Patches of 32 voxels start every 20 voxels, the last one of an axis ends at the border of the image.
+Inside the image the mean is taken over the middle 20 voxels of each patch, in the outer 6 voxels of
+the image over whole patches. The last patch of the image, that in its far corner, counts twice
+(found in the output of their program).
+
+All is known from the shape of the image, so any part of it can be made by itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import reduce
+from itertools import product
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from napari_msgan.geometry import Box, Ints
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import numpy.typing as npt
+
+    from napari_msgan.intensity import Float32Array
+
+PATCH = 32
+_STRIDE = 20
+_MARGIN = (PATCH - _STRIDE) // 2
+_LAST_COUNTS = 2
+
+
+@dataclass(frozen=True)
+class Patch:
+    """One evaluation of the generator for a part of an image.
+
+    sketch : what it makes, and reads of the sketch.
+    coarse : what it reads of the scale before.
+    part : where it overlaps the box that is asked for.
+    weight : how much each voxel of `part` counts.
+    """
+
+    sketch: Box
+    coarse: Box
+    part: Box
+    weight: Float32Array
+
+
+def patch_starts(size: int) -> list[int]:
+    """Return where the patches of an axis start.
+
+    Examples
+    --------
+    >>> patch_starts(64), patch_starts(72), patch_starts(10)
+    ([0, 20, 32], [0, 20, 40], [0])
+    """
+    last = max(0, size - PATCH)
+    return [*range(0, last, _STRIDE), last]
+
+
+def iter_patches(image: Ints, box: Box, factor: Ints) -> Iterator[Patch]:
+    """Yield the patches that count in a box, always in the same order.
+
+    Parameters
+    ----------
+    image : shape of the image; axes shorter than a patch are taken as long as one.
+    box : inside the image.
+    factor : how much finer the image is than the scale before it.
+    """
+    image = tuple(max(n, PATCH) for n in image)
+    last = tuple(n - PATCH for n in image)
+    near = [
+        [start for start in patch_starts(n) if start < b and start + PATCH > a]
+        for n, a, b in zip(image, box.start, box.stop, strict=True)
+    ]
+    for start in product(*near):
+        sketch = Box(start, tuple(a + PATCH for a in start))
+        part = sketch.intersect(box)
+        counts = _counts(image, start, part)
+        if counts.any():
+            times = _LAST_COUNTS if start == last else 1
+            yield Patch(sketch, _coarse(start, factor), part, times * counts.astype(np.float32))
+
+
+def _coarse(start: Ints, factor: Ints) -> Box:
+    first = tuple(a // f - (PATCH - PATCH // f) // 2 for a, f in zip(start, factor, strict=True))
+    return Box(first, tuple(a + PATCH for a in first))
+
+
+def _counts(image: Ints, start: Ints, part: Box) -> npt.NDArray[np.bool_]:
+    """Return where a patch counts: with its middle, and in the outer voxels of the image."""
+    voxels = np.ogrid[part.slices]
+    middle = [
+        (v >= a + _MARGIN) & (v < a + PATCH - _MARGIN) for v, a in zip(voxels, start, strict=True)
+    ]
+    outer = [(v < _MARGIN) | (v >= n - _MARGIN) for v, n in zip(voxels, image, strict=True)]
+    counts: npt.NDArray[np.bool_] = reduce(np.logical_and, middle) | reduce(np.logical_or, outer)
+    return counts
+
+
+def blank_outside(
+    block: torch.Tensor, window: Box, image: Sequence[int], value: float
+) -> torch.Tensor:
+    """Return a window, shape (1, 1, ...), with `value` where it leaves the image."""
+    inside = window.intersect(Box.of_shape(image))
+    if inside == window:
+        return block
+    result = torch.full_like(block, value)
+    part = inside.relative_to(window.start)
+    cut(result, part)[:] = cut(block, part)
+    return result
+
+
+def cut(block: torch.Tensor, box: Box) -> torch.Tensor:
+    """Return a box of a window, shape (1, 1, ...), as a view."""
+    return block[(slice(None), slice(None), *box.slices)]
