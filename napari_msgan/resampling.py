@@ -71,7 +71,7 @@ def interpolate(
 def _interpolate(
     block: npt.NDArray[Any],
     start: Sequence[int],
-    positions: Sequence[npt.NDArray[np.float64]],
+    positions: Sequence[npt.NDArray[np.floating[Any]]],
 ) -> Float32Array:
     """Return the values between the voxels of a block whose voxel 0 lies at `start`."""
     for axis, (position, origin) in enumerate(zip(positions, start, strict=True)):

@@ -186,15 +186,6 @@ def reduce_sketch(sketch: Uint8Array, factor: Ints) -> Uint8Array:
 #: How far `reduce_sketch` looks around a coarse voxel.
 REDUCE_HALO = 4
 
-
-def lazy_sketch(image: ArrayLike, settings: SketchSettings) -> LazyArray:
-    """Return the sketch of an image at its own resolution, computed where it is read."""
-    percentiles = settings.window == "percentiles"
-    unit = lazy_unit(image, *(measure_window(image) if percentiles else settings.window))
-    thresholds = measure_thresholds(unit, settings)
-    shape = tuple(image.shape)
-    return LazyArray(shape, np.uint8, lambda box: sketch_block(unit, box, thresholds, settings))
-
 #: `interpolate_sketch` reads blocks of about this many voxels a side.
 _READ_SIDE = 128
 
@@ -226,6 +217,15 @@ def interpolate_sketch(sketch: ArrayLike, shape: Ints) -> LazyArray:
         return result
 
     return LazyArray(shape, np.float32, read)
+
+
+def lazy_sketch(image: ArrayLike, settings: SketchSettings) -> LazyArray:
+    """Return the sketch of an image at its own resolution, computed where it is read."""
+    percentiles = settings.window == "percentiles"
+    unit = lazy_unit(image, *(measure_window(image) if percentiles else settings.window))
+    thresholds = measure_thresholds(unit, settings)
+    shape = tuple(image.shape)
+    return LazyArray(shape, np.uint8, lambda box: sketch_block(unit, box, thresholds, settings))
 
 
 def lazy_unit(image: ArrayLike, low: float, high: float) -> LazyArray:

@@ -273,6 +273,8 @@ def iter_sketch_given(
         reduced = reduce_sketch(given, geometry.factor(scale + 1))
         return reduced[box.relative_to(wide.start).slices]
 
+    is_thinned = settings.given == "thinned"
+    coarser = thinned if is_thinned else interpolated
     total = sum(len(_blocks(plan, s)) for s in range(geometry.n_scales))
     done = 0
     for scale in range(geometry.finest_scale, -1, -1):
@@ -300,8 +302,6 @@ def _weakest_kept(strengths: npt.NDArray[np.int64], density: float) -> int:
     strongest = int(np.flatnonzero(strengths)[-1])
     return max(1, min(int(fitting[0]) if fitting.size else strongest, strongest))
 
-    is_thinned = settings.given == "thinned"
-    coarser = thinned if is_thinned else interpolated
 
 def _sketch_scaling(volume: Volume) -> Callable[[Float32Array], Float32Array]:
     """Return the function to [0, 1]: integers by the maximum of their type, floats as they are."""
