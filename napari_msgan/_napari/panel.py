@@ -16,8 +16,9 @@ from napari_msgan._napari.choices import time_text
 from napari_msgan._napari.controllers import JobController, SaveController, StoreController
 from napari_msgan._napari.model_panel import ModelPanel
 from napari_msgan._napari.refine_panel import RefinePanel
+from napari_msgan._napari.refined import ShownBox
 from napari_msgan._napari.save_panel import SavePanel
-from napari_msgan._napari.scene import Scene, ShownBox, key_of
+from napari_msgan._napari.scene import Scene, key_of
 from napari_msgan._napari.source_panel import SourcePanel
 from napari_msgan._napari.state import JobState, Opened, SessionState
 from napari_msgan._napari.view_panel import ViewPanel
@@ -184,7 +185,7 @@ class GeneratePanel(QWidget):
 
         def remember() -> None:
             if opened is not None and opened.store.geometry.ndim == 3:
-                for box in boxes:  # a slice or the whole is no box to look at
+                for box in boxes:  # a slice is no box, and the whole is found in the store
                     if min(box.shape) > 1 and box.shape != opened.store.geometry.shape:
                         self.scene.remember_box(opened.store, ShownBox(scale, box))
 

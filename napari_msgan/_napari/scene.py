@@ -12,6 +12,7 @@ from napari.components import ViewerModel
 from napari.layers import Image, Layer, Shapes
 
 from napari_msgan._napari.from_layer import KEY, layer_matrix, store_link
+from napari_msgan._napari.refined import ShownBox, refined_boxes
 from napari_msgan._napari.sliced import follow
 from napari_msgan._napari.state import Opened
 from napari_msgan._napari.stores import shared_store
@@ -29,19 +30,11 @@ from napari_msgan.refiner import TileReport
 REGIONS_NAME = "regions to refine"
 
 
-@dataclass(frozen=True)
-class ShownBox:
-    """A region that was refined, which 3-D display shows by itself."""
-
-    scale: int
-    region: Box
-
-
 @dataclass
 class Scene:
     """Layers of a viewer.
 
-    boxes : refined regions, per store.
+    boxes : regions of volumes that were drawn and refined, per store.
     """
 
     viewer: ViewerModel
@@ -115,9 +108,8 @@ class Scene:
             for layer in self.layers_of(store, "result"):
                 coarsest = np.asarray(layer.data[-1])  # the array itself, not a copy
                 refresh_coarsest(store, [coarsest])
-        if self.viewer.dims.ndisplay == 3:
-            for layer in self.layers_of(store, "box"):
-                _read_again(store, layer, report)
+        for layer in self.layers_of(store, "box"):
+            _read_again(store, layer, report)
 
     def redraw(self, store: PyramidStore, *, thumbnail: bool = False) -> None:
         """Draw what is new in the store."""
@@ -131,24 +123,31 @@ class Scene:
         known = self.boxes.setdefault(str(store.path), [])
         if box not in known:
             known.append(box)
-        if self.viewer.dims.ndisplay == 3:
-            self.show_boxes(Opened(store, self._placement_of(store)))
+        self._show_boxes_in_3d(store)
 
     def forget_boxes(self, store: PyramidStore) -> None:
+        """Show the boxes anew, after something was cleared."""
         self.boxes.pop(str(store.path), None)
         for layer in self.layers_of(store, "box"):
             self.viewer.layers.remove(layer)
+        self._show_boxes_in_3d(store)
 
     def show_boxes(self, opened: Opened) -> None:
-        """Add the refined regions as volumes of their own, with a frame."""
+        """Show what is refined as volumes of their own, with a frame."""
         store = opened.store
         result = self.result_of(store)
-        there = {
-            (layer.metadata[KEY]["scale_asked"], layer.metadata[KEY]["region"])
-            for layer in self.layers_of(store, "box")
-        }
-        for box in self.boxes.get(str(store.path), []):
-            if (box.scale, str(box.region)) in there or result is None:
+        if result is None or store.geometry.ndim < 3:
+            return
+        boxes = refined_boxes(store, self.boxes.get(str(store.path), ()))
+        wanted = {(box.scale, str(box.region)) for box in boxes}
+        there = set()
+        for layer in self.layers_of(store, "box"):
+            note = layer.metadata[KEY]
+            there.add((note["scale_asked"], note["region"]))
+            if (note["scale_asked"], note["region"]) not in wanted:  # it grew since
+                self.viewer.layers.remove(layer)
+        for box in boxes:
+            if (box.scale, str(box.region)) in there:
                 continue
             active = self.viewer.layers.selection.active
             layer = self.add(
@@ -173,7 +172,7 @@ class Scene:
         """Hide what would cover a result in 3-D display, or show it again."""
         shown = [] if store is None else self.layers_of(store, "result")
         for result in shown:  # the boxes shall stand out in the coarse whole
-            has_boxes = store is not None and self.boxes.get(str(store.path))
+            has_boxes = store is not None and self.layers_of(store, "box")
             result.opacity = 0.4 if wanted and has_boxes else 1.0
         if not wanted:
             for layer in self._hidden:
@@ -204,6 +203,10 @@ class Scene:
         self.viewer.layers.selection.active = shapes
         shapes.mode = "add_rectangle"
         return shapes
+
+    def _show_boxes_in_3d(self, store: PyramidStore) -> None:
+        if self.viewer.dims.ndisplay == 3:
+            self.show_boxes(Opened(store, self._placement_of(store)))
 
     def _placement_of(self, store: PyramidStore) -> Placement:
         result = self.result_of(store)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_msgan import refine
+from napari_msgan import generate, refine
 from napari_msgan._napari.choices import (
     TIMES,
     check_source,
@@ -11,6 +11,7 @@ from napari_msgan._napari.choices import (
     scale_choices,
 )
 from napari_msgan._napari.orientation import Orientation
+from napari_msgan._napari.refined import ShownBox, refined_boxes
 from napari_msgan._napari.regions import (
     count_tiles,
     current_index,
@@ -19,13 +20,16 @@ from napari_msgan._napari.regions import (
     sliced_axis,
     view_box,
 )
-from napari_msgan._napari.scene import Scene, ShownBox
+from napari_msgan._napari.scene import Scene
 from napari_msgan._napari.state import Opened
 from napari_msgan._napari.to_layer import Placement, result_layer
 from napari_msgan.errors import GeometryError
-from napari_msgan.geometry import Box
+from napari_msgan.geometry import Affine, Box
+from napari_msgan.jobs import iter_refine
 from napari_msgan.model import read_spec
 from napari_msgan.pyramid import open_pyramid
+from napari_msgan.volume import Volume
+from tests._napari.conftest import ball
 
 
 @pytest.fixture
@@ -149,6 +153,82 @@ def test_refined_boxes_appear_in_3d_only(viewer, shown):
     assert not scene.layers_of(store, "box")
 
 
+@pytest.fixture
+def long_store(models, tmp_path):
+    """A volume that is long in x, at 1 mm: tiles of 16 voxels at scales 1 and 2."""
+    data = ball((32, 32, 160), (16, 16, 80), 12)
+    volume = Volume(data, Affine.of_spacing((1, 1, 1)), "millimeter")
+    return generate(volume, tmp_path / "long.ome.zarr", models / "small-ct", scale=0)
+
+
+def test_what_is_refined_is_found_in_the_store(long_store):
+    assert refined_boxes(long_store) == []
+    refine(long_store, region=Box((2, 2, 3), (12, 14, 15)), scale=2)
+    refine(long_store, region=Box((0, 0, 140), (5, 5, 150)), scale=1)
+    found = refined_boxes(open_pyramid(long_store.path))
+    assert long_store.refined_fraction(1) > 16**3 / (16 * 16 * 80)  # also what scale 2 reads
+    finer = ShownBox(2, Box((0, 0, 0), (16, 16, 16)))
+    coarser = ShownBox(1, Box((0, 0, 128), (32, 32, 160)))
+    assert found == [finer, coarser]
+
+
+def test_drawn_box_keeps_its_frame_and_the_rest_is_found(long_store):
+    drawn = ShownBox(2, Box((2, 2, 3), (12, 14, 15)))
+    refine(long_store, region=drawn.region, scale=2)
+    assert refined_boxes(long_store, [drawn]) == [drawn]
+    refine(long_store, region=Box((0, 0, 100), (5, 5, 105)), scale=2)
+    other = ShownBox(2, Box((0, 0, 96), (16, 16, 112)))
+    assert refined_boxes(long_store, [drawn]) == [drawn, other]
+
+
+def test_whole_image_is_a_box_only_if_all_of_it_is_refined(long_store):
+    whole = Box.of_shape(long_store.geometry.shape)
+    for line in ((32, 1, 1), (1, 32, 1), (1, 1, 160)):  # what surrounds them is the whole
+        refine(long_store, region=Box((0, 0, 0), line), scale=2)
+    assert ShownBox(2, whole) not in refined_boxes(long_store)
+    refine(long_store, scale=2)
+    assert refined_boxes(long_store) == [ShownBox(2, whole)]
+
+
+def test_reopened_store_shows_its_boxes_in_3d(viewer, long_store):
+    refine(long_store, region=Box((2, 2, 3), (12, 14, 15)), scale=2)
+    store = open_pyramid(long_store.path, writable=True)
+    scene = Scene(viewer)
+    opened = Opened(store, Placement.of_affine(store.geometry.affine, "millimeter"))
+    scene.show(opened, "CT")
+    viewer.dims.ndisplay = 3
+    scene.show_for_display(opened, 3)
+    (layer,) = scene.layers_of(store, "box")
+    np.testing.assert_array_equal(layer.data, store.array(2)[0:16, 0:16, 0:16])
+    refine(store, region=Box((2, 2, 20), (12, 14, 25)), scale=2)  # it grows
+    scene.show_for_display(opened, 3)
+    (layer,) = scene.layers_of(store, "box")
+    assert layer.data.shape == (16, 16, 32)
+    with store.writing():
+        store.clear(2, Box((0, 0, 0), (16, 16, 16)))
+    scene.forget_boxes(store)
+    (layer,) = (
+        x for x in scene.layers_of(store, "box") if x.metadata["napari_msgan"]["scale"] == 2
+    )
+    assert layer.translate == pytest.approx((0, 0, 16))
+
+
+def test_box_shows_tiles_that_came_while_it_was_hidden(viewer, long_store):
+    scene = Scene(viewer)
+    opened = Opened(long_store, Placement.of_affine(long_store.geometry.affine, "millimeter"))
+    scene.show(opened, "CT")
+    scene.remember_box(long_store, ShownBox(2, Box((0, 0, 0), (16, 16, 32))))
+    scene.show_for_display(opened, 3)
+    (layer,) = scene.layers_of(long_store, "box")
+    scene.show_for_display(opened, 2)
+    before = layer.data.copy()
+    for step in iter_refine(long_store, region=Box((0, 0, 16), (16, 16, 32)), scale=2):
+        scene.tile_arrived(long_store, step.report)
+    made = long_store.array(2)[0:16, 0:16, 16:32]
+    assert not np.array_equal(before[:, :, 16:], made)
+    np.testing.assert_array_equal(layer.data[:, :, 16:], made)
+
+
 @pytest.mark.parametrize(
     ("order", "letters", "vertical"),
     [
@@ -186,10 +266,6 @@ def test_finest_choices_say_what_is_invented(viewer, models):
 
 
 def test_scales_beyond_the_source_say_so(models, tmp_path):
-    from napari_msgan import generate
-    from napari_msgan.geometry import Affine
-    from napari_msgan.volume import Volume
-
     volume = Volume(np.zeros((9, 20, 20), np.uint8), Affine.of_spacing((2.5, 1, 1)), "millimeter")
     with pytest.warns(UserWarning, match="finer than the source"):
         steps = generate(volume, tmp_path / "a.ome.zarr", models / "small-ct", scale=0, finest=2)

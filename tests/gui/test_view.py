@@ -115,6 +115,22 @@ def test_refined_box_appears_in_3d_with_its_own_pixels(panel, viewer, ct, genera
     assert ct.visible
 
 
+def test_box_of_a_reopened_store_appears_in_3d(panel, viewer, ct, generated):
+    store = generated(ct)
+    refine(store, region=Box((2, 4, 4), (10, 12, 12)), scale=1)
+    path = store.path
+    viewer.layers.clear()
+    viewer.open(str(path), plugin="napari-msgan")
+    panel.view.in_3d.click()
+    store = panel.session.opened.store
+    (layer,) = panel.scene.layers_of(store, "box")
+    assert layer.visible
+    assert layer.bounding_box.visible
+    region = Box.parse(layer.metadata["napari_msgan"]["region"], store.geometry.axes)
+    assert store.is_refined(1, region)
+    np.testing.assert_array_equal(layer.data, store.array(1)[region.slices])
+
+
 @pytest.mark.parametrize(
     ("text", "suffix"), [("OME-Zarr", ".ome.zarr"), ("OME-TIFF", ".ome.tif"), ("NIfTI", ".nii.gz")]
 )

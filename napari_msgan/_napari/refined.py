@@ -1,0 +1,55 @@
+"""Which boxes of a volume are refined: 3-D display shows each at its own resolution."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from scipy import ndimage
+
+from napari_msgan.geometry import Box
+from napari_msgan.pyramid import PyramidStore
+from napari_msgan.refiner import plan_tiles
+
+#: More boxes than these are not looked for: each is a layer, and is read as a whole.
+MAX_FOUND = 8
+
+
+@dataclass(frozen=True)
+class ShownBox:
+    """A refined region of the finest scale, which 3-D display shows by itself."""
+
+    scale: int
+    region: Box
+
+
+def refined_boxes(store: PyramidStore, known: Sequence[ShownBox] = ()) -> list[ShownBox]:
+    """Return the known boxes, and boxes around all else that is refined, the finest first.
+
+    Coarser tiles that were made for a finer box count as part of it. The whole image is a box only
+    if all of it is refined.
+    """
+    geometry, tiling = store.geometry, store.tiling
+    rest = [store.refined_chunks(scale).copy() for scale in range(geometry.n_scales)]
+    chunk_shape = store.info.chunk_shape
+
+    def take(box: ShownBox) -> None:
+        for tile in plan_tiles(tiling, box.region, box.scale, lambda tile: False):
+            rest[tile.scale][tiling.core(tile).cover(chunk_shape).slices] = False
+
+    for box in known:
+        take(box)
+    found: list[ShownBox] = []
+    for scale in range(geometry.finest_scale, 0, -1):
+        parts, _ = ndimage.label(rest[scale])
+        regions = [
+            geometry.region_of(scale, Box.of_slices(part, parts.shape).multiply(chunk_shape))
+            for part in ndimage.find_objects(parts)
+        ]
+        whole = None if store.refined_chunks(scale).all() else Box.of_shape(geometry.shape)
+        for region in sorted(regions, key=lambda region: region.size, reverse=True):
+            is_shown = any(box.region.contains(region) for box in found)
+            if len(found) < MAX_FOUND and region != whole and not is_shown:
+                found.append(ShownBox(scale, region))
+                take(found[-1])
+    return [*known, *found]
