@@ -1,0 +1,80 @@
+"""``napari-msgan evaluate``."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from napari_msgan.cli._parser import UsageError
+from napari_msgan.cli._progress import progress_shown
+from napari_msgan.cli._tables import print_table
+from napari_msgan.jobs import default_workers, resolve_device
+from napari_msgan.model import load_model
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from napari_msgan.evaluation import Evaluation
+
+#: What the terminal shows of the figures; the tables hold all.
+_SHOWN = ("mae", "mae_from_true", "psnr", "ssim", "swd", "fine_power", "sketch_f1", "seam_max_near")
+
+
+def evaluate(arguments: Namespace) -> None:
+    """Generate held-out images from their sketches, and write how good they are."""
+    from napari_msgan.evaluation import Computing, check_out, find_images, iter_evaluate
+
+    check_out(arguments.out, overwrite=arguments.overwrite)
+    images = find_images(arguments.source, arguments.include or ["*"], arguments.limit)
+    training = find_images(arguments.training) if arguments.training else []
+    if shared := sorted({p.resolve() for p in images} & {p.resolve() for p in training}):
+        raise UsageError(f"{shared[0]} is in DATA and in --training: hold images out of training")
+    model = load_model(arguments.model)
+    device = resolve_device(arguments.device)
+    workers = arguments.workers or default_workers(device)
+    steps = iter_evaluate(
+        model,
+        images,
+        arguments.out,
+        computing=Computing(device, arguments.precision, workers),
+        scale=arguments.scale,
+        training=training,
+        reader_study=arguments.reader_study,
+    )
+    with (
+        warnings.catch_warnings(),
+        progress_shown(quiet=arguments.quiet) as show,
+        closing(steps),
+    ):
+        warnings.simplefilter("once", UserWarning)  # else one line for every image
+        while True:
+            try:
+                step = next(steps)
+            except StopIteration as stop:
+                evaluation: Evaluation = stop.value
+                break
+            show(step.stage, step.done, 1.0, step.note)
+    if not arguments.quiet:
+        _print_summary(evaluation)
+        print(f"{arguments.out}: report.md, figures.csv, summary.csv, pictures/")
+        if arguments.reader_study:
+            print(f"Open {arguments.out / 'reader-study.html'} in a browser.")
+
+
+def _print_summary(evaluation: Evaluation) -> None:
+    from napari_msgan.evaluation import COLUMNS, summarise
+
+    columns = {column.name: column for column in COLUMNS if column.name in _SHOWN}
+    means = {(mean.scale, mean.column): mean.mean for mean in summarise(evaluation.rows)}
+    rows = [
+        [str(scale), *(c.write(means.get((scale, n), math.nan)) for n, c in columns.items())]
+        for scale in sorted({scale for scale, _ in means})
+    ]
+    print_table(["scale", *columns], rows, numbers=" ".join(columns))
+    if found := evaluation.memorisation:
+        print(
+            f"Memorisation: {found.median:.2f} (median), {found.percentile_1:.2f} (1st percentile) "
+            f"of {found.n_patches} patches against {found.n_images} training images."
+        )

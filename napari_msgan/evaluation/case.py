@@ -1,0 +1,142 @@
+"""One held-out image: its true pyramid, and what the model makes of its sketch."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_msgan.creating import describe_store, iter_make_sketch
+from napari_msgan.geometry import Box
+from napari_msgan.intensity import Window
+from napari_msgan.io import read_volume
+from napari_msgan.pyramid import create_pyramid, open_pyramid
+from napari_msgan.refiner import TileContext, iter_refine_tiles
+from napari_msgan.source import image_pyramid, plan_source
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from napari_msgan.config import ModelSpec, Precision
+    from napari_msgan.model import Model
+    from napari_msgan.pyramid import PyramidStore
+    from napari_msgan.source import SourcePlan
+    from napari_msgan.volume import Volume
+
+
+@dataclass(frozen=True, slots=True)
+class Computing:
+    """Where and how images are generated; `device` is "cpu" or "cuda"."""
+
+    device: str = "cpu"
+    precision: Precision = "fp32"
+    workers: int = 1
+
+
+@dataclass(frozen=True)
+class Case:
+    """An image under evaluation; its files lie in a folder that the caller deletes.
+
+    store : the sketch, and every scale made from the scale before it.
+    by_true : the same sketch; its images are overwritten scale by scale, see `iter_from_true`.
+    truth : the true image at every scale, in the stored type of the model.
+    """
+
+    name: str
+    model: Model
+    store: PyramidStore
+    by_true: PyramidStore
+    truth: Sequence[npt.NDArray[Any]]
+    computing: Computing
+
+    @property
+    def window(self) -> Window:
+        spec = self.model.spec
+        return Window(*spec.window, np.dtype(spec.dtype))
+
+    def made(self, scale: int) -> npt.NDArray[Any]:
+        """Return the generated image of a scale, in the stored type."""
+        return self.store.read(scale, Box.of_shape(self.store.geometry.shape_at(scale)))
+
+
+def iter_open_case(
+    path: Path, model: Model, folder: Path, computing: Computing, scale: int | None = None
+) -> Generator[float, None, Case]:
+    """Generate an image from its own sketch; yield the share of tiles made.
+
+    Parameters
+    ----------
+    folder : empty; the stores and the true pyramid are made in it.
+    scale : finest scale; None for the finest that the image supports.
+
+    Raises
+    ------
+    MsganError
+        A subclass that says what does not fit.
+    """
+    volume = read_volume(path)
+    plan = plan_source(volume, model.spec, scale)
+    truth = save_truth(plan, model.spec, folder, computing.workers)
+    store = _store_with_sketch(plan, volume, model, folder / "generated.ome.zarr", computing)
+    shutil.copytree(store.path, folder / "by-true.ome.zarr")
+    by_true = open_pyramid(folder / "by-true.ome.zarr", writable=True)
+    case = Case(path.name, model, store, by_true, truth, computing)
+    context = TileContext(store, model, computing.device, computing.precision)
+    whole, finest = Box.of_shape(store.geometry.shape), store.geometry.finest_scale
+    for report in iter_refine_tiles(context, whole, finest, workers=computing.workers):
+        yield report.done / report.total
+    return case
+
+
+def save_truth(
+    plan: SourcePlan, spec: ModelSpec, folder: Path, workers: int
+) -> list[npt.NDArray[Any]]:
+    """Return the source at every scale in the stored type of a model, as files in `folder`.
+
+    The window of a physical model is that of its output; relative ones stretch the 0.5 to 99.5
+    percentiles, as in training.
+    """
+    stretch = spec.window if spec.kind == "physical" else "percentiles"
+    settings = spec.sketch.model_copy(update={"window": stretch})
+    window = Window(*spec.window, np.dtype(spec.dtype))
+    saved: list[npt.NDArray[Any]] = []
+    with image_pyramid(plan, settings, workers) as images:
+        for scale, image in enumerate(images):
+            path = folder / f"truth_{scale}.npy"
+            array = np.lib.format.open_memmap(path, "w+", window.dtype, tuple(image.shape))
+            for box in Box.of_shape(array.shape).blocks(plan.block_shape):
+                array[box.slices] = window.to_stored(2 * image[box.slices] - 1)
+            saved.append(array)
+    return saved
+
+
+def _store_with_sketch(
+    plan: SourcePlan, volume: Volume, model: Model, path: Path, computing: Computing
+) -> PyramidStore:
+    info = describe_store(plan, volume, model, 0, input_is_sketch=False, name=None)
+    with create_pyramid(path, info) as builder:
+        steps = iter_make_sketch(plan, builder, computing.workers)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as stop:
+                return builder.finish(stop.value)
+
+
+def iter_from_true(case: Case, scale: int) -> Generator[float, None, npt.NDArray[Any]]:
+    """Return what a scale makes of the true scale before it; yield the share of tiles made."""
+    store, computing = case.by_true, case.computing
+    context = TileContext(store, case.model, computing.device, computing.precision)
+    coarse = case.truth[scale - 1]
+    with store.writing():
+        for box in Box.of_shape(coarse.shape).blocks(store.info.chunk_shape):
+            store.write(scale - 1, box, coarse[box.slices])
+        whole = Box.of_shape(store.geometry.shape)
+        for report in iter_refine_tiles(context, whole, scale, workers=computing.workers):
+            yield report.done / report.total
+    return store.read(scale, Box.of_shape(store.geometry.shape_at(scale)))

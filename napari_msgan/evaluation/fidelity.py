@@ -1,0 +1,74 @@
+"""Whether a result keeps to what it was made from: its sketch, and the scale before it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import ndimage
+
+from napari_msgan.geometry import Box
+from napari_msgan.resampling import reduce_mean
+from napari_msgan.sketch import measure_thresholds, sketch_block
+
+if TYPE_CHECKING:
+    from napari_msgan.config import SketchSettings
+    from napari_msgan.evaluation.regions import BoolArray
+    from napari_msgan.geometry import Ints
+    from napari_msgan.intensity import Float32Array
+    from napari_msgan.volume import ArrayLike
+
+
+@dataclass(frozen=True, slots=True)
+class SketchFidelity:
+    """Agreement of two sketches within one voxel.
+
+    f1 : harmonic mean of precision and recall.
+    chance : what edges as many, placed independently, would reach; large in dense 3-D sketches.
+    """
+
+    f1: float
+    chance: float
+
+
+def compare_sketches(made: BoolArray, given: BoolArray) -> SketchFidelity:
+    """Return how many edges of each sketch have one of the other within one voxel.
+
+    Parameters
+    ----------
+    made, given : arrays, bool, of one shape: edges of the result, and those it was made from.
+    """
+    near_made, near_given = (_dilated(edges) for edges in (made, given))
+    precision = float(near_given[made].mean()) if made.any() else 0.0
+    recall = float(near_made[given].mean()) if given.any() else 0.0
+    chance = _harmonic_mean(float(near_given.mean()), float(near_made.mean()))
+    return SketchFidelity(_harmonic_mean(precision, recall), chance)
+
+
+def _dilated(edges: BoolArray) -> BoolArray:
+    wide: BoolArray = ndimage.binary_dilation(edges, np.ones((3,) * edges.ndim, bool))
+    return wide
+
+
+def _harmonic_mean(a: float, b: float) -> float:
+    return 2 * a * b / (a + b) if a + b else 0.0
+
+
+def edges_of(image: ArrayLike, settings: SketchSettings, block_shape: Ints) -> BoolArray:
+    """Return where the sketch of an image has edges, computed block by block.
+
+    Parameters
+    ----------
+    image : array-like, the window of the model in [0, 1].
+    """
+    thresholds = measure_thresholds(image, settings)
+    edges = np.zeros(tuple(image.shape), bool)
+    for box in Box.of_shape(edges.shape).blocks(block_shape):
+        edges[box.slices] = sketch_block(image, box, thresholds, settings) > 0
+    return edges
+
+
+def coarse_inconsistency(fine: Float32Array, coarse: Float32Array, factor: Ints) -> float:
+    """Return mean |block mean of a scale - the scale before it|, in the unit of the images."""
+    return float(np.abs(reduce_mean(fine, factor) - coarse).mean(dtype=np.float64))

@@ -1,0 +1,50 @@
+"""Where an evaluation reads its images, and where it writes."""
+
+from __future__ import annotations
+
+import fnmatch
+from typing import TYPE_CHECKING
+
+from napari_msgan.errors import JobError, VolumeError
+from napari_msgan.io import READABLE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+
+def find_images(
+    data: Path, include: Sequence[str] = ("*",), limit: int | None = None
+) -> list[Path]:
+    """Return a file, or the images of a folder whose names match, by name.
+
+    Raises
+    ------
+    VolumeError
+        If there is none.
+    """
+    if not data.is_dir() or data.name.lower().endswith(READABLE):
+        return [data]
+    fitting = [
+        path
+        for path in sorted(data.iterdir())
+        if path.name.lower().endswith(READABLE)
+        and any(fnmatch.fnmatch(path.name, pattern) for pattern in include)
+    ]
+    if not fitting:
+        raise VolumeError(f"{data} holds no image that matches {', '.join(include)}")
+    return fitting[:limit]
+
+
+def check_out(out: Path, *, overwrite: bool) -> None:
+    """Refuse a folder that holds something, unless it may be overwritten.
+
+    Raises
+    ------
+    JobError
+        If `out` is a file, or holds something.
+    """
+    if out.exists() and not out.is_dir():
+        raise JobError(f"{out} is a file: name a folder for the tables and pictures")
+    if not overwrite and out.is_dir() and any(out.iterdir()):
+        raise JobError(f"{out} is not empty: name another folder, or add --overwrite")

@@ -1,0 +1,61 @@
+"""Where figures are taken: the body, and its tissues in CT; always from the true image."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+if TYPE_CHECKING:
+    from napari_msgan.evaluation.units import ReportUnits
+    from napari_msgan.intensity import Float32Array
+
+BoolArray = npt.NDArray[np.bool_]
+
+_BODY_ABOVE_HU = -500
+_BODY_ABOVE_SHARE = 0.05
+#: HU, low end inside, high end outside; fat (-150 to -50) and partial volumes belong to none.
+TISSUES_HU = {
+    "lung": (-np.inf, -500.0),
+    "soft_tissue": (-50.0, 150.0),
+    "bone": (200.0, np.inf),
+}
+
+
+def body_mask(true: Float32Array, units: ReportUnits) -> BoolArray:
+    """Return the body: the largest connected part that is no air, holes of its slices filled.
+
+    Air is below -500 HU, or in the lowest 5 % of the window where values are no HU. Where
+    nothing is above that, the whole image counts.
+
+    Parameters
+    ----------
+    true : array, shape ([Z,] Y, X), the true image in `units`.
+
+    Returns
+    -------
+    array, bool, of the same shape
+    """
+    share = units.zero + _BODY_ABOVE_SHARE * units.data_range
+    parts, count = ndimage.label(true > (_BODY_ABOVE_HU if units.is_hu else share))
+    if count == 0:
+        return np.ones(true.shape, bool)
+    largest = 1 + int(np.argmax(np.bincount(parts.ravel())[1:]))
+    body: BoolArray = parts == largest
+    slices = body if body.ndim == 3 else body[None]
+    for plane in slices:  # lungs are open at the ends of a volume, in a slice they are not
+        plane[...] = ndimage.binary_fill_holes(plane)
+    return body
+
+
+def tissue_masks(true: Float32Array, body: BoolArray) -> dict[str, BoolArray]:
+    """Return lung (below -500 HU), soft tissue (-50 to 150) and bone (200 and more) of the body.
+
+    Parameters
+    ----------
+    true : array, the true image in HU.
+    body : array, bool, as `body_mask` makes it.
+    """
+    return {name: body & (true >= low) & (true < high) for name, (low, high) in TISSUES_HU.items()}

@@ -1,0 +1,221 @@
+"""Evaluation of a model on a folder of held-out images: figures, tables and pictures."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+from napari_msgan.errors import MsganError
+from napari_msgan.evaluation.accuracy import check_torchmetrics
+from napari_msgan.evaluation.case import iter_open_case, save_truth
+from napari_msgan.evaluation.figures import iter_measure
+from napari_msgan.evaluation.memorisation import TrainingSearch, draw_patches
+from napari_msgan.evaluation.pictures import overview
+from napari_msgan.evaluation.reader_study import draw_regions, reader_study_page
+from napari_msgan.evaluation.regions import body_mask
+from napari_msgan.evaluation.tables import figures_csv, report_markdown, summary_csv
+from napari_msgan.evaluation.units import units_of
+from napari_msgan.geometry import Box
+from napari_msgan.io import read_volume
+from napari_msgan.model import write_atomically
+from napari_msgan.source import plan_source
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+
+    from napari_msgan.evaluation.case import Case, Computing
+    from napari_msgan.evaluation.figures import ScaleFigures
+    from napari_msgan.evaluation.memorisation import Memorisation, PatchPair
+    from napari_msgan.evaluation.reader_study import Region
+    from napari_msgan.evaluation.regions import BoolArray
+    from napari_msgan.intensity import Float32Array
+    from napari_msgan.model import Model
+
+T = TypeVar("T")
+
+#: Patches and regions of all images together.
+_MEMORISATION_PATCHES = 96
+_READER_REGIONS = 40
+#: Scale at which memorisation is measured: 512 pixels, or 3 mm, of the bundled models.
+_MEMORISATION_SCALE = 2
+#: Share of the time of an image that generating takes; the rest is measuring.
+_GENERATING = 0.4
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationStep:
+    """How far an evaluation is: `done` in [0, 1] of its stage."""
+
+    stage: Literal["evaluating", "searching training images"]
+    done: float
+    note: str
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found, as its tables have it."""
+
+    rows: tuple[ScaleFigures, ...]
+    memorisation: Memorisation | None
+
+
+def iter_evaluate_image(
+    path: Path, model: Model, folder: Path, computing: Computing, scale: int | None = None
+) -> Generator[tuple[float, str], None, tuple[Case, list[ScaleFigures]]]:
+    """Generate one image and take all its figures; yield (share that is done, what is done).
+
+    Parameters
+    ----------
+    folder : an empty one; the case that is returned lies in it.
+
+    Raises
+    ------
+    MsganError
+        A subclass that says what does not fit; a note names the image.
+    """
+    try:
+        opening = iter_open_case(path, model, folder, computing, scale)
+        case = yield from _shares(opening, 0.0, _GENERATING, "generating")
+        geometry = case.store.geometry
+        sizes = [Box.of_shape(geometry.shape_at(s)).size for s in range(geometry.n_scales)]
+        rows, done = [], _GENERATING
+        for s, size in enumerate(sizes):
+            yield done, f"scale {s}"
+            part = (1 - _GENERATING) * size / sum(sizes)
+            rows.append((yield from _shares(iter_measure(case, s), done, part, f"scale {s}")))
+            done += part
+    except MsganError as error:
+        error.add_note(f"while evaluating {path}")
+        raise
+    return case, rows
+
+
+def _shares(
+    steps: Generator[float, None, T], start: float, part: float, note: str
+) -> Generator[tuple[float, str], None, T]:
+    while True:
+        try:
+            share = next(steps)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        yield start + part * share, note
+
+
+def iter_evaluate(
+    model: Model,
+    images: Sequence[Path],
+    out: Path,
+    *,
+    computing: Computing,
+    scale: int | None = None,
+    training: Sequence[Path] = (),
+    reader_study: bool = False,
+) -> Generator[EvaluationStep, None, Evaluation]:
+    """Evaluate a model; yield progress, return the figures.
+
+    Each image is turned into its sketch, and the image that is generated from it is compared with
+    it, at every scale. Images count as patients: give one per patient. The same input gives
+    the same figures.
+
+    Parameters
+    ----------
+    out : folder, made if it is missing. Written are ``figures.csv``, ``summary.csv``,
+        ``report.md``, ``pictures/<image>.png`` and, if asked for, ``reader-study.html``.
+    scale : finest scale; None for the finest that each image supports.
+    training : the images that the model was trained on, to measure memorisation.
+
+    Raises
+    ------
+    MsganError
+        A subclass that says what does not fit; JobError where torchmetrics is missing.
+    """
+    check_torchmetrics()
+    (out / "pictures").mkdir(parents=True, exist_ok=True)
+    rows: list[ScaleFigures] = []
+    patches: list[PatchPair] = []
+    regions: list[Region] = []
+    compared = min(_MEMORISATION_SCALE, model.spec.n_scales - 1)
+    for number, path in enumerate(images):
+        with TemporaryDirectory(prefix="napari-msgan-") as folder:
+            steps = iter_evaluate_image(path, model, Path(folder), computing, scale)
+            case, found = yield from _as_steps(steps, number, len(images), path.name)
+            rows += found
+            overview(case).save(out / "pictures" / f"{path.name}.png")
+            if training and compared < len(case.truth):
+                made, true, body = _in_units(case, compared)
+                share = -(-_MEMORISATION_PATCHES // len(images))
+                patches += draw_patches(made, true, body, share, seed=number)
+            if reader_study:
+                _, _, body = _in_units(case, case.store.geometry.finest_scale)
+                share = -(-_READER_REGIONS // len(images))
+                regions += draw_regions(case, body, share, seed=number)
+    _write_tables(out, model, rows, None)
+    if reader_study:
+        page = reader_study_page(regions, f"Reader study of {model.spec.title or model.spec.name}")
+        write_atomically(out / "reader-study.html", page.encode())
+    memorisation = None
+    if training:
+        memorisation = yield from _search_training(model, patches, training, compared, computing)
+        _write_tables(out, model, rows, memorisation)
+    return Evaluation(tuple(rows), memorisation)
+
+
+def _as_steps(
+    steps: Generator[tuple[float, str], None, T], number: int, total: int, name: str
+) -> Generator[EvaluationStep, None, T]:
+    while True:
+        try:
+            share, note = next(steps)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        yield EvaluationStep("evaluating", (number + share) / total, f"{name}: {note}")
+
+
+def _in_units(case: Case, scale: int) -> tuple[Float32Array, Float32Array, BoolArray]:
+    """Return the generated and the true image in reported units, and the body."""
+    units = units_of(case.model.spec)
+    true = units.convert(case.truth[scale])
+    return units.convert(case.made(scale)), true, body_mask(true, units)
+
+
+def _write_tables(
+    out: Path, model: Model, rows: Sequence[ScaleFigures], memorisation: Memorisation | None
+) -> None:
+    report = report_markdown(
+        rows,
+        model_name=model.spec.name,
+        units=units_of(model.spec).name,
+        memorisation=memorisation,
+    )
+    write_atomically(out / "figures.csv", figures_csv(rows).encode())
+    write_atomically(out / "summary.csv", summary_csv(rows).encode())
+    write_atomically(out / "report.md", report.encode())
+
+
+def _search_training(
+    model: Model,
+    patches: Sequence[PatchPair],
+    training: Sequence[Path],
+    scale: int,
+    computing: Computing,
+) -> Generator[EvaluationStep, None, Memorisation]:
+    search, units = TrainingSearch(patches, computing.device), units_of(model.spec)
+    for number, path in enumerate(training):
+        yield EvaluationStep("searching training images", number / len(training), path.name)
+        with TemporaryDirectory(prefix="napari-msgan-") as folder, warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # that an image is larger than the model's
+            try:
+                plan = plan_source(read_volume(path), model.spec)
+                truth = save_truth(plan, model.spec, Path(folder), computing.workers)
+            except MsganError as error:
+                error.add_note(f"while searching {path}")
+                raise
+            if scale < len(truth):
+                search.search(units.convert(truth[scale]))
+    yield EvaluationStep("searching training images", 1.0, "")
+    return search.result()

@@ -1,0 +1,164 @@
+"""Whether tiles show: the same image is made on two tile grids, and both are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import ndimage
+
+from napari_msgan.geometry import Box
+from napari_msgan.intensity import Float32Array
+from napari_msgan.tiling import TileWindows, coarse_window
+from napari_msgan.volume import read_padded
+
+if TYPE_CHECKING:
+    from napari_msgan.geometry import Ints
+    from napari_msgan.refiner import TileContext
+
+#: What a generator makes of a tile, float32; the box may leave the image.
+MakeTile = Callable[[Box], Float32Array]
+
+#: Voxels to each side of a tile plane that count as near it.
+_NEAR = 4
+_BACKGROUND = 9
+
+
+@dataclass(frozen=True, slots=True)
+class SeamCertificate:
+    """Difference of an image to that of a tile grid shifted by half a tile.
+
+    Near means within 4 voxels of a tile border of either grid. In the unit of the tiles.
+    """
+
+    mean_near: float
+    max_near: float
+    mean_off: float
+    max_off: float
+
+
+def tile_maker(context: TileContext, scale: int) -> MakeTile:
+    """Return the function from a box to what its generator makes of it, before it is rounded.
+
+    Parameters
+    ----------
+    context : with the generator of the scale prepared; the scale before it is in its store.
+
+    Returns
+    -------
+    function of a box of the scale
+        It returns float32 in [-1, 1], the first voxel is that of the box. The box starts inside
+        the image, at a multiple of the factor; it may end outside.
+    """
+    import torch
+
+    store, generator = context.store, context.generator(scale)
+    image, factor = store.geometry.shape_at(scale), store.geometry.factor(scale)
+    halo = store.tiling.halos[scale]
+    kind = torch.device(context.device).type
+
+    def make_tile(box: Box) -> Float32Array:
+        coarse = coarse_window(box, factor, halo)
+        sketch = coarse.multiply(factor)
+        windows = TileWindows(image, box.intersect(Box.of_shape(image)), sketch, coarse)
+        inputs = (
+            context.window.to_network(
+                read_padded(store.array(scale - 1), coarse.start, coarse.stop)
+            ),
+            read_padded(context.sketch(scale), sketch.start, sketch.stop).astype(np.float32)
+            / np.float32(255),
+        )
+        autocast = torch.autocast(kind, torch.bfloat16, enabled=context.precision == "bf16")
+        with torch.inference_mode(), autocast:
+            tensors = [torch.from_numpy(a[None, None]).to(context.device) for a in inputs]
+            made: Float32Array = generator.tile(windows, *tensors)[0, 0].float().cpu().numpy()
+        return made
+
+    return make_tile
+
+
+def certify_seams(
+    make_tile: MakeTile, shape: Ints, tile_shape: Ints, factor: Ints
+) -> SeamCertificate:
+    """Return how much an image changes when the tile grid is shifted by half a tile.
+
+    Two tiles per axis in the middle of the image are made, on both grids. Generators whose output
+    depends on its receptive field only, with a halo that covers it, differ by rounding
+    (1e-6 of the window); anything that depends on the tile shows: too small a halo near the
+    borders, statistics over the tile everywhere.
+
+    Parameters
+    ----------
+    make_tile : see `tile_maker`.
+    shape : of the image.
+    factor : the shift is half a tile, rounded down to whole coarse voxels.
+    """
+    shift = tuple(t // 2 // f * f for t, f in zip(tile_shape, factor, strict=True))
+    region = middle_tiles(shape, tile_shape)
+    whole = _assemble(make_tile, region, tile_shape, (0,) * len(shape))
+    whole -= _assemble(make_tile, region, tile_shape, shift)
+    difference = np.abs(whole)
+    near = np.zeros(region.shape, bool)
+    for axis, (start, stop) in enumerate(zip(region.start, region.stop, strict=True)):
+        index = np.arange(start, stop)
+        along = [-1 if i == axis else 1 for i in range(len(shape))]
+        for offset in {0, shift[axis]}:
+            away = (index - offset) % tile_shape[axis]
+            close = (away < _NEAR) | (away >= tile_shape[axis] - _NEAR)
+            near |= close.reshape(along)
+    return SeamCertificate(*_mean_and_max(difference[near]), *_mean_and_max(difference[~near]))
+
+
+def middle_tiles(shape: Ints, tile_shape: Ints) -> Box:
+    """Return the two tiles per axis around the tile border nearest the middle of the image."""
+    centre = tuple(max(1, round(n / 2 / t)) * t for n, t in zip(shape, tile_shape, strict=True))
+    return Box(centre, centre).grow(tile_shape).intersect(Box.of_shape(shape))
+
+
+def _assemble(make_tile: MakeTile, region: Box, tile_shape: Ints, shift: Ints) -> Float32Array:
+    """Return a region, made on the tile grid whose borders lie at `shift` + n tiles."""
+    made = np.empty(region.shape, np.float32)
+    shifted = region.relative_to(shift)
+    cells = shifted.cover(tile_shape)
+    for cell in cells.blocks((1,) * cells.ndim):
+        tile = cell.multiply(tile_shape).shift(shift)
+        # tiles start inside the image, so at its border those of a shifted grid are smaller
+        tile = Box(tuple(max(0, a) for a in tile.start), tile.stop)
+        values = make_tile(tile)
+        part = tile.intersect(region)
+        made[part.relative_to(region.start).slices] = values[part.relative_to(tile.start).slices]
+    return made
+
+
+def _mean_and_max(values: Float32Array) -> tuple[float, float]:
+    if values.size == 0:
+        return float("nan"), float("nan")
+    return float(values.mean(dtype=np.float64)), float(values.max())
+
+
+def tile_phase_share(image: Float32Array, tile_shape: Ints) -> float:
+    """Return how the tile borders rank among all other grids of their spacing.
+
+    For every phase p the mean gradient between voxels i - 1 and i with i = p (modulo the tile) is
+    taken, over that of the neighbourhood. Returned is the share of phases whose gradient is at
+    least that of the tile borders (p = 0), the smallest of all axes: visible borders make it
+    one over the tile size; without them it lies anywhere from 0 to 1. NaN where no axis
+    has a tile border.
+    """
+    shares = []
+    for axis, tile in enumerate(tile_shape):
+        if image.shape[axis] <= tile:
+            continue
+        others = tuple(i for i in range(image.ndim) if i != axis)
+        steps = np.abs(np.diff(image, axis=axis)).mean(axis=others, dtype=np.float64)
+        index = steps / np.maximum(
+            ndimage.median_filter(steps, _BACKGROUND, mode="nearest"), steps.mean() * 1e-3 + 1e-12
+        )
+        phase = np.arange(1, image.shape[axis]) % tile
+        counts = np.bincount(phase, minlength=tile)
+        means = np.bincount(phase, index, minlength=tile) / np.maximum(counts, 1)
+        seen = means[counts > 0]
+        shares.append(float((seen >= means[0]).mean()))
+    return min(shares) if shares else float("nan")

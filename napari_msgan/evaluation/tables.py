@@ -1,0 +1,129 @@
+"""Figures as CSV and Markdown."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import TYPE_CHECKING
+
+from napari_msgan.evaluation.columns import COLUMNS
+from napari_msgan.evaluation.summary import summarise
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari_msgan.evaluation.columns import Group
+    from napari_msgan.evaluation.figures import ScaleFigures
+    from napari_msgan.evaluation.memorisation import Memorisation
+    from napari_msgan.evaluation.summary import MeanFigure
+
+_TITLES: dict[Group, str] = {
+    "accuracy": "Accuracy",
+    "texture": "Texture",
+    "fidelity": "Fidelity to sketch and coarse image",
+    "seams": "Seams",
+}
+
+
+def figures_csv(rows: Sequence[ScaleFigures]) -> str:
+    """Return a line per image and scale, under the names of the columns."""
+    names = ["image", "scale", "shape", "spacing_mm", *(c.name for c in COLUMNS)]
+    lines = [
+        [
+            row.image,
+            str(row.scale),
+            "x".join(map(str, row.shape)),
+            "x".join(f"{mm:g}" for mm in row.spacing_mm or ()),
+            *(c.write(row.value(c.name)) for c in COLUMNS),
+        ]
+        for row in rows
+    ]
+    return _csv([names, *lines])
+
+
+def summary_csv(rows: Sequence[ScaleFigures]) -> str:
+    """Return a line per scale and figure: mean and 95 % interval over images."""
+    forms = {column.name: column for column in COLUMNS}
+    names = ["scale", "figure", "images", "mean", "low_95", "high_95"]
+    lines = [
+        [
+            str(f.scale),
+            f.column,
+            str(f.n_images),
+            *(forms[f.column].write(v) for v in (f.mean, f.low, f.high)),
+        ]
+        for f in summarise(rows)
+    ]
+    return _csv([names, *lines])
+
+
+def _csv(lines: Sequence[Sequence[str]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(lines)
+    return text.getvalue()
+
+
+def report_markdown(
+    rows: Sequence[ScaleFigures],
+    *,
+    model_name: str,
+    units: str,
+    memorisation: Memorisation | None = None,
+) -> str:
+    """Return all tables with a legend; one group of figures after the other."""
+    images = sorted({row.image for row in rows})
+    lines = [
+        f"# Evaluation of {model_name}",
+        "",
+        f"{len(images)} image(s), one row per image and scale, then the mean of each scale with "
+        f"its 95 % bootstrap interval over images. Errors and seams in {units}. A generated image "
+        "is compared with the one that its sketch was made from; 'from true' starts from the true "
+        "previous scale.",
+    ]
+    means = {(f.scale, f.column): f for f in summarise(rows)}
+    for group, title in _TITLES.items():
+        lines += ["", f"## {title}", *_group_table(group, rows, means)]
+    if memorisation is not None:
+        lines += ["", "## Memorisation", *_memorisation_lines(memorisation)]
+    return "\n".join(lines) + "\n"
+
+
+def _group_table(
+    group: Group, rows: Sequence[ScaleFigures], means: dict[tuple[int, str], MeanFigure]
+) -> list[str]:
+    taken = {name for _, name in means}
+    columns = [c for c in COLUMNS if c.group == group and c.name in taken]
+    if not columns:
+        return ["", "No image is large enough for these figures."]
+    table = [
+        ["image", "scale", *(c.title for c in columns)],
+        ["---", *["---:"] * (1 + len(columns))],
+    ]
+    for row in rows:
+        cells = [c.write(row.value(c.name)) for c in columns]
+        table.append([row.image.replace("|", "\\|"), str(row.scale), *cells])
+    scales = sorted({row.scale for row in rows})
+    for scale in scales if len({row.image for row in rows}) > 1 else ():
+        cells = []
+        for column in columns:
+            mean = means.get((scale, column.name))
+            text = "" if mean is None else column.write(mean.mean)
+            if mean is not None and mean.n_images > 1:
+                text += f" ({column.write(mean.low)} to {column.write(mean.high)})"
+            cells.append(text)
+        table.append(["**mean (95 %)**", str(scale), *cells])
+    legend = "; ".join(f"*{c.title}*: {c.meaning}" for c in columns)
+    return ["", *(f"| {' | '.join(cells)} |" for cells in table), "", f"{legend}."]
+
+
+def _memorisation_lines(memorisation: Memorisation) -> list[str]:
+    return [
+        "",
+        "| patches | training images | median | 1st percentile |",
+        "|---:|---:|---:|---:|",
+        f"| {memorisation.n_patches} | {memorisation.n_images} | {memorisation.median:.2f} "
+        f"| {memorisation.percentile_1:.2f} |",
+        "",
+        "Distance of a generated patch to its nearest training patch over that of the true patch "
+        "to it, details only. About 1: no nearer than the truth; near 0: a copy of training data.",
+    ]

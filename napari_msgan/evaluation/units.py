@@ -1,0 +1,48 @@
+"""The units that figures are reported in: HU for CT, grey levels of 255 for everything else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from napari_msgan.config import ModelSpec
+    from napari_msgan.intensity import Float32Array
+
+
+@dataclass(frozen=True, slots=True)
+class ReportUnits:
+    """How stored values become reported ones.
+
+    low : stored value at the low end of the model's window.
+    factor : reported units per stored unit.
+    zero : reported value of `low`.
+    data_range : width of the model's window in reported units; that of PSNR and SSIM.
+    """
+
+    name: str
+    low: float
+    factor: float
+    zero: float
+    data_range: float
+
+    @property
+    def is_hu(self) -> bool:
+        return self.name == "HU"
+
+    def convert(self, stored: npt.NDArray[Any]) -> Float32Array:
+        """Return stored values as float32 in reported units."""
+        above: Float32Array = np.asarray(stored, np.float32) - np.float32(self.low)
+        return above * np.float32(self.factor) + np.float32(self.zero)
+
+
+def units_of(spec: ModelSpec) -> ReportUnits:
+    """Return the units for the results of a model."""
+    low, high = spec.window
+    if spec.modality == "CT":
+        return ReportUnits("HU", low, 1.0, low, high - low)
+    return ReportUnits("grey levels of 255", low, 255 / (high - low), 0.0, 255.0)
