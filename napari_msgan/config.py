@@ -70,8 +70,8 @@ _MEGAN_NETWORKS = ("megan_low_res", "megan_patch")
 
 #: What is said of models and images with ``"exact": false``.
 INEXACT_NOTE = (
-    "not exact: voxels depend on the tile, that is the patch, they are computed in (instance "
-    "normalisation)"
+    "not exact: voxels depend on the tile (the patch) that they are made in, because the networks "
+    "normalise each patch by itself"
 )
 
 
@@ -174,7 +174,7 @@ class ModelSpec(Settings):
         EdgeCondition(),
     )
     sketch: SketchSettings = SketchSettings()
-    window: tuple[float, float]
+    window: tuple[FiniteFloat, FiniteFloat]
     dtype: StoredType
     exact: bool = True
     stochastic: bool = False

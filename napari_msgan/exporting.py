@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from napari_msgan.config import INEXACT_NOTE
 from napari_msgan.geometry import Box
 from napari_msgan.pyramid import view_volume
 from napari_msgan.resampling import corner_aligned_first, resample
@@ -79,6 +80,8 @@ def provenance(store: PyramidStore, scale: int, box: Box, grid: Grid) -> dict[st
         "model": info.model_name,
         "model_sha256": info.model_sha256,
         "modality": info.modality,
+        "exact": info.exact,
+        "tiles": "equal to the whole image" if info.exact else INEXACT_NOTE,
         "seed": info.seed,
         "scale": scale,
         "n_scales": store.n_scales,

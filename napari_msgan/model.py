@@ -139,7 +139,7 @@ def load_folder(folder: Path) -> Model:
     for scale in spec.scales:
         weights = _read_weights(folder / scale.file, scale.sha256)
         generator = build_generator(scale.network, scale.factor)
-        _check_weights(folder / scale.file, weights, generator.state_dict())
+        check_weights(folder / scale.file, weights, generator.state_dict())
         generator.load_state_dict({key: value.float() for key, value in weights.items()})
         generators.append(generator.eval().requires_grad_(False))
     return Model(spec, folder, tuple(generators))
@@ -167,9 +167,16 @@ def _read_weights(path: Path, sha256: str) -> dict[str, Tensor]:
         raise ModelError(f"{path} is not a safetensors file: {error}") from error
 
 
-def _check_weights(
+def check_weights(
     path: Path, weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]
 ) -> None:
+    """Check that weights are those of a network: names, shapes, finite numbers.
+
+    Raises
+    ------
+    ModelError
+        If they are not, naming the file, what it has and what it needs.
+    """
     import torch
 
     if missing := sorted(set(expected) - set(weights)):
@@ -179,7 +186,7 @@ def _check_weights(
     for key, value in weights.items():
         if value.shape != expected[key].shape:
             raise ModelError(
-                f"{path}: {key!r} has shape {tuple(value.shape)}, the network in model.json needs "
+                f"{path}: {key!r} has shape {tuple(value.shape)}, its network needs "
                 f"{tuple(expected[key].shape)}"
             )
         if not value.is_floating_point() or not bool(torch.isfinite(value).all()):

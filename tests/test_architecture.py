@@ -23,7 +23,7 @@ LAYERS = (
     ("resampling",),
     ("sketch", "networks", "pyramid", "io"),
     ("model", "source", "exporting"),
-    ("refiner", "creating"),
+    ("refiner", "creating", "megan_import"),
     ("training", "evaluation"),
     ("jobs",),
     ("_napari",),

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from napari_msgan.cli._tables import lengths, print_table, shape_text
+from napari_msgan.config import INEXACT_NOTE
 from napari_msgan.exporting import provenance
 from napari_msgan.geometry import Box, level_of_scale
 from napari_msgan.pyramid import open_pyramid
@@ -83,6 +84,8 @@ def _facts(store: PyramidStore) -> list[tuple[str, str]]:
         ("written by", f"napari-msgan {known.version}"),
         ("synthetic", _notice(store)),
     ]
+    if not known.exact:
+        facts.append(("tiles", INEXACT_NOTE))
     if known.model_path is not None:
         facts.insert(2, ("model folder", known.model_path))
     return facts

@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from napari_msgan.cli._tables import lengths, megabytes, print_table
+from napari_msgan.config import INEXACT_NOTE
 from napari_msgan.model import ModelEntry, find_model, list_models, read_spec, user_folder
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ def models(arguments: Namespace) -> None:
     for entry in entries:
         if entry.problem is not None:
             print(f"problem with {entry.name}: {entry.problem}")
+        elif entry.spec is not None and not entry.spec.exact:
+            print(f"note on {entry.name}: {INEXACT_NOTE}")
     print(f"\nOwn models belong in {user_folder()}; --model also takes a folder.")
     if entries:
         print(f"The card of a model: napari-msgan models {entries[0].name}")
@@ -84,6 +87,8 @@ def _print_card(folder: Path, *, as_json: bool) -> None:
     if not text:
         print(f"{spec.name}: {spec.modality}, {' '.join(spec.axes)}, {scales_text(spec)}")
         print(f"{folder} has no card (README.md).")
+        if not spec.exact:
+            print(INEXACT_NOTE)
     elif sys.stdout.isatty():
         from rich.console import Console
         from rich.markdown import Markdown

@@ -54,7 +54,9 @@ def build_parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         command.set_defaults(
-            module=f"napari_msgan.cli.{module}", function=name, when_stopped=when_stopped
+            module=f"napari_msgan.cli.{module}",
+            function=name.replace("-", "_"),
+            when_stopped=when_stopped,
         )
         return command
 
@@ -65,6 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_info(add)
     _add_export(add)
     _add_train(add)
+    _add_import_megan(add)
     _add_demo(add)
     return parser
 
@@ -183,6 +186,35 @@ def _add_train(add: AddCommand) -> None:
         "--config", metavar="FILE", help="settings (JSON), or the name of bundled ones"
     )
     _add_device(command)
+    _add_quiet(command)
+
+
+def _add_import_megan(add: AddCommand) -> None:
+    command = add(
+        "import-megan",
+        "_import",
+        "make a model of checkpoints that the program of the method's authors wrote",
+        "import-megan checkpoints/ my-model/ --modality CT --window -1000 600",
+        _LEAVES_NOTHING,
+    )
+    _add_paths(
+        command,
+        "FOLDER",
+        "folder with <experiment>_LR/NETG_best.pth, <experiment>_HR1/NETG_best.pth, ...",
+        "OUT",
+        "model folder to make",
+    )
+    command.add_argument("--name", help="short name of the model (default: the experiment's)")
+    command.add_argument("--title", help="what people read (default: the experiment's name)")
+    command.add_argument("--modality", default="unknown", help="e.g. CT or MR (default: unknown)")
+    command.add_argument(
+        "--window",
+        nargs=2,
+        type=float,
+        default=(-1.0, 1.0),
+        metavar=("LOW", "HIGH"),
+        help="intensities that the networks' -1 and 1 stand for (default: -1 1)",
+    )
     _add_quiet(command)
 
 

@@ -85,7 +85,7 @@ DAMAGE = {
     "misspelt field": (lambda folder: edit(folder, colour="red"), "model.json: colour"),
     "wrong shape": (
         lambda folder: change_weights(folder, lambda w: w[:1].clone()),
-        "the network in model.json needs",
+        "its network needs",
     ),
     "NaN weights": (
         lambda folder: change_weights(folder, lambda w: w * torch.nan),
