@@ -8,12 +8,12 @@ from typing import Any
 
 import napari
 import napari.viewer
-from qtpy.QtCore import QEvent, QObject, Qt, QTimer
-from qtpy.QtGui import QShowEvent
-from qtpy.QtWidgets import QProgressBar, QScrollArea, QVBoxLayout, QWidget
+from qtpy.QtCore import Qt, QTimer
+from qtpy.QtWidgets import QScrollArea, QVBoxLayout, QWidget
 
-from napari_msgan._napari.choices import time_text
 from napari_msgan._napari.controllers import JobController, SaveController, StoreController
+from napari_msgan._napari.docked import Docked
+from napari_msgan._napari.job_bar import JobBar
 from napari_msgan._napari.model_panel import ModelPanel
 from napari_msgan._napari.refine_panel import RefinePanel
 from napari_msgan._napari.refined import ShownBox
@@ -34,7 +34,7 @@ NOTICE = (
 )
 
 
-class GeneratePanel(QWidget):
+class GeneratePanel(Docked):
     """Makes a low-resolution image from a layer and refines what is asked for."""
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
@@ -67,14 +67,10 @@ class GeneratePanel(QWidget):
             "Refining them again gives the same image.",
             lambda: self._guarded(self._clear),
         )
-        self.bar = QProgressBar()
-        self.bar.setToolTip("Tiles of the running job.")
-        self.cancel_button = button(
-            "Cancel", "Stop after the tile in progress. Finished tiles are kept.", self.jobs.cancel
+        self.bar = JobBar(
+            self.jobs.cancel, "Stop after the tile in progress. Finished tiles are kept."
         )
-        self.status = Hint()
         self._lay_out()
-        self._window: QWidget | None = None
         self._connections: list[tuple[Any, Callable[..., None]]] = []
         self._next_redraw_s = 0.0
         self._timer = QTimer(self)
@@ -82,43 +78,16 @@ class GeneratePanel(QWidget):
         self._timer.timeout.connect(self._redraw)
         self._connect()
 
-    def close_session(self) -> None:
+    def let_go(self) -> None:
         """Stop a running job after its tile, and let go of the viewer; nothing done is lost."""
-        if self._window is None and not self._connections:
-            return
-        if self._window is not None:
-            self._window.removeEventFilter(self)
-            self._window = None
         self._timer.stop()
         self.jobs.close()
         for emitter, callback in self._connections:
             emitter.disconnect(callback)
-        self._connections = []
         self.job.events.disconnect(self._show_job)
         self.session.events.disconnect(self._show_store)
         self.source.close_all()
         self.view.close_all()
-
-    def showEvent(self, event: QShowEvent | None) -> None:
-        super().showEvent(event)
-        window = self.window()
-        if self._window is None and self._connections and window not in (self, None):
-            assert window is not None
-            self._window = window
-            window.installEventFilter(self)
-
-    def changeEvent(self, event: QEvent | None) -> None:
-        super().changeEvent(event)
-        # napari takes the panel out of a dock that is closed, and forgets it.
-        is_taken_out = event is not None and event.type() == QEvent.Type.ParentChange
-        if is_taken_out and self.parent() is None and self._window is not None:
-            self.close_session()
-
-    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
-        # The window goes without telling its docks: what is running must end before.
-        if watched is self._window and event is not None and event.type() == QEvent.Type.Close:
-            self.close_session()
-        return False
 
     def _lay_out(self) -> None:
         content = QWidget()
@@ -142,9 +111,7 @@ class GeneratePanel(QWidget):
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 6, 4)
         outer.addWidget(area, 1)
-        self._progress_row = row(self.bar, self.cancel_button)
-        outer.addWidget(self._progress_row)
-        outer.addWidget(self.status)
+        outer.addWidget(self.bar)
         self.setMinimumWidth(350)
 
     def _connect(self) -> None:
@@ -230,28 +197,15 @@ class GeneratePanel(QWidget):
             widget.setEnabled(not running and has_store)
         for section in (self.model, self.source, self.source.where, self.refine.result):
             section.setEnabled(not running)
-        self._progress_row.setVisible(running)
-        self.cancel_button.setEnabled(not job.is_cancelling)
+        has_ended = not running and job.outcome != self.bar.status.text()
+        self.bar.show_job(job)
+        if has_ended:
+            self.source.propose_next_path()
+            self.refine.update_later()
         if not running:
             self._timer.stop()
-            if job.outcome != self.status.text():
-                self.status.say(job.outcome)
-                self.source.propose_next_path()
-                self.refine.update_later()
-            return
-        if not self._timer.isActive():  # starting it again would put the redraw off
+        elif not self._timer.isActive():  # starting it again would put the redraw off
             self._timer.start()
-        if job.stage == "Making tiles":
-            self.bar.setRange(0, round(job.total))
-            self.bar.setValue(round(job.done))
-            text = f"Tile {job.done:.0f} of {job.total:.0f}"
-        else:
-            self.bar.setRange(0, 1000 if job.total else 0)
-            self.bar.setValue(round(1000 * job.done / job.total) if job.total else 0)
-            text = job.stage
-        if job.remaining_s is not None:
-            text += f", {time_text(job.remaining_s)} left"
-        self.status.say("Stopping after this tile…" if job.is_cancelling else text)
 
     def _redraw(self) -> None:
         """Show new tiles; less often where drawing is slow, so that the window stays awake."""

@@ -10,7 +10,7 @@ from psygnal import SignalGroupDescriptor
 from napari_msgan._napari.to_layer import Placement
 from napari_msgan.pyramid import PyramidStore
 
-JobKind = Literal["", "generate", "refine", "save"]
+JobKind = Literal["", "generate", "refine", "save", "sketch"]
 
 
 @dataclass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from napari.layers import Layer
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QComboBox,
@@ -18,6 +19,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_msgan._napari.choices import Choice
+from napari_msgan._napari.scene import key_of
 
 _WARNING = "font-size: 11px; color: #e8960c;"
 _QUIET = "font-size: 11px;"
@@ -78,6 +80,17 @@ def combo(tooltip: str, choices: Iterable[Choice] = ()) -> QComboBox:
     box.setMinimumContentsLength(10)
     set_choices(box, choices)
     return box
+
+
+def list_layers(box: QComboBox, layers: Iterable[Layer]) -> None:
+    """List layers by name; the chosen one stays chosen, else the first is."""
+    chosen = box.currentData()
+    box.blockSignals(True)
+    box.clear()
+    for layer in layers:
+        box.addItem(layer.name, key_of(layer))
+    box.setCurrentIndex(max(0, box.findData(chosen)) if box.count() else -1)
+    box.blockSignals(False)
 
 
 def set_choices(box: QComboBox, choices: Iterable[Choice], scale: int | None = None) -> None:

@@ -50,7 +50,7 @@ def test_refine_everything_shows_the_pixels_of_the_library(
     after = shown(panel.scene.result_of(store), store, 2)
     np.testing.assert_array_equal(after, pixels(same, 2))
     assert (before != after).mean() > 0.5
-    assert panel.status.text() == "Refined."
+    assert panel.bar.status.text() == "Refined."
 
 
 def test_refine_the_view_makes_only_the_tiles_in_view(
@@ -208,13 +208,13 @@ def test_cancel_keeps_what_is_done(panel, xray, generated, finish, gate, qtbot):
     panel.refine.region.setCurrentText("Everything")
     panel.refine_button.click()
     qtbot.wait(200)
-    assert panel.cancel_button.isVisible()
+    assert panel.bar.cancel.isVisible()
     assert not panel.refine_button.isEnabled()
-    panel.cancel_button.click()
-    assert "Stopping" in panel.status.text()
+    panel.bar.cancel.click()
+    assert "Stopping" in panel.bar.status.text()
     gate.set()
     finish()
-    assert panel.status.text().startswith("Cancelled")
+    assert panel.bar.status.text().startswith("Cancelled")
     done = sum(store.refined_chunks(s).sum() for s in (1, 2))
     assert 0 < done < sum(store.refined_chunks(s).size for s in (1, 2))
     again = open_pyramid(store.path)
@@ -241,7 +241,7 @@ def test_failing_job_is_told_and_leaves_the_panel_usable(
     panel.refine_button.click()
     finish()
     assert any(str(error) in note.message for note in notes)
-    assert str(error) in panel.status.text()
+    assert str(error) in panel.bar.status.text()
     monkeypatch.setattr(refiner, "run_tile", run_tile)
     panel.refine_button.click()
     finish()

@@ -1,6 +1,9 @@
+from threading import Event
+
 import numpy as np
 import pytest
 
+from napari_msgan._napari import sketch_widget as module
 from napari_msgan._napari.from_layer import to_volume
 from napari_msgan._napari.sketch_widget import sketch_widget
 from napari_msgan.config import SketchSettings
@@ -14,12 +17,34 @@ def image(viewer):
     return viewer.add_image(rings.astype(np.float32), scale=(2, 3), translate=(5, 7), name="rings")
 
 
-def test_sketch_lies_on_its_image_and_equals_the_librarys(viewer, image, qtbot):
+@pytest.fixture
+def widget(viewer, image):
     widget = sketch_widget()
     viewer.window.add_dock_widget(widget, name="Edge sketch of an image")
-    widget.image.reset_choices()
-    widget.density.value = 9.0
-    widget.call_button.native.click()
+    yield widget
+    widget.close_session()
+
+
+@pytest.fixture
+def gate(monkeypatch):
+    """Hold the sketch back until `gate.set()`."""
+    event = Event()
+
+    def slow(*arguments):
+        event.wait(20)
+        return lazy_sketch(*arguments)
+
+    monkeypatch.setattr(module, "lazy_sketch", slow)
+    yield event
+    event.set()
+
+
+def test_sketch_lies_on_its_image_and_equals_the_librarys(
+    viewer, image, widget, qtbot, monkeypatch
+):
+    monkeypatch.setattr(module, "_BLOCK", {2: (32, 32)})
+    widget.density.setValue(9.0)
+    widget.make.click()
     qtbot.waitUntil(lambda: "rings (sketch)" in viewer.layers, timeout=5000)
     made = viewer.layers["rings (sketch)"]
     expected = lazy_sketch(image.data, SketchSettings(low_density=0.09, high_density=0.05))
@@ -28,13 +53,80 @@ def test_sketch_lies_on_its_image_and_equals_the_librarys(viewer, image, qtbot):
     assert tuple(made.scale) == (2, 3)
     np.testing.assert_allclose(made.translate, (5, 7))
     assert 0.04 < (made.data > 0).mean() < 0.1
+    assert "sketch is made" in widget.bar.status.text()
 
 
-def test_painted_line_changes_the_generated_image(viewer, image, panel, finish, qtbot):
-    widget = sketch_widget()
-    viewer.window.add_dock_widget(widget, name="Edge sketch of an image")
-    widget.image.reset_choices()
-    widget.call_button.native.click()
+def test_window_stays_awake_and_no_second_sketch_is_begun(viewer, image, widget, gate, qtbot):
+    widget.make.click()
+    assert not widget.make.isEnabled()
+    qtbot.waitUntil(lambda: widget.bar.status.text() == "Finding edges", timeout=5000)
+    assert widget.bar.bar.isVisible()
+    widget.make.click()
+    widget._make()  # as if the button had been pressed
+    assert "running already" in widget.problem.text()
+    assert list(viewer.layers) == [image]
+    gate.set()
+    qtbot.waitUntil(lambda: not widget.job.is_running, timeout=5000)
+    assert [layer.name for layer in viewer.layers] == ["rings", "rings (sketch)"]
+    assert not widget.bar.bar.isVisible()
+    assert widget.make.isEnabled()
+
+
+def test_cancelled_sketch_adds_nothing(viewer, image, widget, gate, qtbot):
+    widget.make.click()
+    qtbot.waitUntil(lambda: widget.bar.status.text() == "Finding edges", timeout=5000)
+    widget.bar.cancel.click()
+    gate.set()
+    qtbot.waitUntil(lambda: not widget.job.is_running, timeout=5000)
+    assert widget.bar.status.text() == "Cancelled. Nothing was added."
+    assert list(viewer.layers) == [image]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no threads"), MemoryError("too large")])
+def test_failing_sketch_is_told(viewer, image, widget, notes, qtbot, monkeypatch, error):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(module, "lazy_sketch", fail)
+    widget.make.click()
+    qtbot.waitUntil(lambda: not widget.job.is_running, timeout=5000)
+    assert str(error) in widget.bar.status.text()
+    assert any(str(error) in note.message for note in notes)
+    assert widget.make.isEnabled()
+
+
+def test_image_without_grey_values_is_refused_in_words(viewer, widget):
+    colour = viewer.add_image(np.zeros((9, 9, 3), np.uint8), rgb=True, name="colour")
+    widget.image.setCurrentText("colour")
+    widget.make.click()
+    assert "Split RGB" in widget.problem.text()
+    viewer.layers.remove(colour)
+    assert widget.image.currentText() == "rings"
+    viewer.layers.clear()
+    assert not widget.make.isEnabled()
+
+
+def test_closing_the_dock_stops_the_sketch(viewer, image, widget, gate, qtbot):
+    widget.make.click()
+    qtbot.waitUntil(lambda: widget.bar.status.text() == "Finding edges", timeout=5000)
+    job = widget.jobs._job
+    gate.set()
+    viewer.window.remove_dock_widget(widget)
+    assert job.ended.is_set()
+    qtbot.wait(50)
+    assert list(viewer.layers) == [image]
+    widget.deleteLater()
+
+
+def test_menu_gives_the_widget(viewer, qtbot):
+    _, widget = viewer.window.add_plugin_dock_widget("napari-msgan", "Edge sketch of an image")
+    assert isinstance(widget, module.SketchWidget)
+    qtbot.wait(20)
+    widget.close_session()
+
+
+def test_painted_line_changes_the_generated_image(viewer, image, widget, panel, finish, qtbot):
+    widget.make.click()
     qtbot.waitUntil(lambda: "rings (sketch)" in viewer.layers, timeout=5000)
     sketch = viewer.layers["rings (sketch)"]
     results = []

@@ -144,7 +144,7 @@ def test_save_button_writes_what_the_library_exports(
     panel.save.grid.setCurrentText("the source's grid")
     panel.save.save.click()
     finish()
-    assert panel.status.text() == f"Saved {target.name}."
+    assert panel.bar.status.text() == f"Saved {target.name}."
     export(store, tmp_path / f"other{suffix}", grid="source")
     saved, wanted = read_volume(target), read_volume(tmp_path / f"other{suffix}")
     assert saved.shape == ct.data.shape
