@@ -178,7 +178,7 @@ def read_checkpoint(path: Path, *, low_res: bool) -> Checkpoint:
 
     from napari_msgan.networks import build_generator
 
-    _check_torch(torch.__version__)
+    check_torch(torch.__version__)
     kind = "low-resolution" if low_res else "high-resolution"
     expected = f"expected the state dict of a {kind} generator (tensors by name, such as {_FIRST})"
     try:
@@ -196,7 +196,7 @@ def read_checkpoint(path: Path, *, low_res: bool) -> Checkpoint:
     n_in = 1 if low_res else 2
     shape = tuple(state[_FIRST].shape) if _FIRST in state else None
     if shape is None or shape[1:] != (n_in, 3, 3, 3) or not 1 <= shape[0] <= _MAX_WIDTH:
-        seen = f"shape {shape}" if shape else f"{_described(state)} without {_FIRST}"
+        seen = f"{_described(state)} without {_FIRST}" if shape is None else f"shape {shape}"
         raise ModelError(
             f"{path}: expected {_FIRST} of shape (width, {n_in}, 3, 3, 3), width 1 to "
             f"{_MAX_WIDTH}, as in a {kind} generator, seen: {seen}"
@@ -209,7 +209,14 @@ def read_checkpoint(path: Path, *, low_res: bool) -> Checkpoint:
     return Checkpoint(path, hashlib.sha256(path.read_bytes()).hexdigest(), width, weights)
 
 
-def _check_torch(version: str) -> None:
+def check_torch(version: str) -> None:
+    """Refuse a version of torch that does not read foreign files safely.
+
+    Raises
+    ------
+    ModelError
+        If it is older than 2.10.
+    """
     if tuple(int(part) for part in version.split(".")[:2]) < _SAFE_TORCH:
         needed = ".".join(map(str, _SAFE_TORCH))
         raise ModelError(
