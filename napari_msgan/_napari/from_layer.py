@@ -144,13 +144,18 @@ def to_volume(layer: Layer) -> Volume:
     if isinstance(layer, Labels):
         array = _Painted(data)
     note = layer.metadata.get(KEY)
-    # Somebody may have moved the layer since: then its file does not say where it is.
-    was = np.array(note.get("layer_matrix", ()) if isinstance(note, dict) else ())
-    if was.shape == matrix.shape and np.allclose(was, matrix, rtol=1e-9, atol=1e-9):
+    if isinstance(note, dict) and _is_where_it_was(layer, matrix, note):
         return Volume(array, Affine(np.array(note["affine"])), note["unit"])
     unit: Unit = "millimeter" if has_voxel_size(layer) else "pixel"
     to_mm = [_MM[u] if unit == "millimeter" else 1.0 for u in units_of(layer)]
     return Volume(array, Affine(np.diag([*to_mm, 1.0]) @ matrix), unit)
+
+
+def _is_where_it_was(layer: Layer, matrix: npt.NDArray[np.float64], note: dict[str, Any]) -> bool:
+    """Return whether nobody moved or rescaled the layer since its file said where it is."""
+    was = np.array(note.get("layer_matrix", ()))
+    is_unmoved = was.shape == matrix.shape and np.allclose(was, matrix, rtol=1e-9, atol=1e-9)
+    return is_unmoved and set(units_of(layer)) == {note["unit"]}
 
 
 def _volume_of_store(link: StoreLink, layer: Layer) -> Volume:

@@ -140,8 +140,8 @@ class SketchWidget(Docked):
                 if not completed:
                     return "Cancelled. Nothing was added."
                 options = {"name": name, "opacity": 0.8, "blending": "additive"}
-                self._viewer.add_labels(edges, **options, **place)
-                return "The sketch is made: paint on it with 255, erase with 0."
+                self._viewer.add_labels(edges, **options, **place).selected_label = 255
+                return "Made the sketch. Paint with 255, erase with 0."
 
             settings = settings_of(len(volume.shape), self.density.value())
             self.jobs.start("sketch", iter_sketch(volume, settings, edges), on_end=on_end)

@@ -111,6 +111,16 @@ def test_oblique_file_is_straightened_but_keeps_its_affine():
     assert not to_volume(layer).affine.is_oblique
 
 
+@pytest.mark.parametrize(("unit", "spacing"), [("mm", 2), ("cm", 20)])
+def test_units_given_to_the_image_of_a_file_count(unit, spacing):
+    volume = Volume(np.zeros((4, 5, 6)), Affine.of_spacing((2, 2, 2)), "pixel")
+    layer = Layer.create(*volume_layer(volume, "no unit"))
+    assert to_volume(layer).unit == "pixel"
+    layer.units = (unit,) * 3
+    assert to_volume(layer).unit == "millimeter"
+    assert to_volume(layer).spacing == pytest.approx((spacing,) * 3)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

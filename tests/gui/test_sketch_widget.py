@@ -53,7 +53,8 @@ def test_sketch_lies_on_its_image_and_equals_the_librarys(
     assert tuple(made.scale) == (2, 3)
     np.testing.assert_allclose(made.translate, (5, 7))
     assert 0.04 < (made.data > 0).mean() < 0.1
-    assert "sketch is made" in widget.bar.status.text()
+    assert widget.bar.status.text().startswith("Made the sketch.")
+    assert made.selected_label == 255
 
 
 def test_window_stays_awake_and_no_second_sketch_is_begun(viewer, image, widget, gate, qtbot):
