@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from napari_msgan.errors import ModelError
+from napari_msgan.megan_import import import_megan
 from napari_msgan.model import (
     MODELS_VARIABLE,
     bundled_folder,
@@ -17,6 +18,7 @@ from napari_msgan.model import (
     read_spec,
     save_weights,
 )
+from tests.megan import write_checkpoints
 from tests.models import write_model
 
 
@@ -198,3 +200,32 @@ def test_saved_weights_are_float16_and_hashed(tmp_path, original):
     sha256 = save_weights(generator, tmp_path / "w.safetensors")
     assert sha256 == read_spec(original).scales[1].sha256
     assert load_file(tmp_path / "w.safetensors")["head.bias"].dtype == torch.float16
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda spec: spec.update(exact=True), "exact is True, but the networks .* not exact"),
+        (lambda spec: spec["scales"][1].update(factor=[1, 2, 2]), r"needs the factor \(2, 2, 2\)"),
+        (lambda spec: spec["scales"].reverse(), "cannot have a network of type megan_patch"),
+    ],
+    ids=["exact", "factor", "order"],
+)
+def test_imported_model_that_does_not_fit_together_is_refused(tmp_path, change, said):
+    folder = tmp_path / "model"
+    import_megan(write_checkpoints(tmp_path / "theirs", widths=(1, 1)), folder)
+    spec = json.loads((folder / "model.json").read_text())
+    change(spec)
+    if spec["scales"][1]["factor"] != spec["scales"][0]["factor"]:
+        spec["scales"][0]["factor"] = spec["scales"][1]["factor"]
+    (folder / "model.json").write_text(json.dumps(spec))
+    with pytest.raises(ModelError, match=said):
+        read_spec(folder)
+
+
+def test_exact_networks_are_not_called_inexact(folder):
+    edit(folder, exact=False)
+    with pytest.raises(
+        ModelError, match="exact is False, but the networks of this model are exact"
+    ):
+        read_spec(folder)

@@ -1,17 +1,20 @@
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
 from scipy import ndimage
 
 from napari_msgan.config import SketchSettings
 from napari_msgan.geometry import Box
 from napari_msgan.sketch import (
+    interpolate_sketch,
     measure_thresholds,
     reduce_sketch,
     sketch_block,
     sketch_of,
     thin,
 )
+from napari_msgan.volume import LazyArray
 
 FLAT = SketchSettings(dilations=6)
 SOLID = SketchSettings(low_density=0.14, high_density=0.09, dilations=8)
@@ -124,3 +127,38 @@ def test_reduced_sketch_of_any_block_equals_the_whole(shape):
     finer = wide.multiply(factor)
     part = reduce_sketch(read_padded(sketch, finer.start, finer.stop), factor)
     np.testing.assert_array_equal(part[box.relative_to(wide.start).slices], whole[box.slices])
+
+
+@pytest.mark.parametrize(
+    ("shape", "coarse"),
+    [((33, 20, 41), (17, 10, 21)), ((64, 64, 64), (16, 16, 16)), ((9, 1, 40), (3, 1, 5))],
+    ids=str,
+)
+def test_interpolated_sketch_has_its_corners_aligned(rng, shape, coarse):
+    fine = rng.integers(0, 256, shape, np.uint8)
+    made = interpolate_sketch(fine, coarse)[tuple(slice(n) for n in coarse)]
+    expected = torch.nn.functional.interpolate(
+        torch.from_numpy(fine[None, None].astype(np.float32)),
+        coarse,
+        mode="trilinear",
+        align_corners=True,
+    )
+    np.testing.assert_allclose(made, expected[0, 0].numpy(), atol=0.01)
+    block = Box(tuple(n // 3 for n in coarse), coarse)
+    np.testing.assert_array_equal(
+        interpolate_sketch(fine, coarse)[block.slices], made[block.slices]
+    )
+
+
+def test_interpolated_sketch_is_read_in_blocks_whatever_its_size():
+    largest = []
+
+    def read(box):
+        largest[-1] = max(largest[-1], box.size)
+        return np.zeros(box.shape, np.uint8)
+
+    for size in (512, 4096):
+        largest.append(0)
+        fine = LazyArray((size, 300, 300), np.uint8, read)
+        interpolate_sketch(fine, (size // 4, 75, 75))[: size // 4, :75, :75]
+    assert largest[1] <= largest[0] <= 140**3

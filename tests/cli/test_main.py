@@ -12,7 +12,9 @@ from napari_msgan.cli._main import _plain_warnings
 from napari_msgan.errors import MsganError
 from tests.cli.helpers import command
 
-COMMANDS = ("models", "sketch", "generate", "refine", "info", "export", "train", "demo")
+COMMANDS = (
+    *("models", "sketch", "generate", "refine", "info", "export", "train", "import-megan", "demo"),
+)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
