@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -13,7 +14,15 @@ from napari_msgan.errors import MsganError
 from tests.cli.helpers import command
 
 COMMANDS = (
-    *("models", "sketch", "generate", "refine", "info", "export", "train", "import-megan", "demo"),
+    "models",
+    "sketch",
+    "generate",
+    "refine",
+    "info",
+    "export",
+    "train",
+    "import-megan",
+    "demo",
 )
 
 
@@ -30,7 +39,7 @@ def test_help_lists_every_command(capsys):
         main(["--help"])
     assert ended.value.code == 0
     listed = capsys.readouterr().out
-    assert all(f"\n    {name} " in listed for name in COMMANDS)
+    assert all(re.search(rf"^    {name}\s", listed, re.MULTILINE) for name in COMMANDS)
 
 
 def test_version_is_that_of_the_package(process):
