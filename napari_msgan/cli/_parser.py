@@ -67,6 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_info(add)
     _add_export(add)
     _add_train(add)
+    _add_evaluate(add)
     _add_import_megan(add)
     _add_demo(add)
     return parser
@@ -186,6 +187,55 @@ def _add_train(add: AddCommand) -> None:
         "--config", metavar="FILE", help="settings (JSON), or the name of bundled ones"
     )
     _add_device(command)
+    _add_quiet(command)
+
+
+def _add_evaluate(add: AddCommand) -> None:
+    command = add(
+        "evaluate",
+        "_evaluate",
+        "measure a model on held-out images: tables, pictures, a page for readers",
+        "evaluate chest-xray held-out/ figures/ --training x-rays/",
+        "Tables are written at the end.",
+    )
+    command.add_argument("model", metavar="MODEL", help="name or folder of a model")
+    command.add_argument(
+        "source", type=Path, metavar="DATA", help="folder of images, one per patient, or one image"
+    )
+    command.add_argument(
+        "out",
+        type=Path,
+        nargs="?",
+        default=Path("evaluation"),
+        metavar="OUT",
+        help="folder for tables and pictures (default: evaluation)",
+    )
+    command.add_argument(
+        "--include",
+        action="append",
+        metavar="PATTERN",
+        help="take images of such names only, e.g. 'kermany_*'; may be repeated",
+    )
+    command.add_argument(
+        "--limit", type=_positive, metavar="N", help="take the first N images only"
+    )
+    _add_scale(command, "finest scale to measure (default: the finest that each image supports)")
+    command.add_argument(
+        "--training",
+        type=Path,
+        metavar="DIR",
+        help="folder of the training images, to measure memorisation",
+    )
+    command.add_argument(
+        "--reader-study",
+        action="store_true",
+        help="also write reader-study.html, on which a reader tells real from synthetic",
+    )
+    command.add_argument(
+        "--overwrite", action="store_true", help="write into OUT also if it is not empty"
+    )
+    _add_precision(command, "fp32", "default: fp32")
+    _add_computing(command)
     _add_quiet(command)
 
 
