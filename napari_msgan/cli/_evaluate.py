@@ -75,6 +75,7 @@ def _print_summary(evaluation: Evaluation) -> None:
     print_table(["scale", *columns], rows, numbers=" ".join(columns))
     if found := evaluation.memorisation:
         print(
-            f"Memorisation: {found.median:.2f} (median), {found.percentile_1:.2f} (1st percentile) "
-            f"of {found.n_patches} patches against {found.n_images} training images."
+            f"Memorisation: {found.median:.2f} (median; exchanged {found.reference:.2f}), "
+            f"{found.percentile_1:.2f} (1st percentile) of {found.n_patches} patches against "
+            f"{found.n_images} training images. Near 0 is a copy."
         )

@@ -148,6 +148,6 @@ def _seams(case: Case, made: Float32Array, true: Float32Array, scale: int) -> di
         "seam_max_near": seams.max_near * per_network_unit,
         "seam_mean_off": seams.mean_off * per_network_unit,
         "seam_max_off": seams.max_off * per_network_unit,
-        "seam_phase": tile_phase_share(made, tile_shape),
-        "seam_phase_true": tile_phase_share(true, tile_shape),
+        "seam_phase": tile_phase_share(made, tile_shape, factor),
+        "seam_phase_true": tile_phase_share(true, tile_shape, factor),
     }

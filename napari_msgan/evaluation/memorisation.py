@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
+from scipy import ndimage, signal
 
 from napari_msgan.errors import VolumeError
 from napari_msgan.evaluation.accuracy import LOW_PASS_SIGMA
@@ -24,6 +24,8 @@ Float64Array = npt.NDArray[np.float64]
 PATCH_SIZE = {2: 32, 3: 16}
 #: Windows whose detail deviates by less (reported units) are flat: nothing to remember there.
 _FLAT = 1e-3
+#: Patches that are compared at once; each needs the memory of a complex training image.
+_BATCH = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +41,16 @@ class Memorisation:
     """Distances to training images, of `n_patches` generated patches.
 
     median, percentile_1 : of the distance from a generated patch to its nearest training patch
-        over the distance from the true patch of the same place to that training patch. About 1:
-        the result is no nearer to the training data than the truth is; near 0: a copy.
+        over the distance from the true patch of the same place to that training patch. Near 0 is
+        a copy.
+    reference : the median with true and generated patches exchanged. What is nearest to one patch
+        is less near to the other, so without any memory both medians are alike, below 1.
     n_images : training images that were searched.
     """
 
     median: float
     percentile_1: float
+    reference: float
     n_patches: int
     n_images: int
 
@@ -100,25 +105,23 @@ class TrainingSearch:
         If there is no patch.
     """
 
-    def __init__(self, pairs: Sequence[PatchPair], device: str = "cpu") -> None:
+    def __init__(self, pairs: Sequence[PatchPair]) -> None:
         if not pairs:
             raise VolumeError("memorisation cannot be measured: no image is as large as a patch")
-        self._made = np.stack([pair.made for pair in pairs])
-        self._true = np.stack([pair.true for pair in pairs])
-        self._device = device
-        self._best = np.full(len(pairs), -2.0)
-        self._nearest = np.zeros_like(self._made)
+        self._queries = np.stack([p.made for p in pairs] + [p.true for p in pairs])
+        self._best = np.full(len(self._queries), -2.0)
+        self._nearest = np.zeros_like(self._queries)
         self._n_images = 0
 
     def search(self, image: Float32Array) -> None:
         """Compare the patches with a training image of their scale; a too small one is left out."""
-        size = self._made.shape[-1]
+        size = self._queries.shape[-1]
         if min(image.shape) < size:
             return
         self._n_images += 1
         details = high_pass(image)
         for view in (details, details[..., ::-1]):
-            scores, starts = _best_matches(np.ascontiguousarray(view), self._made, self._device)
+            scores, starts = _best_matches(np.ascontiguousarray(view), self._queries)
             for i in np.flatnonzero(scores > self._best):
                 key = tuple(slice(a, a + size) for a in starts[i])
                 self._best[i], self._nearest[i] = scores[i], unit_patch(view[key])
@@ -133,49 +136,44 @@ class TrainingSearch:
         """
         if not self._n_images:
             raise VolumeError("memorisation cannot be measured: no training image is large enough")
-        axes = tuple(range(1, self._made.ndim))
-        nearest = self._nearest.astype(np.float64)
-        from_made, from_true = (
-            np.sqrt(np.square(patches - nearest).sum(axis=axes))
-            for patches in (self._made, self._true)
-        )
-        # where the truth itself is the training patch, nothing more than the truth was given
-        ratios = np.divide(
-            from_made, from_true, out=np.ones_like(from_made), where=from_true > 1e-6
-        )
+        made, true = np.split(self._queries, 2)
+        near_made, near_true = np.split(self._nearest, 2)
+        ratios = _distances(made, near_made) / _distances(true, near_made)
+        exchanged = _distances(true, near_true) / _distances(made, near_true)
         median, percentile_1 = np.percentile(ratios, (50, 1))
-        return Memorisation(float(median), float(percentile_1), len(ratios), self._n_images)
+        reference = float(np.median(exchanged))
+        return Memorisation(
+            float(median), float(percentile_1), reference, len(made), self._n_images
+        )
+
+
+def _distances(a: Float32Array, b: Float32Array) -> Float64Array:
+    """Return the distance of each pair of patches; at least 1e-6, so that 0 / 0 becomes 1."""
+    difference = (a.astype(np.float64) - b).reshape(len(a), -1)
+    distances: Float64Array = np.maximum(np.linalg.norm(difference, axis=1), 1e-6)
+    return distances
 
 
 def _best_matches(
-    image: Float32Array, patches: Float32Array, device: str
+    image: Float32Array, patches: Float32Array
 ) -> tuple[Float64Array, npt.NDArray[np.intp]]:
     """Return the highest normalised cross-correlation of each patch, and where its window starts.
 
     patches : array, shape (N, ...), each of mean 0 and norm 1.
     """
-    import torch
-    from torch.nn import functional
-
-    convolve, pool = {
-        2: (functional.conv2d, functional.avg_pool2d),
-        3: (functional.conv3d, functional.avg_pool3d),
-    }[image.ndim]
-    size = patches.shape[-1]
-    with torch.inference_mode():
-        tensor = torch.from_numpy(image)[None, None].to(device)
-        weights = torch.from_numpy(patches)[:, None].to(device)
-        mean = pool(tensor, size, stride=1)
-        variance = (pool(tensor.square(), size, stride=1) - mean.square()).clamp(min=0)
-        norm = (variance * size**image.ndim).sqrt()
-        textured = variance.sqrt() > _FLAT
-        highest, where = [], []
-        for weight in torch.split(weights, 8):
-            scores = convolve(tensor, weight)[0] / norm[0]
-            scores = torch.where(textured[0], scores, -2.0).flatten(1)
-            value, position = scores.max(dim=1)
-            highest.append(value.cpu().numpy())
-            where.append(position.cpu().numpy())
-        grid = tuple(variance.shape[2:])
-    starts = np.stack(np.unravel_index(np.concatenate(where), grid), axis=1)
+    size, axes = patches.shape[-1], tuple(range(1, patches.ndim))
+    grid = tuple(n - size + 1 for n in image.shape)
+    # output i of the filter is the window that starts at i - size // 2
+    valid = tuple(slice(size // 2, size // 2 + n) for n in grid)
+    mean, square = (ndimage.uniform_filter(a, size)[valid] for a in (image, np.square(image)))
+    deviation = np.sqrt(np.maximum(square - np.square(mean), 0))
+    norm = np.where(deviation > _FLAT, deviation * size ** (image.ndim / 2), np.inf)
+    highest, positions = [], []
+    for batch in np.array_split(patches, -(-len(patches) // _BATCH)):
+        mirrored = np.flip(batch, axes)  # a convolution with it is the correlation
+        scores = signal.fftconvolve(image[None], mirrored, mode="valid", axes=axes) / norm
+        flat = scores.reshape(len(batch), -1)
+        positions.append(flat.argmax(axis=1))
+        highest.append(flat.max(axis=1))
+    starts = np.stack(np.unravel_index(np.concatenate(positions), grid), axis=1)
     return np.concatenate(highest).astype(np.float64), starts

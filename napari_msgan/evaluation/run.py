@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 #: Patches and regions of all images together.
-_MEMORISATION_PATCHES = 96
+_MEMORISATION_PATCHES = 48
 _READER_REGIONS = 40
 #: Scale at which memorisation is measured: 512 pixels, or 3 mm, of the bundled models.
 _MEMORISATION_SCALE = 2
@@ -204,7 +204,7 @@ def _search_training(
     scale: int,
     computing: Computing,
 ) -> Generator[EvaluationStep, None, Memorisation]:
-    search, units = TrainingSearch(patches, computing.device), units_of(model.spec)
+    search, units = TrainingSearch(patches), units_of(model.spec)
     for number, path in enumerate(training):
         yield EvaluationStep("searching training images", number / len(training), path.name)
         with TemporaryDirectory(prefix="napari-msgan-") as folder, warnings.catch_warnings():

@@ -23,7 +23,8 @@ MakeTile = Callable[[Box], Float32Array]
 
 #: Voxels to each side of a tile plane that count as near it.
 _NEAR = 4
-_BACKGROUND = 9
+#: Voxels over which the gradient of the neighbourhood is averaged.
+_BACKGROUND = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,27 +139,36 @@ def _mean_and_max(values: Float32Array) -> tuple[float, float]:
     return float(values.mean(dtype=np.float64)), float(values.max())
 
 
-def tile_phase_share(image: Float32Array, tile_shape: Ints) -> float:
+def tile_phase_share(image: Float32Array, tile_shape: Ints, factor: Ints) -> float:
     """Return how the tile borders rank among all other grids of their spacing.
 
     For every phase p the mean gradient between voxels i - 1 and i with i = p (modulo the tile) is
-    taken, over that of the neighbourhood. Returned is the share of phases whose gradient is at
-    least that of the tile borders (p = 0), the smallest of all axes: visible borders make it
-    one over the tile size; without them it lies anywhere from 0 to 1. NaN where no axis
-    has a tile border.
+    taken, over that of the neighbourhood. An axis has the share of phases whose gradient is at
+    least that of the tile borders (p = 0): borders that show have the smallest possible one.
+    Phases inside a coarse voxel are left out, because those have another gradient than the
+    borders between coarse voxels, in every image that is made from a coarse one.
+
+    Parameters
+    ----------
+    factor : of the scale, the fine voxels of a coarse one.
+
+    Returns
+    -------
+    float
+        The smallest share of all axes times the number of axes (Bonferroni's correction), at most
+        1; NaN where no axis has a tile border. Without visible borders it lies anywhere
+        above 0.05 in 19 of 20 images.
     """
     shares = []
-    for axis, tile in enumerate(tile_shape):
+    for axis, (tile, step) in enumerate(zip(tile_shape, factor, strict=True)):
         if image.shape[axis] <= tile:
             continue
         others = tuple(i for i in range(image.ndim) if i != axis)
         steps = np.abs(np.diff(image, axis=axis)).mean(axis=others, dtype=np.float64)
-        index = steps / np.maximum(
-            ndimage.median_filter(steps, _BACKGROUND, mode="nearest"), steps.mean() * 1e-3 + 1e-12
-        )
+        around = ndimage.uniform_filter1d(steps, _BACKGROUND)
+        index = steps / np.maximum(around, steps.mean() * 1e-3 + 1e-12)
         phase = np.arange(1, image.shape[axis]) % tile
-        counts = np.bincount(phase, minlength=tile)
-        means = np.bincount(phase, index, minlength=tile) / np.maximum(counts, 1)
-        seen = means[counts > 0]
+        means = np.bincount(phase, index, tile) / np.maximum(np.bincount(phase, None, tile), 1)
+        seen = means[np.unique(phase[phase % step == 0])]
         shares.append(float((seen >= means[0]).mean()))
-    return min(shares) if shares else float("nan")
+    return min(1.0, len(shares) * min(shares)) if shares else float("nan")

@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+
+from napari_msgan.errors import VolumeError
+from napari_msgan.evaluation import PatchPair, TrainingSearch, draw_patches
+from napari_msgan.evaluation.memorisation import PATCH_SIZE, high_pass, unit_patch
+from tests.evaluation.images import textured
+
+SHAPES = [(100, 120), (40, 44, 36)]
+
+
+def measured(made, true, *training, count=6):
+    search = TrainingSearch(draw_patches(made, true, np.ones(made.shape, bool), count))
+    for image in training:
+        search.search(image)
+    return search.result()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_copied_training_image_is_found_also_mirrored_and_with_other_contrast(shape):
+    true, training, other = (textured(shape, seed) for seed in (0, 1, 2))
+    for copy in (training, training[..., ::-1].copy(), 20 + 0.5 * training):
+        found = measured(copy, true, other, training)
+        assert found.median < 0.02
+        assert found.percentile_1 < 0.02
+        assert found.reference > 0.5
+        assert (found.n_patches, found.n_images) == (6, 2)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_new_image_is_no_nearer_than_the_truth(shape, rng):
+    true, training = textured(shape, 0), textured(shape, 1)
+    made = true + rng.normal(0, 2, shape).astype(np.float32)
+    found = measured(made, true, training)
+    assert found.median == pytest.approx(1, abs=0.1)
+    assert found.median == pytest.approx(found.reference, abs=0.1)
+    assert found.percentile_1 > 0.8
+
+
+def test_one_copied_patch_among_many_shows_in_the_percentile():
+    true, training = textured((100, 120), 0), textured((100, 120), 1)
+    pairs = draw_patches(true, true, np.ones(true.shape, bool), 9)
+    copied = unit_patch(high_pass(training)[30:62, 50:82])
+    search = TrainingSearch([*pairs, PatchPair(copied, pairs[0].true)])
+    search.search(training)
+    found = search.result()
+    assert found.median == pytest.approx(1, abs=1e-6)
+    assert found.percentile_1 < 0.2
+
+
+def test_truth_that_was_trained_on_counts_as_itself():
+    true = textured((100, 120), 0)
+    assert measured(true, true, true).median == 1
+
+
+def test_patches_lie_in_the_body_and_are_the_same_each_time():
+    true = textured((100, 120), 0)
+    body = np.zeros(true.shape, bool)
+    body[40:60, 40:60] = True
+    a, b = (draw_patches(true, true, body, 5, seed=3) for _ in range(2))
+    assert len(a) == 5
+    assert all(np.array_equal(x.made, y.made) for x, y in zip(a, b, strict=True))
+    assert a[0].made.shape == (PATCH_SIZE[2],) * 2
+    assert draw_patches(true, true, ~body & body, 5) == []
+    assert draw_patches(true[:20], true[:20], body[:20], 5) == []
+
+
+def test_flat_patch_and_nothing_to_compare_are_refused():
+    assert not unit_patch(np.full((4, 4), 7, np.float32)).any()
+    with pytest.raises(VolumeError, match="no image is as large as a patch"):
+        TrainingSearch([])
+    true = textured((100, 120), 0)
+    with pytest.raises(VolumeError, match="no training image is large enough"):
+        measured(true, true, true[:20])

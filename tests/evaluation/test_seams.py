@@ -1,0 +1,129 @@
+"""Exact generators pass the certificate; too small a halo and statistics over a tile do not."""
+
+import numpy as np
+import pytest
+from torch.nn import functional
+
+from napari_msgan.evaluation import Computing, certify_seams, tile_maker, tile_phase_share
+from napari_msgan.evaluation.case import iter_open_case
+from napari_msgan.evaluation.seams import middle_tiles
+from napari_msgan.geometry import Affine, Box
+from napari_msgan.io import write_volume
+from napari_msgan.model import Model, load_folder
+from napari_msgan.networks import PatchGenerator
+from napari_msgan.refiner import TileContext
+from napari_msgan.volume import Volume
+from tests.evaluation.images import smooth
+from tests.models import write_model
+
+SHAPES = {2: (88, 70), 3: (64, 40, 36)}
+
+
+class TooSmallHalo(PatchGenerator):
+    """Fills what its halo lacks with the border of the window, as many do."""
+
+    @property
+    def halo(self):
+        return tuple(h - 2 for h in super().halo)
+
+    def tile(self, windows, coarse, sketch):
+        pads = [2, 2] * len(self.factor)
+        fine = [p for f in reversed(self.factor) for p in (2 * f, 2 * f)]
+        wide = functional.pad(coarse, pads, mode="replicate")
+        return self(wide, functional.pad(sketch, fine, mode="replicate"))
+
+
+class NormalisedTiles(PatchGenerator):
+    """Instance normalisation: what a voxel becomes depends on its tile."""
+
+    def tile(self, windows, coarse, sketch):
+        return functional.instance_norm(self(coarse, sketch))
+
+
+def context_for(ndim, folder, kind):
+    model = load_folder(write_model(folder / "model", ndim=ndim, n_scales=2, tile=32))
+    exact = model.generators[1]
+    generator = kind(exact.factor, 6, 1).eval().requires_grad_(False)
+    generator.load_state_dict(exact.state_dict())
+    model = Model(model.spec, model.folder, (model.generators[0], generator))
+    image = Volume(smooth(SHAPES[ndim], 0) * 4 - 500, Affine.of_spacing((1,) * ndim), "millimeter")
+    write_volume(folder / "image.ome.tif", [image], description={})
+    steps = iter_open_case(folder / "image.ome.tif", model, folder, Computing())
+    while True:
+        try:
+            next(steps)
+        except StopIteration as stop:
+            case = stop.value
+            break
+    context = TileContext(case.store, model, "cpu", "fp32")
+    context.prepare([1])
+    return context
+
+
+def certificate(context):
+    shape, info = context.store.geometry.shape_at(1), context.store.info
+    factor = context.store.geometry.factor(1)
+    return certify_seams(tile_maker(context, 1), shape, info.tile_shape, factor)
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_exact_generator_has_no_seams(ndim, tmp_path):
+    seams = certificate(context_for(ndim, tmp_path, PatchGenerator))
+    assert seams.max_near <= 1e-5
+    assert seams.max_off <= 1e-5
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_too_small_halo_shows_near_the_tile_borders(ndim, tmp_path):
+    seams = certificate(context_for(ndim, tmp_path, TooSmallHalo))
+    assert seams.max_near > 1e-4
+    assert seams.mean_near > 5 * seams.mean_off
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_normalised_tiles_show_everywhere(ndim, tmp_path):
+    seams = certificate(context_for(ndim, tmp_path, NormalisedTiles))
+    assert seams.mean_near > 1e-3
+    assert seams.mean_off > 1e-3
+
+
+def test_both_grids_are_asked_for_boxes_that_start_inside(tmp_path):
+    asked = []
+
+    def make_tile(box):
+        asked.append(box)
+        return np.zeros(box.shape, np.float32)
+
+    certify_seams(make_tile, (50, 40), (32, 32), (2, 2))
+    assert {box.start for box in asked} == {
+        *((y, x) for y in (0, 32) for x in (0, 32)),
+        *((y, x) for y in (0, 16, 48) for x in (0, 16)),
+    }
+    assert min(min(box.start) for box in asked) == 0
+
+
+def test_middle_tiles_are_around_the_border_nearest_the_middle():
+    assert middle_tiles((100, 40), (32, 32)) == Box((32, 0), (96, 40))
+    assert middle_tiles((20, 20), (32, 32)) == Box((0, 0), (20, 20))
+
+
+def test_visible_tile_borders_rank_first_among_all_phases():
+    image = smooth((200, 180), 0)
+    stripes = 8 * (np.indices(image.shape) // 32 % 2).sum(0)
+    seams = image + stripes.astype(np.float32)
+    first = 2 / 16  # one of 16 phases on each of two axes
+    assert tile_phase_share(seams, (32, 32), (2, 2)) == pytest.approx(first)
+    shifted = image + np.roll(stripes, 6, axis=(0, 1)).astype(np.float32)
+    assert tile_phase_share(shifted, (32, 32), (2, 2)) > first
+    assert tile_phase_share(seams, (32, 32), (1, 1)) == pytest.approx(first / 2)
+    assert np.isnan(tile_phase_share(image, (256, 256), (2, 2)))
+
+
+def test_borders_of_coarse_voxels_are_not_taken_for_those_of_tiles(rng):
+    found = []
+    for _ in range(20):
+        blocks = np.kron(rng.random((50, 50)), np.ones((2, 2))).astype(np.float32)
+        found.append([tile_phase_share(blocks, (32, 32), step) for step in ((2, 2), (1, 1))])
+    with_coarse, with_all = np.median(found, axis=0)
+    assert with_coarse > 0.4
+    assert with_all < with_coarse

@@ -1,0 +1,92 @@
+import csv
+import io
+
+import numpy as np
+import pytest
+
+from napari_msgan.evaluation import (
+    COLUMNS,
+    Memorisation,
+    ScaleFigures,
+    bootstrap_interval,
+    figures_csv,
+    report_markdown,
+    summarise,
+    summary_csv,
+)
+
+
+def row(image, scale, **values):
+    return ScaleFigures(image, scale, (64, 48), None, values)
+
+
+ROWS = [
+    row("a.png", 0, mae=1.0, psnr=np.inf),
+    row("a.png", 1, mae=2.0, ssim=0.5),
+    row("b|c.png", 0, mae=3.0, psnr=30.0),
+    row("b|c.png", 1, mae=5.0, ssim=0.7, seam_max_near=2e-6),
+]
+
+
+def test_bootstrap_interval_holds_the_mean_and_shrinks_with_more_patients(rng):
+    few, many = rng.normal(10, 2, 10), rng.normal(10, 2, 400)
+    low, high = bootstrap_interval(many)
+    assert low < many.mean() < high
+    # of the mean of a normal sample: 1.96 standard errors to each side
+    assert (high - low) / 2 == pytest.approx(1.96 * many.std() / 20, rel=0.1)
+    assert np.ptp(bootstrap_interval(few)) > 2 * (high - low)
+    assert bootstrap_interval(few) == bootstrap_interval(few)
+
+
+def test_interval_of_one_or_of_equal_patients():
+    assert np.isnan(bootstrap_interval([3.0])).all()
+    assert bootstrap_interval([3.0, 3.0]) == (3.0, 3.0)
+
+
+def test_summary_takes_finite_figures_of_one_scale_only():
+    found = {(f.scale, f.column): f for f in summarise(ROWS)}
+    assert found[0, "mae"].mean == 2
+    assert (found[0, "psnr"].mean, found[0, "psnr"].n_images) == (30, 1)
+    assert found[1, "ssim"].mean == pytest.approx(0.6)
+    assert (0, "ssim") not in found
+
+
+def test_csv_has_a_row_per_image_and_scale():
+    lines = list(csv.DictReader(io.StringIO(figures_csv(ROWS))))
+    assert [(line["image"], line["scale"], line["mae"]) for line in lines] == [
+        ("a.png", "0", "1.00"),
+        ("a.png", "1", "2.00"),
+        ("b|c.png", "0", "3.00"),
+        ("b|c.png", "1", "5.00"),
+    ]
+    assert lines[0]["shape"] == "64x48"
+    assert lines[0]["ssim"] == ""
+    assert {column.name for column in COLUMNS} < set(lines[0])
+    summary = list(csv.DictReader(io.StringIO(summary_csv(ROWS))))
+    assert summary[0] == {
+        "scale": "0",
+        "figure": "mae",
+        "images": "2",
+        "mean": "2.00",
+        "low_95": "1.00",
+        "high_95": "3.00",
+    }
+
+
+def test_report_has_rows_means_intervals_and_legend():
+    report = report_markdown(
+        ROWS,
+        model_name="small",
+        units="HU",
+        memorisation=Memorisation(0.9, 0.1, 0.95, 48, 5),
+    )
+    assert "| b\\|c.png | 1 | 5.00 |  | 0.700 |" in report
+    assert "| **mean (95 %)** | 0 | 2.00 (1.00 to 3.00) | 30.00 |" in report
+    assert "*MAE*: mean absolute error" in report
+    assert "| 48 | 5 | 0.90 | 0.10 | 0.95 |" in report
+    assert "sketch F1" not in report  # nobody took it
+    assert "Memorisation" not in report_markdown(ROWS, model_name="small", units="HU")
+
+
+def test_one_image_has_no_mean():
+    assert "mean (95 %)" not in report_markdown(ROWS[:2], model_name="small", units="HU")
