@@ -18,7 +18,7 @@ from qtpy.QtWidgets import (
 
 from napari_msgan._napari.choices import model_text
 from napari_msgan._napari.widgets import Hint, Section, button, combo, row
-from napari_msgan.config import ModelSpec
+from napari_msgan.config import INEXACT_NOTE, ModelSpec
 from napari_msgan.errors import ModelError
 from napari_msgan.model import find_model, list_models, read_spec, user_folder
 
@@ -141,6 +141,8 @@ class ModelPanel(Section):
                 problem = str(error)
         self.problem.say(problem)
         self.hint.say(model_text(spec) if spec is not None else "")
+        if spec is not None and not spec.exact:
+            self.hint.say(f"{model_text(spec)}; {INEXACT_NOTE}")
         self.card.setEnabled(spec is not None)
 
     def _show_card(self) -> None:
