@@ -101,32 +101,18 @@ def import_megan(
     if not out.absolute().parent.is_dir():
         raise ModelError(f"the folder {out.absolute().parent} does not exist. Make it first.")
     checkpoints = [read_checkpoint(path, low_res=i == 0) for i, path in enumerate(paths)]
-    default = re.sub(r"[^a-z0-9._-]+", "-", experiment.lower()).strip("-._") or "megan"
+    short = re.sub(r"[^a-z0-9._-]+", "-", experiment.lower()).strip("-._") or "megan"
     with TemporaryDirectory(dir=out.absolute().parent, prefix=f".{out.name}.partial-") as partial:
         made = Path(partial) / "model"
         made.mkdir()
         scales = tuple(_write_scale(c, i, made) for i, c in enumerate(checkpoints))
-        try:
-            spec = ModelSpec(
-                name=default if name is None else name,
-                title=experiment if title is None else title,
-                kind="relative",
-                axes=("z", "y", "x"),
-                modality=modality,
-                base_size=_BASE_SIZE,
-                scales=scales,
-                tile_shape=(_TILE,) * 3,
-                chunk_shape=(_CHUNK,) * 3,
-                sketch=SketchSettings.of_ndim(3).model_copy(update={"given": "interpolated"}),
-                window=window,
-                dtype="float32",
-                exact=False,
-                licence="that of the imported weights: ask those who trained them",
-            )
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise ModelError(f"{where + ': ' if where else ''}{first['msg']}") from error
+        spec = _described_model(
+            short if name is None else name,
+            experiment if title is None else title,
+            modality,
+            window,
+            scales,
+        )
         save_spec(spec, made)
         write_atomically(made / "README.md", _card(spec, experiment, checkpoints).encode())
         made.rename(out)
@@ -256,6 +242,36 @@ def _write_scale(checkpoint: Checkpoint, scale: int, folder: Path) -> ScaleSpec:
     file = f"scale_{scale}.safetensors"
     sha256 = save_weights(generator, folder / file, full_precision=True)
     return ScaleSpec(network=network, factor=_FACTOR, file=file, sha256=sha256)
+
+
+def _described_model(
+    name: str,
+    title: str,
+    modality: str,
+    window: tuple[float, float],
+    scales: tuple[ScaleSpec, ...],
+) -> ModelSpec:
+    try:
+        return ModelSpec(
+            name=name,
+            title=title,
+            kind="relative",
+            axes=("z", "y", "x"),
+            modality=modality,
+            base_size=_BASE_SIZE,
+            scales=scales,
+            tile_shape=(_TILE,) * 3,
+            chunk_shape=(_CHUNK,) * 3,
+            sketch=SketchSettings.of_ndim(3).model_copy(update={"given": "interpolated"}),
+            window=window,
+            dtype="float32",
+            exact=False,
+            licence="that of the imported weights: ask those who trained them",
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ModelError(f"{where + ': ' if where else ''}{first['msg']}") from error
 
 
 def _card(spec: ModelSpec, experiment: str, checkpoints: list[Checkpoint]) -> str:
