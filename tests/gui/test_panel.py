@@ -10,8 +10,10 @@ from napari_msgan import refine as library_refine
 from napari_msgan._napari import source_panel, workers
 from napari_msgan._napari.choices import TIMES
 from napari_msgan._napari.from_layer import to_volume
-from napari_msgan.geometry import Box
+from napari_msgan._napari.to_layer import volume_layer
+from napari_msgan.geometry import Affine, Box
 from napari_msgan.pyramid import open_pyramid, view_volume
+from napari_msgan.volume import Volume
 
 
 def pixels(store, scale):
@@ -143,6 +145,21 @@ def test_source_is_checked_again_when_its_layer_changes(panel, viewer, ct):
     ct.affine = np.array([[1, 0, 0, 0], [0, 0.9, -0.4, 0], [0, 0.4, 0.9, 0], [0, 0, 0, 1]])
     assert "rotated" in panel.source.problem.text()
     assert not panel.generate_button.isEnabled()
+
+
+def test_file_without_units_stands_upright_once_its_scale_is_in_mm(panel, viewer):
+    volume = Volume(np.zeros((9, 10, 11), np.uint8), Affine.of_spacing((2, 1, 1)), "pixel")
+    data, options, _ = volume_layer(volume, "no units")
+    layer = viewer.add_image(data, **options)
+    panel.model.choose_for(3)
+    panel.source.choose(layer)
+    viewer.dims.order = (1, 0, 2)
+    assert viewer.scene.camera.orientation[1] == "down"
+    panel.source.fix.click()
+    assert panel.source.problem.text() == ""
+    assert viewer.scene.camera.orientation[1] == "up"
+    panel.close_session()
+    panel.model.changed.emit()  # a closed panel turns nothing any more
 
 
 def test_layer_that_is_no_source_any_more_is_not_listened_to(panel, viewer, xray, ct, monkeypatch):
