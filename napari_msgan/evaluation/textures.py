@@ -60,14 +60,14 @@ def sliced_wasserstein(made: Float32Array, true: Float32Array, seed: int = 0) ->
     distances, floors = [], []
     for of_made, of_true in zip(made_levels, true_levels, strict=True):
         first, second = _patches(of_true, random), _patches(of_true, random)
-        directions = random.standard_normal((_PATCH * _PATCH, _PROJECTIONS))
+        directions = random.standard_normal((_PATCH * _PATCH, _PROJECTIONS), np.float32)
         directions /= np.linalg.norm(directions, axis=0)
         distances.append(projected_distance(_patches(of_made, random), first, directions))
         floors.append(projected_distance(second, first, directions))
     return SlicedWasserstein(1e3 * float(np.mean(distances)), 1e3 * float(np.mean(floors)))
 
 
-def projected_distance(a: Float64Array, b: Float64Array, directions: Float64Array) -> float:
+def projected_distance(a: Float32Array, b: Float32Array, directions: Float32Array) -> float:
     """Return the mean 1-Wasserstein distance of two point sets over projections.
 
     Parameters
@@ -76,7 +76,8 @@ def projected_distance(a: Float64Array, b: Float64Array, directions: Float64Arra
     directions : array, shape (D, P), unit vectors.
     """
     # of equally many points on a line, the optimal transport joins them in their order
-    return float(np.abs(np.sort(a @ directions, axis=0) - np.sort(b @ directions, axis=0)).mean())
+    lines_a, lines_b = (np.sort((points @ directions).T.copy()) for points in (a, b))
+    return float(np.abs(lines_a - lines_b).mean(dtype=np.float64))
 
 
 def _laplacian_levels(planes: Sequence[Float32Array]) -> list[list[Float64Array]]:
@@ -88,7 +89,7 @@ def _laplacian_levels(planes: Sequence[Float32Array]) -> list[list[Float64Array]
     return [list(levels) for levels in zip(*pyramids, strict=True)]
 
 
-def _patches(planes: Sequence[Float64Array], random: np.random.Generator) -> Float64Array:
+def _patches(planes: Sequence[Float64Array], random: np.random.Generator) -> Float32Array:
     """Return random patches, shape (N, 49), normalised together."""
     count = -(-_PATCHES_PER_LEVEL // len(planes))
     found = []
@@ -96,10 +97,10 @@ def _patches(planes: Sequence[Float64Array], random: np.random.Generator) -> Flo
         windows = np.lib.stride_tricks.sliding_window_view(plane, (_PATCH, _PATCH))
         rows, columns = (random.integers(n, size=count) for n in windows.shape[:2])
         found.append(windows[rows, columns].reshape(count, -1))
-    patches = np.concatenate(found).astype(np.float64)
-    deviation = patches.std()
-    normalised: Float64Array = (patches - patches.mean()) / (deviation if deviation else 1.0)
-    return normalised
+    patches: Float32Array = np.concatenate(found).astype(np.float32)
+    patches -= patches.mean(dtype=np.float64).astype(np.float32)
+    deviation = patches.std(dtype=np.float64).astype(np.float32)
+    return patches / deviation if deviation else patches
 
 
 def radial_power_spectrum(image: Float32Array) -> Float64Array:

@@ -1,0 +1,199 @@
+"""From a model and images to tables and pictures, in 2-D and 3-D."""
+
+import csv
+import shutil
+
+import nibabel
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from napari_msgan.errors import JobError, MsganError, VolumeError
+from napari_msgan.evaluation import (
+    Computing,
+    check_out,
+    find_images,
+    iter_evaluate,
+    iter_evaluate_image,
+    overview,
+)
+from napari_msgan.geometry import Box
+from napari_msgan.model import load_folder
+from napari_msgan.refiner import TileContext, run_tile
+from tests.evaluation.images import smooth
+from tests.models import write_model
+
+
+def finish(steps):
+    """Return what a generator function returns, and all that it yields."""
+    seen = []
+    while True:
+        try:
+            seen.append(next(steps))
+        except StopIteration as stop:
+            return stop.value, seen
+
+
+@pytest.fixture(scope="module")
+def flat(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("flat")
+    model = load_folder(write_model(folder / "model", n_scales=3, tile=64))
+    (folder / "data").mkdir()
+    for index in range(2):
+        pixels = smooth((90 + index, 110), index).astype(np.uint8)
+        tifffile.imwrite(folder / "data" / f"{index}.tif", pixels)
+    return model, folder / "data"
+
+
+@pytest.fixture(scope="module")
+def evaluated(flat, tmp_path_factory):
+    model, data = flat
+    out = tmp_path_factory.mktemp("out")
+    steps = iter_evaluate(
+        model,
+        find_images(data),
+        out,
+        computing=Computing(),
+        training=find_images(data, ["1.*"]),
+        reader_study=True,
+    )
+    return *finish(steps), out
+
+
+@pytest.fixture(scope="module")
+def measured(flat, tmp_path_factory):
+    """The case and the rows of the first image."""
+    model, data = flat
+    folder = tmp_path_factory.mktemp("measured")
+    return finish(iter_evaluate_image(data / "0.tif", model, folder, Computing(workers=2)))[0]
+
+
+def test_tables_pictures_and_page_are_written(evaluated):
+    found, _, out = evaluated
+    assert {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()} == {
+        "figures.csv",
+        "summary.csv",
+        "report.md",
+        "reader-study.html",
+        "pictures/0.tif.png",
+        "pictures/1.tif.png",
+    }
+    lines = list(csv.DictReader((out / "figures.csv").read_text().splitlines()))
+    assert [(line["image"], line["scale"]) for line in lines] == [
+        (f"{image}.tif", str(scale)) for image in range(2) for scale in range(3)
+    ]
+    assert [row.image for row in found.rows] == [line["image"] for line in lines]
+    assert "## Memorisation" in (out / "report.md").read_text()
+    assert found.memorisation.n_images == 1
+
+
+def test_every_figure_that_can_be_taken_is(evaluated):
+    first, _, finest = evaluated[0].rows[:3]
+    missing = {"mae_lung", "mae_soft_tissue", "mae_bone", "ms_ssim"}
+    assert all(np.isfinite(v) for name, v in finest.values.items() if name not in missing)
+    for name in ("mae", "ssim", "swd", "sketch_f1", "mae_from_true", "coarse_inconsistency"):
+        assert np.isfinite(finest.value(name)), name
+    assert finest.value("seam_max_near") <= 1e-5 * 255
+    assert np.isnan(first.value("mae_from_true"))
+    assert 0.05 < finest.value("edge_density") < 0.09
+
+
+def test_progress_never_goes_back(evaluated):
+    _, steps, _ = evaluated
+    for stage in ("evaluating", "searching training images"):
+        shares = [step.done for step in steps if step.stage == stage]
+        assert shares == sorted(shares)
+        assert 0 <= shares[0] < shares[-1] <= 1
+    assert any(step.note.startswith("1.tif: ") for step in steps)
+
+
+def test_same_input_gives_the_same_figures_whatever_the_workers(evaluated, measured):
+    for row, other in zip(evaluated[0].rows, measured[1], strict=False):
+        assert row.values == pytest.approx(other.values, nan_ok=True, rel=1e-6, abs=1e-9)
+
+
+def test_from_true_starts_from_the_true_scale_before(measured):
+    """Checked against tiles of a store whose coarse image is the true one."""
+    case, rows = measured
+    store, truth = case.by_true, case.truth
+    whole = Box.of_shape(truth[1].shape)
+    assert np.array_equal(store.read(1, whole), truth[1])  # what scale 2 was made from
+    context = TileContext(store, case.model, "cpu", "fp32")
+    context.prepare([2])
+    made = np.empty_like(truth[2])
+    for tile in store.tiling.tiles(2, Box.of_shape(made.shape)):
+        made[store.tiling.core(tile).slices] = run_tile(context, tile)
+    expected = np.abs(made.astype(float) - truth[2]).mean() * 255 / 65535
+    assert rows[2].value("mae_from_true") == pytest.approx(expected, rel=1e-5)
+    assert rows[2].value("mae_from_true") < rows[2].value("mae")
+
+
+def test_truth_is_the_source_in_the_window_of_the_model(flat, measured):
+    case, _ = measured
+    source = tifffile.imread(flat[1] / "0.tif").astype(float)
+    low, high = np.percentile(source, (0.5, 99.5))
+    expected = np.clip((source - low) / (high - low), 0, 1) * 65535
+    assert case.truth[2].shape == source.shape
+    assert np.abs(case.truth[2] - expected).max() < 2 * 65535 / 255
+    assert case.truth[0].shape == (23, 28)
+
+
+def test_overview_shows_scales_and_truth_with_or_without_difference(evaluated, measured):
+    case, _ = measured
+    whole = overview(case, size=100, with_difference=False)
+    both = overview(case, size=100)
+    assert (whole.width + 6) * 6 == (both.width + 6) * 5  # sketch, three scales, truth
+    assert both.height > 1.8 * whole.height
+    truth = np.asarray(whole.crop((4 * 106, 14, 4 * 106 + 100, whole.height)))
+    shown = case.truth[2] / 257
+    assert truth.mean() == pytest.approx(shown.mean(), abs=3)
+    with Image.open(evaluated[2] / "pictures" / "0.tif.png") as saved:
+        assert saved.mode == "L"
+
+
+def test_volumes_have_tissues_and_spacing(tmp_path):
+    model = load_folder(write_model(tmp_path / "model", ndim=3, n_scales=2, tile=32))
+    values = (smooth((40, 36, 44), 0) * 6 - 1000).astype(np.int16)
+    image = nibabel.Nifti1Image(values.T, np.diag([1.0, 1.0, 1.0, 1.0]))
+    nibabel.save(image, tmp_path / "ct.nii.gz")
+    steps = iter_evaluate(
+        model, [tmp_path / "ct.nii.gz"], tmp_path / "out", computing=Computing(), reader_study=True
+    )
+    fine = finish(steps)[0].rows[1]
+    assert fine.spacing_mm == (1, 1, 1)
+    assert fine.shape == (40, 36, 44)
+    assert np.isfinite([fine.value(f"mae_{t}") for t in ("lung", "soft_tissue", "bone")]).all()
+    assert fine.value("seam_max_near") <= 1e-5 * 1600
+    assert "Errors and seams in HU" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_images_are_chosen_by_name_and_number(flat, tmp_path):
+    _, data = flat
+    assert [p.name for p in find_images(data)] == ["0.tif", "1.tif"]
+    assert [p.name for p in find_images(data, ["1*", "x*"])] == ["1.tif"]
+    assert [p.name for p in find_images(data, limit=1)] == ["0.tif"]
+    assert find_images(data / "0.tif") == [data / "0.tif"]
+    with pytest.raises(VolumeError, match=r"holds no image that matches x\*"):
+        find_images(data, ["x*"])
+
+
+def test_out_must_be_empty_unless_it_may_be_overwritten(tmp_path):
+    check_out(tmp_path / "new", overwrite=False)
+    check_out(tmp_path, overwrite=False)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(JobError, match="is not empty"):
+        check_out(tmp_path, overwrite=False)
+    check_out(tmp_path, overwrite=True)
+    with pytest.raises(JobError, match="is a file"):
+        check_out(tmp_path / "file", overwrite=True)
+
+
+def test_error_names_the_image(flat, tmp_path):
+    model, data = flat
+    shutil.copy(data / "0.tif", tmp_path / "broken.tif")
+    (tmp_path / "broken.tif").write_bytes(b"II*\x00")
+    (tmp_path / "work").mkdir()
+    with pytest.raises(MsganError) as caught:
+        finish(iter_evaluate_image(tmp_path / "broken.tif", model, tmp_path / "work", Computing()))
+    assert caught.value.__notes__ == [f"while evaluating {tmp_path / 'broken.tif'}"]
