@@ -23,6 +23,8 @@ def find_images(
     VolumeError
         If there is none.
     """
+    if not data.exists():
+        raise VolumeError(f"{data} does not exist: check the name and the folder")
     if not data.is_dir() or data.name.lower().endswith(READABLE):
         return [data]
     fitting = [

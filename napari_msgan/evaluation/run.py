@@ -134,7 +134,7 @@ def iter_evaluate(
         A subclass that says what does not fit; JobError where torchmetrics is missing.
     """
     check_torchmetrics()
-    (out / "pictures").mkdir(parents=True, exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
     rows: list[ScaleFigures] = []
     patches: list[PatchPair] = []
     regions: list[Region] = []
@@ -144,6 +144,7 @@ def iter_evaluate(
             steps = iter_evaluate_image(path, model, Path(folder), computing, scale)
             case, found = yield from _as_steps(steps, number, len(images), path.name)
             rows += found
+            (out / "pictures").mkdir(exist_ok=True)
             overview(case).save(out / "pictures" / f"{path.name}.png")
             if training and compared < len(case.truth):
                 made, true, body = _in_units(case, compared)

@@ -101,6 +101,8 @@ def _group_table(
     ]
     for row in rows:
         cells = [c.write(row.value(c.name)) for c in columns]
+        if not any(cells):  # scale 0 has no seams
+            continue
         table.append([row.image.replace("|", "\\|"), str(row.scale), *cells])
     scales = sorted({row.scale for row in rows})
     for scale in scales if len({row.image for row in rows}) > 1 else ():
@@ -111,6 +113,8 @@ def _group_table(
             if mean is not None and mean.n_images > 1:
                 text += f" ({column.write(mean.low)} to {column.write(mean.high)})"
             cells.append(text)
+        if not any(cells):
+            continue
         table.append(["**mean (95 %)**", str(scale), *cells])
     legend = "; ".join(f"*{c.title}*: {c.meaning}" for c in columns)
     return ["", *(f"| {' | '.join(cells)} |" for cells in table), "", f"{legend}."]

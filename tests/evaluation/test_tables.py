@@ -84,6 +84,7 @@ def test_report_has_rows_means_intervals_and_legend():
     assert "| **mean (95 %)** | 0 | 2.00 (1.00 to 3.00) | 30.00 |" in report
     assert "*MAE*: mean absolute error" in report
     assert "| 48 | 5 | 0.90 | 0.10 | 0.95 |" in report
+    assert report.count("| a.png | 0 |") == 1  # accuracy, no row of scale 0 among the seams
     assert "sketch F1" not in report  # nobody took it
     assert "Memorisation" not in report_markdown(ROWS, model_name="small", units="HU")
 

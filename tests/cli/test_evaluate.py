@@ -1,0 +1,86 @@
+"""evaluate: tables in a folder, a summary on the terminal, one line where something is wrong."""
+
+import sys
+
+import pytest
+import tifffile
+
+from tests.cli.helpers import names_in, picture
+
+
+@pytest.fixture
+def data(tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for name, seed in (("a1.tif", 3), ("a2.tif", 4), ("b.tif", 5)):
+        tifffile.imwrite(folder / name, picture((70, 60), seed))
+    return folder
+
+
+def test_tables_are_written_and_summed_up(cli, model, data, tmp_path):
+    out = tmp_path / "out"
+    ended = cli("evaluate", model, data, out, "--include", "a*", "--reader-study")
+    assert ended.code == 0, ended.err
+    assert names_in(out) == [
+        "figures.csv",
+        "pictures",
+        "reader-study.html",
+        "report.md",
+        "summary.csv",
+    ]
+    assert names_in(out / "pictures") == ["a1.tif.png", "a2.tif.png"]
+    assert ended.out.splitlines()[0].split()[:3] == ["scale", "mae", "psnr"]
+    assert f"Open {out / 'reader-study.html'} in a browser." in ended.out
+    assert "evaluating: 100 %" in ended.err
+    assert "Traceback" not in ended.err
+
+
+def test_quiet_says_nothing_and_a_second_run_needs_overwrite(cli, model, data, tmp_path):
+    evaluate = ("evaluate", model, data, tmp_path / "out", "--limit", "1", "-q")
+    ended = cli(*evaluate)
+    assert (ended.code, ended.out, ended.err) == (0, "", "")
+    before = (tmp_path / "out" / "figures.csv").read_text()
+    cli(*evaluate).check_refused("is not empty: name another folder")
+    assert cli(*evaluate, "--overwrite").code == 0
+    assert (tmp_path / "out" / "figures.csv").read_text() == before
+    assert before.count("a1.tif") == before.count("tif") > 1
+
+
+def test_wrong_input_is_refused_in_one_line(cli, model, data, tmp_path):
+    empty, out = tmp_path / "empty", tmp_path / "out"
+    empty.mkdir()
+    cli("evaluate", model, empty, out).check_refused("holds no image that matches *")
+    cli("evaluate", model, data, out, "--include", "c*").check_refused("matches c*")
+    cli("evaluate", model, data / "no.tif", out).check_refused("no.tif does not exist")
+    cli("evaluate", "nobody", data, out).check_refused("there is no model 'nobody'")
+    cli("evaluate", model, data, data).check_refused("is not empty")
+    cli("evaluate", model, data, data / "b.tif").check_refused("is a file")
+    cli("evaluate", model, data, out, "--training", empty).check_refused("holds no image")
+    cli("evaluate", model, data, out, "--limit", "0").check_refused("not a whole number of 1")
+
+
+def test_held_out_images_must_not_be_training_images(cli, model, data, tmp_path):
+    ended = cli("evaluate", model, data, tmp_path / "out", "--training", data)
+    ended.check_refused("a1.tif is in DATA and in --training")
+
+
+def test_missing_torchmetrics_is_said_before_anything_is_done(
+    cli, model, data, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "torchmetrics", None)
+    ended = cli("evaluate", model, data, tmp_path / "out")
+    ended.check_refused("pip install 'napari-msgan[train]'")
+    assert not (tmp_path / "out").exists()
+
+
+def test_reader_study_of_one_region_is_refused_and_the_tables_stay(cli, model, data, tmp_path):
+    out = tmp_path / "out"
+    ended = cli("evaluate", model, data, out, "--limit", "1", "--reader-study", "-q")
+    ended.check_refused("needs at least two regions")
+    assert names_in(out) == ["figures.csv", "pictures", "report.md", "summary.csv"]
+
+
+def test_image_of_another_kind_is_named(cli, originals, data, tmp_path):
+    ended = cli("evaluate", originals / "solid", data, tmp_path / "out", "-q")
+    ended.check_refused("is for 3-D images")
+    assert "a1.tif" in ended.err
