@@ -18,6 +18,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from napari_msgan.config import SketchSettings, SketchThresholds
+from napari_msgan.errors import VolumeError
 from napari_msgan.geometry import Box, Ints
 from napari_msgan.resampling import interpolate, reduce_max
 from napari_msgan.volume import ArrayLike, LazyArray, read_padded
@@ -89,9 +90,17 @@ def _nms_halo_after_gradient(sigma: float) -> int:
 
 
 def measure_window(image: ArrayLike) -> tuple[float, float]:
-    """Return the 0.5 and 99.5 percentiles of an evenly spread sample of the image."""
+    """Return the 0.5 and 99.5 percentiles of an evenly spread sample of the image.
+
+    Raises
+    ------
+    VolumeError
+        If no value is finite.
+    """
     sample = np.concatenate([np.ravel(image[b.slices]) for b in _sample_boxes(image.shape)])
     finite = sample[np.isfinite(sample)]
+    if not finite.size:
+        raise VolumeError("the image has no finite value")
     low, high = (float(v) for v in np.percentile(finite, (0.5, 99.5)))
     return (low, high) if high > low else (float(finite.min()), float(finite.max()) + 1e-6)
 

@@ -121,12 +121,16 @@ def _plan_relative(volume: Volume, spec: ModelSpec, scale: int | None) -> Source
     return SourcePlan(volume, same, geometry, ones, zeros, n_scales - 1, extra, spec.tile_shape)
 
 
-def honest_scale(scales: Sequence[ScaleGrid], thickest_mm: float) -> int:
-    """Return the finest scale of at least 0.7 times the thickest axis; -1 if there is none."""
+def honest_scale(scales: Sequence[ScaleGrid], spacing_mm: Floats) -> int:
+    """Return the finest scale of at least 0.7 times the voxel size per axis; -1: there is none."""
     fits = [
         index
         for index, scale in enumerate(scales)
-        if scale.spacing_mm and min(scale.spacing_mm) >= HONEST_RATIO * thickest_mm * (1 - 1e-6)
+        if scale.spacing_mm
+        and all(
+            mm >= HONEST_RATIO * own * (1 - 1e-6)
+            for mm, own in zip(scale.spacing_mm, spacing_mm, strict=True)
+        )
     ]
     return max(fits, default=-1)
 
@@ -138,7 +142,7 @@ def _plan_physical(volume: Volume, spec: ModelSpec, scale: int | None) -> Source
             "its voxel size (NIfTI, OME-TIFF), or set the layer's scale and units in napari."
         )
     turned, orientation = orient(volume, spec.orientation)
-    honest = max(0, honest_scale(spec.scales, max(turned.spacing)))
+    honest = max(0, honest_scale(spec.scales, turned.spacing))
     finest = max(1, honest if scale is None else max(scale, honest))
     if finest >= spec.n_scales:
         raise GeometryError(
@@ -175,39 +179,51 @@ def hash_pixels(volume: Volume) -> str:
     return digest.hexdigest()
 
 
+def write_image_pyramid(
+    plan: SourcePlan, settings: SketchSettings, folder: Path, workers: int
+) -> list[LazyArray]:
+    """Write the source at every scale to ``folder/image_<scale>.npy`` (its window as uint16).
+
+    Returns
+    -------
+    list of array-like, float32, the window in [0, 1]; the first is the coarsest scale
+    """
+    geometry = plan.geometry
+    window = (
+        measure_window(plan.volume.data) if settings.window == "percentiles" else settings.window
+    )
+    images: list[npt.NDArray[np.uint16]] = [
+        np.lib.format.open_memmap(
+            folder / f"image_{scale}.npy", "w+", np.dtype(np.uint16), geometry.shape_at(scale)
+        )
+        for scale in range(geometry.n_scales)
+    ]
+
+    def write_finest(box: Box) -> None:
+        block = resample(plan.volume.data, plan.step, plan.first, box)
+        unit = np.clip((block - window[0]) / (window[1] - window[0]), 0, 1)
+        images[-1][box.slices] = np.rint(np.nan_to_num(unit) * _TOP).astype(np.uint16)
+
+    def write_coarser(scale: int, box: Box) -> None:
+        finer = box.multiply(geometry.factor(scale + 1))
+        block = read_padded(images[scale + 1], finer.start, finer.stop)
+        means = reduce_mean(block, geometry.factor(scale + 1))
+        images[scale][box.slices] = np.rint(means).astype(np.uint16)
+
+    with ThreadPoolExecutor(workers) as pool:
+        list(pool.map(write_finest, _blocks(plan, geometry.finest_scale)))
+        for scale in range(geometry.finest_scale - 1, -1, -1):
+            list(pool.map(lambda box, s=scale: write_coarser(s, box), _blocks(plan, scale)))
+    return [lazy_unit(image, 0, _TOP) for image in images]
+
+
 @contextmanager
 def image_pyramid(
     plan: SourcePlan, settings: SketchSettings, workers: int
 ) -> Iterator[list[LazyArray]]:
     """Give the source at every scale, window [0, 1], from files that are deleted afterwards."""
-    geometry = plan.geometry
-    window = (
-        measure_window(plan.volume.data) if settings.window == "percentiles" else settings.window
-    )
     with TemporaryDirectory(prefix="napari-msgan-") as folder:
-        images: list[npt.NDArray[np.uint16]] = [
-            np.lib.format.open_memmap(
-                Path(folder) / f"{scale}.npy", "w+", np.dtype(np.uint16), geometry.shape_at(scale)
-            )
-            for scale in range(geometry.n_scales)
-        ]
-
-        def write_finest(box: Box) -> None:
-            block = resample(plan.volume.data, plan.step, plan.first, box)
-            unit = np.clip((block - window[0]) / (window[1] - window[0]), 0, 1)
-            images[-1][box.slices] = np.rint(np.nan_to_num(unit) * _TOP).astype(np.uint16)
-
-        def write_coarser(scale: int, box: Box) -> None:
-            finer = box.multiply(geometry.factor(scale + 1))
-            block = read_padded(images[scale + 1], finer.start, finer.stop)
-            means = reduce_mean(block, geometry.factor(scale + 1))
-            images[scale][box.slices] = np.rint(means).astype(np.uint16)
-
-        with ThreadPoolExecutor(workers) as pool:
-            list(pool.map(write_finest, _blocks(plan, geometry.finest_scale)))
-            for scale in range(geometry.finest_scale - 1, -1, -1):
-                list(pool.map(lambda box, s=scale: write_coarser(s, box), _blocks(plan, scale)))
-        yield [lazy_unit(image, 0, _TOP) for image in images]
+        yield write_image_pyramid(plan, settings, Path(folder), workers)
 
 
 def _blocks(plan: SourcePlan, scale: int) -> list[Box]:
@@ -218,9 +234,20 @@ def iter_sketch_image(
     plan: SourcePlan, settings: SketchSettings, write: WriteSketch, workers: int
 ) -> Iterator[tuple[int, int, list[SketchThresholds]]]:
     """Write the sketch of every scale of an image; yield (done, total, thresholds so far)."""
-    geometry = plan.geometry
-    work = [(scale, box) for scale in range(geometry.n_scales) for box in _blocks(plan, scale)]
-    with image_pyramid(plan, settings, workers) as images, ThreadPoolExecutor(workers) as pool:
+    with image_pyramid(plan, settings, workers) as images:
+        yield from iter_sketch_scales(images, plan, settings, write, workers)
+
+
+def iter_sketch_scales(
+    images: Sequence[LazyArray],
+    plan: SourcePlan,
+    settings: SketchSettings,
+    write: WriteSketch,
+    workers: int,
+) -> Iterator[tuple[int, int, list[SketchThresholds]]]:
+    """Write the sketch of every image of a pyramid; yield as `iter_sketch_image` does."""
+    work = [(s, box) for s in range(plan.geometry.n_scales) for box in _blocks(plan, s)]
+    with ThreadPoolExecutor(workers) as pool:
         thresholds = list(pool.map(lambda image: measure_thresholds(image, settings), images))
 
         def sketch_one(scale: int, box: Box) -> None:

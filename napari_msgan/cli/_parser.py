@@ -179,12 +179,37 @@ def _add_train(add: AddCommand) -> None:
         "train",
         "_train",
         "train all scales of a model on a folder of images",
-        "train x-rays/ my-model/ --config chest-xray",
+        "train x-rays/ my-model/",
         "The same command resumes; at most a minute of training is repeated.",
     )
     _add_paths(command, "DATA", "folder of images", "OUT", "model folder to make or to go on with")
     command.add_argument(
-        "--config", metavar="FILE", help="settings (JSON), or the name of bundled ones"
+        "--preset",
+        choices=("fast", "balanced", "quality"),
+        help="how much is trained: minutes, hours or a GPU (default: balanced)",
+    )
+    command.add_argument(
+        "--config",
+        metavar="FILE",
+        help="settings (JSON) instead of those derived from the images: an edited OUT/plan.json, "
+        "or the name of bundled ones",
+    )
+    command.add_argument(
+        "--plan-only", action="store_true", help="show and write the settings, and train nothing"
+    )
+    command.add_argument(
+        "--sketches",
+        type=Path,
+        metavar="DIR",
+        help="folder with a sketch or label map for every image, under the same name "
+        "(default: sketches are made from the images)",
+    )
+    command.add_argument(
+        "--devices",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="GPUs, or processes without one, that share each batch (default: 1)",
     )
     _add_device(command)
     _add_quiet(command)

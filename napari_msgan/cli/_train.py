@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import re
 import shlex
 from contextlib import closing
 from importlib.resources import files
@@ -11,8 +14,10 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from napari_msgan.cli._progress import progress_shown
+from napari_msgan.cli._tables import print_table
 from napari_msgan.errors import TrainingError
 from napari_msgan.jobs import resolve_device
+from napari_msgan.model import write_atomically
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -20,15 +25,21 @@ if TYPE_CHECKING:
 
     from napari_msgan.training import StepReport
     from napari_msgan.training.config import TrainConfig
+    from napari_msgan.training.survey import TrainingFile
 
 
 def train(arguments: Namespace) -> None:
     """Train every scale of a model, or go on with it."""
-    config = read_config(arguments.config)
+    if arguments.devices > 1 and os.environ.get("LOCAL_RANK", "0") != "0":
+        arguments.quiet = True  # one process speaks for all
+    config, files = _settings(arguments)
+    if arguments.plan_only:
+        return
     device = resolve_device(arguments.device)
     from napari_msgan.training import iter_train
 
-    steps = iter_train(arguments.source, arguments.out, config, device=device)
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces its settings
+    steps = iter_train(files, arguments.out, config, device=device, devices=arguments.devices)
     with progress_shown(quiet=arguments.quiet) as show, closing(steps):
         for report in steps:
             note = f"l1 {report.losses['l1']:.4f}" if "l1" in report.losses else ""
@@ -39,7 +50,58 @@ def train(arguments: Namespace) -> None:
         print(f"Next:\n  napari-msgan generate IMAGE NAME.ome.zarr --model {out}")
 
 
-def read_config(name: str | None) -> TrainConfig:
+def _settings(arguments: Namespace) -> tuple[TrainConfig, list[TrainingFile]]:
+    """Return the settings (given, of the run that goes on, or derived) and the files."""
+    from napari_msgan.training import check_run, derive_config, plan_file, run_file, survey
+
+    data, out, sketches = arguments.source, arguments.out, arguments.sketches
+    there = [str(file) for file in (run_file(out), plan_file(out)) if file.exists()]
+    given = arguments.config or next(iter(there), None)
+    if given:
+        config = read_config(given)
+        files = survey(data, config, sketches)
+        origin = f"settings of {given}"
+    else:
+        files = survey(data, sketches=sketches)
+        config = derive_config(files, _model_name(out), arguments.preset or "balanced")
+        origin = f"settings for these {len(files)} images"
+    check_run(files, out, config, devices=arguments.devices)
+    if not arguments.quiet:
+        _print_plan(config, files, out, origin)
+    if not given:
+        plan = plan_file(out)
+        plan.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(plan, config.model_dump_json(indent=2).encode() + b"\n")
+        if not arguments.quiet:
+            print(f"They are in {plan}: edit them and give them back with --config.")
+    return config, files
+
+
+def _print_plan(config: TrainConfig, files: list[TrainingFile], out: Path, origin: str) -> None:
+    from napari_msgan.training import disk_of, plan_table
+
+    axes = ", ".join(config.axes)
+    low, high = config.window
+    print(
+        f"{config.name}: {config.kind}, axes {axes}, {low:g} to {high:g} ({config.dtype}), {origin}"
+    )
+    headings, *rows = plan_table(config)
+    print_table(headings, rows, numbers="scale batch steps memory")
+    if config.validation_every:
+        n_kept = len(files[:: config.validation_every])
+        print(f"{n_kept} of {len(files)} images are kept out of training to watch the loss.")
+    print(
+        f"Resampled images and checkpoints: about {disk_of(config, files) / 1e9:.1f} GB in "
+        f"{out / '.training'}, which can be deleted afterwards; TensorBoard reads it too."
+    )
+
+
+def _model_name(out: Path) -> str:
+    name = re.sub(r"[^a-z0-9._-]+", "-", out.absolute().name.lower()).strip("-._")
+    return name[:64] or "model"
+
+
+def read_config(name: str) -> TrainConfig:
     """Return the settings in a JSON file, or bundled ones by their name.
 
     Raises
@@ -49,11 +111,6 @@ def read_config(name: str | None) -> TrainConfig:
     """
     bundled = {Path(f.name).stem: f for f in _bundled_files()}
     known = ", ".join(sorted(bundled))
-    if name is None:
-        raise TrainingError(
-            f"training needs --config: a JSON file, or one of the bundled ones ({known}) "
-            "to start from"
-        )
     if not Path(name).is_file() and name not in bundled:
         raise TrainingError(f"--config {name!r} is no file, and the bundled ones are {known}")
     file = Path(name) if Path(name).is_file() else bundled[name]
@@ -79,4 +136,4 @@ def _stage(report: StepReport, n_scales: int) -> str:
         case "generate":
             return f"applying scale {report.scale}"
         case stage:
-            return {"prepare": "preparing images"}.get(stage, stage)
+            return {"prepare": "preparing images", "change": "changing images"}.get(stage, stage)

@@ -62,3 +62,8 @@ def reduce_mean(x: Tensor, factor: Sequence[int]) -> Tensor:
     """Return block means."""
     pool = functional.avg_pool2d if x.dim() == 4 else functional.avg_pool3d
     return pool(x, list(factor))
+
+
+def full_precision(x: Tensor) -> torch.autocast:
+    """Return a context in which nothing is cast down, for tensors without data too."""
+    return torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False)

@@ -24,7 +24,7 @@ def judged_window(strides: Sequence[int]) -> int:
 
 
 class PatchDiscriminator(nn.Module):
-    """Judges windows of an image with valid, spectrally normalised convolutions [1]_.
+    """Judges windows of an image with valid convolutions, spectrally normalised [1]_ by default.
 
     n_in : channels, e.g. sketch, upsampled coarse image and image.
     strides : of the 4-wide layers before the last one; (2, 2, 1) makes the windows 34 voxels
@@ -35,16 +35,25 @@ class PatchDiscriminator(nn.Module):
     .. [1] Miyato et al., "Spectral normalization for generative adversarial networks", ICLR 2018.
     """
 
-    def __init__(self, ndim: int, n_in: int, width: int, strides: Sequence[int]) -> None:
+    def __init__(
+        self,
+        ndim: int,
+        n_in: int,
+        width: int,
+        strides: Sequence[int],
+        *,
+        spectrally_normalised: bool = True,
+    ) -> None:
         super().__init__()
+        normalised = spectral_norm if spectrally_normalised else nn.Identity()
         layers: list[nn.Module] = []
         for stride in strides:
             layers += [
-                spectral_norm(conv(ndim, n_in, width, _KERNEL, stride=stride)),
+                normalised(conv(ndim, n_in, width, _KERNEL, stride=stride)),
                 nn.LeakyReLU(0.2),
             ]
             n_in, width = width, 2 * width
-        layers.append(spectral_norm(conv(ndim, n_in, 1, _KERNEL)))
+        layers.append(normalised(conv(ndim, n_in, 1, _KERNEL)))
         self.layers = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:

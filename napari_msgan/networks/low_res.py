@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_msgan.networks.blocks import conv, fold
+from napari_msgan.networks.blocks import conv, fold, full_precision
 from napari_msgan.networks.generator import Generator
 
 if TYPE_CHECKING:
@@ -45,6 +45,14 @@ class LowResGenerator(Generator):
     def halo(self) -> Ints:
         return (0,) * len(self.factor)
 
+    def drop_out(self, share: float) -> None:
+        """Let training leave out a share of the channels in the deeper half of the blocks."""
+        shallow = (len(self.downs) + 1) // 2
+        deep = [*self.encoders[shallow:], *self.middle, *self.decoders[: len(self.downs) - shallow]]
+        for block in deep:
+            assert isinstance(block, _Residual)
+            block.dropout = share
+
     def forward(self, sketch: Tensor) -> Tensor:
         """Return the image at scale 0.
 
@@ -70,7 +78,7 @@ class LowResGenerator(Generator):
         for decoder in self.decoders:
             x = torch.cat([functional.interpolate(x, scale_factor=2.0), skips.pop()], dim=1)
             x = decoder(x)
-        with torch.autocast(x.device.type, enabled=False):
+        with full_precision(x):
             result = self.tail(functional.silu(x.float()))[(..., *(slice(n) for n in shape))]
         return result if self.training else torch.clamp(result, -1, 1)
 
@@ -84,10 +92,12 @@ class _Residual(nn.Module):
         self.first = conv(ndim, n_in, n_out, 3, padding=1)
         self.norm_out = nn.GroupNorm(math.gcd(8, n_out), n_out)
         self.second = conv(ndim, n_out, n_out, 3, padding=1)
+        self.dropout = 0.0
         self.skip = nn.Identity() if n_in == n_out else conv(ndim, n_in, n_out, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         inner = self.first(functional.silu(self.norm_in(x)))
+        inner = torch.feature_dropout(inner, self.dropout, self.training)
         inner = self.second(functional.silu(self.norm_out(inner)))
         result: Tensor = self.skip(x) + inner
         return result

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_msgan.networks.blocks import conv, crop, fold, unfold, upsample
+from napari_msgan.networks.blocks import conv, crop, fold, full_precision, unfold, upsample
 from napari_msgan.networks.generator import Generator
 from napari_msgan.networks.reach import required_halo
 
@@ -63,7 +63,7 @@ class PatchGenerator(Generator):
         for block in self.blocks:
             x = block(x)
         # In lower precision the residual would show steps: the last layer is float32.
-        with torch.autocast(x.device.type, enabled=False):
+        with full_precision(x):
             residual = self.tail(functional.silu(x.float()))
             margin = (coarse.shape[2] - residual.shape[2]) // 2
             base = upsample(crop(coarse.float(), margin - 1), self.factor)

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from napari_msgan.config import (
     ModelKind,
     Positive,
+    Precision,
     ScaleSettings,
     Settings,
     SketchSettings,
@@ -93,6 +94,7 @@ class ScaleTraining(ScaleSettings):
     patch_shape : what one sample covers, in voxels of the scale (scale 0: the whole low-
         resolution image, cut or stretched to this shape).
     gan_from : share of the steps after which the adversarial loss joins L1.
+    dropout : share of the deepest channels that scale 0 leaves out, against overfitting.
     """
 
     steps: Annotated[int, Field(ge=1)]
@@ -100,8 +102,9 @@ class ScaleTraining(ScaleSettings):
     patch_shape: tuple[Annotated[int, Field(ge=8)], ...]
     discriminator_width: Annotated[int, Field(ge=4)] = 32
     discriminator_strides: tuple[Literal[1, 2], ...] = (2, 2, 1)
-    gan_from: Annotated[float, Field(ge=0, le=1)] = 0.3
+    gan_from: Share = 0.3
     gan_weight: Annotated[float, Field(ge=0)] = 1.0
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
 class TrainConfig(Settings):
@@ -116,6 +119,14 @@ class TrainConfig(Settings):
     images, sketches, coarse : how samples are changed.
     validation_every : each n-th file is kept out of training to watch the loss; 0 for none.
     warm_start : whether a finer scale starts from the weights of the coarser one.
+    spectral_norm : whether the discriminator is spectrally normalised.
+    accuracy_gate : the discriminator is not updated where its accuracy is above this share (paper:
+        0.8 without spectral_norm), or None.
+    average : decay per step of the running average of the weights, which is what is kept; 0: none.
+    precision : of the convolutions; "bf16" keeps weights and losses in float32.
+    patience : share of a scale's steps without a better validation loss after which it ends, in
+        its adversarial part; None: never. It needs validation_every.
+    checkpoint_s : seconds between checkpoints, the most that an interruption costs.
     """
 
     name: str
@@ -144,4 +155,10 @@ class TrainConfig(Settings):
     sketches: SketchChanges = SketchChanges()
     coarse: CoarseMixture = CoarseMixture()
     warm_start: bool = True
+    spectral_norm: bool = True
+    accuracy_gate: Share | None = None
+    average: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    precision: Precision = "bf16"
+    patience: Annotated[float, Field(gt=0, le=1)] | None = 0.3
+    checkpoint_s: Annotated[float, Field(ge=0)] = 60.0
     seed: int = 0

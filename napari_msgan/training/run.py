@@ -1,4 +1,4 @@
-"""Training: one scale after the other, each by itself, from a folder of images to a model folder.
+"""Training: one scale after the other, each by itself, from images to a model folder.
 
 `iter_train` yields a report per step and per prepared image; a consumer stops by not asking for
 more, and the same call goes on where it stopped.
@@ -7,80 +7,161 @@ more, and the same call goes on where it stopped.
 from __future__ import annotations
 
 import ctypes
+import shutil
 import sys
+from datetime import timedelta
 from typing import TYPE_CHECKING, cast
 
-import numpy as np
-import torch
+from lightning_fabric import Fabric
+from lightning_fabric.strategies.ddp import DDPStrategy
 from pydantic import ValidationError
 
 from napari_msgan.config import ModelSpec, ScaleSpec
 from napari_msgan.errors import TrainingError
 from napari_msgan.model import save_spec, save_weights, write_atomically
-from napari_msgan.networks import LowResGenerator, judged_window, required_halo
+from napari_msgan.networks import judged_window
 from napari_msgan.training.config import TrainConfig
-from napari_msgan.training.scale import ScaleTrainer, StepReport, to_tensor
-from napari_msgan.training.sources import dequantise, prepare
-from napari_msgan.volume import read_padded
+from napari_msgan.training.cost import disk_of
+from napari_msgan.training.generated import iter_generate_coarse
+from napari_msgan.training.samples import iter_make_pool
+from napari_msgan.training.scale import ScaleTrainer, StepReport
+from napari_msgan.training.sources import prepare
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
     from pathlib import Path
 
-    from napari_msgan.intensity import Float32Array
     from napari_msgan.networks.build import AnyGenerator
     from napari_msgan.training.sources import SourcePyramid
+    from napari_msgan.training.survey import TrainingFile
 
-_CONFIG_FILE = "config.json"
+_VALIDATION_POOL = 32
+_LONGEST_WAIT = timedelta(days=2)
+
+
+def run_file(out: Path) -> Path:
+    """Return where a run that has begun keeps its settings."""
+    return out / ".training" / "config.json"
 
 
 def iter_train(
-    data: Path, out: Path, config: TrainConfig, *, device: str = "cpu"
+    files: Sequence[TrainingFile],
+    out: Path,
+    config: TrainConfig,
+    *,
+    device: str = "cpu",
+    devices: int = 1,
 ) -> Generator[StepReport, None, None]:
-    """Train every scale of `config` on the images below `data` and write a model folder to `out`.
+    """Train every scale of `config` and write a model folder to `out`.
+
+    Parameters
+    ----------
+    files : see `napari_msgan.training.survey`.
+    devices : processes (CPU) or GPUs that share each batch. More than one start this program
+        again in other processes, each with its part of the batch.
 
     Raises
     ------
     TrainingError
-        If the data cannot be used.
+        See `check_run`.
     """
     _keep_large_buffers()
     work = out / ".training"
-    _check_config(config, work)
-    pyramids: list[SourcePyramid] = []
-    for done, total, pyramid in prepare(data, work / "cache", config):
-        if done == 1:
-            write_atomically(work / _CONFIG_FILE, config.model_dump_json(indent=2).encode())
-        pyramids += [pyramid] if pyramid else []
-        yield StepReport("prepare", 0, done, total, {})
+    check_run(files, out, config, devices=devices)
+    fabric = _fabric(config, device, devices)
+    if fabric.is_global_zero:
+        for done, total, _ in prepare(files, work / "cache", config):
+            if done == 1:
+                write_atomically(run_file(out), config.model_dump_json(indent=2).encode())
+            yield StepReport("prepare", 0, done, total, {})
+    fabric.barrier()
+    pyramids = [p for _, _, p in prepare(files, work / "cache", config) if p]
     names = sorted({p.name for p in pyramids})
     kept_out = set(names[:: config.validation_every]) if config.validation_every else set()
     training = [p for p in pyramids if p.name not in kept_out]
     validation = [p for p in pyramids if p.name in kept_out]
     _check_every_scale_has_images(training, config)
+    if fabric.is_global_zero:
+        yield from _make_pools(training, validation, work, config)
+    fabric.barrier()
     specs: list[ScaleSpec] = []
     for scale, plan in enumerate(config.scales):
-        trainer = ScaleTrainer(config, scale, work, training, validation, torch.device(device))
+        trainer = ScaleTrainer(config, scale, work, training, validation, fabric)
         yield from trainer.run()
-        file = f"scale_{scale}.safetensors"
-        specs.append(
-            ScaleSpec(
-                network=plan.network,
-                factor=plan.factor,
-                spacing_mm=plan.spacing_mm,
-                file=file,
-                sha256=save_weights(cast("AnyGenerator", trainer.average), out / file),
-                experimental=plan.experimental,
+        if fabric.is_global_zero:
+            generator = cast("AnyGenerator", trainer.gan.average)
+            file = f"scale_{scale}.safetensors"
+            specs.append(
+                ScaleSpec(
+                    network=plan.network,
+                    factor=plan.factor,
+                    spacing_mm=plan.spacing_mm,
+                    file=file,
+                    sha256=save_weights(generator, out / file),
+                    experimental=plan.experimental,
+                )
             )
-        )
-        if scale:
-            save_spec(_model_spec(config, specs), out)
-        if scale + 1 < len(config.scales):
-            yield from _generate_coarse(
-                cast("AnyGenerator", trainer.average), scale, training, config, device
-            )
-    write_atomically(out / "training.json", config.model_dump_json(indent=2).encode() + b"\n")
-    yield StepReport("done", len(config.scales) - 1, 1, 1, {})
+            if scale:
+                save_spec(_model_spec(config, specs), out)
+            if scale + 1 < len(config.scales):
+                steps = iter_generate_coarse(
+                    generator, scale, [*training, *validation], config, fabric
+                )
+                for done, total in steps:
+                    yield StepReport("generate", scale, done, total, {})
+        fabric.barrier()
+    if fabric.is_global_zero:
+        text = config.model_dump_json(indent=2) + "\n"
+        write_atomically(out / "training.json", text.encode())
+        yield StepReport("done", len(config.scales) - 1, 1, 1, {})
+
+
+def check_run(
+    files: Sequence[TrainingFile], out: Path, config: TrainConfig, *, devices: int = 1
+) -> None:
+    """Refuse what would fail, or mix two runs, after hours; nothing is written.
+
+    Raises
+    ------
+    TrainingError
+        If the settings describe no model, do not go together or are not those of the run that
+        `out` holds, or if the disk is too small.
+    """
+    if out.exists() and not out.is_dir():
+        raise TrainingError(f"{out} is a file: choose a folder for the model")
+    _check_config(config, out, devices)
+    _check_disk(files, out, config)
+
+
+def _fabric(config: TrainConfig, device: str, devices: int) -> Fabric:
+    accelerator, _, index = device.partition(":")
+    strategy = "auto"
+    if devices > 1:
+        # Buffers (spectral norm) are equal in all processes anyway, and may not change in between.
+        strategy = DDPStrategy(broadcast_buffers=False, timeout=_LONGEST_WAIT)  # type: ignore[assignment]
+    fabric = Fabric(
+        accelerator="cuda" if accelerator == "cuda" else "cpu",
+        devices=[int(index)] if index else devices,
+        strategy=strategy,
+        precision="bf16-mixed" if config.precision == "bf16" else "32-true",
+    )
+    if devices > 1:
+        fabric.launch()
+    return fabric
+
+
+def _make_pools(
+    training: Sequence[SourcePyramid],
+    validation: Sequence[SourcePyramid],
+    work: Path,
+    config: TrainConfig,
+) -> Iterator[StepReport]:
+    pools = [("pool", training, config.pool)]
+    if validation:
+        pools.append(("validation_pool", validation, _VALIDATION_POOL))
+    for name, pyramids, size in pools:
+        for done, total in iter_make_pool(pyramids, size, work / name, config):
+            yield StepReport("change", 0, done, total, {})
 
 
 def _model_spec(config: TrainConfig, scales: Sequence[ScaleSpec]) -> ModelSpec:
@@ -88,8 +169,7 @@ def _model_spec(config: TrainConfig, scales: Sequence[ScaleSpec]) -> ModelSpec:
     return ModelSpec(**{name: getattr(config, name) for name in shared}, scales=tuple(scales))
 
 
-def _check_config(config: TrainConfig, work: Path) -> None:
-    """Refuse, before anything is written, what would fail or mix two runs after hours."""
+def _check_config(config: TrainConfig, out: Path, devices: int) -> None:
     specs = [
         ScaleSpec(
             network=plan.network,
@@ -113,6 +193,11 @@ def _check_config(config: TrainConfig, work: Path) -> None:
             raise TrainingError(
                 f"scale {scale}: patch_shape {plan.patch_shape} needs {len(config.axes)} numbers"
             )
+        if plan.batch % devices:
+            raise TrainingError(
+                f"scale {scale}: a batch of {plan.batch} cannot be shared by {devices} devices. "
+                "Choose a multiple of them."
+            )
         window = judged_window(plan.discriminator_strides)
         if plan.gan_weight and plan.gan_from < 1 and min(plan.patch_shape) < window:
             raise TrainingError(
@@ -120,11 +205,23 @@ def _check_config(config: TrainConfig, work: Path) -> None:
                 "voxels that the discriminator judges at a time. Use larger patches, or fewer "
                 "discriminator_strides."
             )
-    before = work / _CONFIG_FILE
+    before = run_file(out)
     if before.exists() and before.read_bytes() != config.model_dump_json(indent=2).encode():
         raise TrainingError(
-            f"{work.parent} holds a training run with other settings. Choose another folder, or "
-            f"delete {work} to start again."
+            f"{out} holds a training run with other settings. Choose another folder, or "
+            f"delete {before.parent} to start again."
+        )
+
+
+def _check_disk(files: Sequence[TrainingFile], out: Path, config: TrainConfig) -> None:
+    needed = disk_of(config, files)
+    there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    kept = sum(f.stat().st_size for f in (out / ".training").glob("**/*") if f.is_file())
+    free = shutil.disk_usage(there).free + kept
+    if needed > free:
+        raise TrainingError(
+            f"training needs about {needed / 1e9:.1f} GB on the disk of {out}, "
+            f"{free / 1e9:.1f} GB are free. Choose another folder, or fewer variants in the plan."
         )
 
 
@@ -145,44 +242,3 @@ def _keep_large_buffers() -> None:
             m_trim_threshold, m_mmap_max = -1, -4
             mallopt(m_mmap_max, 0)
             mallopt(m_trim_threshold, 2**31 - 1)
-
-
-def _generate_coarse(
-    generator: AnyGenerator,
-    scale: int,
-    pyramids: Sequence[SourcePyramid],
-    config: TrainConfig,
-    device: str,
-) -> Iterator[StepReport]:
-    """Write what the trained scale makes of every training image, for the next scale."""
-    todo = [p for p in pyramids if p.n_scales > scale + 1]
-    for index, pyramid in enumerate(todo):
-        if pyramid.generated(scale) is None:
-            pyramid.save_generated(scale, _generate_one(generator, scale, pyramid, config, device))
-        yield StepReport("generate", scale, index + 1, len(todo), {})
-
-
-@torch.inference_mode()
-def _generate_one(
-    generator: AnyGenerator, scale: int, pyramid: SourcePyramid, config: TrainConfig, device: str
-) -> Float32Array:
-    factor = config.scales[scale].factor
-    with torch.autocast(device, dtype=torch.bfloat16):
-        if isinstance(generator, LowResGenerator):
-            whole = [n * f for n, f in zip(pyramid.shapes[0], factor, strict=True)]
-            sketch = read_padded(pyramid.sketch(1), [0] * len(whole), whole)
-            result = generator(to_tensor([sketch.astype(np.float32) / np.float32(255)], device))
-        else:
-            coarse = pyramid.generated(scale - 1)
-            assert coarse is not None
-            halo = required_halo(generator)
-            start = [-h for h in halo]
-            stop = [n + h for n, h in zip(pyramid.shapes[scale - 1], halo, strict=True)]
-            fine = [[v * f for v, f in zip(end, factor, strict=True)] for end in (start, stop)]
-            sketch = read_padded(pyramid.sketch(scale), *fine)
-            result = generator(
-                to_tensor([dequantise(read_padded(coarse, start, stop))], device),
-                to_tensor([sketch.astype(np.float32) / np.float32(255)], device),
-            )
-    inside = tuple(slice(n) for n in pyramid.shapes[scale])
-    return np.asarray(result[0, 0].float().cpu().numpy()[inside])

@@ -1,10 +1,13 @@
 """Training samples drawn from the sources.
 
-A sample is a function of (seed, scale, step): a run that was interrupted draws the same ones.
+A sample is a function of (seed, scale, step, index): a run that was interrupted, or that is shared
+between processes, draws the same ones.
 """
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,11 +19,12 @@ from napari_msgan.errors import TrainingError
 from napari_msgan.geometry import Box
 from napari_msgan.resampling import reduce_mean
 from napari_msgan.sketch import REDUCE_HALO, reduce_sketch, sketch_of
+from napari_msgan.training.config import CoarseMixture, SketchChanges
 from napari_msgan.training.sources import dequantise, quantise, save_array
 from napari_msgan.volume import read_padded
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from napari_msgan.geometry import Ints
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
 
 _BEND_NODES = 5
 _GAP = 8
+_POOL_SKETCHES, _POOL_IMAGES = "sketches.npy", "images.npy"
 
 
 @dataclass(frozen=True)
@@ -43,44 +48,55 @@ class Sample:
 
 
 class LowResPool:
-    """Augmented whole images for scale 0, made once and kept on disk."""
+    """Changed whole images for scale 0, made once and kept on disk."""
 
-    def __init__(self, sketches: npt.NDArray[np.uint8], images: npt.NDArray[np.uint16]) -> None:
-        self._sketches, self._images = sketches, images
+    def __init__(self, folder: Path) -> None:
+        self._sketches = np.load(folder / _POOL_SKETCHES, mmap_mode="r")
+        self._images = np.load(folder / _POOL_IMAGES, mmap_mode="r")
 
-    @classmethod
-    def make(
-        cls,
-        pyramids: Sequence[SourcePyramid],
-        size: int,
-        folder: Path,
-        config: TrainConfig,
-        seed: int,
-    ) -> LowResPool:
-        sketch_path, image_path = (
-            folder / f"pool_{seed}_sketch.npy",
-            folder / f"pool_{seed}_image.npy",
-        )
-        if not image_path.exists():
-            random = np.random.default_rng([config.seed, seed])
-            pairs = [
-                _changed_image(pyramids[i % len(pyramids)], random, config) for i in range(size)
-            ]
-            save_array(sketch_path, np.stack([sketch for sketch, _ in pairs]))
-            save_array(image_path, np.stack([image for _, image in pairs]))
-        return cls(np.load(sketch_path, mmap_mode="r"), np.load(image_path, mmap_mode="r"))
+    def __len__(self) -> int:
+        return len(self._images)
 
     def draw(self, random: np.random.Generator, config: TrainConfig) -> Sample:
-        index = int(random.integers(len(self._images)))
-        return self._sample(index, augment_sketch(self._sketches[index], random, config))
+        index = int(random.integers(len(self)))
+        return self._sample(index, change_sketch(self._sketches[index], random, config))
 
     def fixed(self, count: int) -> list[Sample]:
-        """Return the first samples without further augmentation."""
-        count = min(count, len(self._images))
+        """Return the first samples without further changes."""
+        count = min(count, len(self))
         return [self._sample(i, self._sketches[i].astype(np.float32) / 255) for i in range(count)]
 
     def _sample(self, index: int, sketch: Float32Array) -> Sample:
         return Sample(sketch, dequantise(self._images[index]))
+
+
+def iter_make_pool(
+    pyramids: Sequence[SourcePyramid], size: int, folder: Path, config: TrainConfig
+) -> Iterator[tuple[int, int]]:
+    """Write a pool to a folder unless it is there; yield (done, total)."""
+    if (folder / _POOL_IMAGES).exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    plan = config.scales[0]
+    fine = tuple(n * f for n, f in zip(plan.patch_shape, plan.factor, strict=True))
+    sketches = np.empty((size, *fine), np.uint8)
+    images = np.empty((size, *plan.patch_shape), np.uint16)
+
+    def make(index: int) -> None:
+        random = np.random.default_rng([config.seed, index])
+        pyramid = pyramids[index % len(pyramids)]
+        sketches[index], images[index] = _changed_image(pyramid, random, config)
+
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        futures = [threads.submit(make, index) for index in range(size)]
+        try:
+            for done, future in enumerate(as_completed(futures), 1):
+                future.result()
+                yield done, size
+        finally:
+            threads.shutdown(wait=True, cancel_futures=True)
+    save_array(folder / _POOL_SKETCHES, sketches)
+    save_array(folder / _POOL_IMAGES, images)
 
 
 def _changed_image(
@@ -130,7 +146,7 @@ def _smooth_displacement(shape: Ints, random: np.random.Generator) -> npt.NDArra
     )
 
 
-def augment_sketch(
+def change_sketch(
     sketch: npt.NDArray[np.uint8], random: np.random.Generator, config: TrainConfig
 ) -> Float32Array:
     """Return a sketch as float32 with noise; now and then as a drawn or foreign one might be."""
@@ -168,7 +184,16 @@ class PatchSampler:
         # left and right; in volumes also front and back, but never head and feet
         self._flippable = range(len(halo))[-1:] if len(halo) == 2 else range(1, 3)
 
+    def fixed(self, count: int) -> list[Sample]:
+        """Return always the same samples, as a user's images will be: from generated ones."""
+        mixture = CoarseMixture(true=0, generated=1, blurred=0, grey=0, target="truth")
+        sketches = SketchChanges(noise=0, share=0, reduced=0)
+        config = self._config.model_copy(update={"coarse": mixture, "sketches": sketches})
+        sampler = PatchSampler(self._pyramids, self._scale, self._halo, config)
+        return [sampler.draw(sample_random(config, self._scale, 0, i)) for i in range(count)]
+
     def draw(self, random: np.random.Generator) -> Sample:
+        """Return a patch, seldom one without content."""
         for _ in range(4):
             sample = self._draw_once(random)
             if float(sample.image.std()) > 0.03 or random.random() < 0.1:
@@ -187,7 +212,7 @@ class PatchSampler:
         coarse, truthful = self._coarse(pyramid, window, random)
         fine = box.multiply(plan.factor)
         image = dequantise(read_padded(pyramid.image(scale), fine.start, fine.stop))
-        sketch = augment_sketch(
+        sketch = change_sketch(
             self._sketch(pyramid, window.multiply(plan.factor), random), random, config
         )
         flips = tuple(axis for axis in self._flippable if random.random() < 0.5)
@@ -245,6 +270,6 @@ def _shift_grey(coarse: Float32Array, random: np.random.Generator) -> Float32Arr
     return np.clip(changed, -1, 1)
 
 
-def batch_random(config: TrainConfig, scale: int, step: int) -> np.random.Generator:
-    """Return the random numbers of one step."""
-    return np.random.default_rng([config.seed, scale, step])
+def sample_random(config: TrainConfig, scale: int, step: int, index: int) -> np.random.Generator:
+    """Return the random numbers of one sample, whichever process draws it."""
+    return np.random.default_rng([config.seed, scale, step, index])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -10,24 +11,31 @@ from urllib.parse import quote
 import numpy as np
 import numpy.typing as npt
 
-from napari_msgan.errors import MsganError, TrainingError
-from napari_msgan.geometry import Box
-from napari_msgan.io import READABLE, read_volume
-from napari_msgan.resampling import corner_aligned_first, reduce_mean, resample
-from napari_msgan.sketch import measure_window, sketch_of
-from napari_msgan.source import honest_scale, n_scales_of
+from napari_msgan.geometry import PyramidGeometry
+from napari_msgan.io import read_volume
+from napari_msgan.resampling import corner_aligned_first
+from napari_msgan.source import (
+    SourcePlan,
+    honest_scale,
+    iter_sketch_given,
+    iter_sketch_scales,
+    n_scales_of,
+    write_image_pyramid,
+)
 from napari_msgan.volume import orient
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from napari_msgan.geometry import Floats, Ints
+    from napari_msgan.geometry import Box, Ints
     from napari_msgan.intensity import Float32Array
     from napari_msgan.training.config import TrainConfig
+    from napari_msgan.training.survey import TrainingFile
     from napari_msgan.volume import Volume
 
 _STEPS = 65535
+_WORKERS = os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
@@ -52,12 +60,12 @@ class SourcePyramid:
 
     def generated(self, scale: int) -> npt.NDArray[np.uint16] | None:
         """Return what the trained scale made of it, or None where it has not yet."""
-        path = self.folder / f"generated_{scale}.npy"
+        path = self.generated_path(scale)
         return self._open(path.stem) if path.exists() else None
 
-    def save_generated(self, scale: int, image: Float32Array) -> None:
-        """Keep what the trained scale made of it."""
-        save_array(self.folder / f"generated_{scale}.npy", quantise(image))
+    def generated_path(self, scale: int) -> Path:
+        """Return where what the trained scale makes of it is kept."""
+        return self.folder / f"generated_{scale}.npy"
 
     def _open(self, name: str) -> npt.NDArray[Any]:
         array: npt.NDArray[Any] = np.load(self.folder / f"{name}.npy", mmap_mode="r")
@@ -83,97 +91,87 @@ def save_array(path: Path, array: npt.NDArray[Any]) -> None:
     partial.replace(path)
 
 
-def find_sources(data: Path, config: TrainConfig) -> list[Path]:
-    """Return the training files, or say in one list what is wrong with them.
-
-    Raises
-    ------
-    TrainingError
-        If there are none, or some cannot be read or do not fit the model.
-    """
-    paths = sorted(
-        {
-            path
-            for pattern in config.include
-            for path in data.glob(pattern)
-            if path.is_file() and path.name.lower().endswith(READABLE)
-        }
-    )
-    if not paths:
-        raise TrainingError(f"{data} holds no image that matches {', '.join(config.include)}")
-    problems = [f"  {path}: {what}" for path in paths if (what := _problem(path, config))]
-    if problems:
-        raise TrainingError("these files cannot be used for training:\n" + "\n".join(problems))
-    return paths
-
-
-def _problem(path: Path, config: TrainConfig) -> str | None:
-    try:
-        volume = read_volume(path)
-    except MsganError as error:
-        return str(error)
-    if len(volume.shape) != len(config.axes):
-        return f"has shape {volume.shape}, the model is {len(config.axes)}-D"
-    if config.kind == "physical" and volume.unit != "millimeter":
-        return "has no voxel size in mm"
-    return None
-
-
 def prepare(
-    data: Path, cache: Path, config: TrainConfig
+    files: Sequence[TrainingFile], cache: Path, config: TrainConfig
 ) -> Iterator[tuple[int, int, SourcePyramid | None]]:
-    """Yield (done, total, pyramid) for every resampled source; what is on disk is kept."""
-    paths = find_sources(data, config)
-    total = len(paths) * config.variants
-    for index, path in enumerate(paths):
-        for variant in range(config.variants):
-            done = index * config.variants + variant + 1
-            yield done, total, _prepare_one(data, path, variant, cache, config)
+    """Yield (done, total, pyramid) for every resampled source; what is on disk is kept.
+
+    Sources are read, resampled and sketched block by block. None stands for one that is too
+    coarse for two scales.
+    """
+    work = [(file, variant) for file in files for variant in range(config.variants)]
+    for done, (file, variant) in enumerate(work, 1):
+        yield done, len(work), _prepare_one(file, variant, cache, config)
 
 
 def _prepare_one(
-    data: Path, path: Path, variant: int, cache: Path, config: TrainConfig
+    file: TrainingFile, variant: int, cache: Path, config: TrainConfig
 ) -> SourcePyramid | None:
-    name = path.relative_to(data).as_posix()
-    folder = cache / f"{quote(name, safe='')}.{variant}"
+    folder = cache / f"{quote(file.name, safe='')}.{variant}"
     if not (folder / "ready").exists():
         folder.mkdir(parents=True, exist_ok=True)
-        _write_pyramid(folder, path, name, variant, config)
+        _write_pyramid(folder, file, variant, config)
         (folder / "ready").touch()
-    images = sorted(folder.glob("image_*.npy"))
-    if len(images) < 2:
-        return None
-    shapes = tuple(np.load(image, mmap_mode="r").shape for image in images)
-    return SourcePyramid(name, folder, shapes)
-
-
-def _write_pyramid(folder: Path, path: Path, name: str, variant: int, config: TrainConfig) -> None:
-    volume, _ = orient(read_volume(path), config.orientation)
-    random = np.random.default_rng([config.seed, variant, *name.encode()])
-    zoom = float(random.uniform(*config.zoom))
-    step, n_scales = _source_step(volume, name, zoom, config)
+    n_scales = len(list(folder.glob("image_*.npy")))
     if n_scales < 2:
+        return None
+    shapes = tuple(
+        np.load(folder / f"image_{scale}.npy", mmap_mode="r").shape for scale in range(n_scales)
+    )
+    return SourcePyramid(file.name, folder, shapes)
+
+
+def _write_pyramid(folder: Path, file: TrainingFile, variant: int, config: TrainConfig) -> None:
+    random = np.random.default_rng([config.seed, variant, *file.name.encode()])
+    zoom = float(random.uniform(*config.zoom))
+    plan = _plan(read_volume(file.path), file.name, zoom, config)
+    if plan is None:
         return
-    window = measure_window(volume.data) if config.kind == "relative" else config.window
-    shape = tuple(max(1, round(n / s)) for n, s in zip(volume.shape, step, strict=True))
-    image = resample(volume.data, step, corner_aligned_first(step), Box.of_shape(shape))
-    image = np.clip((image - window[0]) / (window[1] - window[0]), 0, 1)
-    for scale in range(n_scales - 1, -1, -1):
-        save_array(folder / f"image_{scale}.npy", quantise(2 * image - 1))
-        save_array(folder / f"sketch_{scale}.npy", sketch_of(image, config.sketch))
-        image = reduce_mean(image, config.scales[scale].factor)
+    images = write_image_pyramid(plan, config.sketch, folder, _WORKERS)
+    sketches = [
+        np.lib.format.open_memmap(
+            folder / f"sketch_{scale}.npy", "w+", np.dtype(np.uint8), plan.geometry.shape_at(scale)
+        )
+        for scale in range(plan.geometry.n_scales)
+    ]
+
+    def write(scale: int, box: Box, values: npt.NDArray[np.uint8]) -> None:
+        sketches[scale][box.slices] = values
+
+    if file.sketch is None:
+        steps = iter_sketch_scales(images, plan, config.sketch, write, _WORKERS)
+    else:
+        given = _plan(read_volume(file.sketch), file.name, zoom, config)
+        assert given is not None
+        steps = iter_sketch_given(
+            given, config.sketch, lambda scale, box: sketches[scale][box.slices], write
+        )
+    for _ in steps:
+        pass
 
 
-def _source_step(volume: Volume, name: str, zoom: float, config: TrainConfig) -> tuple[Floats, int]:
-    """Return source voxels per voxel of the finest usable scale, and the number of scales."""
+def _plan(volume: Volume, name: str, zoom: float, config: TrainConfig) -> SourcePlan | None:
+    """Return the source on the scales it is fine enough for, magnified by `zoom`."""
+    turned, orientation = orient(volume, config.orientation)
+    ndim = len(turned.shape)
     if config.kind == "relative":
-        shape = [n * zoom for n in volume.shape]
-        n_scales = n_scales_of(round(max(shape)), config.base_size, config.scales[1].factor[-1])
-        return (1 / zoom,) * len(volume.shape), min(n_scales, len(config.scales))
-    declared = [mm for pattern, mm in config.slice_mm.items() if fnmatch.fnmatch(name, pattern)]
-    thickest = max([*volume.spacing, *declared])
-    n_scales = honest_scale(config.scales, thickest) + 1
-    finest = config.scales[max(n_scales - 1, 0)].spacing_mm
-    assert finest is not None
-    step = tuple(mm / zoom / own for mm, own in zip(finest, volume.spacing, strict=True))
-    return step, n_scales
+        longest = round(max(turned.shape) * zoom)
+        n_scales = n_scales_of(longest, config.base_size, config.scales[1].factor[-1])
+        n_scales = min(n_scales, len(config.scales))
+        step = (1 / zoom,) * ndim
+    else:
+        declared = [mm for pattern, mm in config.slice_mm.items() if fnmatch.fnmatch(name, pattern)]
+        honest = honest_scale(config.scales, tuple(max([s, *declared]) for s in turned.spacing))
+        n_scales = honest + 1
+        spacing = config.scales[honest].spacing_mm
+        assert spacing is not None
+        step = tuple(mm / zoom / own for mm, own in zip(spacing, turned.spacing, strict=True))
+    if n_scales < 2:
+        return None
+    shape = tuple(max(1, round(n / s)) for n, s in zip(turned.shape, step, strict=True))
+    factors = tuple(scale.factor for scale in config.scales[1:n_scales])
+    geometry = PyramidGeometry(turned.axes, shape, factors, turned.affine, turned.unit)
+    first = corner_aligned_first(step)
+    return SourcePlan(
+        turned, orientation, geometry, step, first, n_scales - 1, 0, config.tile_shape
+    )

@@ -1,69 +1,29 @@
 import numpy as np
 import pytest
 
-from napari_msgan.config import LowResNetwork, PatchNetwork
-from napari_msgan.errors import TrainingError
-from napari_msgan.geometry import Affine
-from napari_msgan.io import write_volume
 from napari_msgan.resampling import reduce_mean
-from napari_msgan.training.config import ScaleTraining, SketchChanges, TrainConfig
-from napari_msgan.training.samples import LowResPool, PatchSampler, augment_sketch, batch_random
-from napari_msgan.training.sources import dequantise, find_sources, prepare, quantise
-from napari_msgan.volume import Volume
-
-
-def config_of(ndim, n_scales=3, **changes):
-    physical = ndim == 3
-    scales = []
-    for index in range(n_scales):
-        mm = 2.0 ** (n_scales - 1 - index)
-        scales.append(
-            ScaleTraining(
-                network=PatchNetwork(width=4, blocks=1) if index else LowResNetwork(widths=(4, 8)),
-                factor=(2,) * ndim,
-                spacing_mm=(mm,) * ndim if physical else None,
-                steps=2,
-                batch=2,
-                patch_shape=(16,) * ndim,
-            )
-        )
-    return TrainConfig(
-        **{
-            "name": "made",
-            "kind": "physical" if physical else "relative",
-            "axes": ("z", "y", "x")[-ndim:],
-            "orientation": "LPS" if physical else None,
-            "modality": "CT" if physical else "XR",
-            "base_size": 32,
-            "tile_shape": (32,) * ndim,
-            "chunk_shape": (16,) * ndim,
-            "window": (0, 1000),
-            "dtype": "uint16",
-            "scales": tuple(scales),
-            "zoom": (0.9, 1.0),
-            "pool": 4,
-        }
-        | changes
-    )
-
-
-def blobs(shape, seed):
-    rng = np.random.default_rng(seed)
-    grid = np.meshgrid(*(np.linspace(0, 1, n) for n in shape), indexing="ij")
-    waves = sum(np.sin(rng.uniform(5, 20) * g + rng.uniform(0, 6)) for g in grid)
-    return (500 + 150 * waves).astype(np.uint16)
+from napari_msgan.training.config import SketchChanges
+from napari_msgan.training.samples import (
+    LowResPool,
+    PatchSampler,
+    change_sketch,
+    iter_make_pool,
+    sample_random,
+)
+from napari_msgan.training.sources import dequantise, prepare, quantise
+from napari_msgan.training.survey import survey
+from tests.training.made import blobs, config_of, write_image
 
 
 @pytest.fixture(scope="module", params=[2, 3], ids=["2d", "3d"])
 def prepared(request, tmp_path_factory):
     ndim, data = request.param, tmp_path_factory.mktemp("data")
-    shape, unit = ((150, 130), "pixel") if ndim == 2 else ((40, 50, 45), "millimeter")
+    shape, spacing = ((150, 130), None) if ndim == 2 else ((40, 50, 45), (1.0,) * 3)
     for seed in range(2):
-        volume = Volume(blobs(shape, seed), Affine.of_spacing((1.0,) * ndim), unit)
-        write_volume(data / f"{seed}.ome.tif", [volume], description={})
+        write_image(data / f"{seed}.ome.tif", blobs(shape, seed), spacing)
     config = config_of(ndim)
     cache = tmp_path_factory.mktemp("cache")
-    return config, [p for _, _, p in prepare(data, cache, config)], data, cache
+    return config, [p for _, _, p in prepare(survey(data), cache, config)], data, cache
 
 
 def test_every_scale_is_the_block_mean_of_the_next(prepared):
@@ -82,7 +42,7 @@ def test_true_coarse_patch_lies_exactly_under_its_image(prepared):
     sampler = PatchSampler(pyramids, 2, halo, config)
     exact = shifted = 0
     for step in range(60):
-        sample = sampler.draw(batch_random(config, 2, step))
+        sample = sampler.draw(sample_random(config, 2, step, 0))
         core = sample.coarse[tuple(slice(h, -h) for h in halo)]
         means = reduce_mean(sample.image, config.scales[2].factor)
         inside = tuple(slice(0, 5) for _ in halo)  # away from the far border of odd images
@@ -96,7 +56,7 @@ def test_true_coarse_patch_lies_exactly_under_its_image(prepared):
 def test_sample_depends_on_seed_scale_and_step_only(prepared):
     config, pyramids, _, _ = prepared
     sampler = PatchSampler(pyramids, 1, (4,) * len(config.axes), config)
-    first, again, other = (sampler.draw(batch_random(config, 1, step)) for step in (3, 3, 4))
+    first, again, other = (sampler.draw(sample_random(config, 1, step, 0)) for step in (3, 3, 4))
     np.testing.assert_array_equal(first.image, again.image)
     np.testing.assert_array_equal(first.sketch, again.sketch)
     assert not np.array_equal(first.image, other.image)
@@ -106,26 +66,29 @@ def test_prepared_sources_are_kept(prepared):
     config, pyramids, data, cache = prepared
     path = pyramids[0].folder / "image_1.npy"
     before = path.stat().st_mtime_ns
-    list(prepare(data, cache, config))
+    list(prepare(survey(data), cache, config))
     assert path.stat().st_mtime_ns == before
 
 
 def test_pool_sketch_is_twice_as_fine_as_its_image(prepared, tmp_path):
     config, pyramids, _, _ = prepared
-    pool = LowResPool.make(pyramids, config.pool, tmp_path, config, 0)
+    done = [made for made, _ in iter_make_pool(pyramids, config.pool, tmp_path, config)]
+    assert done == [1, 2, 3, 4]
+    assert list(iter_make_pool(pyramids, config.pool, tmp_path, config)) == []  # it is there
+    pool = LowResPool(tmp_path)
     sample = pool.draw(np.random.default_rng(0), config)
     assert sample.image.shape == config.scales[0].patch_shape
     assert sample.sketch.shape == tuple(2 * n for n in sample.image.shape)
     assert sample.image.std() > 0.01
 
 
-def test_augmented_sketch_never_invents_edges():
+def test_changed_sketch_never_invents_edges():
     config = config_of(2, sketches=SketchChanges(noise=0))
     sketch = np.zeros((64, 64), np.uint8)
     sketch[20:22] = 180
     changed = 0
     for seed in range(20):
-        made = augment_sketch(sketch, np.random.default_rng(seed), config)
+        made = change_sketch(sketch, np.random.default_rng(seed), config)
         assert not made[sketch == 0].any()
         assert made.max() <= 1
         changed += not np.allclose(made, sketch / 255)
@@ -138,27 +101,10 @@ def test_quantised_image_comes_back():
 
 
 def test_thick_slices_keep_a_source_from_the_fine_scales(tmp_path):
-    volume = Volume(blobs((20, 40, 40), 0), Affine.of_spacing((1.0,) * 3), "millimeter")
-    write_volume(tmp_path / "thick.ome.tif", [volume], description={})
+    write_image(tmp_path / "thick.ome.tif", blobs((20, 40, 40), 0), (1.0,) * 3)
+    files = survey(tmp_path)
     n_scales = [
-        next(prepare(tmp_path, tmp_path / str(mm), config_of(3, slice_mm={"thick*": mm})))[
-            2
-        ].n_scales
+        next(prepare(files, tmp_path / str(mm), config_of(3, slice_mm={"thick*": mm})))[2].n_scales
         for mm in (1.0, 2.5)
     ]
     assert n_scales == [3, 2]
-
-
-def test_unusable_files_are_named_in_one_list(tmp_path):
-    (tmp_path / "broken.png").write_bytes(b"not a picture")
-    volume = Volume(blobs((20, 20, 20), 0), Affine.of_spacing((1.0,) * 3), "millimeter")
-    write_volume(tmp_path / "solid.ome.tif", [volume], description={})
-    with pytest.raises(TrainingError) as caught:
-        find_sources(tmp_path, config_of(2))
-    assert "broken.png" in str(caught.value)
-    assert "the model is 2-D" in str(caught.value)
-
-
-def test_empty_folder_is_refused(tmp_path):
-    with pytest.raises(TrainingError, match="holds no image"):
-        find_sources(tmp_path, config_of(2))

@@ -1,0 +1,115 @@
+"""How much memory and disk a training run takes, before it takes it."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import psutil  # type: ignore[import-untyped]
+import torch
+from torch import Tensor, nn
+
+from napari_msgan.networks import PatchDiscriminator, PatchGenerator, build_generator, required_halo
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari_msgan.geometry import Ints
+    from napari_msgan.training.config import ScaleTraining, TrainConfig
+    from napari_msgan.training.survey import TrainingFile
+
+#: Weights, gradients, two moments of Adam and the running average, float32.
+_BYTES_PER_WEIGHT = 20
+#: Gradients and temporaries of the backward pass, on top of what the forward pass keeps.
+_BACKWARD = 1.5
+#: Image and sketch at every scale and what each scale generates: bytes per voxel.
+_CACHED = 2 + 1 + 2
+_POOLED = 2
+
+
+def free_memory_now() -> int:
+    """Return the free bytes of the GPU, or of this machine if it has none."""
+    if torch.cuda.is_available():
+        free: int = torch.cuda.mem_get_info()[0]
+        return free
+    return int(psutil.virtual_memory().available)
+
+
+@lru_cache(maxsize=64)
+def memory_of(plan: ScaleTraining) -> int:
+    """Return about how many bytes one training step of a scale takes.
+
+    What autograd keeps is counted by a pass over tensors without data.
+    """
+    low_res = plan.network.type == "low_res"
+    with torch.device("meta"):
+        generator = build_generator(plan.network, plan.factor)
+        image = torch.empty((plan.batch, 1, *plan.patch_shape))
+        if isinstance(generator, PatchGenerator):
+            halo = required_halo(generator)
+            core = [
+                n // f + 2 * h for n, f, h in zip(plan.patch_shape, plan.factor, halo, strict=True)
+            ]
+            fine = [n * f for n, f in zip(core, plan.factor, strict=True)]
+            inputs = [torch.empty((plan.batch, 1, *core)), torch.empty((plan.batch, 1, *fine))]
+        else:
+            fine = [n * f for n, f in zip(plan.patch_shape, plan.factor, strict=True)]
+            inputs = [torch.empty((plan.batch, 1, *fine))]
+        n_in = judged_channels(plan.factor, low_res=low_res)
+        discriminator = PatchDiscriminator(
+            len(plan.factor), n_in, plan.discriminator_width, plan.discriminator_strides
+        )
+        judged = torch.empty((2 * plan.batch, n_in, *plan.patch_shape))
+        kept = _kept_bytes(generator, *inputs) + _kept_bytes(discriminator, judged)
+    weights = sum(p.numel() for p in generator.parameters())
+    weights += sum(p.numel() for p in discriminator.parameters())
+    samples = 4 * (sum(i.numel() for i in inputs) + image.numel() + judged.numel())
+    return round(_BYTES_PER_WEIGHT * weights + _BACKWARD * kept + samples)
+
+
+def judged_channels(factor: Ints, *, low_res: bool) -> int:
+    """Return what the discriminator of a scale sees: sketch, coarse image and image.
+
+    At scale 0 the sketch is folded and there is no coarse image.
+    """
+    return math.prod(factor) + 1 if low_res else 3
+
+
+def _kept_bytes(network: nn.Module, *inputs: Tensor) -> int:
+    kept: dict[int, int] = {}
+
+    def remember(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage._cdata] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(remember, lambda tensor: tensor):
+        result = network(*inputs)
+    del result
+    return sum(kept.values())
+
+
+def disk_of(config: TrainConfig, files: Sequence[TrainingFile]) -> int:
+    """Return about how many bytes the resampled images and checkpoints take."""
+    finest = config.scales[-1]
+    voxels = 0.0
+    for file in files:
+        zoom = config.zoom[1]
+        if finest.spacing_mm and file.spacing:
+            shape = [
+                n * mm / max(new, 0.7 * mm) * zoom
+                for n, mm, new in zip(file.shape, file.spacing, finest.spacing_mm, strict=True)
+            ]
+        else:
+            shape = [n * zoom for n in file.shape]
+        voxels += math.prod(shape)
+    coarser = 1 / (1 - 1 / math.prod(finest.factor)) if math.prod(finest.factor) > 1 else 1
+    first = config.scales[0]
+    pooled = math.prod(first.patch_shape) * (_POOLED + math.prod(first.factor)) * config.pool
+    with torch.device("meta"):
+        networks = [build_generator(plan.network, plan.factor) for plan in config.scales]
+    weights = sum(p.numel() for network in networks for p in network.parameters())
+    return round(
+        voxels * coarser * _CACHED * config.variants + pooled + 2 * _BYTES_PER_WEIGHT * weights
+    )

@@ -1,0 +1,251 @@
+"""The two networks of a scale and one step of their optimisation."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from napari_msgan.networks import LowResGenerator, PatchDiscriminator, build_generator
+from napari_msgan.networks.blocks import crop, fold, upsample
+from napari_msgan.training.cost import judged_channels
+from napari_msgan.training.losses import (
+    coarse_consistency,
+    discriminator_accuracy,
+    high_pass,
+    l1_per_sample,
+    lsgan_discriminator,
+    lsgan_generator,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lightning_fabric import Fabric
+
+    from napari_msgan.intensity import Float32Array
+    from napari_msgan.networks.build import AnyGenerator
+    from napari_msgan.training.config import TrainConfig
+    from napari_msgan.training.samples import Sample
+
+_BETAS = (0.5, 0.999)
+_LAST_LEARNING_RATE = 0.02
+_DETAIL_GAIN = 4.0
+
+Losses = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples as tensors, shape (N, 1, ...); `truthful`, shape (N,), is 1 or 0."""
+
+    sketch: Tensor
+    image: Tensor
+    coarse: Tensor | None
+    truthful: Tensor
+
+    @classmethod
+    def of(cls, samples: Sequence[Sample], device: torch.device) -> Batch:
+        coarse = [s.coarse for s in samples if s.coarse is not None]
+        return cls(
+            to_tensor([s.sketch for s in samples], device),
+            to_tensor([s.image for s in samples], device),
+            to_tensor(coarse, device) if coarse else None,
+            torch.tensor([float(s.truthful) for s in samples], device=device),
+        )
+
+
+def to_tensor(arrays: Sequence[Float32Array], device: torch.device | str) -> Tensor:
+    """Return a batch, shape (N, 1, ...), of arrays without channels, channels last."""
+    tensor = torch.from_numpy(np.stack(arrays)[:, None]).to(device)
+    return tensor.to(memory_format=_layout(tensor.dim() - 2))
+
+
+def _layout(ndim: int) -> torch.memory_format:
+    return torch.channels_last if ndim == 2 else torch.channels_last_3d
+
+
+class ScaleGan:
+    """Generator, its running average, discriminator and optimisers of one scale.
+
+    Least-squares GAN plus L1 [1]_, the discriminator conditional on sketch and coarse image.
+
+    References
+    ----------
+    .. [1] Uzunova et al., "Multi-scale GANs for memory-efficient generation of high resolution
+       medical images", MICCAI 2019.
+    """
+
+    def __init__(self, config: TrainConfig, scale: int, fabric: Fabric) -> None:
+        self.config, self.plan, self.scale, self.fabric = (
+            config,
+            config.scales[scale],
+            scale,
+            fabric,
+        )
+        torch.manual_seed(config.seed + scale)
+        ndim = len(self.plan.factor)
+        self.generator = self._place(build_generator(self.plan.network, self.plan.factor))
+        if isinstance(self.generator, LowResGenerator):
+            self.generator.drop_out(self.plan.dropout)
+        self.average = self._place(build_generator(self.plan.network, self.plan.factor)).eval()
+        self.average.requires_grad_(False)
+        self.discriminator = self._place(
+            PatchDiscriminator(
+                ndim,
+                judged_channels(self.plan.factor, low_res=scale == 0),
+                self.plan.discriminator_width,
+                self.plan.discriminator_strides,
+                spectrally_normalised=config.spectral_norm,
+            )
+        )
+        self.start_average()
+        rate = config.learning_rate
+        self._g_optimiser = torch.optim.Adam(self.generator.parameters(), rate, _BETAS)
+        self._d_optimiser = torch.optim.Adam(self.discriminator.parameters(), rate, _BETAS)
+        # The wrapped networks do the steps whose gradients all processes share.
+        self._g, self._g_steps = fabric.setup(self.generator, self._g_optimiser)
+        self._d, self._d_steps = fabric.setup(self.discriminator, self._d_optimiser)
+
+    def _place(self, network: nn.Module) -> nn.Module:
+        network.to(self.fabric.device)
+        return network.to(memory_format=_layout(len(self.plan.factor)))  # type: ignore[call-overload,no-any-return]
+
+    def start_average(self) -> None:
+        """Let the running average begin at the generator."""
+        self.average.load_state_dict(self.generator.state_dict())
+
+    def parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
+        """Return everything whose state a checkpoint holds."""
+        return {
+            "generator": self.generator,
+            "average": self.average,
+            "discriminator": self.discriminator,
+            "g_optimiser": self._g_optimiser,
+            "d_optimiser": self._d_optimiser,
+        }
+
+    def is_adversarial(self, step: int) -> bool:
+        return self.plan.gan_weight > 0 and step >= self.plan.gan_from * self.plan.steps
+
+    def step(self, step: int, batch: Batch) -> Losses:
+        """Update both networks and return the losses, means over all processes."""
+        self._set_rate(step)
+        torch.manual_seed(hash((self.config.seed, self.scale, step)))
+        fake = self._generate(batch)
+        condition = self._condition(batch)
+        losses: dict[str, Tensor] = {}
+        adversarial = self.is_adversarial(step)
+        if adversarial:
+            real, false = self._judged(batch.image, condition), self._judged(fake, condition)
+            losses |= self._discriminate(condition, real, false.detach())
+        loss = self.config.l1_weight * self._distance(fake, batch)
+        losses["l1"] = l1_per_sample(fake.detach(), batch.image).mean()
+        if adversarial:
+            self.discriminator.requires_grad_(False)
+            with self.fabric.autocast():
+                judged = torch.cat([condition, self._judged(fake, condition)], 1)
+                logits = self.discriminator(judged).float()
+            self.discriminator.requires_grad_(True)
+            convincing = lsgan_generator(logits)
+            loss = loss + self.plan.gan_weight * convincing
+            losses["adversarial"] = convincing.detach()
+        self._g_steps.zero_grad(set_to_none=True)
+        self.fabric.backward(loss)
+        self._g_steps.step()
+        self._update_average(step)
+        return self._shared(losses)
+
+    def _set_rate(self, step: int) -> None:
+        cosine = 0.5 * (1 + math.cos(math.pi * step / self.plan.steps))
+        share = _LAST_LEARNING_RATE + (1 - _LAST_LEARNING_RATE) * cosine
+        for group in self._g_optimiser.param_groups:
+            group["lr"] = self.config.learning_rate * share
+
+    def _generate(self, batch: Batch) -> Tensor:
+        if batch.coarse is None:
+            return cast("Tensor", self._g(batch.sketch))
+        return cast("Tensor", self._g(batch.coarse, batch.sketch))
+
+    def _condition(self, batch: Batch) -> Tensor:
+        """Return what the discriminator sees beside the image, on the image's grid."""
+        factor, sketch = self.plan.factor, batch.sketch
+        if batch.coarse is None:
+            return fold(sketch, factor)
+        sizes = zip(sketch.shape[2:], batch.image.shape[2:], strict=True)
+        margin = [(a - b) // 2 for a, b in sizes]
+        aligned = crop(upsample(batch.coarse, factor), margin)
+        return torch.cat([crop(sketch, margin), aligned], 1)
+
+    def _judged(self, image: Tensor, condition: Tensor) -> Tensor:
+        """Return what the discriminator judges, beside the condition.
+
+        Above scale 0 that is what the scale adds to its coarse image, amplified: in the image
+        itself real and generated details differ by a hundredth of the range, and in 160 steps
+        the discriminator found no difference (accuracy 0.50; 8 times amplified: 0.98 after 90).
+        """
+        if self.scale == 0:
+            return image
+        return _DETAIL_GAIN * (image - condition[:, 1:2])
+
+    def _distance(self, fake: Tensor, batch: Batch) -> Tensor:
+        """Return L1, of untrue coarse images only on what the scale can know."""
+        whole = l1_per_sample(fake, batch.image)
+        if batch.coarse is None:
+            return whole.mean()
+        factor = self.plan.factor
+        sizes = zip(batch.coarse.shape[2:], batch.image.shape[2:], factor, strict=True)
+        margin = [(n - m // f) // 2 for n, m, f in sizes]
+        details = l1_per_sample(high_pass(fake, factor), high_pass(batch.image, factor))
+        consistent = coarse_consistency(fake, crop(batch.coarse, margin), factor)
+        truthful = batch.truthful
+        return (truthful * whole + (1 - truthful) * (details + consistent)).mean()
+
+    def _discriminate(self, condition: Tensor, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+        both = torch.cat([torch.cat([condition, real], 1), torch.cat([condition, fake], 1)])
+        real_logits, fake_logits = self._d(both).float().chunk(2)
+        loss = lsgan_discriminator(real_logits, fake_logits)
+        accuracy = discriminator_accuracy(real_logits.detach(), fake_logits.detach())
+        accuracy = cast("Tensor", self.fabric.all_reduce(accuracy, reduce_op="mean"))
+        gate = self.config.accuracy_gate
+        skipped = gate is not None and float(accuracy) > gate
+        self._d_steps.zero_grad(set_to_none=True)
+        self.fabric.backward(loss)
+        if not skipped:
+            self._d_steps.step()
+        losses = {"discriminator": loss.detach(), "accuracy": accuracy}
+        if gate is not None:
+            losses["skipped"] = torch.tensor(float(skipped))
+        return losses
+
+    @torch.no_grad()
+    def _update_average(self, step: int) -> None:
+        decay = min(self.config.average, (1 + step) / (10 + step))
+        pairs = zip(self.average.parameters(), self.generator.parameters(), strict=True)
+        for average, current in pairs:
+            average.lerp_(current, 1 - decay)
+
+    def _shared(self, losses: dict[str, Tensor]) -> Losses:
+        values = torch.stack([losses[name].float().cpu() for name in sorted(losses)])
+        if self.fabric.world_size > 1:
+            values = cast("Tensor", self.fabric.all_reduce(values, reduce_op="mean"))
+        return dict(zip(sorted(losses), values.tolist(), strict=True))
+
+    def pictures(self, batch: Batch, made: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return sketch, result and truth of a batch on one grid, in [0, 1]."""
+        sketch = self._condition(batch)
+        sketch = sketch.amax(1, keepdim=True) if self.scale == 0 else sketch[:, :1]
+        return sketch, (made + 1) / 2, (batch.image + 1) / 2
+
+    @torch.inference_mode()
+    def apply(self, batch: Batch) -> Tensor:
+        """Return what the running average makes of a batch, float32."""
+        network = cast("AnyGenerator", self.average)
+        with self.fabric.autocast():
+            inputs = (batch.sketch,) if batch.coarse is None else (batch.coarse, batch.sketch)
+            result: Tensor = network(*inputs)
+        return result.float()

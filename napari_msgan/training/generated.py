@@ -1,0 +1,82 @@
+"""What a trained scale makes of the training images, tile by tile: the next one learns from it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from napari_msgan.geometry import Box
+from napari_msgan.networks import LowResGenerator, required_halo
+from napari_msgan.training.gan import to_tensor
+from napari_msgan.training.sources import dequantise, quantise
+from napari_msgan.volume import read_padded
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from lightning_fabric import Fabric
+
+    from napari_msgan.intensity import Float32Array
+    from napari_msgan.networks.build import AnyGenerator
+    from napari_msgan.training.config import TrainConfig
+    from napari_msgan.training.sources import SourcePyramid
+
+
+def iter_generate_coarse(
+    generator: AnyGenerator,
+    scale: int,
+    pyramids: Sequence[SourcePyramid],
+    config: TrainConfig,
+    fabric: Fabric,
+) -> Iterator[tuple[int, int]]:
+    """Write what a scale makes of every image that has a finer one; yield (done, total)."""
+    todo = [p for p in pyramids if p.n_scales > scale + 1]
+    for done, pyramid in enumerate(todo, 1):
+        path = pyramid.generated_path(scale)
+        if not path.exists():
+            partial = path.with_name(f".{path.name}.partial")
+            shape = pyramid.shapes[scale]
+            made = np.lib.format.open_memmap(partial, "w+", np.dtype(np.uint16), shape)
+            tile = shape if isinstance(generator, LowResGenerator) else config.tile_shape
+            for box in Box.of_shape(shape).blocks(tile):
+                made[box.slices] = quantise(
+                    _generate(generator, scale, pyramid, box, config, fabric)
+                )
+            made.flush()
+            partial.replace(path)
+        yield done, len(todo)
+
+
+@torch.inference_mode()
+def _generate(
+    generator: AnyGenerator,
+    scale: int,
+    pyramid: SourcePyramid,
+    box: Box,
+    config: TrainConfig,
+    fabric: Fabric,
+) -> Float32Array:
+    factor = config.scales[scale].factor
+    with fabric.autocast():
+        if isinstance(generator, LowResGenerator):
+            sketch = _unit(pyramid.sketch(1), box.multiply(factor))
+            result = generator(to_tensor([sketch], fabric.device))
+        else:
+            coarse = pyramid.generated(scale - 1)
+            assert coarse is not None
+            window = box.cover(factor).grow(required_halo(generator))
+            inside = dequantise(read_padded(coarse, window.start, window.stop))
+            sketch = _unit(pyramid.sketch(scale), window.multiply(factor))
+            result = generator(
+                to_tensor([inside], fabric.device), to_tensor([sketch], fabric.device)
+            )
+    values: Float32Array = result[0, 0].float().cpu().numpy()
+    return values[tuple(slice(n) for n in box.shape)]
+
+
+def _unit(sketch: npt.NDArray[np.uint8], box: Box) -> Float32Array:
+    values: Float32Array = read_padded(sketch, box.start, box.stop).astype(np.float32)
+    return values / np.float32(255)

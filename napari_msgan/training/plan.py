@@ -1,0 +1,274 @@
+"""Settings of a training run, derived from the images and the memory there is."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from napari_msgan.config import LowResNetwork, PatchNetwork, SketchSettings
+from napari_msgan.errors import TrainingError
+from napari_msgan.networks import judged_window
+from napari_msgan.source import n_scales_of
+from napari_msgan.training.config import ImageChanges, ScaleTraining, TrainConfig
+from napari_msgan.training.cost import free_memory_now, memory_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from napari_msgan.geometry import Floats, Ints
+    from napari_msgan.training.survey import TrainingFile
+
+Preset = Literal["fast", "balanced", "quality"]
+
+#: Longest side of scale 0, by number of axes.
+_BASE_SIZE = {2: 128, 3: 32}
+_SHORTEST_BASE = 16
+_MOST_SCALES = 6
+#: An axis whose voxels are this much longer than the shortest is not refined further.
+_ANISOTROPIC = 1.4
+_TILE = {2: 512, 3: 128}
+_CHUNK = {2: 256, 3: 64}
+#: Share of the free memory that a training step may take.
+_MEMORY_SHARE = 0.6
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """What a preset trains, for 2 or 3 axes."""
+
+    widths: Ints
+    low_res_steps: int
+    width: int
+    blocks: int
+    patch_steps: int
+    patch: int
+    pool: int
+    variants: int
+
+
+_PRESETS: dict[str, dict[int, _Sizes]] = {
+    "fast": {
+        2: _Sizes((24, 48, 96, 128), 500, 32, 3, 300, 96, 300, 1),
+        3: _Sizes((16, 32, 64, 96), 500, 24, 2, 300, 40, 200, 1),
+    },
+    "balanced": {
+        2: _Sizes((32, 64, 128, 256), 4000, 48, 5, 2000, 96, 1500, 1),
+        3: _Sizes((32, 64, 128, 160), 4000, 32, 3, 2000, 40, 1500, 2),
+    },
+    "quality": {
+        2: _Sizes((48, 96, 192, 320), 20000, 64, 6, 10000, 128, 6000, 2),
+        3: _Sizes((48, 96, 192, 256), 20000, 48, 4, 10000, 48, 4000, 3),
+    },
+}
+
+
+def derive_config(
+    files: Sequence[TrainingFile],
+    name: str,
+    preset: Preset = "balanced",
+    free_memory: int | None = None,
+) -> TrainConfig:
+    """Return settings for these images.
+
+    Volumes with a voxel size in mm give a physical model whose finest scale is the median
+    voxel of the images; thick slices stay thick until the other axes have caught up. Others give
+    a relative model. Batches, then patches, are made smaller until a step fits into the memory.
+
+    Parameters
+    ----------
+    name : of the model.
+    free_memory : bytes; by default what this machine has free now (that of a GPU, if there is
+        one).
+
+    Raises
+    ------
+    TrainingError
+        If the images are too small for two scales, or the memory is too small.
+    """
+    free_memory = free_memory_now() if free_memory is None else free_memory
+    ndim = len(files[0].shape)
+    physical = files[0].spacing is not None and ndim == 3
+    sizes = _PRESETS[preset][ndim]
+    if physical:
+        spacings = _spacings(files)
+        factors = _factors(spacings)
+    else:
+        spacings = []
+        factors = [(2,) * ndim] * (_relative_scales(files, ndim) - 1)
+    if not factors:
+        raise TrainingError(
+            f"the images are too small for two scales: the largest has shape "
+            f"{max((f.shape for f in files), key=math.prod)}"
+        )
+    hounsfield = physical and all(f.low <= -800 and 100 < f.high < 4000 for f in files)
+    window = _hounsfield_window(files) if hounsfield else (0.0, 65535.0)
+    sketch = SketchSettings.of_ndim(ndim)
+    if hounsfield:
+        sketch = sketch.model_copy(update={"window": window})
+    base = _base_shape(files, spacings)
+    scales = [
+        _scale(index, factors, spacings, base, sizes, free_memory)
+        for index in range(len(factors) + 1)
+    ]
+    every = len(files) if len(files) < 5 else max(5, len(files) // 16)
+    return TrainConfig(
+        name=name,
+        kind="physical" if physical else "relative",
+        axes=("z", "y", "x") if ndim == 3 else ("y", "x"),
+        orientation="LPS" if physical else None,
+        modality="CT" if hounsfield else "OT",
+        base_size=max(base),
+        tile_shape=(_TILE[ndim],) * ndim,
+        chunk_shape=(_CHUNK[ndim],) * ndim,
+        sketch=sketch,
+        window=window,
+        dtype="int16" if hounsfield else "uint16",
+        scales=tuple(scales),
+        zoom=(0.85, 1.1) if physical else (0.7, 0.95),
+        variants=sizes.variants,
+        pool=sizes.pool,
+        images=ImageChanges(turn=0.1, stretch=0.1, bend=0.02, gamma=0.0 if hounsfield else 0.15),
+        validation_every=every if len(files) > 2 else 0,
+    )
+
+
+def plan_file(out: Path) -> Path:
+    """Return where derived settings are written for the user to edit."""
+    return out / "plan.json"
+
+
+def plan_table(config: TrainConfig) -> list[tuple[str, ...]]:
+    """Return what is trained, a row per scale, under a row of headings."""
+    rows: list[tuple[str, ...]] = [
+        ("scale", "voxel", "factor", "network", "patch", "batch", "steps", "memory")
+    ]
+    for index, plan in enumerate(config.scales):
+        voxel = "x".join(f"{mm:g}" for mm in plan.spacing_mm) + " mm" if plan.spacing_mm else "-"
+        network = plan.network
+        kind = (
+            f"U-Net {'-'.join(map(str, network.widths))}"
+            if isinstance(network, LowResNetwork)
+            else f"{network.blocks} blocks of {network.width}"
+        )
+        rows.append(
+            (
+                str(index),
+                voxel,
+                "x".join(map(str, plan.factor)),
+                kind,
+                "x".join(map(str, plan.patch_shape)),
+                str(plan.batch),
+                str(plan.steps),
+                f"{memory_of(plan) / 1e9:.1f} GB",
+            )
+        )
+    return rows
+
+
+def _spacings(files: Sequence[TrainingFile]) -> list[Floats]:
+    """Return the voxel size of each scale, the coarsest first."""
+    own = np.median([f.spacing for f in files if f.spacing], axis=0)
+    extent = np.median([np.multiply(f.shape, f.spacing) for f in files if f.spacing], axis=0)
+    if own.max() < 1.5 * own.min():
+        own[:] = own.max()
+    finest = tuple(float(f"{mm:.2g}") for mm in own)
+    spacings = [finest]
+    while len(spacings) < _MOST_SCALES:
+        longest = float((extent / spacings[0]).max())
+        if longest / _BASE_SIZE[3] < 2**0.5:
+            break
+        factor = _coarser_factor(spacings[0])
+        spacings.insert(0, tuple(mm * f for mm, f in zip(spacings[0], factor, strict=True)))
+    return spacings
+
+
+def _coarser_factor(spacing: Floats) -> Ints:
+    return tuple(2 if mm < _ANISOTROPIC * min(spacing) else 1 for mm in spacing)
+
+
+def _factors(spacings: Sequence[Floats]) -> list[Ints]:
+    return [
+        tuple(round(c / f) for c, f in zip(coarse, fine, strict=True))
+        for coarse, fine in itertools.pairwise(spacings)
+    ]
+
+
+def _relative_scales(files: Sequence[TrainingFile], ndim: int) -> int:
+    """Return how many scales at least a quarter of the images have."""
+    longest = sorted(max(f.shape) for f in files)[(3 * len(files)) // 4]
+    base = _relative_base(longest, ndim)
+    return min(_MOST_SCALES, n_scales_of(round(0.85 * longest), base, 2))
+
+
+def _relative_base(longest: int, ndim: int) -> int:
+    base = _BASE_SIZE[ndim]
+    while base > _SHORTEST_BASE and longest < 2 * base:
+        base //= 2
+    return base
+
+
+def _base_shape(files: Sequence[TrainingFile], spacings: Sequence[Floats]) -> Ints:
+    """Return the shape of scale 0: of the median image, each side a multiple of 8."""
+    if spacings:
+        extent = np.median([np.multiply(f.shape, f.spacing) for f in files if f.spacing], axis=0)
+        sides = extent / spacings[0]
+        return tuple(max(16, 8 * math.ceil(n / 8 - 0.25)) for n in sides)
+    ndim = len(files[0].shape)
+    longest = sorted(max(f.shape) for f in files)[(3 * len(files)) // 4]
+    return (_relative_base(longest, ndim),) * ndim
+
+
+def _hounsfield_window(files: Sequence[TrainingFile]) -> tuple[float, float]:
+    high = float(np.median([f.high for f in files]))
+    return -1000.0, float(np.clip(100 * math.ceil(high / 100), 400, 2000))
+
+
+def _scale(
+    index: int,
+    factors: Sequence[Ints],
+    spacings: Sequence[Floats],
+    base: Ints,
+    sizes: _Sizes,
+    free_memory: int,
+) -> ScaleTraining:
+    ndim = len(base)
+    strides: tuple[Literal[1, 2], ...] = (2, 1) if index == 0 else (2, 2, 1)
+    plan = ScaleTraining(
+        network=LowResNetwork(widths=sizes.widths)
+        if index == 0
+        else PatchNetwork(width=sizes.width, blocks=sizes.blocks),
+        factor=factors[max(index - 1, 0)],
+        spacing_mm=spacings[index] if spacings else None,
+        steps=sizes.low_res_steps if index == 0 else sizes.patch_steps,
+        batch=8 if ndim == 2 else 4,
+        patch_shape=base if index == 0 else (sizes.patch,) * ndim,
+        discriminator_width=32 if ndim == 2 else 16,
+        discriminator_strides=strides,
+        gan_from=0.4 if index == 0 else 0.2,
+        gan_weight=(1.0 if ndim == 2 else 0.5) if index == 0 else (1.0 if ndim == 2 else 0.2),
+    )
+    return _fit(plan, index, free_memory)
+
+
+def _fit(plan: ScaleTraining, index: int, free_memory: int) -> ScaleTraining:
+    """Return the plan with smaller batches, then smaller patches, until it fits."""
+    allowed = _MEMORY_SHARE * free_memory
+    least = judged_window(plan.discriminator_strides) + 2
+    while memory_of(plan) > allowed:
+        smaller = tuple(n - 8 for n in plan.patch_shape)
+        if plan.batch > 1:
+            plan = plan.model_copy(update={"batch": plan.batch // 2})
+        elif index and min(smaller) >= least:
+            plan = plan.model_copy(update={"patch_shape": smaller})
+        else:
+            raise TrainingError(
+                f"scale {index} needs {memory_of(plan) / 1e9:.1f} GB of memory even with one "
+                f"sample at a time, {free_memory / 1e9:.1f} GB are free. Use --preset fast, or "
+                "smaller networks in the plan file."
+            )
+    return plan

@@ -1,0 +1,76 @@
+"""What a run leaves behind to look at: a line per interval, and TensorBoard."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch.utils.tensorboard import SummaryWriter
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from napari_msgan.intensity import Float32Array
+    from napari_msgan.training.gan import Losses
+
+_MOST_PICTURES = 8
+
+
+class Record:
+    """Means of the losses over an interval, in ``scale_<s>.jsonl`` and for TensorBoard.
+
+    A run that continues drops what was written after its checkpoint.
+    """
+
+    def __init__(self, work: Path, scale: int, first_step: int) -> None:
+        self._path, self._scale = work / f"scale_{scale}.jsonl", scale
+        self._sums: dict[str, float] = {}
+        self._counts: dict[str, int] = {}
+        if self._path.exists():
+            lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = [line for line in lines if json.loads(line)["step"] <= first_step]
+            self._path.write_text("".join(kept), encoding="utf-8")
+        self._board = SummaryWriter(work / "tensorboard", purge_step=first_step + 1)
+
+    def state(self) -> dict[str, dict[str, float]]:
+        """Return the interval so far, for a checkpoint."""
+        return {"sums": dict(self._sums), "counts": {k: float(v) for k, v in self._counts.items()}}
+
+    def load_state(self, state: dict[str, dict[str, float]]) -> None:
+        self._sums = dict(state["sums"])
+        self._counts = {name: int(count) for name, count in state["counts"].items()}
+
+    def add(self, losses: Losses) -> None:
+        for name, value in losses.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+            self._counts[name] = self._counts.get(name, 0) + 1
+
+    def write(self, step: int, more: Losses) -> None:
+        """Write the means of the interval, and begin the next one."""
+        means = {name: total / self._counts[name] for name, total in self._sums.items()} | more
+        self._sums, self._counts = {}, {}
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **means}) + "\n")
+        for name, value in means.items():
+            self._board.add_scalar(f"scale_{self._scale}/{name}", value, step)
+
+    def pictures(self, step: int, *rows: Tensor) -> None:
+        """Show images, shape (N, 1, ...), values in [0, 1]: a row for each tensor."""
+        sheet = np.concatenate([np.concatenate(list(_middle(row)), 1) for row in rows], 0)
+        self._board.add_image(
+            f"scale_{self._scale}/sketch, result, truth", sheet, step, dataformats="HW"
+        )
+
+    def close(self) -> None:
+        self._board.close()
+
+
+def _middle(images: Tensor) -> Float32Array:
+    """Return the middle slice of each of the first images."""
+    values: Float32Array = images[:_MOST_PICTURES, 0].float().cpu().numpy()
+    if values.ndim == 4:
+        values = values[:, values.shape[1] // 2]
+    return np.clip(values, 0, 1)

@@ -1,0 +1,146 @@
+"""A look at the training files before anything is computed: what they are, what is wrong."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_msgan.errors import MsganError, TrainingError
+from napari_msgan.io import READABLE, read_volume
+from napari_msgan.sketch import measure_window
+from napari_msgan.volume import orient
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from napari_msgan.geometry import Floats, Ints
+    from napari_msgan.training.config import TrainConfig
+    from napari_msgan.volume import Volume
+
+#: Shorter images have nothing to learn from.
+_SHORTEST_SIDE = 8
+
+
+@dataclass(frozen=True)
+class TrainingFile:
+    """One image of the training data.
+
+    name : path below the data folder, "/" between folders.
+    sketch : its given sketch, or None where the sketch is made from the image.
+    shape, spacing : 3-D images turned to LPS; the spacing in mm, or None if there is none.
+    low, high : 0.5 and 99.5 percentile.
+    """
+
+    name: str
+    path: Path
+    sketch: Path | None
+    shape: Ints
+    spacing: Floats | None
+    low: float
+    high: float
+
+
+def survey(
+    data: Path, config: TrainConfig | None = None, sketches: Path | None = None
+) -> list[TrainingFile]:
+    """Return what is in a folder, ordered by name.
+
+    Parameters
+    ----------
+    config : settings that the images must fit; without them they must fit each other.
+    sketches : folder with a sketch or label map for every image, under the same name; the
+        ending may differ.
+
+    Raises
+    ------
+    TrainingError
+        If there is no image, or some cannot be used: all of them in one list.
+    """
+    include = config.include if config else ("**/*",)
+    paths = sorted({p for pattern in include for p in data.glob(pattern) if _is_image(p)})
+    if not paths:
+        raise TrainingError(
+            f"{data} holds no image that matches {', '.join(include)} and ends with one of "
+            f"{', '.join(READABLE)}"
+        )
+    given = _given_sketches(sketches) if sketches else None
+    files: list[TrainingFile] = []
+    problems: list[str] = []
+    for path in paths:
+        name = path.relative_to(data).as_posix()
+        try:
+            files.append(_look_at(name, path, given))
+        except MsganError as error:
+            problems.append(f"{name}: {error}")
+    if given is not None:
+        known = {_stem(path.relative_to(data).as_posix()) for path in paths}
+        problems += [
+            f"{p.name}: a sketch without an image" for s, p in given.items() if s not in known
+        ]
+    problems += _misfits(files, config)
+    if problems:
+        raise TrainingError(
+            f"{len(problems)} of the files in {data} cannot be used for training:\n  "
+            + "\n  ".join(problems)
+        )
+    return files
+
+
+def _is_image(path: Path) -> bool:
+    return path.is_file() and path.name.lower().endswith(READABLE) and path.name[0] != "."
+
+
+def _stem(name: str) -> str:
+    lower = name.lower()
+    ending = max((e for e in READABLE if lower.endswith(e)), key=len, default="")
+    return name[: len(name) - len(ending)].removesuffix(".ome")
+
+
+def _given_sketches(folder: Path) -> dict[str, Path]:
+    files = (path for path in folder.glob("**/*") if _is_image(path))
+    return {_stem(path.relative_to(folder).as_posix()): path for path in files}
+
+
+def _look_at(name: str, path: Path, given: dict[str, Path] | None) -> TrainingFile:
+    volume = _turned(read_volume(path))
+    if min(volume.shape) < _SHORTEST_SIDE:
+        raise TrainingError(f"has shape {volume.shape}, needs at least {_SHORTEST_SIDE} per side")
+    low, high = measure_window(volume.data)
+    if high - low <= 2e-6 + 1e-9 * abs(low):
+        raise TrainingError(f"all its values are {low:g}")
+    sketch = None
+    if given is not None:
+        sketch = given.get(_stem(name))
+        if sketch is None:
+            raise TrainingError("has no sketch of the same name")
+        shape = _turned(read_volume(sketch)).shape
+        if shape != volume.shape:
+            raise TrainingError(f"has shape {volume.shape}, its sketch {sketch.name} has {shape}")
+    spacing = volume.spacing if volume.unit == "millimeter" else None
+    return TrainingFile(name, path, sketch, volume.shape, spacing, low, high)
+
+
+def _turned(volume: Volume) -> Volume:
+    with_mm = volume.unit == "millimeter" and len(volume.shape) == 3
+    return orient(volume, "LPS" if with_mm else None)[0]
+
+
+def _misfits(files: Sequence[TrainingFile], config: TrainConfig | None) -> list[str]:
+    """Return which files are unlike the settings, or unlike most of the others."""
+    if config is not None:
+        ndim, has_mm = len(config.axes), config.kind == "physical"
+        wanted = f"the model is {ndim}-D"
+    elif files:
+        ndim = int(np.bincount([len(file.shape) for file in files]).argmax())
+        has_mm = any(f.spacing for f in files if len(f.shape) == ndim == 3)
+        wanted = f"most others are {ndim}-D"
+    problems = []
+    for file in files:
+        if len(file.shape) != ndim:
+            problems.append(f"{file.name}: has shape {file.shape}, {wanted}")
+        elif has_mm and file.spacing is None:
+            problems.append(f"{file.name}: has no voxel size in mm")
+    return problems

@@ -1,0 +1,43 @@
+import torch
+
+from napari_msgan.config import LowResNetwork, PatchNetwork
+from napari_msgan.networks import build_generator
+from napari_msgan.training.config import ScaleTraining
+from napari_msgan.training.cost import _kept_bytes, disk_of, memory_of
+from napari_msgan.training.sources import prepare
+from napari_msgan.training.survey import survey
+from tests.training.made import blobs, config_of, write_image
+
+
+def plan_of(network, **changes):
+    return ScaleTraining(
+        **{"network": network, "factor": (2, 2), "steps": 1, "batch": 2, "patch_shape": (64, 64)}
+        | changes
+    )
+
+
+def test_tensors_without_data_count_what_real_ones_keep():
+    def kept(device):
+        with torch.device(device):
+            network = build_generator(LowResNetwork(widths=(8, 16)), (2, 2))
+            return _kept_bytes(network, torch.zeros((2, 1, 64, 64)))
+
+    assert kept("meta") == kept("cpu") > 64 * 64 * 2 * 8 * 4
+
+
+def test_memory_grows_with_batch_patch_and_width():
+    base = memory_of(plan_of(PatchNetwork(width=16, blocks=2)))
+    assert 1.4 < memory_of(plan_of(PatchNetwork(width=16, blocks=2), batch=4)) / base < 2
+    assert memory_of(plan_of(PatchNetwork(width=16, blocks=2), patch_shape=(128, 128))) > 2 * base
+    assert memory_of(plan_of(PatchNetwork(width=64, blocks=2))) > 1.3 * base
+
+
+def test_predicted_disk_holds_what_preparing_writes(tmp_path):
+    for seed in range(2):
+        write_image(tmp_path / f"{seed}.ome.tif", blobs((200, 160), seed))
+    files = survey(tmp_path)
+    config = config_of(2)
+    list(prepare(files, tmp_path / "cache", config))
+    written = sum(f.stat().st_size for f in (tmp_path / "cache").glob("**/*") if f.is_file())
+    # what each scale generates, the pool and the checkpoints come later
+    assert 0.3 < written / disk_of(config, files) < 1

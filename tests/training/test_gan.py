@@ -1,0 +1,97 @@
+"""One step of both networks: gate, average, warm start and what is shared between processes."""
+
+import numpy as np
+import pytest
+import torch
+from lightning_fabric import Fabric
+
+from napari_msgan.training.gan import Batch, ScaleGan
+from napari_msgan.training.samples import Sample
+from tests.training.made import config_of
+
+
+def gan_of(scale=1, gan_from=0.0, **changes):
+    config = config_of(2, **changes)
+    scales = [s.model_copy(update={"gan_from": gan_from, "steps": 10}) for s in config.scales]
+    config = config.model_copy(update={"scales": tuple(scales)})
+    return ScaleGan(config, scale, Fabric(accelerator="cpu", devices=1, precision="32-true"))
+
+
+def batch_of(scale=1, truthful=True):
+    random = np.random.default_rng(0)
+
+    def values(side):
+        return random.uniform(-1, 1, (side, side)).astype(np.float32)
+
+    halo = 4  # of one block
+    if scale == 0:
+        samples = [Sample(values(32), values(16)) for _ in range(2)]
+    else:
+        side = 8 + 2 * halo
+        samples = [Sample(values(2 * side), values(16), values(side), truthful) for _ in range(2)]
+    return Batch.of(samples, torch.device("cpu"))
+
+
+def weights(network):
+    return torch.cat([p.detach().flatten() for p in network.parameters()]).clone()
+
+
+@pytest.mark.parametrize("scale", [0, 1])
+def test_both_networks_learn(scale):
+    gan = gan_of(scale)
+    before = weights(gan.generator), weights(gan.discriminator)
+    losses = gan.step(0, batch_of(scale))
+    assert set(losses) == {"l1", "adversarial", "discriminator", "accuracy"}
+    assert not torch.equal(before[0], weights(gan.generator))
+    assert not torch.equal(before[1], weights(gan.discriminator))
+
+
+def test_before_its_time_the_discriminator_does_not_learn():
+    gan = gan_of(gan_from=0.5)
+    before = weights(gan.discriminator)
+    assert set(gan.step(4, batch_of())) == {"l1"}
+    assert torch.equal(before, weights(gan.discriminator))
+    assert "adversarial" in gan.step(5, batch_of())
+
+
+def test_gate_skips_a_discriminator_that_is_too_good():
+    shut, open_ = gan_of(accuracy_gate=0.0), gan_of(accuracy_gate=1.0)
+    before = weights(shut.discriminator)
+    losses = shut.step(0, batch_of())
+    assert losses["accuracy"] > 0
+    assert losses["skipped"] == 1
+    assert torch.equal(before, weights(shut.discriminator))
+    assert open_.step(0, batch_of())["skipped"] == 0
+    assert not torch.equal(before, weights(open_.discriminator))
+
+
+def test_without_spectral_norm_the_weights_are_free():
+    names = [
+        set(dict(gan.discriminator.named_parameters()))
+        for gan in (gan_of(spectral_norm=True), gan_of(spectral_norm=False))
+    ]
+    assert any("parametrizations" in name for name in names[0])
+    assert not any("parametrizations" in name for name in names[1])
+
+
+def test_average_follows_the_generator_slowly():
+    gan, fast = gan_of(average=0.999), gan_of(average=0.0)
+    for step in range(3):
+        gan.step(step, batch_of())
+        fast.step(step, batch_of())
+    assert torch.equal(weights(fast.average), weights(fast.generator))
+    assert not torch.equal(weights(gan.average), weights(gan.generator))
+
+
+def test_untruthful_samples_are_compared_in_their_details_only():
+    """Another brightness of the coarse image costs nothing if the result keeps it."""
+    gan = gan_of()
+    batch = batch_of(truthful=False)
+    lighter = Batch(batch.sketch, batch.image, batch.coarse + 0.5, batch.truthful)
+    with torch.no_grad():
+        fake = gan.generator(batch.coarse, batch.sketch)
+        same = gan._distance(fake, batch)
+        kept = gan._distance(fake + 0.5, lighter)
+        lost = gan._distance(fake, lighter)
+    assert kept == pytest.approx(float(same), abs=1e-5)
+    assert lost > same + 0.15

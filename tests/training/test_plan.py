@@ -1,0 +1,100 @@
+from pathlib import Path
+
+import pytest
+
+from napari_msgan.errors import TrainingError
+from napari_msgan.training.config import TrainConfig
+from napari_msgan.training.cost import disk_of, memory_of
+from napari_msgan.training.plan import derive_config, plan_table
+from napari_msgan.training.survey import TrainingFile
+
+GB = 10**9
+
+
+def file_of(shape, spacing=None, low=0.0, high=1000.0, name="a"):
+    return TrainingFile(name, Path(name), None, shape, spacing, low, high)
+
+
+def spacings(config):
+    return [scale.spacing_mm for scale in config.scales]
+
+
+def test_isotropic_volumes_are_halved_down_to_a_small_whole_image():
+    config = derive_config([file_of((200, 256, 256), (1.0, 0.9, 0.9))] * 3, "m", "fast", 8 * GB)
+    assert config.kind == "physical"
+    assert spacings(config) == [(mm,) * 3 for mm in (8.0, 4.0, 2.0, 1.0)]
+    assert config.scales[0].patch_shape == (24, 32, 32)
+    assert config.base_size == 32
+
+
+def test_thick_slices_stay_thick_until_the_other_axes_have_caught_up():
+    config = derive_config([file_of((60, 512, 512), (5.0, 0.7, 0.7))] * 3, "m", "fast", 8 * GB)
+    assert [s.factor for s in config.scales[1:]] == [(2, 2, 2), (1, 2, 2), (1, 2, 2), (1, 2, 2)]
+    assert [mm[0] for mm in spacings(config)] == [10, 5, 5, 5, 5]
+    assert [mm[1] for mm in spacings(config)] == pytest.approx([11.2, 5.6, 2.8, 1.4, 0.7])
+    assert config.scales[0].patch_shape == (32, 32, 32)
+
+
+def test_hounsfield_units_are_kept_and_other_grey_values_are_not():
+    ct = [file_of((128, 128, 128), (1.0,) * 3, -1000, 480)] * 3
+    mr = [file_of((128, 128, 128), (1.0,) * 3, 0, 900)] * 3
+    made = derive_config(ct, "m", "fast", 8 * GB)
+    assert (made.modality, made.window, made.dtype) == ("CT", (-1000, 500), "int16")
+    assert made.sketch.window == (-1000, 500)
+    made = derive_config(mr, "m", "fast", 8 * GB)
+    assert (made.modality, made.window, made.dtype) == ("OT", (0, 65535), "uint16")
+    assert made.sketch.window == "percentiles"
+
+
+@pytest.mark.parametrize(
+    ("longest", "n_scales", "base"), [(2048, 5, 128), (512, 3, 128), (100, 2, 32)]
+)
+def test_pictures_have_as_many_scales_as_their_size_gives(longest, n_scales, base):
+    config = derive_config([file_of((longest, longest // 2))] * 8, "m", "fast", 8 * GB)
+    assert config.kind == "relative"
+    assert (len(config.scales), config.base_size) == (n_scales, base)
+    assert all(scale.spacing_mm is None for scale in config.scales)
+
+
+def test_less_memory_gives_smaller_steps_and_too_little_is_refused():
+    files = [file_of((256, 256, 256), (1.0,) * 3)] * 3
+    plenty = derive_config(files, "m", "balanced", 16 * GB)
+    needed = max(memory_of(plan) for plan in plenty.scales)
+    less = derive_config(files, "m", "balanced", needed)
+    assert max(memory_of(plan) for plan in less.scales) <= 0.6 * needed
+    assert less.scales[0].batch < plenty.scales[0].batch
+    assert less.scales[0].network == plenty.scales[0].network
+    with pytest.raises(TrainingError, match=r"scale 0 needs .* of memory even with one sample"):
+        derive_config(files, "m", "balanced", GB // 10)
+
+
+def test_few_images_are_validated_on_one_and_two_on_none():
+    def every(n):
+        files = [file_of((256, 256), name=str(i)) for i in range(n)]
+        return derive_config(files, "m", "fast", 8 * GB).validation_every
+
+    assert [every(n) for n in (1, 2, 3, 4, 20, 160)] == [0, 0, 3, 4, 5, 10]
+
+
+def test_too_small_images_are_refused():
+    with pytest.raises(TrainingError, match=r"too small for two scales.*\(20, 20, 20\)"):
+        derive_config([file_of((20, 20, 20), (1.0,) * 3)], "m", "fast", 8 * GB)
+
+
+@pytest.mark.parametrize("preset", ["fast", "balanced", "quality"])
+def test_plan_can_be_written_edited_and_read(preset):
+    config = derive_config([file_of((300, 200))] * 5, "my-model", preset, 32 * GB)
+    assert TrainConfig.model_validate_json(config.model_dump_json()) == config
+    headings, *rows = plan_table(config)
+    assert len(rows) == len(config.scales)
+    assert {len(row) for row in rows} == {len(headings)}
+
+
+def test_better_presets_cost_more():
+    files = [file_of((256, 256, 256), (1.0,) * 3)] * 3
+    configs = [derive_config(files, "m", p, 64 * GB) for p in ("fast", "balanced", "quality")]
+    memory = [max(memory_of(plan) for plan in c.scales) for c in configs]
+    steps = [sum(plan.steps for plan in c.scales) for c in configs]
+    disk = [disk_of(c, files) for c in configs]
+    for costs in (memory, steps, disk):
+        assert costs == sorted(set(costs))
