@@ -1,4 +1,4 @@
-"""The units that figures are reported in: HU for CT, grey levels of 255 for everything else."""
+"""The units that figures are reported in: HU for physical models of CT, grey levels of 255 for the rest."""
 
 from __future__ import annotations
 
@@ -41,8 +41,11 @@ class ReportUnits:
 
 
 def units_of(spec: ModelSpec) -> ReportUnits:
-    """Return the units for the results of a model."""
+    """Return the units for the results of a model.
+
+    A relative model stretches its source by percentiles: its values are no HU, even of a CT.
+    """
     low, high = spec.window
-    if spec.modality == "CT":
+    if spec.modality == "CT" and spec.kind == "physical":
         return ReportUnits("HU", low, 1.0, low, high - low)
     return ReportUnits("grey levels of 255", low, 255 / (high - low), 0.0, 255.0)

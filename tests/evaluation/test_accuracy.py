@@ -153,3 +153,4 @@ def test_units_are_hu_for_ct_and_grey_levels_for_the_rest(tmp_path):
     assert units_of(flat).data_range == 255
     assert units_of(solid).convert(np.int16([-1000, 40])).tolist() == [-1000, 40]
     assert units_of(solid).data_range == 1600
+    assert not units_of(flat.model_copy(update={"modality": "CT"})).is_hu  # stretched: no HU
