@@ -39,7 +39,9 @@ BASE = [
     "zarr>=3.1.3",  # the first that writes chunks atomically
 ]
 TRAIN = [
+    "lightning-fabric",
     "scikit-image",
+    "tensorboard",
     "torchmetrics",
 ]
 ALL = ["PyQt6", *TRAIN]

@@ -25,6 +25,7 @@ from napari_msgan.evaluation import (
     Computing,
     iter_evaluate_image,
     overview,
+    run_to_end,
     units_of,
 )
 
@@ -79,13 +80,7 @@ def _cell(name, values):
 
 def measure(image, model, scale, work):
     """Return the case and the rows of one image; print them."""
-    steps = iter_evaluate_image(image, model, work, Computing(), scale)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as stop:
-            case, rows = stop.value
-            break
+    case, rows = run_to_end(iter_evaluate_image(image, model, work, Computing(), scale))
     records = [as_record(row) for row in rows]
     for record in records:
         print(*record.values(), flush=True)

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from typing import Any
 
 import napari
 import napari.viewer
 import numpy as np
 import numpy.typing as npt
+from magicgui.widgets import ComboBox, Container, FloatSlider, PushButton, create_widget
 from napari.layers import Image
-from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QFormLayout, QVBoxLayout
-from superqt import QLabeledDoubleSlider
+from qtpy.QtGui import QShowEvent
+from qtpy.QtWidgets import QVBoxLayout
 
 from napari_msgan._napari.controllers import JobController
 from napari_msgan._napari.docked import Docked
 from napari_msgan._napari.from_layer import to_volume
 from napari_msgan._napari.job_bar import JobBar
-from napari_msgan._napari.scene import layer_of
 from napari_msgan._napari.state import JobState
 from napari_msgan._napari.to_layer import Placement
-from napari_msgan._napari.widgets import Hint, button, combo, list_layers
+from napari_msgan._napari.widgets import Hint
 from napari_msgan._napari.workers import start_in_thread
 from napari_msgan.config import SketchSettings
 from napari_msgan.errors import MsganError
@@ -75,58 +73,59 @@ class SketchWidget(Docked):
         self._viewer = viewer
         self.job = JobState()
         self.jobs = JobController(self.job, start_in_thread)
-        self.image = combo("The image whose edges are found, at its own resolution.")
-        self.density = QLabeledDoubleSlider(Qt.Orientation.Horizontal)
-        self.density.setRange(1, 25)
-        self.density.setDecimals(1)
-        self.density.setValue(9)
-        self.density.setToolTip(
-            "How many voxels become edges at most. The bundled models were trained with 5 to 9 %\n"
-            "in 2-D and 9 to 14 % in 3-D; much more copies the image instead of sketching it."
+        image = create_widget(
+            annotation=Image,
+            label="Image",
+            options={"tooltip": "The image whose edges are found, at its own resolution."},
         )
-        self.make = button(
-            "Make the sketch",
-            "Adds a Labels layer: paint with label 255 for a strong edge, 0 erases. Then choose\n"
-            "it as the source of Generate and refine.",
-            self._make,
+        assert isinstance(image, ComboBox)
+        self.image = image
+        self.density = FloatSlider(
+            value=9,
+            min=1,
+            max=25,
+            step=0.1,
+            label="Edges (% of voxels)",
+            tooltip="How many voxels become edges at most. The bundled models were trained with "
+            "5 to 9 %\nin 2-D and 9 to 14 % in 3-D; much more copies the image instead of "
+            "sketching it.",
         )
+        self.make = PushButton(
+            text="Make the sketch",
+            tooltip="Adds a Labels layer: paint with label 255 for a strong edge, 0 erases. Then "
+            "choose\nit as the source of Generate and refine.",
+        )
+        self._form = Container(widgets=[self.image, self.density, self.make])
         self.problem = Hint(is_warning=True)
         self.bar = JobBar(self.jobs.cancel, "Stop. No layer is added.")
-        form = QFormLayout()
-        form.addRow("Image", self.image)
-        form.addRow("Edges (% of voxels)", self.density)
         layout = QVBoxLayout(self)
-        layout.addLayout(form)
-        for widget in (self.make, self.problem, self.bar):
+        for widget in (self._form.native, self.problem, self.bar):
             layout.addWidget(widget)
         layout.addStretch(1)
-        events = viewer.layers.events
-        self._connections: list[tuple[Any, Callable[..., None]]] = [
-            (event, self._list_images)
-            for event in (events.inserted, events.removed, events.reordered, events.renamed)
-        ]
-        for emitter, callback in self._connections:
-            emitter.connect(callback)
         self.job.events.connect(self._show_job)
-        self.image.currentIndexChanged.connect(lambda: self.problem.say(""))
-        self._list_images()
-        active = viewer.layers.selection.active
+        self.make.clicked.connect(self._make)
+        self.image.changed.connect(lambda: self.problem.say(""))
+        self._show_job()
+
+    def showEvent(self, event: QShowEvent | None) -> None:
+        super().showEvent(event)
+        self.reset_choices()  # from here on the form finds its viewer
+        active = self._viewer.layers.selection.active
         if isinstance(active, Image):
-            self.image.setCurrentText(active.name)
+            self.image.value = active
 
     def let_go(self) -> None:
         self.jobs.close()
-        for emitter, callback in self._connections:
-            emitter.disconnect(callback)
         self.job.events.disconnect(self._show_job)
 
-    def _list_images(self, event: object = None) -> None:
-        list_layers(self.image, [x for x in self._viewer.layers if isinstance(x, Image)])
+    def reset_choices(self, event: object = None) -> None:
+        """List the images anew; napari calls this whenever its layers change."""
+        self._form.reset_choices()
         self._show_job()
 
     def _make(self) -> None:
         """Start to make the sketch; the layer is added when it is done."""
-        layer = layer_of(self._viewer, self.image.currentData())
+        layer = self.image.value
         if layer is None:
             return
         self.problem.say("")
@@ -143,13 +142,13 @@ class SketchWidget(Docked):
                 self._viewer.add_labels(edges, **options, **place).selected_label = 255
                 return "Made the sketch. Paint with 255, erase with 0."
 
-            settings = settings_of(len(volume.shape), self.density.value())
+            settings = settings_of(len(volume.shape), self.density.value)
             self.jobs.start("sketch", iter_sketch(volume, settings, edges), on_end=on_end)
         except MsganError as error:
             self.problem.say(str(error))
 
     def _show_job(self, *_: object) -> None:
-        self.make.setEnabled(not self.job.is_running and self.image.count() > 0)
+        self.make.enabled = not self.job.is_running and self.image.value is not None
         self.bar.show_job(self.job)
 
 

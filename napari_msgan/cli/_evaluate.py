@@ -24,7 +24,7 @@ _SHOWN = ("mae", "mae_from_true", "psnr", "ssim", "swd", "fine_power", "sketch_f
 
 def evaluate(arguments: Namespace) -> None:
     """Generate held-out images from their sketches, and write how good they are."""
-    from napari_msgan.evaluation import Computing, check_out, find_images, iter_evaluate
+    from napari_msgan.evaluation import Computing, check_out, find_images, iter_evaluate, run_to_end
 
     check_out(arguments.out, overwrite=arguments.overwrite)
     images = find_images(arguments.source, arguments.include or ["*"], arguments.limit)
@@ -49,15 +49,9 @@ def evaluate(arguments: Namespace) -> None:
         closing(steps),
     ):
         warnings.simplefilter("once", UserWarning)  # else one line for every image
-        while True:
-            try:
-                step = next(steps)
-            except StopIteration as stop:
-                evaluation: Evaluation = stop.value
-                break
-            show(step.stage, step.done, 1.0, step.note)
+        found = run_to_end(steps, lambda step: show(step.stage, step.done, 1.0, step.note))
     if not arguments.quiet:
-        _print_summary(evaluation)
+        _print_summary(found)
         print(f"{arguments.out}: report.md, figures.csv, summary.csv, pictures/")
         if arguments.reader_study:
             print(f"Open {arguments.out / 'reader-study.html'} in a browser.")

@@ -221,7 +221,7 @@ def _add_evaluate(add: AddCommand) -> None:
         "_evaluate",
         "measure a model on held-out images: tables, pictures, a page for readers",
         "evaluate chest-xray held-out/ figures/ --training x-rays/",
-        "Tables are written at the end.",
+        "figures.csv holds the images that were finished.",
     )
     command.add_argument("model", metavar="MODEL", help="name or folder of a model")
     command.add_argument(

@@ -8,6 +8,7 @@ import re
 import shlex
 from contextlib import closing
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 def train(arguments: Namespace) -> None:
     """Train every scale of a model, or go on with it."""
+    _check_installed()
     if arguments.devices > 1 and os.environ.get("LOCAL_RANK", "0") != "0":
         arguments.quiet = True  # one process speaks for all
     config, files = _settings(arguments)
@@ -48,6 +50,15 @@ def train(arguments: Namespace) -> None:
         out = shlex.quote(str(arguments.out))
         print(f"{arguments.out}: model {config.name!r}, {len(config.scales)} scales.")
         print(f"Next:\n  napari-msgan generate IMAGE NAME.ome.zarr --model {out}")
+
+
+def _check_installed() -> None:
+    missing = [name for name in ("lightning_fabric", "tensorboard") if find_spec(name) is None]
+    if missing:
+        raise TrainingError(
+            f"training needs {' and '.join(missing)}: install them with "
+            "pip install 'napari-msgan[train]'"
+        )
 
 
 def _settings(arguments: Namespace) -> tuple[TrainConfig, list[TrainingFile]]:

@@ -30,6 +30,7 @@ from napari_msgan.evaluation.regions import body_mask, tissue_masks
 from napari_msgan.evaluation.run import (
     Evaluation,
     EvaluationStep,
+    evaluate,
     iter_evaluate,
     iter_evaluate_image,
 )
@@ -39,6 +40,7 @@ from napari_msgan.evaluation.seams import (
     tile_maker,
     tile_phase_share,
 )
+from napari_msgan.evaluation.steps import run_to_end
 from napari_msgan.evaluation.summary import MeanFigure, bootstrap_interval, summarise
 from napari_msgan.evaluation.tables import figures_csv, report_markdown, summary_csv
 from napari_msgan.evaluation.textures import (
@@ -81,6 +83,7 @@ __all__ = [
     "draw_patches",
     "draw_regions",
     "edges_of",
+    "evaluate",
     "figures_csv",
     "find_images",
     "iter_evaluate",
@@ -95,6 +98,7 @@ __all__ = [
     "radial_power_spectrum",
     "reader_study_page",
     "report_markdown",
+    "run_to_end",
     "sliced_wasserstein",
     "structural_similarity",
     "summarise",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_msgan.creating import describe_store, iter_make_sketch
+from napari_msgan.evaluation.steps import run_to_end
 from napari_msgan.geometry import Box
 from napari_msgan.intensity import Window
 from napari_msgan.io import read_volume
@@ -120,12 +121,7 @@ def _store_with_sketch(
 ) -> PyramidStore:
     info = describe_store(plan, volume, model, 0, input_is_sketch=False, name=None)
     with create_pyramid(path, info) as builder:
-        steps = iter_make_sketch(plan, builder, computing.workers)
-        while True:
-            try:
-                next(steps)
-            except StopIteration as stop:
-                return builder.finish(stop.value)
+        return builder.finish(run_to_end(iter_make_sketch(plan, builder, computing.workers)))
 
 
 def iter_from_true(case: Case, scale: int) -> Generator[float, None, npt.NDArray[Any]]:

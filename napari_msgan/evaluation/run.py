@@ -6,35 +6,33 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 from napari_msgan.errors import MsganError
 from napari_msgan.evaluation.accuracy import check_torchmetrics
-from napari_msgan.evaluation.case import iter_open_case, save_truth
+from napari_msgan.evaluation.case import Computing, iter_open_case, save_truth
 from napari_msgan.evaluation.figures import iter_measure
 from napari_msgan.evaluation.memorisation import TrainingSearch, draw_patches
 from napari_msgan.evaluation.pictures import overview
 from napari_msgan.evaluation.reader_study import draw_regions, reader_study_page
 from napari_msgan.evaluation.regions import body_mask
+from napari_msgan.evaluation.steps import changed, run_to_end
 from napari_msgan.evaluation.tables import figures_csv, report_markdown, summary_csv
 from napari_msgan.evaluation.units import units_of
-from napari_msgan.geometry import Box
 from napari_msgan.io import read_volume
 from napari_msgan.model import write_atomically
 from napari_msgan.source import plan_source
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Callable, Generator, Sequence
 
-    from napari_msgan.evaluation.case import Case, Computing
+    from napari_msgan.evaluation.case import Case
     from napari_msgan.evaluation.figures import ScaleFigures
     from napari_msgan.evaluation.memorisation import Memorisation, PatchPair
     from napari_msgan.evaluation.reader_study import Region
     from napari_msgan.evaluation.regions import BoolArray
     from napari_msgan.intensity import Float32Array
     from napari_msgan.model import Model
-
-T = TypeVar("T")
 
 #: Patches and regions of all images together.
 _MEMORISATION_PATCHES = 48
@@ -78,31 +76,36 @@ def iter_evaluate_image(
     """
     try:
         opening = iter_open_case(path, model, folder, computing, scale)
-        case = yield from _shares(opening, 0.0, _GENERATING, "generating")
-        geometry = case.store.geometry
-        sizes = [Box.of_shape(geometry.shape_at(s)).size for s in range(geometry.n_scales)]
+        case = yield from changed(opening, _part(0.0, _GENERATING, "generating"))
+        sizes = [array.size for array in case.truth]
         rows, done = [], _GENERATING
         for s, size in enumerate(sizes):
             yield done, f"scale {s}"
-            part = (1 - _GENERATING) * size / sum(sizes)
-            rows.append((yield from _shares(iter_measure(case, s), done, part, f"scale {s}")))
-            done += part
+            share = (1 - _GENERATING) * size / sum(sizes)
+            steps = changed(iter_measure(case, s), _part(done, share, f"scale {s}"))
+            rows.append((yield from steps))
+            done += share
     except MsganError as error:
         error.add_note(f"while evaluating {path}")
         raise
     return case, rows
 
 
-def _shares(
-    steps: Generator[float, None, T], start: float, part: float, note: str
-) -> Generator[tuple[float, str], None, T]:
-    while True:
-        try:
-            share = next(steps)
-        except StopIteration as stop:
-            result: T = stop.value
-            return result
-        yield start + part * share, note
+def _part(start: float, share: float, note: str) -> Callable[[float], tuple[float, str]]:
+    """Return the function from how far a part is to how far the whole is."""
+    return lambda done: (start + share * done, note)
+
+
+def evaluate(
+    model: Model,
+    images: Sequence[Path],
+    out: Path,
+    *,
+    progress: Callable[[EvaluationStep], None] | None = None,
+    **options: Any,
+) -> Evaluation:
+    """Evaluate a model and return the figures; see `iter_evaluate`."""
+    return run_to_end(iter_evaluate(model, images, out, **options), progress)
 
 
 def iter_evaluate(
@@ -110,7 +113,7 @@ def iter_evaluate(
     images: Sequence[Path],
     out: Path,
     *,
-    computing: Computing,
+    computing: Computing | None = None,
     scale: int | None = None,
     training: Sequence[Path] = (),
     reader_study: bool = False,
@@ -125,6 +128,7 @@ def iter_evaluate(
     ----------
     out : folder, made if it is missing. Written are ``figures.csv``, ``summary.csv``,
         ``report.md``, ``pictures/<image>.png`` and, if asked for, ``reader-study.html``.
+    computing : None for the CPU, one worker.
     scale : finest scale; None for the finest that each image supports.
     training : the images that the model was trained on, to measure memorisation.
 
@@ -134,6 +138,7 @@ def iter_evaluate(
         A subclass that says what does not fit; JobError where torchmetrics is missing.
     """
     check_torchmetrics()
+    computing = computing or Computing()
     out.mkdir(parents=True, exist_ok=True)
     rows: list[ScaleFigures] = []
     patches: list[PatchPair] = []
@@ -142,8 +147,10 @@ def iter_evaluate(
     for number, path in enumerate(images):
         with TemporaryDirectory(prefix="napari-msgan-") as folder:
             steps = iter_evaluate_image(path, model, Path(folder), computing, scale)
-            case, found = yield from _as_steps(steps, number, len(images), path.name)
+            as_step = _as_step(number, len(images), path.name)
+            case, found = yield from changed(steps, as_step)
             rows += found
+            write_atomically(out / "figures.csv", figures_csv(rows).encode())
             (out / "pictures").mkdir(exist_ok=True)
             overview(case).save(out / "pictures" / f"{path.name}.png")
             if training and compared < len(case.truth):
@@ -165,16 +172,11 @@ def iter_evaluate(
     return Evaluation(tuple(rows), memorisation)
 
 
-def _as_steps(
-    steps: Generator[tuple[float, str], None, T], number: int, total: int, name: str
-) -> Generator[EvaluationStep, None, T]:
-    while True:
-        try:
-            share, note = next(steps)
-        except StopIteration as stop:
-            result: T = stop.value
-            return result
-        yield EvaluationStep("evaluating", (number + share) / total, f"{name}: {note}")
+def _as_step(number: int, total: int, name: str) -> Callable[[tuple[float, str]], EvaluationStep]:
+    """Return the function from how far one image is to how far all are."""
+    return lambda step: EvaluationStep(
+        "evaluating", (number + step[0]) / total, f"{name}: {step[1]}"
+    )
 
 
 def _in_units(case: Case, scale: int) -> tuple[Float32Array, Float32Array, BoolArray]:
@@ -193,7 +195,6 @@ def _write_tables(
         units=units_of(model.spec).name,
         memorisation=memorisation,
     )
-    write_atomically(out / "figures.csv", figures_csv(rows).encode())
     write_atomically(out / "summary.csv", summary_csv(rows).encode())
     write_atomically(out / "report.md", report.encode())
 

@@ -1,4 +1,4 @@
-"""The units that figures are reported in: HU for physical models of CT, grey levels of 255 for the rest."""
+"""The units of reported figures: HU for physical models of CT, grey levels of 255 for the rest."""
 
 from __future__ import annotations
 

@@ -347,3 +347,11 @@ def test_given_sketches_are_what_is_trained_on(cli, data, write_config, tmp_path
     rows = (seen > 0).mean(axis=1)
     assert (rows > 0.9).sum() == pytest.approx(6, abs=1)
     assert (rows < 0.1).sum() > 0.7 * len(rows)
+
+
+def test_missing_packages_are_named(cli, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "napari_msgan.cli._train.find_spec", lambda name: None if name == "tensorboard" else name
+    )
+    ended = cli("train", data, tmp_path / "model")
+    ended.check_refused("training needs tensorboard: install them with pip install")

@@ -13,10 +13,12 @@ from napari_msgan.errors import JobError, MsganError, VolumeError
 from napari_msgan.evaluation import (
     Computing,
     check_out,
+    evaluate,
     find_images,
     iter_evaluate,
     iter_evaluate_image,
     overview,
+    run_to_end,
 )
 from napari_msgan.geometry import Box
 from napari_msgan.model import load_folder
@@ -28,11 +30,7 @@ from tests.models import write_model
 def finish(steps):
     """Return what a generator function returns, and all that it yields."""
     seen = []
-    while True:
-        try:
-            seen.append(next(steps))
-        except StopIteration as stop:
-            return stop.value, seen
+    return run_to_end(steps, seen.append), seen
 
 
 @pytest.fixture(scope="module")
@@ -157,10 +155,7 @@ def test_volumes_have_tissues_and_spacing(tmp_path):
     values = (smooth((40, 36, 44), 0) * 6 - 1000).astype(np.int16)
     image = nibabel.Nifti1Image(values.T, np.diag([1.0, 1.0, 1.0, 1.0]))
     nibabel.save(image, tmp_path / "ct.nii.gz")
-    steps = iter_evaluate(
-        model, [tmp_path / "ct.nii.gz"], tmp_path / "out", computing=Computing(), reader_study=True
-    )
-    fine = finish(steps)[0].rows[1]
+    fine = evaluate(model, [tmp_path / "ct.nii.gz"], tmp_path / "out", reader_study=True).rows[1]
     assert fine.spacing_mm == (1, 1, 1)
     assert fine.shape == (40, 36, 44)
     assert np.isfinite([fine.value(f"mae_{t}") for t in ("lung", "soft_tissue", "bone")]).all()

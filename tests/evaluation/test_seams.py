@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 from torch.nn import functional
 
-from napari_msgan.evaluation import Computing, certify_seams, tile_maker, tile_phase_share
+from napari_msgan.evaluation import (
+    Computing,
+    certify_seams,
+    run_to_end,
+    tile_maker,
+    tile_phase_share,
+)
 from napari_msgan.evaluation.case import iter_open_case
 from napari_msgan.evaluation.seams import middle_tiles
 from napari_msgan.geometry import Affine, Box
@@ -49,12 +55,7 @@ def context_for(ndim, folder, kind):
     image = Volume(smooth(SHAPES[ndim], 0) * 4 - 500, Affine.of_spacing((1,) * ndim), "millimeter")
     write_volume(folder / "image.ome.tif", [image], description={})
     steps = iter_open_case(folder / "image.ome.tif", model, folder, Computing())
-    while True:
-        try:
-            next(steps)
-        except StopIteration as stop:
-            case = stop.value
-            break
+    case = run_to_end(steps)
     context = TileContext(case.store, model, "cpu", "fp32")
     context.prepare([1])
     return context

@@ -25,6 +25,10 @@ def widget(viewer, image):
     widget.close_session()
 
 
+def press(widget):
+    widget.make.native.click()
+
+
 @pytest.fixture
 def gate(monkeypatch):
     """Hold the sketch back until `gate.set()`."""
@@ -43,8 +47,8 @@ def test_sketch_lies_on_its_image_and_equals_the_librarys(
     viewer, image, widget, qtbot, monkeypatch
 ):
     monkeypatch.setattr(module, "_BLOCK", {2: (32, 32)})
-    widget.density.setValue(9.0)
-    widget.make.click()
+    widget.density.value = 9
+    press(widget)
     qtbot.waitUntil(lambda: "rings (sketch)" in viewer.layers, timeout=5000)
     made = viewer.layers["rings (sketch)"]
     expected = lazy_sketch(image.data, SketchSettings(low_density=0.09, high_density=0.05))
@@ -58,11 +62,11 @@ def test_sketch_lies_on_its_image_and_equals_the_librarys(
 
 
 def test_window_stays_awake_and_no_second_sketch_is_begun(viewer, image, widget, gate, qtbot):
-    widget.make.click()
-    assert not widget.make.isEnabled()
+    press(widget)
+    assert not widget.make.enabled
     qtbot.waitUntil(lambda: widget.bar.status.text() == "Finding edges", timeout=5000)
     assert widget.bar.bar.isVisible()
-    widget.make.click()
+    press(widget)
     widget._make()  # as if the button had been pressed
     assert "running already" in widget.problem.text()
     assert list(viewer.layers) == [image]
@@ -70,11 +74,11 @@ def test_window_stays_awake_and_no_second_sketch_is_begun(viewer, image, widget,
     qtbot.waitUntil(lambda: not widget.job.is_running, timeout=5000)
     assert [layer.name for layer in viewer.layers] == ["rings", "rings (sketch)"]
     assert not widget.bar.bar.isVisible()
-    assert widget.make.isEnabled()
+    assert widget.make.enabled
 
 
 def test_cancelled_sketch_adds_nothing(viewer, image, widget, gate, qtbot):
-    widget.make.click()
+    press(widget)
     qtbot.waitUntil(lambda: widget.bar.status.text() == "Finding edges", timeout=5000)
     widget.bar.cancel.click()
     gate.set()
@@ -89,26 +93,26 @@ def test_failing_sketch_is_told(viewer, image, widget, notes, qtbot, monkeypatch
         raise error
 
     monkeypatch.setattr(module, "lazy_sketch", fail)
-    widget.make.click()
+    press(widget)
     qtbot.waitUntil(lambda: not widget.job.is_running, timeout=5000)
     assert str(error) in widget.bar.status.text()
     assert any(str(error) in note.message for note in notes)
-    assert widget.make.isEnabled()
+    assert widget.make.enabled
 
 
 def test_image_without_grey_values_is_refused_in_words(viewer, widget):
     colour = viewer.add_image(np.zeros((9, 9, 3), np.uint8), rgb=True, name="colour")
-    widget.image.setCurrentText("colour")
-    widget.make.click()
+    widget.image.value = colour
+    press(widget)
     assert "Split RGB" in widget.problem.text()
     viewer.layers.remove(colour)
-    assert widget.image.currentText() == "rings"
+    assert widget.image.value.name == "rings"
     viewer.layers.clear()
-    assert not widget.make.isEnabled()
+    assert not widget.make.enabled
 
 
 def test_closing_the_dock_stops_the_sketch(viewer, image, widget, gate, qtbot):
-    widget.make.click()
+    press(widget)
     qtbot.waitUntil(lambda: widget.bar.status.text() == "Finding edges", timeout=5000)
     job = widget.jobs._job
     gate.set()
@@ -127,7 +131,7 @@ def test_menu_gives_the_widget(viewer, qtbot):
 
 
 def test_painted_line_changes_the_generated_image(viewer, image, widget, panel, finish, qtbot):
-    widget.make.click()
+    press(widget)
     qtbot.waitUntil(lambda: "rings (sketch)" in viewer.layers, timeout=5000)
     sketch = viewer.layers["rings (sketch)"]
     results = []
