@@ -44,7 +44,8 @@ class Memorisation:
         over the distance from the true patch of the same place to that training patch. Near 0 is
         a copy.
     reference : the median with true and generated patches exchanged. What is nearest to one patch
-        is less near to the other, so without any memory both medians are alike, below 1.
+        is less near to the other, so without any memory both medians are alike, below 1. Blur
+        lowers only the first: a smooth patch is nearer to everything.
     n_images : training images that were searched.
     """
 
