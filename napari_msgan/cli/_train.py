@@ -65,15 +65,25 @@ def _settings(arguments: Namespace) -> tuple[TrainConfig, list[TrainingFile]]:
     """Return the settings (given, of the run that goes on, or derived) and the files."""
     from napari_msgan.training import check_run, derive_config, plan_file, run_file, survey
 
-    data, out, sketches = arguments.source, arguments.out, arguments.sketches
+    out = arguments.out
+
+    def look(config: TrainConfig | None) -> list[TrainingFile]:
+        with progress_shown(quiet=arguments.quiet) as show:
+
+            def progress(done: int, total: int) -> None:
+                if done < total:  # what is over at once is not worth a line
+                    show("looking at images", done, total)
+
+            return survey(arguments.source, config, arguments.sketches, progress)
+
     there = [str(file) for file in (run_file(out), plan_file(out)) if file.exists()]
     given = arguments.config or next(iter(there), None)
     if given:
         config = read_config(given)
-        files = survey(data, config, sketches)
+        files = look(config)
         origin = f"settings of {given}"
     else:
-        files = survey(data, sketches=sketches)
+        files = look(None)
         config = derive_config(files, _model_name(out), arguments.preset or "balanced")
         origin = f"settings for these {len(files)} images"
     check_run(files, out, config, devices=arguments.devices)

@@ -20,7 +20,7 @@ from napari_msgan.geometry import Box
 from napari_msgan.resampling import reduce_mean
 from napari_msgan.sketch import REDUCE_HALO, reduce_sketch, sketch_of
 from napari_msgan.training.config import CoarseMixture, SketchChanges
-from napari_msgan.training.sources import dequantise, quantise, save_array
+from napari_msgan.training.sources import dequantise, quantise
 from napari_msgan.volume import read_padded
 
 if TYPE_CHECKING:
@@ -79,8 +79,11 @@ def iter_make_pool(
     folder.mkdir(parents=True, exist_ok=True)
     plan = config.scales[0]
     fine = tuple(n * f for n, f in zip(plan.patch_shape, plan.factor, strict=True))
-    sketches = np.empty((size, *fine), np.uint8)
-    images = np.empty((size, *plan.patch_shape), np.uint16)
+    sketch_file, image_file = folder / f".{_POOL_SKETCHES}", folder / f".{_POOL_IMAGES}"
+    sketches = np.lib.format.open_memmap(sketch_file, "w+", np.dtype(np.uint8), (size, *fine))
+    images = np.lib.format.open_memmap(
+        image_file, "w+", np.dtype(np.uint16), (size, *plan.patch_shape)
+    )
 
     def make(index: int) -> None:
         random = np.random.default_rng([config.seed, index])
@@ -95,8 +98,10 @@ def iter_make_pool(
                 yield done, size
         finally:
             threads.shutdown(wait=True, cancel_futures=True)
-    save_array(folder / _POOL_SKETCHES, sketches)
-    save_array(folder / _POOL_IMAGES, images)
+    sketches.flush()
+    images.flush()
+    sketch_file.replace(folder / _POOL_SKETCHES)
+    image_file.replace(folder / _POOL_IMAGES)
 
 
 def _changed_image(

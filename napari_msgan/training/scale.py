@@ -102,36 +102,43 @@ class ScaleTrainer:
 
     def run(self) -> Iterator[StepReport]:
         """Yield a report per step, from the last checkpoint on."""
-        plan = self._plan
         state = self._load(self._checkpoint) if self._checkpoint.exists() else None
         first = self._resume(state) if state else 0
+        if first >= self._plan.steps:
+            return
         record = self._open_record(first, state)
-        interval = max(1, min(_MOST_STEPS_PER_INTERVAL, plan.steps // _INTERVALS))
+        try:
+            yield from self._run(first, record)
+        finally:
+            if record:
+                record.close()
+
+    def _run(self, first: int, record: Record | None) -> Iterator[StepReport]:
+        steps = self._plan.steps
+        interval = max(1, min(_MOST_STEPS_PER_INTERVAL, steps // _INTERVALS))
         saved = time.monotonic()
         with ThreadPoolExecutor(1) as loader:
             upcoming = loader.submit(self._draw, first)
-            for step in range(first, plan.steps):
+            for step in range(first, steps):
                 samples = upcoming.result()
-                if step + 1 < plan.steps:
+                if step + 1 < steps:
                     upcoming = loader.submit(self._draw, step + 1)
                 losses = self.gan.step(step, Batch.of(samples, self._fabric.device))
-                done, is_over = step + 1, step + 1 == plan.steps
+                done, is_over = step + 1, step + 1 == steps
                 if record:
                     record.add(losses)
                 if done % interval == 0 or is_over:
-                    validation, plateau = self._validate(done, record)
-                    is_over |= plateau
+                    validation, has_learnt = self._validate(done, record)
+                    is_over |= has_learnt
                     losses |= validation
                     if record:
                         record.write(done, validation)
                 if is_over or time.monotonic() - saved >= self._config.checkpoint_s:
-                    self._save(plan.steps if is_over else done, record)
+                    self._save(steps if is_over else done, record)
                     saved = time.monotonic()
-                yield StepReport("train", self._scale, done, plan.steps, losses)
+                yield StepReport("train", self._scale, done, steps, losses)
                 if is_over:
-                    break
-        if record:
-            record.close()
+                    return
 
     def _open_record(self, first: int, state: dict[str, Any] | None) -> Record | None:
         if not self._fabric.is_global_zero:

@@ -13,7 +13,7 @@ from napari_msgan.sketch import measure_window
 from napari_msgan.volume import orient
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from napari_msgan.geometry import Floats, Ints
@@ -44,7 +44,10 @@ class TrainingFile:
 
 
 def survey(
-    data: Path, config: TrainConfig | None = None, sketches: Path | None = None
+    data: Path,
+    config: TrainConfig | None = None,
+    sketches: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[TrainingFile]:
     """Return what is in a folder, ordered by name.
 
@@ -53,6 +56,7 @@ def survey(
     config : settings that the images must fit; without them they must fit each other.
     sketches : folder with a sketch or label map for every image, under the same name; the
         ending may differ.
+    progress : is told how many files of how many have been looked at.
 
     Raises
     ------
@@ -69,12 +73,14 @@ def survey(
     given = _given_sketches(sketches) if sketches else None
     files: list[TrainingFile] = []
     problems: list[str] = []
-    for path in paths:
+    for done, path in enumerate(paths, 1):
         name = path.relative_to(data).as_posix()
         try:
             files.append(_look_at(name, path, given))
         except MsganError as error:
             problems.append(f"{name}: {error}")
+        if progress is not None:
+            progress(done, len(paths))
     if given is not None:
         known = {_stem(path.relative_to(data).as_posix()) for path in paths}
         problems += [
