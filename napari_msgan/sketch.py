@@ -192,6 +192,17 @@ def reduce_sketch(sketch: Uint8Array, factor: Ints) -> Uint8Array:
     return thin(reduce_max(sketch, factor).astype(np.uint8))
 
 
+def weakest_kept(strengths: npt.NDArray[np.int64], density: float) -> int:
+    """Return the weakest strength to keep, so that at most a share `density` of voxels are edges.
+
+    Block maxima make lines denser from scale to scale; the strongest strength is always kept.
+    """
+    at_least = np.cumsum(strengths[::-1])[::-1]
+    fitting = np.flatnonzero(at_least <= density * strengths.sum())
+    strongest = int(np.flatnonzero(strengths)[-1])
+    return max(1, min(int(fitting[0]) if fitting.size else strongest, strongest))
+
+
 #: How far `reduce_sketch` looks around a coarse voxel.
 REDUCE_HALO = 4
 

@@ -29,6 +29,7 @@ from napari_msgan.sketch import (
     reduce_sketch,
     sketch_block,
     thin,
+    weakest_kept,
 )
 from napari_msgan.volume import LazyArray, Orientation, Volume, orient, read_padded
 
@@ -312,22 +313,11 @@ def iter_sketch_given(
             strengths += np.bincount(block.ravel(), minlength=256)
             done += 1
             yield done, total, []
-        weakest = _weakest_kept(strengths, settings.low_density)
+        weakest = weakest_kept(strengths, settings.low_density)
         if is_thinned and scale < geometry.finest_scale and weakest > 1:
             for box in _blocks(plan, scale):
                 block = read_sketch(scale, box)
                 write(scale, box, np.where(block < weakest, 0, block).astype(np.uint8))
-
-
-def _weakest_kept(strengths: npt.NDArray[np.int64], density: float) -> int:
-    """Return the weakest strength to keep, so that at most a share `density` of voxels are edges.
-
-    Block maxima make lines denser from scale to scale; the strongest strength is always kept.
-    """
-    at_least = np.cumsum(strengths[::-1])[::-1]
-    fitting = np.flatnonzero(at_least <= density * strengths.sum())
-    strongest = int(np.flatnonzero(strengths)[-1])
-    return max(1, min(int(fitting[0]) if fitting.size else strongest, strongest))
 
 
 def _sketch_scaling(volume: Volume) -> Callable[[Float32Array], Float32Array]:

@@ -76,7 +76,16 @@ def test_physical_model_stops_at_the_resolution_of_the_source(physical):
 
 def test_rule_of_honest_scales(physical):
     thickest = [1.0, 1.43, 1.42, 2.9, 20.0]
-    assert [honest_scale(physical.scales, mm) for mm in thickest] == [3, 2, 3, 1, -1]
+    for axis in range(3):  # whichever axis is the thickest
+        spacings = [[mm if a == axis else 0.5 for a in range(3)] for mm in thickest]
+        assert [honest_scale(physical.scales, mm) for mm in spacings] == [3, 2, 3, 1, -1]
+
+
+def test_axes_that_stay_thick_in_the_model_may_be_thick_in_the_source(physical):
+    fine = physical.scales[-1].model_copy(update={"spacing_mm": (4.0, 1.0, 1.0)})
+    scales = (*physical.scales[:-1], fine)
+    assert honest_scale(scales, (5.0, 1.0, 1.0)) == 3
+    assert honest_scale(scales, (1.0, 5.0, 1.0)) < 3
 
 
 def test_finer_scale_than_the_source_is_allowed_and_warned_about(physical):

@@ -47,7 +47,7 @@ class SketchChanges(Settings):
     strength : range of the factor of all values.
     weakest : edges below a random value up to this one are left out.
     gaps : up to this share of the sketch is left out, in blocks of 8 voxels.
-    reduced : how often a patch sees the sketch of the next finer scale, reduced.
+    reduced : how often the sketch is that of the next finer scale, reduced, as given ones are.
     """
 
     noise: Annotated[float, Field(ge=0)] = 0.01

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
     from napari_msgan.intensity import Float32Array
-    from napari_msgan.networks.build import AnyGenerator
+    from napari_msgan.networks.build import Build
     from napari_msgan.training.config import TrainConfig
     from napari_msgan.training.samples import Sample
 
@@ -37,6 +37,7 @@ _LAST_LEARNING_RATE = 0.02
 _DETAIL_GAIN = 4.0
 
 Losses = dict[str, float]
+NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -74,13 +75,17 @@ class ScaleGan:
 
     Least-squares GAN plus L1 [1]_, the discriminator conditional on sketch and coarse image.
 
+    build : makes the generators; others than the project's own are compared with this.
+
     References
     ----------
     .. [1] Uzunova et al., "Multi-scale GANs for memory-efficient generation of high resolution
        medical images", MICCAI 2019.
     """
 
-    def __init__(self, config: TrainConfig, scale: int, fabric: Fabric) -> None:
+    def __init__(
+        self, config: TrainConfig, scale: int, fabric: Fabric, build: Build = build_generator
+    ) -> None:
         self.config, self.plan, self.scale, self.fabric = (
             config,
             config.scales[scale],
@@ -89,10 +94,10 @@ class ScaleGan:
         )
         torch.manual_seed(config.seed + scale)
         ndim = len(self.plan.factor)
-        self.generator = self._place(build_generator(self.plan.network, self.plan.factor))
+        self.generator = self._place(build(self.plan.network, self.plan.factor))
         if isinstance(self.generator, LowResGenerator):
             self.generator.drop_out(self.plan.dropout)
-        self.average = self._place(build_generator(self.plan.network, self.plan.factor)).eval()
+        self.average = self._place(build(self.plan.network, self.plan.factor)).eval()
         self.average.requires_grad_(False)
         self.discriminator = self._place(
             PatchDiscriminator(
@@ -111,7 +116,7 @@ class ScaleGan:
         self._g, self._g_steps = fabric.setup(self.generator, self._g_optimiser)
         self._d, self._d_steps = fabric.setup(self.discriminator, self._d_optimiser)
 
-    def _place(self, network: nn.Module) -> nn.Module:
+    def _place(self, network: NetworkT) -> NetworkT:
         network.to(self.fabric.device)
         return network.to(memory_format=_layout(len(self.plan.factor)))  # type: ignore[call-overload,no-any-return]
 
@@ -244,8 +249,7 @@ class ScaleGan:
     @torch.inference_mode()
     def apply(self, batch: Batch) -> Tensor:
         """Return what the running average makes of a batch, float32."""
-        network = cast("AnyGenerator", self.average)
         with self.fabric.autocast():
             inputs = (batch.sketch,) if batch.coarse is None else (batch.coarse, batch.sketch)
-            result: Tensor = network(*inputs)
+            result: Tensor = self.average(*inputs)
         return result.float()

@@ -9,7 +9,6 @@ import numpy.typing as npt
 import torch
 
 from napari_msgan.geometry import Box
-from napari_msgan.networks import LowResGenerator, required_halo
 from napari_msgan.training.gan import to_tensor
 from napari_msgan.training.sources import dequantise, quantise
 from napari_msgan.volume import read_padded
@@ -20,13 +19,13 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
     from napari_msgan.intensity import Float32Array
-    from napari_msgan.networks.build import AnyGenerator
+    from napari_msgan.networks.generator import Generator
     from napari_msgan.training.config import TrainConfig
     from napari_msgan.training.sources import SourcePyramid
 
 
 def iter_generate_coarse(
-    generator: AnyGenerator,
+    generator: Generator,
     scale: int,
     pyramids: Sequence[SourcePyramid],
     config: TrainConfig,
@@ -40,7 +39,7 @@ def iter_generate_coarse(
             partial = path.with_name(f".{path.name}.partial")
             shape = pyramid.shapes[scale]
             made = np.lib.format.open_memmap(partial, "w+", np.dtype(np.uint16), shape)
-            tile = shape if isinstance(generator, LowResGenerator) else config.tile_shape
+            tile = config.tile_shape if scale else shape
             for box in Box.of_shape(shape).blocks(tile):
                 made[box.slices] = quantise(
                     _generate(generator, scale, pyramid, box, config, fabric)
@@ -52,7 +51,7 @@ def iter_generate_coarse(
 
 @torch.inference_mode()
 def _generate(
-    generator: AnyGenerator,
+    generator: Generator,
     scale: int,
     pyramid: SourcePyramid,
     box: Box,
@@ -61,13 +60,13 @@ def _generate(
 ) -> Float32Array:
     factor = config.scales[scale].factor
     with fabric.autocast():
-        if isinstance(generator, LowResGenerator):
+        if scale == 0:
             sketch = _unit(pyramid.sketch(1), box.multiply(factor))
             result = generator(to_tensor([sketch], fabric.device))
         else:
             coarse = pyramid.generated(scale - 1)
             assert coarse is not None
-            window = box.cover(factor).grow(required_halo(generator))
+            window = box.cover(factor).grow(generator.halo)
             inside = dequantise(read_padded(coarse, window.start, window.stop))
             sketch = _unit(pyramid.sketch(scale), window.multiply(factor))
             result = generator(

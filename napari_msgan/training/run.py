@@ -10,7 +10,7 @@ import ctypes
 import shutil
 import sys
 from datetime import timedelta
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from napari_msgan.config import ModelSpec, ScaleSpec
 from napari_msgan.errors import TrainingError
 from napari_msgan.model import save_spec, save_weights, write_atomically
-from napari_msgan.networks import judged_window
+from napari_msgan.networks import build_generator, judged_window
 from napari_msgan.training.config import TrainConfig
 from napari_msgan.training.cost import disk_of
 from napari_msgan.training.generated import iter_generate_coarse
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
     from pathlib import Path
 
-    from napari_msgan.networks.build import AnyGenerator
+    from napari_msgan.networks.build import Build
     from napari_msgan.training.sources import SourcePyramid
     from napari_msgan.training.survey import TrainingFile
 
@@ -51,6 +51,7 @@ def iter_train(
     *,
     device: str = "cpu",
     devices: int = 1,
+    build: Build = build_generator,
 ) -> Generator[StepReport, None, None]:
     """Train every scale of `config` and write a model folder to `out`.
 
@@ -59,6 +60,7 @@ def iter_train(
     files : see `napari_msgan.training.survey`.
     devices : processes (CPU) or GPUs that share each batch. More than one start this program
         again in other processes, each with its part of the batch.
+    build : makes the generators; the model folder can be loaded only where it is the default.
 
     Raises
     ------
@@ -86,10 +88,10 @@ def iter_train(
     fabric.barrier()
     specs: list[ScaleSpec] = []
     for scale, plan in enumerate(config.scales):
-        trainer = ScaleTrainer(config, scale, work, training, validation, fabric)
+        trainer = ScaleTrainer(config, scale, work, training, validation, fabric, build)
         yield from trainer.run()
         if fabric.is_global_zero:
-            generator = cast("AnyGenerator", trainer.gan.average)
+            generator = trainer.gan.average
             file = f"scale_{scale}.safetensors"
             specs.append(
                 ScaleSpec(

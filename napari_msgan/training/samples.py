@@ -18,7 +18,7 @@ from scipy import ndimage
 from napari_msgan.errors import TrainingError
 from napari_msgan.geometry import Box
 from napari_msgan.resampling import reduce_mean
-from napari_msgan.sketch import REDUCE_HALO, reduce_sketch, sketch_of
+from napari_msgan.sketch import REDUCE_HALO, reduce_sketch, sketch_of, weakest_kept
 from napari_msgan.training.config import CoarseMixture, SketchChanges
 from napari_msgan.training.sources import dequantise, quantise
 from napari_msgan.volume import read_padded
@@ -107,29 +107,47 @@ def iter_make_pool(
 def _changed_image(
     pyramid: SourcePyramid, random: np.random.Generator, config: TrainConfig
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint16]]:
-    """Return sketch (twice as fine) and image of a turned, stretched, bent and shifted source."""
-    plan, changes = config.scales[0], config.images
-    fine = tuple(n * f for n, f in zip(plan.patch_shape, plan.factor, strict=True))
-    source = dequantise(pyramid.image(1))
-    ndim = source.ndim
-    view = _field_of_view(source.shape, fine, random, config)
+    """Return sketch (twice as fine) and image of a turned, stretched, bent and shifted source.
+
+    Now and then the sketch is found at the next finer scale and reduced, as given ones are.
+    """
+    changes, factors = config.images, [scale.factor for scale in config.scales]
+    is_reduced = pyramid.n_scales > 2 and random.random() < config.sketches.reduced
+    shape = np.multiply(config.scales[0].patch_shape, factors[1])
+    if is_reduced:
+        shape = shape * factors[2]
+    points = _changed_grid(pyramid.shapes[1 + is_reduced], tuple(shape.tolist()), random, config)
+    source = dequantise(pyramid.image(1 + is_reduced))
+    order = 1 if is_reduced else 3  # what is reduced again needs no spline
+    image = ndimage.map_coordinates(source, points, order=order, mode="nearest")
+    gamma = float(np.exp(random.normal(0, changes.gamma)))
+    unit = np.clip((image + 1) / 2, 0, 1).astype(np.float32) ** np.float32(gamma)
+    sketch = sketch_of(unit, config.sketch)
+    if is_reduced:
+        sketch, unit = reduce_sketch(sketch, factors[2]), reduce_mean(unit, factors[2])
+        strengths = np.bincount(sketch.ravel(), minlength=256)
+        sketch[sketch < weakest_kept(strengths, config.sketch.low_density)] = 0
+    return sketch, quantise(2 * reduce_mean(unit, factors[1]) - 1)
+
+
+def _changed_grid(
+    source: Ints, shape: Ints, random: np.random.Generator, config: TrainConfig
+) -> npt.NDArray[np.float64]:
+    """Return where the voxels of a changed image lie in its source, shape (ndim, *shape)."""
+    changes, ndim = config.images, len(source)
+    view = _field_of_view(source, shape, random, config)
     turn = np.eye(ndim) + random.normal(0, changes.turn, (ndim, ndim)) * (1 - np.eye(ndim))
     if changes.flip and random.random() < 0.5:
         turn[:, -1] *= -1
-    matrix = turn * (view / fine)
-    room = np.abs(np.array(source.shape) - view)
-    centre = np.array(source.shape) / 2 + random.uniform(-0.45, 0.45, ndim) * room
-    offset = centre - 0.5 - matrix @ ((np.array(fine) - 1) / 2)
-    points = np.tensordot(matrix, np.indices(fine, np.float32), 1)
-    points += offset.reshape(-1, *(1,) * ndim)
+    matrix = turn * (view / shape)
+    room = np.abs(np.array(source) - view)
+    centre = np.array(source) / 2 + random.uniform(-0.45, 0.45, ndim) * room
+    offset = centre - 0.5 - matrix @ ((np.array(shape) - 1) / 2)
+    column = (-1, *(1,) * ndim)
+    points = np.tensordot(matrix, np.indices(shape, np.float32), 1) + offset.reshape(column)
     if changes.bend:
-        points += _smooth_displacement(fine, random) * (changes.bend * view).reshape(
-            -1, *(1,) * ndim
-        )
-    image = ndimage.map_coordinates(source, points, order=3, mode="nearest")
-    gamma = float(np.exp(random.normal(0, changes.gamma)))
-    unit = np.clip((image + 1) / 2, 0, 1).astype(np.float32) ** np.float32(gamma)
-    return sketch_of(unit, config.sketch), quantise(2 * reduce_mean(unit, plan.factor) - 1)
+        points += _smooth_displacement(shape, random) * (changes.bend * view).reshape(column)
+    return points
 
 
 def _field_of_view(

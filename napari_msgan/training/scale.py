@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from napari_msgan.errors import TrainingError
-from napari_msgan.networks import PatchGenerator, required_halo
+from napari_msgan.networks import build_generator
 from napari_msgan.training.gan import Batch, ScaleGan
 from napari_msgan.training.losses import l1_per_sample
 from napari_msgan.training.plateau import Plateau
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from lightning_fabric import Fabric
 
+    from napari_msgan.networks.build import Build
     from napari_msgan.training.config import TrainConfig
     from napari_msgan.training.gan import Losses
     from napari_msgan.training.sources import SourcePyramid
@@ -47,6 +48,7 @@ class ScaleTrainer:
     """Trains one scale; a run that was interrupted goes on as if it had not been.
 
     work : folder of checkpoints, records and (scale 0) pools.
+    build : see `ScaleGan`.
     """
 
     def __init__(
@@ -57,11 +59,12 @@ class ScaleTrainer:
         training: Sequence[SourcePyramid],
         validation: Sequence[SourcePyramid],
         fabric: Fabric,
+        build: Build = build_generator,
     ) -> None:
         self._config, self._scale, self._fabric = config, scale, fabric
         self._plan, self._work = config.scales[scale], work
         self._checkpoint = work / f"scale_{scale}.pt"
-        self.gan = ScaleGan(config, scale, fabric)
+        self.gan = ScaleGan(config, scale, fabric, build)
         self._warm_start()
         self._open_data(training, validation)
         patience = config.patience if self._validation is not None else None
@@ -76,8 +79,7 @@ class ScaleTrainer:
             if validation:
                 fixed = LowResPool(self._work / "validation_pool").fixed(_VALIDATION_SAMPLES)
         else:
-            assert isinstance(self.gan.generator, PatchGenerator)
-            halo = required_halo(self.gan.generator)
+            halo = self.gan.generator.halo
             self._sampler = PatchSampler(training, self._scale, halo, self._config)
             if any(pyramid.n_scales > self._scale for pyramid in validation):
                 sampler = PatchSampler(validation, self._scale, halo, self._config)

@@ -2,10 +2,11 @@ import numpy as np
 import pytest
 
 from napari_msgan.resampling import reduce_mean
-from napari_msgan.training.config import SketchChanges
+from napari_msgan.training.config import ImageChanges, SketchChanges
 from napari_msgan.training.samples import (
     LowResPool,
     PatchSampler,
+    _changed_image,
     change_sketch,
     iter_make_pool,
     sample_random,
@@ -108,3 +109,22 @@ def test_thick_slices_keep_a_source_from_the_fine_scales(tmp_path):
         for mm in (1.0, 2.5)
     ]
     assert n_scales == [3, 2]
+
+
+def test_reduced_sketch_of_a_whole_image_is_no_denser_and_lies_on_the_same_image(prepared):
+    config, pyramids, _, _ = prepared
+    made = []
+    for reduced in (0, 1):
+        still = ImageChanges(turn=0, stretch=0, view=(1, 1), flip=False)
+        changes = SketchChanges(reduced=reduced)
+        settings = config.model_copy(update={"sketches": changes, "images": still})
+        random = np.random.default_rng(3)
+        made.append(_changed_image(pyramids[0], random, settings))
+    (sketch, image), (reduced_sketch, same) = made
+    assert sketch.shape == reduced_sketch.shape
+    assert not np.array_equal(sketch, reduced_sketch)
+    assert 0.02 < (reduced_sketch > 0).mean() <= config.sketch.low_density + 0.01
+    both = [dequantise(values).ravel() for values in (image, same)]
+    assert np.corrcoef(*both)[0, 1] > 0.98
+    moved = np.roll(dequantise(same), 2, axis=-1).ravel()
+    assert np.corrcoef(both[0], moved)[0, 1] < 0.95
