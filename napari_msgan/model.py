@@ -17,7 +17,7 @@ from napari_msgan.errors import ModelError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from napari_msgan.geometry import Ints
     from napari_msgan.networks.build import AnyGenerator
@@ -193,7 +193,7 @@ def check_weights(
             raise ModelError(f"{path}: {key!r} holds values that are not finite: train it again")
 
 
-def save_weights(generator: AnyGenerator, path: Path, *, full_precision: bool = False) -> str:
+def save_weights(generator: nn.Module, path: Path, *, full_precision: bool = False) -> str:
     """Write the weights as float16, or as they are, and return the sha256 of the file."""
     import torch
     from safetensors.torch import save

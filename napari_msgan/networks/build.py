@@ -16,7 +16,13 @@ from napari_msgan.networks.megan import MeganLowResGenerator, MeganPatchGenerato
 from napari_msgan.networks.patch import PatchGenerator
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from napari_msgan.geometry import Ints
+    from napari_msgan.networks.generator import Generator
+
+    #: What makes a generator out of its description, as `build_generator` does.
+    Build = Callable[[AnyNetwork, Ints], Generator]
 
 AnyGenerator = LowResGenerator | PatchGenerator | MeganLowResGenerator | MeganPatchGenerator
 
