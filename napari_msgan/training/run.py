@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from napari_msgan.config import ModelSpec, ScaleSpec
 from napari_msgan.errors import TrainingError
 from napari_msgan.model import save_spec, save_weights, write_atomically
-from napari_msgan.networks import build_generator, judged_window
+from napari_msgan.networks import judged_window
 from napari_msgan.training.config import TrainConfig
 from napari_msgan.training.cost import disk_of
 from napari_msgan.training.generated import iter_generate_coarse
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
     from pathlib import Path
 
-    from napari_msgan.networks.build import Build
     from napari_msgan.training.sources import SourcePyramid
     from napari_msgan.training.survey import TrainingFile
 
@@ -51,7 +50,6 @@ def iter_train(
     *,
     device: str = "cpu",
     devices: int = 1,
-    build: Build = build_generator,
 ) -> Generator[StepReport, None, None]:
     """Train every scale of `config` and write a model folder to `out`.
 
@@ -60,17 +58,16 @@ def iter_train(
     files : see `napari_msgan.training.survey`.
     devices : processes (CPU) or GPUs that share each batch. More than one start this program
         again in other processes, each with its part of the batch.
-    build : makes the generators; the model folder can be loaded only where it is the default.
 
     Raises
     ------
     TrainingError
         See `check_run`.
     """
-    _keep_large_buffers()
+    keep_large_buffers()
     work = out / ".training"
     check_run(files, out, config, devices=devices)
-    fabric = _fabric(config, device, devices)
+    fabric = open_fabric(config, device, devices)
     if fabric.is_global_zero:
         for done, total, _ in prepare(files, work / "cache", config):
             if done == 1:
@@ -78,17 +75,14 @@ def iter_train(
             yield StepReport("prepare", 0, done, total, {})
     fabric.barrier()
     pyramids = [p for _, _, p in prepare(files, work / "cache", config) if p]
-    names = sorted({p.name for p in pyramids})
-    kept_out = set(names[:: config.validation_every]) if config.validation_every else set()
-    training = [p for p in pyramids if p.name not in kept_out]
-    validation = [p for p in pyramids if p.name in kept_out]
+    training, validation = split_pyramids(pyramids, config)
     _check_every_scale_has_images(training, config)
     if fabric.is_global_zero:
-        yield from _make_pools(training, validation, work, config)
+        yield from iter_make_pools(training, validation, work, config)
     fabric.barrier()
     specs: list[ScaleSpec] = []
     for scale, plan in enumerate(config.scales):
-        trainer = ScaleTrainer(config, scale, work, training, validation, fabric, build)
+        trainer = ScaleTrainer(config, scale, work, training, validation, fabric)
         yield from trainer.run()
         if fabric.is_global_zero:
             generator = trainer.gan.average
@@ -135,7 +129,8 @@ def check_run(
     _check_disk(files, out, config)
 
 
-def _fabric(config: TrainConfig, device: str, devices: int) -> Fabric:
+def open_fabric(config: TrainConfig, device: str = "cpu", devices: int = 1) -> Fabric:
+    """Return what runs the steps; with more than one device, in every process of the run."""
     accelerator, _, index = device.partition(":")
     strategy = "auto"
     if devices > 1:
@@ -152,12 +147,23 @@ def _fabric(config: TrainConfig, device: str, devices: int) -> Fabric:
     return fabric
 
 
-def _make_pools(
+def split_pyramids(
+    pyramids: Sequence[SourcePyramid], config: TrainConfig
+) -> tuple[list[SourcePyramid], list[SourcePyramid]]:
+    """Return the images to train on, and those that are kept out to watch the loss."""
+    names = sorted({p.name for p in pyramids})
+    kept_out = set(names[:: config.validation_every]) if config.validation_every else set()
+    training = [p for p in pyramids if p.name not in kept_out]
+    return training, [p for p in pyramids if p.name in kept_out]
+
+
+def iter_make_pools(
     training: Sequence[SourcePyramid],
     validation: Sequence[SourcePyramid],
     work: Path,
     config: TrainConfig,
 ) -> Iterator[StepReport]:
+    """Write what scale 0 learns from, and is validated with, unless it is there."""
     pools = [("pool", training, config.pool)]
     if validation:
         pools.append(("validation_pool", validation, _VALIDATION_POOL))
@@ -236,7 +242,7 @@ def _check_every_scale_has_images(training: Sequence[SourcePyramid], config: Tra
         )
 
 
-def _keep_large_buffers() -> None:
+def keep_large_buffers() -> None:
     """Tell glibc not to give large buffers back at every step: a third of the time is saved."""
     if sys.platform == "linux":
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
