@@ -1,0 +1,1 @@
+"""Everything behind docs/results.md; see `python -m benchmarks.reproduce --help`."""

@@ -1,0 +1,92 @@
+"""How many steps a method may take: equal time, or equal number of patches.
+
+The learning rate follows the number of steps, so that is fixed before training begins: for equal
+time, from the measured seconds of a step.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import statistics
+import time
+from dataclasses import dataclass
+
+from napari_msgan.training.scale import ScaleTrainer
+
+_CALIBRATION_STEPS = 16
+#: The first steps of either kind pay for buffers.
+_UNCOUNTED = 3
+_FEWEST_STEPS = 20
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What every method of a table gets, one of the two.
+
+    patches : of the size of `ours`; a larger image counts as the patches that it holds.
+    """
+
+    minutes: float | None = None
+    patches: float | None = None
+
+    def share(self, scales, scale):
+        """Return the share of one scale: half for scale 0, the other half for all others."""
+        if len(scales) == 1:
+            return 1.0
+        return 0.5 if scale == 0 else 0.5 / (len(scales) - 1)
+
+
+def patches_of(plan, patch_shape):
+    """Return how many patches of a shape one step of a scale sees."""
+    return plan.batch * math.prod(plan.patch_shape) / math.prod(patch_shape)
+
+
+def with_steps(config, scale, steps):
+    """Return settings with another number of steps of one scale."""
+    plans = list(config.scales)
+    plans[scale] = plans[scale].model_copy(update={"steps": max(_FEWEST_STEPS, round(steps))})
+    return config.model_copy(update={"scales": tuple(plans)})
+
+
+def budgeted(run, budget, patch_shape, seconds_per_step):
+    """Return the settings of a run with the steps that its budget allows.
+
+    Parameters
+    ----------
+    seconds_per_step : function of a scale, called for equal time only.
+    """
+    config = run.config
+    for scale in run.scales:
+        share, plan = budget.share(run.scales, scale), config.scales[scale]
+        if budget.minutes is not None:
+            steps = 60 * budget.minutes * share / seconds_per_step(scale)
+        else:
+            steps = budget.patches * share / patches_of(plan, patch_shape)
+        config = with_steps(config, scale, steps)
+    return config
+
+
+def measure_step(run, scale, folder, training, fabric):
+    """Return the mean seconds of a step over the whole of its training, with and without GAN."""
+    work = folder / f"calibration_{scale}"
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    if scale == 0:
+        (work / "pool").symlink_to((folder / "pool").absolute())
+    plans, plan = list(run.config.scales), run.config.scales[scale]
+    plans[scale] = plan.model_copy(update={"steps": _CALIBRATION_STEPS, "gan_from": 0.5})
+    update = {"scales": tuple(plans), "warm_start": False}
+    config = run.config.model_copy(update=update)
+    trainer = ScaleTrainer(config, scale, work, training, [], fabric, run.build)
+    seconds = {False: [], True: []}
+    before = time.monotonic()
+    for report in trainer.run():
+        now = time.monotonic()
+        seconds["adversarial" in report.losses].append(now - before)
+        before = now
+    shutil.rmtree(work)
+    plain, adversarial = (statistics.median(seconds[kind][_UNCOUNTED:]) for kind in (False, True))
+    if plan.gan_weight == 0:
+        return plain
+    return plan.gan_from * plain + (1 - plan.gan_from) * adversarial

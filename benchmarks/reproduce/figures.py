@@ -1,0 +1,127 @@
+"""Figures of trained methods on held-out images, and differences between methods."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import math
+import os
+import tempfile
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from napari_msgan.config import ModelSpec, PatchNetwork, ScaleSpec
+from napari_msgan.evaluation import (
+    COLUMNS,
+    Computing,
+    bootstrap_interval,
+    iter_measure,
+    iter_open_case,
+    run_to_end,
+)
+from napari_msgan.model import Model
+
+_LOG = logging.getLogger("reproduce")
+NAMES = ("image", *(column.name for column in COLUMNS))
+
+
+def model_of(data, generators, tile, folder):
+    """Return a model of any generators, so that images are made as users make them.
+
+    Its description says where voxels lie; its networks are given, and need no files.
+    """
+    shared = set(ModelSpec.model_fields) & set(type(data.config).model_fields) - {"scales"}
+    settings = {name: getattr(data.config, name) for name in shared}
+    scales = [
+        ScaleSpec(
+            network=data.config.scales[0].network if scale == 0 else PatchNetwork(),
+            factor=plan.factor,
+            spacing_mm=plan.spacing_mm,
+            file=f"scale_{scale}.safetensors",
+            sha256="0" * 64,
+        )
+        for scale, plan in enumerate(data.config.scales)
+    ]
+    tiles = (tile,) * data.ndim
+    settings |= {"tile_shape": tiles, "chunk_shape": tiles, "scales": tuple(scales)}
+    prepared = tuple(generator.eval().requires_grad_(False) for generator in generators)
+    return Model(ModelSpec(**settings), folder, prepared)
+
+
+def measure_heldout(data, model, folder):
+    """Append a row for each held-out image to ``figures.csv``; those that are there are kept.
+
+    The images themselves are kept beside it, as uint8 over the window of the model.
+    """
+    path = folder / "figures.csv"
+    if not path.exists():
+        path.write_text(",".join(NAMES) + "\n")
+    there = {row["image"] for row in read_csv(path)}
+    for image in data.heldout:
+        if image.name in there:
+            continue
+        values = _measure(data, model, image, folder)
+        with path.open("a", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow([image.name, *(format(values[n], ".6g") for n in NAMES[1:])])
+        _LOG.info("%s: SSIM %.3f, SWD %.1f", image.name, values["ssim"], values["swd"])
+
+
+def _measure(data, model, image, folder):
+    computing = Computing(workers=os.cpu_count() or 1)
+    with tempfile.TemporaryDirectory() as work, warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that a CT is finer than its slices
+        case = run_to_end(iter_open_case(image, model, Path(work), computing, data.finest))
+        row = run_to_end(iter_measure(case, data.finest))
+        pictures = {
+            "made": _as_bytes(case.made(data.finest), model.spec.window),
+            "truth": _as_bytes(case.truth[data.finest], model.spec.window),
+            "sketch": _plane(np.asarray(case.store.sketch_array(data.finest)[...])),
+        }
+    (folder / "pictures").mkdir(exist_ok=True)
+    np.savez_compressed(folder / "pictures" / f"{image.name}.npz", **pictures)
+    return {name: row.value(name) for name in NAMES[1:]}
+
+
+def _as_bytes(stored, window):
+    low, high = window
+    unit = (_plane(np.asarray(stored)).astype(np.float32) - low) / (high - low)
+    return np.rint(255 * np.clip(unit, 0, 1)).astype(np.uint8)
+
+
+def _plane(array):
+    """Return a 2-D image, or the middle coronal slice of a volume, head up."""
+    return array if array.ndim == 2 else array[::-1, array.shape[1] // 2]
+
+
+def read_csv(path):
+    """Return the rows of a file as dicts of text."""
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def write_csv(path, rows):
+    """Write rows with the columns of the first one."""
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def mean_and_interval(values):
+    """Return mean and 95 % bootstrap interval of the finite values; NaN where there are none."""
+    finite = [value for value in values if math.isfinite(value)]
+    mean = sum(finite) / len(finite) if finite else math.nan
+    return mean, *bootstrap_interval(finite)
+
+
+def paired_difference(ours, other):
+    """Return mean and 95 % bootstrap interval of other - ours, image by image.
+
+    Parameters
+    ----------
+    ours, other : a figure by the name of the image; only images of both count.
+    """
+    return mean_and_interval([other[image] - ours[image] for image in ours if image in other])

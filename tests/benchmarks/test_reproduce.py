@@ -1,0 +1,209 @@
+"""The methods that are compared in docs/results.md, and how their figures become tables."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from benchmarks.reproduce import networks
+from benchmarks.reproduce.budgets import Budget, budgeted, measure_step
+from benchmarks.reproduce.data import DataSet
+from benchmarks.reproduce.figures import (
+    mean_and_interval,
+    measure_heldout,
+    model_of,
+    paired_difference,
+    read_csv,
+)
+from benchmarks.reproduce.methods import METHODS, TRAINED_BY
+from benchmarks.reproduce.train import curves, prepare_base, train, training_summary
+from napari_msgan.config import LowResNetwork, PatchNetwork
+from napari_msgan.training.config import ScaleTraining, TrainConfig
+
+_ODD_SHAPE = (61, 83)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """X-rays of waves, three scales from 20 pixels on."""
+    folder = tmp_path_factory.mktemp("data")
+    for part, count, shape in (("train", 3, (80, 80)), ("heldout", 1, _ODD_SHAPE)):
+        (folder / part).mkdir()
+        for number in range(count):
+            rows, columns = np.indices(shape) / 80
+            waves = np.sin(9 * rows + number) * np.cos(7 * columns) + rows
+            grey = Image.fromarray((100 + 60 * waves).astype(np.uint8))
+            grey.save(folder / part / f"{number}.png")
+    first = ScaleTraining(
+        network=LowResNetwork(widths=(4, 8)),
+        factor=(2, 2),
+        steps=2,
+        batch=2,
+        patch_shape=(24, 24),
+        discriminator_width=4,
+        discriminator_strides=(2,),
+        gan_from=0.5,
+    )
+    patch = {"network": PatchNetwork(width=4, blocks=1), "patch_shape": (32, 32)}
+    finer = first.model_copy(update=patch)
+    config = TrainConfig(
+        name="made",
+        kind="relative",
+        axes=("y", "x"),
+        modality="XR",
+        base_size=20,
+        tile_shape=(32, 32),
+        chunk_shape=(32, 32),
+        window=(0, 65535),
+        dtype="uint16",
+        scales=(first, finer, finer),
+        zoom=(0.9, 1.0),
+        pool=6,
+        validation_every=3,
+        patience=None,
+    )
+    heldout = tuple(sorted((folder / "heldout").glob("*.png")))
+    return DataSet(
+        "made", folder / "train", heldout, config, patch=32, whole_scale=2, whole_tile=96, tile=32
+    )
+
+
+@pytest.fixture(scope="module")
+def base(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("base")
+    return folder, prepare_base(data, folder)
+
+
+def _few_patches():
+    return Budget(patches=4)
+
+
+@pytest.fixture(autouse=True)
+def two_steps(monkeypatch):
+    monkeypatch.setattr("benchmarks.reproduce.budgets._FEWEST_STEPS", 2)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_method_trains_and_makes_an_image_of_an_odd_shape(name, data, base, tmp_path):
+    folder, files = base
+    method = METHODS[name]
+    run = METHODS[TRAINED_BY.get(name, name)].run(data)
+    trained = train(run, data, files, folder, tmp_path / "run", _few_patches())
+    generators = method.generators(data, trained)
+    model = model_of(data, generators, method.tile(data), tmp_path)
+    measure_heldout(data, model, tmp_path)
+    (row,) = read_csv(tmp_path / "figures.csv")
+    assert row["image"] == "0.png"
+    assert 0 <= float(row["mae"]) < 255
+    made = np.load(tmp_path / "pictures" / "0.png.npz")["made"]
+    assert made.shape == _ODD_SHAPE
+    summary = training_summary(run, tmp_path / "run", (32, 32))
+    assert [line["scale"] for line in summary] == list(run.scales)
+    assert {line["scale"] for line in curves(run, tmp_path / "run")} == set(run.scales)
+
+
+def test_a_run_that_is_asked_for_again_takes_no_step(data, base, tmp_path):
+    folder, files = base
+    run = METHODS["patches"].run(data)
+    first = train(run, data, files, folder, tmp_path, _few_patches())
+    minutes = (tmp_path / "minutes.json").read_text()
+    again = train(run, data, files, folder, tmp_path, Budget(patches=4000))
+    assert (tmp_path / "minutes.json").read_text() == minutes
+    for one, other in zip(first[2].parameters(), again[2].parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_methods_without_coarse_image_see_nothing_of_it(data, base, tmp_path):
+    run = METHODS["patches"].run(data)
+    from napari_msgan.training.sources import dequantise, prepare
+
+    seen = [run.view(p) for _, _, p in prepare(base[1], base[0] / "cache", data.config)]
+    assert all(np.ptp(dequantise(pyramid.image(1))) == 0 for pyramid in seen)
+    assert all(np.ptp(dequantise(pyramid.image(2))) > 0 for pyramid in seen)
+
+
+@pytest.mark.parametrize("reads_coarse", [False, True])
+def test_middle_of_patch_is_that_of_the_whole_patch(reads_coarse):
+    torch.manual_seed(0)
+    network = networks.MeganPatch(2, 4, 32, reads_coarse=reads_coarse).eval()
+    tiles = networks.MiddleOfPatch(network)
+    window = tiles.tile_side // 2 + 2 * tiles.halo[0]
+    coarse, sketch = torch.rand(1, 1, window, window), torch.rand(1, 1, 2 * window, 2 * window)
+    made = tiles(coarse, sketch)
+    assert made.shape == (1, 1, 20, 20)
+    middle = (2 * window - 32) // 2
+    patch = sketch[..., middle : middle + 32, middle : middle + 32]
+    whole = network(coarse, patch)
+    assert torch.equal(made, whole[..., 6:26, 6:26])
+    other = torch.rand_like(coarse)
+    assert torch.equal(tiles(other, sketch), made) != reads_coarse
+
+
+def test_three_dimensional_layout_keeps_the_shape_of_its_patch():
+    low_res = networks.MeganLowRes(3, 2).eval()
+    assert low_res(torch.rand(1, 1, 18, 32, 20)).shape == (1, 1, 9, 16, 10)
+    patch = networks.MeganPatch(3, 2, 32, reads_coarse=True).eval()
+    coarse, sketch = torch.rand(1, 1, 32, 32, 32), torch.rand(1, 1, 64, 64, 64)
+    assert patch(coarse, sketch).shape == (1, 1, 32, 32, 32)
+
+
+def test_equal_time_gives_half_to_scale_0_and_shares_the_rest(data):
+    run = METHODS["ours"].run(data)
+    config = budgeted(run, Budget(minutes=2), (32, 32), lambda scale: 0.5 + scale)
+    assert [plan.steps for plan in config.scales] == [120, 20, 12]
+    alone = budgeted(METHODS["patches"].run(data), Budget(minutes=2), (32, 32), lambda _: 0.5)
+    assert alone.scales[2].steps == 240
+
+
+def test_equal_patches_counts_a_larger_image_as_more_of_them(data):
+    whole = METHODS["whole"].run(data)
+    config = budgeted(whole, Budget(patches=900), (32, 32), None)
+    assert whole.config.scales[0].patch_shape == (96, 96)  # nine patches
+    assert config.scales[0].steps == 100
+
+
+def test_measured_seconds_of_a_step_are_positive_and_leave_nothing_behind(data, base, tmp_path):
+    from benchmarks.reproduce import train as training
+    from napari_msgan.training.run import open_fabric
+
+    run, (folder, files) = METHODS["patches"].run(data), base
+    pyramids = training._pyramids(files, folder, data, run.view)
+    seconds = measure_step(run, 2, tmp_path, pyramids, open_fabric(run.config))
+    assert 0 < seconds < 10
+    assert not list(tmp_path.iterdir())
+
+
+def test_paired_difference_of_known_values():
+    ours = {"a": 1.0, "b": 2.0, "c": 3.0}
+    other = {"a": 1.5, "b": 2.5, "c": 3.5, "d": 99.0}
+    assert paired_difference(ours, other) == pytest.approx((0.5, 0.5, 0.5))
+
+
+def test_interval_of_a_difference_that_is_noise_holds_zero():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(2, 20))
+    ours, other = ({str(i): v for i, v in enumerate(row)} for row in values)
+    mean, low, high = paired_difference(ours, other)
+    assert low < 0 < high
+    shifted = {name: value + 3 for name, value in ours.items()}
+    mean, low, high = paired_difference(ours, shifted)
+    assert mean == pytest.approx(3)
+    assert low == pytest.approx(3)
+
+
+def test_mean_leaves_out_what_could_not_be_measured():
+    mean, low, high = mean_and_interval([1.0, math.nan, 3.0])
+    assert mean == 2.0
+    assert 1.0 <= low <= high <= 3.0
+    assert all(math.isnan(value) for value in mean_and_interval([]))
+
+
+def test_minutes_are_kept_as_numbers(data, base, tmp_path):
+    folder, files = base
+    train(METHODS["patches"].run(data), data, files, folder, tmp_path, _few_patches())
+    assert json.loads((tmp_path / "minutes.json").read_text())["2"] >= 0
