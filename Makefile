@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format install system clean
+.PHONY: help demo test lint format reproduce install system clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -25,6 +25,9 @@ lint: $(VENV)/.installed-dev  ## ruff and mypy
 format: $(VENV)/.installed-dev  ## mend what ruff can mend
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+reproduce: $(VENV)/.installed-dev  ## compare methods, PARTS="xray-time ..." MINUTES=90 (days, if all; goes on where it stopped)
+	$(BIN)/python -m benchmarks.reproduce $(or $(PARTS),--help) $(if $(MINUTES),--minutes $(MINUTES)) $(REPRODUCE)
 
 install: $(VENV)/.installed-dev  ## the virtual environment for development
 

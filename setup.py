@@ -50,6 +50,7 @@ DEV = [
     "SimpleITK",
     "build",
     "hypothesis",
+    "matplotlib",
     "mypy",
     "pre-commit",
     "pytest",

@@ -22,13 +22,15 @@ _FEWEST_STEPS = 20
 
 @dataclass(frozen=True)
 class Budget:
-    """What every method of a table gets, one of the two.
+    """What every method of a table gets, one of the three.
 
     patches : of the size of `ours`; a larger image counts as the patches that it holds.
+    steps : of each scale.
     """
 
     minutes: float | None = None
     patches: float | None = None
+    steps: dict[int, int] | None = None
 
     def share(self, scales, scale):
         """Return the share of one scale: half for scale 0, the other half for all others."""
@@ -59,7 +61,9 @@ def budgeted(run, budget, patch_shape, seconds_per_step):
     config = run.config
     for scale in run.scales:
         share, plan = budget.share(run.scales, scale), config.scales[scale]
-        if budget.minutes is not None:
+        if budget.steps is not None:
+            steps = budget.steps[scale]
+        elif budget.minutes is not None:
             steps = 60 * budget.minutes * share / seconds_per_step(scale)
         else:
             steps = budget.patches * share / patches_of(plan, patch_shape)

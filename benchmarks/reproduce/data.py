@@ -53,7 +53,7 @@ def xray(data, work, size):
 
     Without the blocks of 8 pixels of their JPEG files, and so that scale 0 has 96 to 128 pixels.
     """
-    config = _bundled("chest-xray")
+    config = bundled_config("chest-xray")
     n_scales = 1
     while config.base_size << (n_scales - 1) < size:
         n_scales += 1
@@ -87,7 +87,7 @@ def ct(data, n_scales):
 
     The whole-image method makes at most 3 mm, the finest that fits into memory.
     """
-    config = _bundled("thorax-ct")
+    config = bundled_config("thorax-ct")
     config = config.model_copy(
         update={"scales": config.scales[:n_scales], "include": ("ct3d/*.nii.gz",)}
     )
@@ -104,7 +104,7 @@ def ct(data, n_scales):
     )
 
 
-def _bundled(name):
+def bundled_config(name):
     """Return the settings that a bundled model was trained with; they end with their steps."""
     path = find_model(bundled_folder() / name) / "training.json"
     config = TrainConfig.model_validate_json(path.read_bytes())

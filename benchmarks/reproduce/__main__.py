@@ -1,0 +1,124 @@
+"""Compare methods, part by part, and write docs/results.md.
+
+    make reproduce PARTS="xray-time memory" MINUTES=90
+
+Each part goes on where it stopped. A part whose settings change needs another --work folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import shlex
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from benchmarks.reproduce.ablations import ABLATIONS, UNCHANGED
+from benchmarks.reproduce.budgets import Budget
+from benchmarks.reproduce.compare import compare
+from benchmarks.reproduce.data import ct, xray
+from benchmarks.reproduce.memory import SIZES, measure_memory
+from benchmarks.reproduce.methods import METHODS, TRAINED_BY
+from benchmarks.reproduce.places import Places
+from benchmarks.reproduce.report import write_report
+from benchmarks.reproduce.translation import translate_all
+
+ROOT = Path(__file__).parents[2]
+PARTS = {
+    "xray-time": "X-rays, every method trained for --minutes",
+    "xray-patches": "X-rays, every method trained on --patches patches",
+    "ct-time": "the same of thorax CT",
+    "ct-patches": "the same of thorax CT",
+    "ablations": "our settings on X-rays, one changed at a time, --minutes for the unchanged one",
+    "memory": "peak memory against the size of the image",
+    "translation": "images of other domains through the bundled models",
+    "report": "nothing but docs/results.md, from the tables that there are",
+}
+
+
+def run_part(part, options, places):
+    """Run one part, and write the page anew."""
+    if part == "memory":
+        measure_memory(places, {2: options.longest_2d, 3: options.longest_3d})
+    elif part == "translation":
+        translate_all(options.data, places)
+    elif part != "report":
+        _compare(part, options, places)
+    if part != "report" and any(places.part(part).iterdir()):
+        places.sign(part, _command(part))
+    write_report(places)
+
+
+def _compare(part, options, places):
+    is_ct = part.startswith("ct")
+    data = (
+        ct(options.data, options.ct_scales)
+        if is_ct
+        else xray(options.data, places.work, options.xray_size)
+    )
+    known = ABLATIONS if part == "ablations" else METHODS
+    chosen = set(options.methods or known)
+    chosen |= {TRAINED_BY[name] for name in chosen & set(TRAINED_BY)}
+    methods = {name: method for name, method in known.items() if name in chosen}
+    if options.pool:
+        config = data.config.model_copy(update={"pool": options.pool})
+        data = replace(data, config=config)
+    if part.endswith("-patches"):
+        budget = Budget(patches=options.patches)
+    else:
+        budget = Budget(minutes=options.minutes)
+    same = UNCHANGED if part == "ablations" else None
+    compare(part, data, methods, budget, places, same_steps_as=same)
+
+
+def _command(part):
+    settings = [argument for argument in sys.argv[1:] if argument not in PARTS]
+    for private in ("--data", "--work", "--results", "--docs"):
+        if private in settings:
+            at = settings.index(private)
+            del settings[at : at + 2]
+    return shlex.join(["python", "-m", "benchmarks.reproduce", part, *settings])
+
+
+def main():
+    """Run the parts that are asked for."""
+    epilog = "parts:\n" + "\n".join(f"  {name:<13} {what}" for name, what in PARTS.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.reproduce",
+        description=__doc__,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    environment = os.environ.get
+    data = Path(environment("REPRODUCE_DATA", ROOT.parent / "shared" / "data"))
+    work = Path(environment("REPRODUCE_DIR", ROOT / "reproduce-output"))
+    parser.add_argument("parts", nargs="+", choices=PARTS, metavar="PART")
+    parser.add_argument("--data", type=Path, default=data, help="folder of train/ and heldout/")
+    parser.add_argument("--work", type=Path, default=work, help="folder of unfinished work")
+    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
+    parser.add_argument("--docs", type=Path, default=ROOT / "docs")
+    parser.add_argument("--minutes", type=float, default=90, help="of training per method")
+    parser.add_argument("--patches", type=float, default=30000, help="seen by each method")
+    parser.add_argument("--methods", nargs="+", help="some only: " + ", ".join(METHODS))
+    parser.add_argument("--xray-size", type=int, default=512, help="pixels, longest side")
+    parser.add_argument("--pool", type=int, help="changed images of scale 0; as our models have")
+    parser.add_argument("--ct-scales", type=int, default=4, help="3: to 3 mm, 4: to 1.5 mm")
+    parser.add_argument("--longest-2d", type=int, default=SIZES[2][-1], help="of memory")
+    parser.add_argument("--longest-3d", type=int, default=SIZES[3][-1], help="of memory")
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(asctime)s %(message)s",
+        datefmt="%Y-%m-%d %H:%M:%S",
+        handlers=[logging.StreamHandler(), logging.FileHandler(options.work / "log.txt")],
+    )
+    places = Places(options.work, options.results, options.docs)
+    for part in options.parts:
+        run_part(part, options, places)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""A part that trains methods on a data set, takes their figures and publishes them."""
+
+from __future__ import annotations
+
+import logging
+
+from benchmarks.reproduce.budgets import Budget
+from benchmarks.reproduce.figures import measure_heldout, model_of, read_csv, write_csv
+from benchmarks.reproduce.methods import TRAINED_BY
+from benchmarks.reproduce.pictures import curve_plot, picture_sheet
+from benchmarks.reproduce.train import curves, prepare_base, train, training_summary
+
+_LOG = logging.getLogger("reproduce")
+
+
+def compare(part, data, methods, budget, places, *, same_steps_as=None):
+    """Train and measure methods one after the other, and publish all that are finished.
+
+    Parameters
+    ----------
+    methods : by name, in the order of the tables; those that only show another view of a trained
+        method come after it.
+    same_steps_as : name of the method whose numbers of steps all get.
+    """
+    base = places.work / data.name
+    _LOG.info("%s: images of %s", part, data.name)
+    files = prepare_base(data, base)
+    for name, method in methods.items():
+        _LOG.info("%s: %s", part, method.title)
+        trainer = TRAINED_BY.get(name, name)
+        trained_in = places.work / part / trainer
+        run = methods[trainer].run(data)
+        if same_steps_as not in (None, name):
+            reference = training_summary(run, places.work / part / same_steps_as, (1,))
+            budget = Budget(steps={row["scale"]: row["steps"] for row in reference})
+        trained = train(run, data, files, base, trained_in, budget)
+        folder = places.work / part / name
+        folder.mkdir(exist_ok=True)
+        generators = method.generators(data, trained)
+        measure_heldout(data, model_of(data, generators, method.tile(data), folder), folder)
+        publish(part, data, methods, places)
+
+
+def publish(part, data, methods, places):
+    """Write the tables of the finished methods of a part, its curves and its pictures."""
+    figures, runs, points = [], [], []
+    finished = {n: m for n, m in methods.items() if _is_finished(places.work / part / n, data)}
+    for name, method in finished.items():
+        folder = places.work / part / name
+        titled = {"method": name, "title": method.title}
+        figures += [titled | row for row in read_csv(folder / "figures.csv")]
+        if method.run is not None:
+            run, shape = method.run(data), data.config.scales[-1].patch_shape
+            runs += [titled | row for row in training_summary(run, folder, shape)]
+            points += [titled | row for row in curves(run, folder)]
+    out = places.part(part)
+    write_csv(out / "figures.csv", figures)
+    write_csv(out / "runs.csv", runs)
+    write_csv(out / "curves.csv", points)
+    curve_plot(points, places.picture(f"{part}-curves.png"))
+    folders = {method.title: places.work / part / n for n, method in finished.items()}
+    picture_sheet(folders, places.picture(f"{part}.png"))
+
+
+def _is_finished(folder, data):
+    path = folder / "figures.csv"
+    return path.exists() and len(read_csv(path)) == len(data.heldout)

@@ -1,0 +1,180 @@
+"""Peak memory of generating and of training against the size of the image.
+
+Every number comes from a fresh process. Counted is anonymous memory (what a process cannot give
+back) above that of the idle process, which has imported everything and looked at nothing; mapped
+files are not counted, because the system drops their pages when it needs the memory.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import psutil
+import tifffile
+
+from benchmarks.reproduce.figures import read_csv, write_csv
+from benchmarks.reproduce.pictures import memory_plot
+
+_LOG = logging.getLogger("reproduce")
+SIZES = {2: (256, 512, 1024, 2048), 3: (64, 128, 256, 512)}
+JOBS = ("generate", "train", "train the whole image at once")
+_MODELS = {2: "chest-xray", 3: "thorax-ct"}
+_VOXEL_MM = 0.75
+_MEMORY_SHARE = 0.7
+_SAMPLE_S = 0.005
+_STEPS = 3
+
+
+def measure_memory(places, longest):
+    """Measure what is not in the table yet, and publish it.
+
+    Parameters
+    ----------
+    longest : largest side by number of axes.
+    """
+    path = places.work / "memory" / "memory.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = read_csv(path) if path.exists() else []
+    there = {(row["job"], int(row["axes"]), int(row["size"])) for row in rows}
+    for ndim, sizes in SIZES.items():
+        for size in (n for n in sizes if n <= longest[ndim]):
+            for job in JOBS:
+                if (job, ndim, size) not in there:
+                    rows.append(_measure(job, ndim, size))
+                    write_csv(path, rows)
+    rows = read_csv(path)
+    write_csv(places.part("memory") / "memory.csv", rows)
+    memory_plot(rows, places.picture("memory.png"))
+
+
+def _measure(job, ndim, size):
+    row = {"job": job, "axes": ndim, "size": size, "peak_mb": "", "seconds": ""}
+    if job == JOBS[2] and _whole_bytes(ndim, size) > _MEMORY_SHARE * psutil.virtual_memory().total:
+        _LOG.info("memory: %s, %d-D, %d: needs more than there is", job, ndim, size)
+        return row | {"needs_mb": round(_whole_bytes(ndim, size) / 1e6)}
+    with tempfile.TemporaryDirectory() as folder:
+        image = _write_image(Path(folder), ndim, size)
+        code = "from benchmarks.reproduce.memory import run_job; run_job()"
+        command = [sys.executable, "-c", code, job, str(ndim), str(size), str(image)]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise SystemExit(f"{job}, {ndim}-D, {size} failed:\n{result.stderr[-2000:]}")
+    found = json.loads(result.stdout.splitlines()[-1])
+    _LOG.info("memory: %s, %d-D, %d: %s", job, ndim, size, found)
+    return row | found | {"needs_mb": ""}
+
+
+def run_job():
+    """Run one job in this process, and print what it took."""
+    from napari_msgan import generate
+    from napari_msgan.training import iter_train, survey
+    from napari_msgan.training.gan import Batch, ScaleGan
+    from napari_msgan.training.run import open_fabric
+    from napari_msgan.training.samples import Sample
+
+    job, ndim, size, image = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])
+    peak, seconds = _Peak(), time.monotonic()
+    with peak, tempfile.TemporaryDirectory() as out:
+        if job == JOBS[0]:
+            generate(image, Path(out) / "out.ome.zarr", _MODELS[ndim], device="cpu")
+        elif job == JOBS[1]:
+            config = _training_config(ndim, size)
+            for _ in iter_train(survey(image.parent, config), Path(out), config):
+                pass
+        else:
+            config = _whole_config(ndim, size)
+            gan = ScaleGan(config, 0, open_fabric(config))
+            blank = np.zeros((size,) * ndim, np.float32)
+            batch = Batch.of([Sample(blank, blank)], gan.fabric.device)
+            for step in range(_STEPS):
+                gan.step(step, batch)
+    print(json.dumps({"peak_mb": round(peak.mb), "seconds": round(time.monotonic() - seconds, 1)}))
+
+
+class _Peak:
+    """Watches the anonymous memory of this process."""
+
+    def __enter__(self):
+        self._idle = self._most = _anonymous_kb()
+        self._is_over = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, daemon=True)
+        self._watcher.start()
+        return self
+
+    def __exit__(self, *_):
+        self._is_over.set()
+        self._watcher.join()
+
+    def _watch(self):
+        while not self._is_over.wait(_SAMPLE_S):
+            self._most = max(self._most, _anonymous_kb())
+
+    @property
+    def mb(self):
+        return (self._most - self._idle) / 1024
+
+
+def _anonymous_kb():
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1])
+    raise SystemExit("memory is measured on Linux only: /proc/self/status has no RssAnon")
+
+
+def _training_config(ndim, size):
+    """Return the settings of the bundled model for a few steps with one image."""
+    from benchmarks.reproduce.data import bundled_config
+    from napari_msgan.source import n_scales_of
+
+    config = bundled_config(_MODELS[ndim])
+    n_scales = len(config.scales) if ndim == 3 else n_scales_of(size, config.base_size, 2)
+    plans = [
+        p.model_copy(update={"steps": _STEPS, "gan_from": 0.0}) for p in config.scales[:n_scales]
+    ]
+    few = {"scales": tuple(plans), "pool": 8, "variants": 1, "zoom": (1.0, 1.0)}
+    return config.model_copy(update=few | {"include": ("*",), "validation_every": 0})
+
+
+def _whole_config(ndim, size):
+    from benchmarks.reproduce.data import bundled_config
+
+    config = bundled_config(_MODELS[ndim])
+    changes = {"factor": (1,) * ndim, "batch": 1, "patch_shape": (size,) * ndim, "gan_from": 0.0}
+    plan = config.scales[0].model_copy(update=changes)
+    return config.model_copy(update={"scales": (plan, plan)})
+
+
+def _whole_bytes(ndim, size):
+    from napari_msgan.training.cost import memory_of
+
+    return memory_of(_whole_config(ndim, size).scales[0])
+
+
+def _write_image(folder, ndim, size):
+    """Write an image with edges everywhere; its pattern repeats, so that it costs no memory."""
+    random = np.random.default_rng(0)
+    period = min(size, 64)
+    grid = np.indices((period,) * ndim) * (2 * np.pi / period)
+    waves = sum(np.sin(k * g + p) for g in grid for k, p in ((1, 0), (3, 1), (7, 2)))
+    pattern = waves + random.normal(0, 0.2, (period,) * ndim)
+    if ndim == 2:
+        path = folder / "image.tif"
+        grey = np.uint8(127 + 127 * pattern / np.abs(pattern).max())
+        tifffile.imwrite(path, np.tile(grey, (size // period,) * 2))
+        return path
+    path = folder / "image.nii"
+    hounsfield = np.int16(-200 + 800 * pattern / np.abs(pattern).max())
+    affine = np.diag([-_VOXEL_MM, -_VOXEL_MM, _VOXEL_MM, 1])
+    volume = nibabel.Nifti1Image(np.tile(hounsfield, (size // period,) * 3), affine)
+    volume.header.set_xyzt_units("mm")
+    nibabel.save(volume, path)
+    return path

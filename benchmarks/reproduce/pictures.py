@@ -1,0 +1,124 @@
+"""Plots and pictures of the results."""
+
+from __future__ import annotations
+
+import math
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image, ImageDraw
+
+mpl.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
+_PANEL = 300
+_TITLE = 16
+_GAP = 4
+#: Images of a sheet, and the part of each that is shown larger.
+_SHOWN, _ZOOM = 2, 0.3
+
+
+def curve_plot(points, path):
+    """Draw L1 of validation (where there is none, of training) against the share of the steps.
+
+    One panel per scale; scale 0 of the whole-image method is an image of the finest scale.
+    """
+    scales = sorted({row["scale"] for row in points})
+    figure = Figure(figsize=(3.6 * len(scales), 3.2), layout="constrained")
+    axes = figure.subplots(1, len(scales), squeeze=False)[0]
+    for axis, scale in zip(axes, scales, strict=True):
+        for title in dict.fromkeys(row["title"] for row in points):
+            of_one = [r for r in points if (r["scale"], r["title"]) == (scale, title)]
+            if of_one:
+                shares = [float(r["share"]) for r in of_one]
+                axis.plot(shares, [_watched(r) for r in of_one], label=title, linewidth=1.2)
+        axis.set(title=f"scale {scale}", xlabel="share of the steps", yscale="log")
+        axis.legend(fontsize=6)
+    axes[0].set_ylabel("L1, values in [-1, 1]")
+    figure.savefig(path, dpi=110)
+
+
+def _watched(row):
+    validation = float(row["validation_l1"])
+    return float(row["l1"]) if math.isnan(validation) else validation
+
+
+def memory_plot(rows, path):
+    """Draw peak memory above idle against the length of a side."""
+    dimensions = sorted({row["axes"] for row in rows})
+    figure = Figure(figsize=(4.2 * len(dimensions), 3.2), layout="constrained")
+    axes = figure.subplots(1, len(dimensions), squeeze=False)[0]
+    for axis, ndim in zip(axes, dimensions, strict=True):
+        sizes = sorted({int(row["size"]) for row in rows if row["axes"] == ndim})
+        for job in dict.fromkeys(row["job"] for row in rows):
+            found = [r for r in rows if (r["axes"], r["job"]) == (ndim, job) and r["peak_mb"]]
+            axis.plot(
+                [int(r["size"]) for r in found],
+                [float(r["peak_mb"]) / 1000 for r in found],
+                "o-",
+                label=job,
+            )
+        axis.set(title=f"{ndim}-D", xlabel="voxels per side", xscale="log", yscale="log")
+        axis.set_xticks(sizes, [str(size) for size in sizes])
+        axis.minorticks_off()
+        axis.legend(fontsize=7)
+    axes[0].set_ylabel("GB above idle")
+    figure.savefig(path, dpi=110)
+
+
+def picture_sheet(folders, path):
+    """Draw sketch, what each method made of it and the truth: whole, and a part enlarged.
+
+    Parameters
+    ----------
+    folders : of the figures of each method, by its title.
+    """
+    first = next(iter(folders.values()))
+    names = sorted(file.name for file in (first / "pictures").glob("*.npz"))[:_SHOWN]
+    rows = []
+    for name in names:
+        made = {title: np.load(folder / "pictures" / name) for title, folder in folders.items()}
+        known = next(iter(made.values()))
+        panels = {"sketch": known["sketch"]}
+        panels |= {title: found["made"] for title, found in made.items()}
+        panels["truth"] = known["truth"]
+        rows += [panels, {title: _part(grey) for title, grey in panels.items()}]
+    panel_sheet(rows, path)
+
+
+def panel_sheet(rows, path):
+    """Write rows of titled grey pictures (uint8, 2-D) as one picture."""
+    scale = _PANEL / max(max(grey.shape) for grey in rows[0].values())
+    width = max(round(grey.shape[1] * scale) for grey in rows[0].values())
+    pictures = [
+        [_resized(grey, width, width * grey.shape[0] // grey.shape[1]) for grey in row.values()]
+        for row in rows
+    ]
+    heights = [max(picture.height for picture in row) for row in pictures]
+    size = (width + _GAP) * len(rows[0]), _TITLE + sum(heights) + _GAP * len(rows)
+    sheet = Image.new("L", size, 255)
+    draw = ImageDraw.Draw(sheet)
+    for column, title in enumerate(rows[0]):
+        draw.text((column * (width + _GAP) + 2, 2), _short(title, draw, width), fill=0)
+        top = _TITLE
+        for row, height in zip(pictures, heights, strict=True):
+            sheet.paste(row[column], (column * (width + _GAP), top))
+            top += height + _GAP
+    sheet.save(path, optimize=True)
+
+
+def _short(title, draw, width):
+    while draw.textlength(title) > width - 4:
+        title = title[:-1]
+    return title
+
+
+def _part(grey):
+    start = [round(n * c) for n, c in zip(grey.shape, (0.35, 0.15), strict=True)]
+    stop = [a + round(n * _ZOOM) for a, n in zip(start, grey.shape, strict=True)]
+    return grey[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))]
+
+
+def _resized(grey, width, height):
+    picture = Image.fromarray(grey)
+    kind = Image.Resampling.LANCZOS if width < picture.width else Image.Resampling.NEAREST
+    return picture.resize((width, max(1, height)), kind)
