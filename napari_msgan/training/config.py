@@ -27,7 +27,8 @@ class ImageChanges(Settings):
     view : range of the field of view, as a share of what `patch_shape` covers at the scale's
         spacing (physical models; relative ones see 0.85 times the shorter to the longer side).
     bend : standard deviation of a smooth displacement, as a share of the field of view.
-    gamma : standard deviation of the logarithm of the exponent of the grey values.
+    gamma : standard deviation of the logarithm of the exponent of the grey values; in CT only of
+        those between air and water, which makes lungs that are more or less inflated.
     flip : whether left and right are exchanged every second time.
     """
 

@@ -132,7 +132,7 @@ def derive_config(
         zoom=(0.85, 1.1) if physical else (0.7, 0.95),
         variants=sizes.variants,
         pool=sizes.pool,
-        images=ImageChanges(turn=0.1, stretch=0.1, bend=0.02, gamma=0.0 if hounsfield else 0.15),
+        images=ImageChanges(turn=0.1, stretch=0.1, bend=0.02, gamma=0.3 if hounsfield else 0.15),
         validation_every=every if len(files) > 2 else 0,
     )
 

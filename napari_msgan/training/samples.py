@@ -111,7 +111,7 @@ def _changed_image(
 
     Now and then the sketch is found at the next finer scale and reduced, as given ones are.
     """
-    changes, factors = config.images, [scale.factor for scale in config.scales]
+    factors = [scale.factor for scale in config.scales]
     is_reduced = pyramid.n_scales > 2 and random.random() < config.sketches.reduced
     shape = np.multiply(config.scales[0].patch_shape, factors[1])
     if is_reduced:
@@ -120,14 +120,27 @@ def _changed_image(
     source = dequantise(pyramid.image(1 + is_reduced))
     order = 1 if is_reduced else 3  # what is reduced again needs no spline
     image = ndimage.map_coordinates(source, points, order=order, mode="nearest")
-    gamma = float(np.exp(random.normal(0, changes.gamma)))
-    unit = np.clip((image + 1) / 2, 0, 1).astype(np.float32) ** np.float32(gamma)
+    unit = _changed_grey(np.clip((image + 1) / 2, 0, 1).astype(np.float32), random, config)
     sketch = sketch_of(unit, config.sketch)
     if is_reduced:
         sketch, unit = reduce_sketch(sketch, factors[2]), reduce_mean(unit, factors[2])
         strengths = np.bincount(sketch.ravel(), minlength=256)
         sketch[sketch < weakest_kept(strengths, config.sketch.low_density)] = 0
     return sketch, quantise(2 * reduce_mean(unit, factors[1]) - 1)
+
+
+def _changed_grey(
+    unit: Float32Array, random: np.random.Generator, config: TrainConfig
+) -> Float32Array:
+    """Return an image in [0, 1] in other grey values; in CT, air, water and bone keep theirs."""
+    gamma = np.float32(np.exp(random.normal(0, config.images.gamma)))
+    if config.modality != "CT":
+        return unit**gamma
+    low, high = config.window
+    water = np.float32(np.clip(-low / (high - low), 0, 1))
+    below = unit < water
+    unit[below] = water * (unit[below] / water) ** gamma
+    return unit
 
 
 def _changed_grid(

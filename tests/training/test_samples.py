@@ -6,6 +6,7 @@ from napari_msgan.training.config import ImageChanges, SketchChanges
 from napari_msgan.training.samples import (
     LowResPool,
     PatchSampler,
+    _changed_grey,
     _changed_image,
     change_sketch,
     iter_make_pool,
@@ -128,3 +129,18 @@ def test_reduced_sketch_of_a_whole_image_is_no_denser_and_lies_on_the_same_image
     assert np.corrcoef(*both)[0, 1] > 0.98
     moved = np.roll(dequantise(same), 2, axis=-1).ravel()
     assert np.corrcoef(both[0], moved)[0, 1] < 0.95
+
+
+def test_other_grey_values_of_ct_keep_air_water_and_bone():
+    hounsfield = np.array([-1000, -850, 0, 400, 600], np.float32)
+    unit = (hounsfield + 1000) / 1600
+    changed = {}
+    for modality in ("CT", "MR"):
+        config = config_of(
+            3, window=(-1000, 600), modality=modality, images=ImageChanges(gamma=0.3)
+        )
+        made = _changed_grey(unit.copy(), np.random.default_rng(0), config)
+        changed[modality] = made * 1600 - 1000 - hounsfield
+    assert np.abs(changed["CT"][[0, 2, 3, 4]]).max() < 1e-3
+    assert 5 < abs(changed["CT"][1]) < 200
+    assert np.abs(changed["MR"][2:4]).min() > 1
