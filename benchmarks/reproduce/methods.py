@@ -40,6 +40,7 @@ class Run:
     for_tiles : turns a trained generator into one that makes tiles.
     tile : side of the tiles that the next scale learns from.
     has_own_pool : whether scale 0 learns from other whole images than that of `ours`.
+    first_is : which scale of the data set `scales` begins with, where that is another number.
     """
 
     config: TrainConfig
@@ -49,6 +50,11 @@ class Run:
     for_tiles: Callable = lambda generator: generator
     tile: int | None = None
     has_own_pool: bool = False
+    first_is: int | None = None
+
+    def shown(self, scale):
+        """Return which scale of the data set a trained scale is."""
+        return scale if self.first_is is None else self.first_is
 
 
 @dataclass(frozen=True)
@@ -121,7 +127,8 @@ def _whole(data):
         }
     )
     config = data.config.model_copy(update={"scales": (plan, plan), "pool": data.config.pool // 6})
-    return Run(config, (0,), view=OneScale.at(data.whole_scale), has_own_pool=True)
+    view = OneScale.at(data.whole_scale)
+    return Run(config, (0,), view=view, has_own_pool=True, first_is=data.whole_scale)
 
 
 def _whole_generators(data, trained):

@@ -20,7 +20,7 @@ _SHOWN, _ZOOM = 2, 0.3
 def curve_plot(points, path):
     """Draw L1 of validation (where there is none, of training) against the share of the steps.
 
-    One panel per scale; scale 0 of the whole-image method is an image of the finest scale.
+    One panel per scale.
     """
     scales = sorted({row["scale"] for row in points})
     figure = Figure(figsize=(3.6 * len(scales), 3.2), layout="constrained")

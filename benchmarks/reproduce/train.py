@@ -74,7 +74,7 @@ def training_summary(run, folder, patch_shape):
     minutes = json.loads((folder / "minutes.json").read_text())
     return [
         {
-            "scale": scale,
+            "scale": run.shown(scale),
             "steps": config.scales[scale].steps,
             "minutes": f"{minutes[str(scale)]:.1f}",
             "patches": round(
@@ -95,7 +95,7 @@ def curves(run, folder):
             share = found["step"] / config.scales[scale].steps
             rows.append(
                 {
-                    "scale": scale,
+                    "scale": run.shown(scale),
                     "share": f"{share:.4f}",
                     "l1": f"{found['l1']:.5f}",
                     "validation_l1": f"{found.get('validation_l1', float('nan')):.5f}",

@@ -24,6 +24,8 @@ from benchmarks.reproduce.methods import METHODS, TRAINED_BY
 from benchmarks.reproduce.train import curves, prepare_base, train, training_summary
 from napari_msgan.config import LowResNetwork, PatchNetwork
 from napari_msgan.training.config import ScaleTraining, TrainConfig
+from napari_msgan.training.run import open_fabric
+from napari_msgan.training.sources import dequantise, prepare
 
 _ODD_SHAPE = (61, 83)
 
@@ -103,8 +105,10 @@ def test_method_trains_and_makes_an_image_of_an_odd_shape(name, data, base, tmp_
     made = np.load(tmp_path / "pictures" / "0.png.npz")["made"]
     assert made.shape == _ODD_SHAPE
     summary = training_summary(run, tmp_path / "run", (32, 32))
-    assert [line["scale"] for line in summary] == list(run.scales)
-    assert {line["scale"] for line in curves(run, tmp_path / "run")} == set(run.scales)
+    shown = [run.shown(scale) for scale in run.scales]
+    assert [line["scale"] for line in summary] == shown
+    assert {line["scale"] for line in curves(run, tmp_path / "run")} == set(shown)
+    assert shown[-1] == data.finest
 
 
 def test_a_run_that_is_asked_for_again_takes_no_step(data, base, tmp_path):
@@ -118,10 +122,8 @@ def test_a_run_that_is_asked_for_again_takes_no_step(data, base, tmp_path):
         assert torch.equal(one, other)
 
 
-def test_methods_without_coarse_image_see_nothing_of_it(data, base, tmp_path):
+def test_methods_without_coarse_image_see_nothing_of_it(data, base):
     run = METHODS["patches"].run(data)
-    from napari_msgan.training.sources import dequantise, prepare
-
     seen = [run.view(p) for _, _, p in prepare(base[1], base[0] / "cache", data.config)]
     assert all(np.ptp(dequantise(pyramid.image(1))) == 0 for pyramid in seen)
     assert all(np.ptp(dequantise(pyramid.image(2))) > 0 for pyramid in seen)
@@ -168,11 +170,8 @@ def test_equal_patches_counts_a_larger_image_as_more_of_them(data):
 
 
 def test_measured_seconds_of_a_step_are_positive_and_leave_nothing_behind(data, base, tmp_path):
-    from benchmarks.reproduce import train as training
-    from napari_msgan.training.run import open_fabric
-
     run, (folder, files) = METHODS["patches"].run(data), base
-    pyramids = training._pyramids(files, folder, data, run.view)
+    pyramids = [run.view(p) for _, _, p in prepare(files, folder / "cache", data.config)]
     seconds = measure_step(run, 2, tmp_path, pyramids, open_fabric(run.config))
     assert 0 < seconds < 10
     assert not list(tmp_path.iterdir())
