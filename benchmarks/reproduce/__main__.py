@@ -2,7 +2,7 @@
 
     make reproduce PARTS="xray-time memory" MINUTES=90
 
-Each part goes on where it stopped. A part whose settings change needs another --work folder.
+Each part goes on where it stopped, with the settings that it was begun with.
 """
 
 from __future__ import annotations

@@ -22,31 +22,32 @@ def compare(part, data, methods, budget, places, *, same_steps_as=None):
         method come after it.
     same_steps_as : name of the method whose numbers of steps all get.
     """
-    base = places.work / data.name
+    if not data.heldout:
+        raise SystemExit(f"there are no held-out images for {data.name}: see --data")
+    work, base = places.work / data.name / part, places.work / data.name / "images"
     _LOG.info("%s: images of %s", part, data.name)
     files = prepare_base(data, base)
     for name, method in methods.items():
         _LOG.info("%s: %s", part, method.title)
         trainer = TRAINED_BY.get(name, name)
-        trained_in = places.work / part / trainer
         run = methods[trainer].run(data)
         if same_steps_as not in (None, name):
-            reference = training_summary(run, places.work / part / same_steps_as, (1,))
+            reference = training_summary(run, work / same_steps_as, (1,))
             budget = Budget(steps={row["scale"]: row["steps"] for row in reference})
-        trained = train(run, data, files, base, trained_in, budget)
-        folder = places.work / part / name
+        trained = train(run, data, files, base, work / trainer, budget)
+        folder = work / name
         folder.mkdir(exist_ok=True)
         generators = method.generators(data, trained)
         measure_heldout(data, model_of(data, generators, method.tile(data), folder), folder)
-        publish(part, data, methods, places)
+        publish(part, data, methods, work, places)
 
 
-def publish(part, data, methods, places):
+def publish(part, data, methods, work, places):
     """Write the tables of the finished methods of a part, its curves and its pictures."""
     figures, runs, points = [], [], []
-    finished = {n: m for n, m in methods.items() if _is_finished(places.work / part / n, data)}
+    finished = {n: m for n, m in methods.items() if _is_finished(work / n, data)}
     for name, method in finished.items():
-        folder = places.work / part / name
+        folder = work / name
         titled = {"method": name, "title": method.title}
         figures += [titled | row for row in read_csv(folder / "figures.csv")]
         if method.run is not None:
@@ -58,7 +59,7 @@ def publish(part, data, methods, places):
     write_csv(out / "runs.csv", runs)
     write_csv(out / "curves.csv", points)
     curve_plot(points, places.picture(f"{part}-curves.png"))
-    folders = {method.title: places.work / part / n for n, method in finished.items()}
+    folders = {method.title: work / n for n, method in finished.items()}
     picture_sheet(folders, places.picture(f"{part}.png"))
 
 

@@ -33,6 +33,8 @@ _TITLES = {
     "translation": "Domain translation",
 }
 _FLAT = 0.10
+#: Widths of the output windows, in the units of the figures.
+_HOUNSFIELD, _GREY_LEVELS = 1600.0, 255.0
 
 
 def write_report(places):
@@ -61,9 +63,9 @@ def _about(folder):
 
 def _comparison_lines(part, folder):
     rows, runs = read_csv(folder / "figures.csv"), read_csv(folder / "runs.csv")
-    range_ = 1600.0 if part.startswith("ct") else 255.0
+    window = _HOUNSFIELD if part.startswith("ct") else _GREY_LEVELS
     for row in rows:
-        row["seam_max_near"] = float(row["seam_max_near"]) / range_
+        row["seam_max_near"] = float(row["seam_max_near"]) / window
         if row["method"] in _WITHOUT_SEAMS:
             row["seam_max_near"] = math.nan
     inside = [row for row in rows if row["image"].startswith(IN_DOMAIN)]
@@ -117,7 +119,7 @@ def difference_table(rows):
         for name, (_, form) in COMPARED.items():
             ours, other = (_by_image(titles[t], name) for t in (first, title))
             mean, low, high = paired_difference(ours, other)
-            text = "" if math.isnan(mean) else format(mean, f"+{form[0:]}")
+            text = "" if math.isnan(mean) else format(mean, f"+{form}")
             if not math.isnan(low):
                 text += f" ({format(low, form)} to {format(high, form)})"
                 text = f"**{text}**" if low > 0 or high < 0 else text

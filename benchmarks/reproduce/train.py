@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import time
+from dataclasses import asdict
 from functools import partial
 
 from benchmarks.reproduce.budgets import budgeted, measure_step, patches_of
@@ -29,6 +30,7 @@ _SAVE_EVERY_S = 30.0
 
 def prepare_base(data, folder):
     """Resample the images and change those of scale 0, once for all methods of a data set."""
+    _keep_or_refuse(folder / "settings.json", data.config.model_dump(mode="json"))
     files = survey(data.training, data.config)
     for done, total, _ in prepare(files, folder / "cache", data.config):
         _say_progress("resampled", done, total)
@@ -45,7 +47,7 @@ def train(run, data, files, base, folder, budget):
     are kept in ``minutes.json``: steps only, without preparation and calibration.
     """
     keep_large_buffers()
-    folder.mkdir(parents=True, exist_ok=True)
+    _keep_or_refuse(folder / "budget.json", asdict(budget))
     fabric = open_fabric(run.config)
     for name in _SHARED:
         if name == "cache" or not run.has_own_pool:
@@ -106,6 +108,19 @@ def curves(run, folder):
 
 def _as_it_is(pyramid):
     return pyramid
+
+
+def _keep_or_refuse(path, settings):
+    """Write settings, or compare them with those of the work that is there."""
+    content = json.dumps(settings, indent=2).encode()
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, content)
+    elif path.read_bytes() != content:
+        raise SystemExit(
+            f"{path.parent} was begun with other settings, those of {path.name}: use them again, "
+            "or choose another folder with --work."
+        )
 
 
 def _pyramids(files, folder, data, view):

@@ -116,10 +116,18 @@ def test_a_run_that_is_asked_for_again_takes_no_step(data, base, tmp_path):
     run = METHODS["patches"].run(data)
     first = train(run, data, files, folder, tmp_path, _few_patches())
     minutes = (tmp_path / "minutes.json").read_text()
-    again = train(run, data, files, folder, tmp_path, Budget(patches=4000))
+    again = train(run, data, files, folder, tmp_path, _few_patches())
     assert (tmp_path / "minutes.json").read_text() == minutes
     for one, other in zip(first[2].parameters(), again[2].parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_work_that_was_begun_with_another_budget_is_refused(data, base, tmp_path):
+    folder, files = base
+    run = METHODS["patches"].run(data)
+    train(run, data, files, folder, tmp_path, _few_patches())
+    with pytest.raises(SystemExit, match="other settings"):
+        train(run, data, files, folder, tmp_path, Budget(patches=400))
 
 
 def test_methods_without_coarse_image_see_nothing_of_it(data, base):
