@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 
 mpl.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
-_PANEL = 300
+_PANEL = 260
 _TITLE = 16
 _GAP = 4
 #: Images of a sheet, and the part of each that is shown larger.
@@ -31,7 +31,7 @@ def curve_plot(points, path):
             if of_one:
                 shares = [float(r["share"]) for r in of_one]
                 axis.plot(shares, [_watched(r) for r in of_one], label=title, linewidth=1.2)
-        axis.set(title=f"scale {scale}", xlabel="share of the steps", yscale="log")
+        axis.set(title=f"scale {scale}", xlabel="share of the steps")
         axis.legend(fontsize=6)
     axes[0].set_ylabel("L1, values in [-1, 1]")
     figure.savefig(path, dpi=110)
