@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks.reproduce.ablations import ABLATIONS, UNCHANGED
 from benchmarks.reproduce.budgets import Budget
-from benchmarks.reproduce.compare import compare
+from benchmarks.reproduce.compare import iter_compare
 from benchmarks.reproduce.data import ct, xray
 from benchmarks.reproduce.memory import SIZES, measure_memory
 from benchmarks.reproduce.methods import METHODS, TRAINED_BY
@@ -45,13 +45,15 @@ def run_part(part, options, places):
     elif part == "translation":
         translate_all(options.data, places)
     elif part != "report":
-        _compare(part, options, places)
-    if part != "report" and any(places.part(part).iterdir()):
+        for _ in _iter_compare(part, options, places):
+            places.sign(part, _command(part))
+            write_report(places)
+    if part in ("memory", "translation") and any(places.part(part).iterdir()):
         places.sign(part, _command(part))
     write_report(places)
 
 
-def _compare(part, options, places):
+def _iter_compare(part, options, places):
     is_ct = part.startswith("ct")
     data = (
         ct(options.data, options.ct_scales)
@@ -70,7 +72,7 @@ def _compare(part, options, places):
     else:
         budget = Budget(minutes=options.minutes)
     same = UNCHANGED if part == "ablations" else None
-    compare(part, data, methods, budget, places, same_steps_as=same)
+    return iter_compare(part, data, methods, budget, places, same_steps_as=same)
 
 
 def _command(part):

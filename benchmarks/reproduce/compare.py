@@ -13,8 +13,8 @@ from benchmarks.reproduce.train import curves, prepare_base, train, training_sum
 _LOG = logging.getLogger("reproduce")
 
 
-def compare(part, data, methods, budget, places, *, same_steps_as=None):
-    """Train and measure methods one after the other, and publish all that are finished.
+def iter_compare(part, data, methods, budget, places, *, same_steps_as=None):
+    """Train and measure methods one after the other; yield the name of each that is published.
 
     Parameters
     ----------
@@ -40,6 +40,7 @@ def compare(part, data, methods, budget, places, *, same_steps_as=None):
         generators = method.generators(data, trained)
         measure_heldout(data, model_of(data, generators, method.tile(data), folder), folder)
         publish(part, data, methods, work, places)
+        yield name
 
 
 def publish(part, data, methods, work, places):
