@@ -90,7 +90,7 @@ def training_table(runs):
         steps = ", ".join(f"{row['scale']}: {row['steps']}" for row in of_one)
         minutes = sum(float(row["minutes"]) for row in of_one)
         patches = sum(int(row["patches"]) for row in of_one)
-        lines.append(f"| {title} | {steps} | {minutes:.0f} | {patches} |")
+        lines.append(f"| {title} | {steps} | {minutes:.1f} | {patches} |")
     return lines
 
 

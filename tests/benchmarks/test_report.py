@@ -66,7 +66,7 @@ def test_figures_that_could_not_be_taken_leave_their_cell_empty():
 def test_training_table_adds_the_scales():
     run = {"title": "ours", "steps": 10, "minutes": "1.4", "patches": 5}
     lines = training_table([run | {"scale": 0}, run | {"scale": 1}])
-    assert _cells(lines[2]) == ["ours", "0: 10, 1: 10", "3", "10"]
+    assert _cells(lines[2]) == ["ours", "0: 10, 1: 10", "2.8", "10"]
 
 
 def test_page_names_the_parts_that_were_not_run(tmp_path):

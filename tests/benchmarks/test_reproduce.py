@@ -86,8 +86,10 @@ def _few_patches():
 
 
 @pytest.fixture(autouse=True)
-def two_steps(monkeypatch):
+def quick(monkeypatch):
+    """Let two steps be enough, and the slowest figure be rough."""
     monkeypatch.setattr("benchmarks.reproduce.budgets._FEWEST_STEPS", 2)
+    monkeypatch.setattr("napari_msgan.evaluation.textures._PROJECTIONS", 4)
 
 
 @pytest.mark.parametrize("name", METHODS)
