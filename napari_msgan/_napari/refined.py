@@ -26,19 +26,21 @@ class ShownBox:
 def refined_boxes(store: PyramidStore, known: Sequence[ShownBox] = ()) -> list[ShownBox]:
     """Return the known boxes, and boxes around all else that is refined, the finest first.
 
-    Coarser tiles that were made for a finer box count as part of it. The whole image is a box only
-    if all of it is refined.
+    Coarser tiles that were made for a finer box count as part of it, and so does what touches a
+    known box: the frame that was asked for says enough. The whole image is a box only if all of it
+    is refined.
     """
     geometry, tiling = store.geometry, store.tiling
     rest = [store.refined_chunks(scale).copy() for scale in range(geometry.n_scales)]
     chunk_shape = store.info.chunk_shape
 
-    def take(box: ShownBox) -> None:
+    def take_coarser(box: ShownBox) -> None:
         for tile in plan_tiles(tiling, box.region, box.scale, lambda tile: False):
-            rest[tile.scale][tiling.core(tile).cover(chunk_shape).slices] = False
+            if tile.scale < box.scale:
+                rest[tile.scale][tiling.core(tile).cover(chunk_shape).slices] = False
 
     for box in known:
-        take(box)
+        take_coarser(box)
     found: list[ShownBox] = []
     for scale in range(geometry.finest_scale, 0, -1):
         parts, _ = ndimage.label(rest[scale])
@@ -48,8 +50,10 @@ def refined_boxes(store: PyramidStore, known: Sequence[ShownBox] = ()) -> list[S
         ]
         whole = None if store.refined_chunks(scale).all() else Box.of_shape(geometry.shape)
         for region in sorted(regions, key=lambda region: region.size, reverse=True):
-            is_shown = any(box.region.contains(region) for box in found)
+            is_shown = any(box.region.contains(region) for box in found) or any(
+                box.scale >= scale and box.region.intersect(region).size for box in known
+            )
             if len(found) < MAX_FOUND and region != whole and not is_shown:
                 found.append(ShownBox(scale, region))
-                take(found[-1])
+                take_coarser(found[-1])
     return [*known, *found]

@@ -181,6 +181,13 @@ def test_drawn_box_keeps_its_frame_and_the_rest_is_found(long_store):
     assert refined_boxes(long_store, [drawn]) == [drawn, other]
 
 
+def test_drawn_box_stands_for_all_that_is_refined_around_it(long_store):
+    drawn = ShownBox(2, Box((2, 2, 3), (12, 14, 15)))
+    refine(long_store, scale=2)
+    assert refined_boxes(long_store, [drawn]) == [drawn]
+    assert refined_boxes(long_store) != []
+
+
 def test_whole_image_is_a_box_only_if_all_of_it_is_refined(long_store):
     whole = Box.of_shape(long_store.geometry.shape)
     for line in ((32, 1, 1), (1, 32, 1), (1, 1, 160)):  # what surrounds them is the whole
