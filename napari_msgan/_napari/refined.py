@@ -50,10 +50,13 @@ def refined_boxes(store: PyramidStore, known: Sequence[ShownBox] = ()) -> list[S
         ]
         whole = None if store.refined_chunks(scale).all() else Box.of_shape(geometry.shape)
         for region in sorted(regions, key=lambda region: region.size, reverse=True):
-            is_shown = any(box.region.contains(region) for box in found) or any(
+            is_drawn = any(
                 box.scale >= scale and box.region.intersect(region).size for box in known
             )
-            if len(found) < MAX_FOUND and region != whole and not is_shown:
+            is_shown = any(box.region.contains(region) for box in found)
+            if is_drawn:
+                take_coarser(ShownBox(scale, region))
+            elif len(found) < MAX_FOUND and region != whole and not is_shown:
                 found.append(ShownBox(scale, region))
                 take_coarser(found[-1])
     return [*known, *found]
