@@ -99,14 +99,12 @@ def save_truth(
 ) -> list[npt.NDArray[Any]]:
     """Return the source at every scale in the stored type of a model, as files in `folder`.
 
-    The window of a physical model is that of its output; relative ones stretch the 0.5 to 99.5
-    percentiles, as in training.
+    The window of the source is that of its sketch, as in training: a fixed one for HU, else its
+    own 0.5 to 99.5 percentiles.
     """
-    stretch = spec.window if spec.kind == "physical" else "percentiles"
-    settings = spec.sketch.model_copy(update={"window": stretch})
     window = Window(*spec.window, np.dtype(spec.dtype))
     saved: list[npt.NDArray[Any]] = []
-    with image_pyramid(plan, settings, workers) as images:
+    with image_pyramid(plan, spec.sketch, workers) as images:
         for scale, image in enumerate(images):
             path = folder / f"truth_{scale}.npy"
             array = np.lib.format.open_memmap(path, "w+", window.dtype, tuple(image.shape))
