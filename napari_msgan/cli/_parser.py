@@ -186,7 +186,7 @@ def _add_train(add: AddCommand) -> None:
     command.add_argument(
         "--preset",
         choices=("fast", "balanced", "quality"),
-        help="how much is trained: minutes, hours or a GPU (default: balanced)",
+        help="size of the networks and number of steps (default: balanced)",
     )
     command.add_argument(
         "--config",

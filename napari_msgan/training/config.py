@@ -121,8 +121,8 @@ class TrainConfig(Settings):
     validation_every : each n-th file is kept out of training to watch the loss; 0 for none.
     warm_start : whether a finer scale starts from the weights of the coarser one.
     spectral_norm : whether the discriminator is spectrally normalised.
-    accuracy_gate : the discriminator is not updated where its accuracy is above this share (paper:
-        0.8 without spectral_norm), or None.
+    accuracy_gate : the discriminator is not updated where its accuracy is above this share, as in
+        the paper (which has no spectral_norm), or None.
     average : decay per step of the running average of the weights, which is what is kept; 0: none.
     precision : of the convolutions; "bf16" keeps weights and losses in float32.
     patience : share of a scale's steps without a better validation loss after which it ends, in

@@ -40,7 +40,7 @@ _WORKERS = os.cpu_count() or 1
 
 @dataclass(frozen=True)
 class SourcePyramid:
-    """One resampled source: image and sketch at each scale, from `first_scale` on, on disk."""
+    """One resampled source: image and sketch at each scale, on disk."""
 
     name: str
     folder: Path
@@ -82,13 +82,6 @@ def dequantise(stored: npt.NDArray[np.uint16]) -> Float32Array:
     """Return the inverse of `quantise`."""
     unit: Float32Array = stored.astype(np.float32) * np.float32(2 / _STEPS)
     return unit - np.float32(1)
-
-
-def save_array(path: Path, array: npt.NDArray[Any]) -> None:
-    """Write an array so that a reader sees it whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial.npy")
-    np.save(partial, array)
-    partial.replace(path)
 
 
 def prepare(

@@ -96,13 +96,15 @@ def survey(
 
 
 def _is_image(path: Path) -> bool:
-    return path.is_file() and path.name.lower().endswith(READABLE) and path.name[0] != "."
+    name = path.name.lower()
+    is_whole = path.is_file() or name.endswith(".zarr")
+    return is_whole and name.endswith(READABLE) and not name.startswith(".")
 
 
 def _stem(name: str) -> str:
     lower = name.lower()
     ending = max((e for e in READABLE if lower.endswith(e)), key=len, default="")
-    return name[: len(name) - len(ending)].removesuffix(".ome")
+    return name[: len(name) - len(ending)]
 
 
 def _given_sketches(folder: Path) -> dict[str, Path]:

@@ -25,6 +25,11 @@ def test_good_files_are_found_in_the_order_of_their_names(tmp_path):
     assert 0 < files[0].low < 500 < files[0].high < 1000
 
 
+def test_zarr_folders_are_images_and_what_is_in_them_is_not(tmp_path):
+    write_image(tmp_path / "a.ome.zarr", blobs((20, 30, 40), 0), MM)
+    assert [f.name for f in survey(tmp_path)] == ["a.ome.zarr"]
+
+
 def test_everything_that_is_wrong_is_said_at_once(tmp_path):
     for index in range(3):
         write_image(tmp_path / f"good {index}.ome.tif", blobs((16, 16, 16), index), MM)
