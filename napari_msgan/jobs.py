@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from napari_msgan.config import Precision, SketchSettings
 from napari_msgan.creating import check_same_job, describe_store, iter_make_sketch
@@ -30,9 +30,8 @@ from napari_msgan.sketch import lazy_sketch
 from napari_msgan.source import (
     plan_source,
 )
+from napari_msgan.steps import changed, run_to_end
 from napari_msgan.volume import Volume
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,29 +47,6 @@ class Progress:
 
 
 OnProgress = Callable[[Progress], None]
-
-
-def _run(steps: Generator[Progress, None, T], progress: OnProgress | None) -> T:
-    while True:
-        try:
-            step = next(steps)
-        except StopIteration as stop:
-            result: T = stop.value
-            return result
-        if progress is not None:
-            progress(step)
-
-
-def _as_progress(
-    stage: Literal["sketch"], steps: Generator[tuple[int, int], None, T]
-) -> Generator[Progress, None, T]:
-    while True:
-        try:
-            done, total = next(steps)
-        except StopIteration as stop:
-            result: T = stop.value
-            return result
-        yield Progress(stage, done, total)
 
 
 def resolve_device(device: str) -> str:
@@ -112,7 +88,7 @@ def generate(
     **options: Any,
 ) -> PyramidStore:
     """Make a store from an image and compute the tiles asked for; see `iter_generate`."""
-    return _run(iter_generate(source, out, model, **options), progress)
+    return run_to_end(iter_generate(source, out, model, **options), progress)
 
 
 def iter_generate(
@@ -171,7 +147,7 @@ def iter_generate(
         plan.geometry.box_at(0, box)
         with create_pyramid(out, info) as builder:
             steps = iter_make_sketch(plan, builder, workers or default_workers("cpu"))
-            sketch = yield from _as_progress("sketch", steps)
+            sketch = yield from changed(steps, lambda step: Progress("sketch", *step))
             store = builder.finish(sketch)
     yield from iter_refine(
         store,
@@ -199,7 +175,7 @@ def refine(
     **options: Any,
 ) -> PyramidStore:
     """Compute more tiles of a store; see `iter_refine`."""
-    return _run(iter_refine(store, **options), progress)
+    return run_to_end(iter_refine(store, **options), progress)
 
 
 def iter_refine(

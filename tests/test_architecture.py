@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1] / PACKAGE
 
 # From the bottom up. Modules of one layer do not import each other; those of one folder may.
 LAYERS = (
-    ("errors",),
+    ("errors", "steps"),
     ("geometry",),
     ("tiling", "volume", "config"),
     ("intensity",),

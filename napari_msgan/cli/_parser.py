@@ -7,6 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from napari_msgan import __version__
+from napari_msgan.cli._arguments import (
+    add_computing,
+    add_device,
+    add_overwrite,
+    add_paths,
+    add_precision,
+    add_quiet,
+    add_region,
+    add_scale,
+    natural,
+    positive,
+)
 from napari_msgan.errors import MsganError
 
 if TYPE_CHECKING:
@@ -16,10 +28,6 @@ if TYPE_CHECKING:
 
 _GOES_ON = "What is finished stays; the same command goes on from there."
 _LEAVES_NOTHING = "Nothing was written."
-_REGION = (
-    "z0:z1,y0:y1,x0:x1 (2-D: y0:y1,x0:x1), start inside and stop outside, "
-    "in voxels of the finest scale"
-)
 
 
 class UsageError(MsganError):
@@ -91,9 +99,9 @@ def _add_sketch(add: AddCommand) -> None:
         "--input-is-sketch",
         _LEAVES_NOTHING,
     )
-    _add_paths(command, "IN", "image", "OUT", "file to write: .tif, .ome.tif, .nii.gz, .ome.zarr")
-    _add_overwrite(command)
-    _add_quiet(command)
+    add_paths(command, "IN", "image", "OUT", "file to write: .tif, .ome.tif, .nii.gz, .ome.zarr")
+    add_overwrite(command)
+    add_quiet(command)
 
 
 def _add_generate(add: AddCommand) -> None:
@@ -104,12 +112,12 @@ def _add_generate(add: AddCommand) -> None:
         "generate chest.png chest.ome.zarr --model chest-xray --region 0:512,0:512",
         _GOES_ON,
     )
-    _add_paths(command, "IN", "image, or sketch", "OUT", "store to make or go on with: .ome.zarr")
+    add_paths(command, "IN", "image, or sketch", "OUT", "store to make or go on with: .ome.zarr")
     command.add_argument("--model", required=True, metavar="M", help="name or folder of a model")
-    _add_scale(command, "last scale to compute (default: the finest that the image supports)")
-    _add_region(command, "what to compute (default: everything)")
+    add_scale(command, "last scale to compute (default: the finest that the image supports)")
+    add_region(command, "what to compute (default: everything)")
     command.add_argument(
-        "--seed", type=_natural, default=0, metavar="N", help="for models with a random part"
+        "--seed", type=natural, default=0, metavar="N", help="for models with a random part"
     )
     command.add_argument(
         "--input-is-sketch",
@@ -121,9 +129,9 @@ def _add_generate(add: AddCommand) -> None:
         action="store_true",
         help="record the file name of IN; by default it is not, as it may name a patient",
     )
-    _add_precision(command, "fp32", "default: fp32")
-    _add_computing(command)
-    _add_quiet(command)
+    add_precision(command, "fp32", "default: fp32")
+    add_computing(command)
+    add_quiet(command)
 
 
 def _add_refine(add: AddCommand) -> None:
@@ -135,14 +143,14 @@ def _add_refine(add: AddCommand) -> None:
         _GOES_ON,
     )
     command.add_argument("store", type=Path, metavar="STORE", help="what generate made")
-    _add_region(command, "what to compute", required=True)
-    _add_scale(command, "last scale to compute (default: the finest)")
+    add_region(command, "what to compute", required=True)
+    add_scale(command, "last scale to compute (default: the finest)")
     command.add_argument(
         "--model", metavar="M", help="name or folder (default: found by the hash in the store)"
     )
-    _add_precision(command, None, "default: that of the store")
-    _add_computing(command)
-    _add_quiet(command)
+    add_precision(command, None, "default: that of the store")
+    add_computing(command)
+    add_quiet(command)
 
 
 def _add_info(add: AddCommand) -> None:
@@ -159,19 +167,19 @@ def _add_export(add: AddCommand) -> None:
         "export thorax.ome.zarr thorax.nii.gz --grid source",
         _LEAVES_NOTHING,
     )
-    _add_paths(
+    add_paths(
         command, "STORE", "what generate made", "OUT", ".tif, .ome.tif, .nii, .nii.gz or .ome.zarr"
     )
-    _add_scale(command, "scale to write (default: the finest)")
-    _add_region(command, "what to write (default: everything)")
+    add_scale(command, "scale to write (default: the finest)")
+    add_region(command, "what to write (default: everything)")
     command.add_argument(
         "--grid",
         choices=("store", "source"),
         default="store",
         help="voxels and orientation of the store (default) or of its source",
     )
-    _add_overwrite(command)
-    _add_quiet(command)
+    add_overwrite(command)
+    add_quiet(command)
 
 
 def _add_train(add: AddCommand) -> None:
@@ -182,7 +190,7 @@ def _add_train(add: AddCommand) -> None:
         "train x-rays/ my-model/",
         "The same command resumes; at most a minute of training is repeated.",
     )
-    _add_paths(command, "DATA", "folder of images", "OUT", "model folder to make or to go on with")
+    add_paths(command, "DATA", "folder of images", "OUT", "model folder to make or to go on with")
     command.add_argument(
         "--preset",
         choices=("fast", "balanced", "quality"),
@@ -206,13 +214,13 @@ def _add_train(add: AddCommand) -> None:
     )
     command.add_argument(
         "--devices",
-        type=_positive,
+        type=positive,
         default=1,
         metavar="N",
         help="GPUs, or processes without one, that share each batch (default: 1)",
     )
-    _add_device(command)
-    _add_quiet(command)
+    add_device(command)
+    add_quiet(command)
 
 
 def _add_evaluate(add: AddCommand) -> None:
@@ -241,10 +249,8 @@ def _add_evaluate(add: AddCommand) -> None:
         metavar="PATTERN",
         help="take images of such names only, e.g. 'kermany_*'; may be repeated",
     )
-    command.add_argument(
-        "--limit", type=_positive, metavar="N", help="take the first N images only"
-    )
-    _add_scale(command, "finest scale to measure (default: the finest that each image supports)")
+    command.add_argument("--limit", type=positive, metavar="N", help="take the first N images only")
+    add_scale(command, "finest scale to measure (default: the finest that each image supports)")
     command.add_argument(
         "--training",
         type=Path,
@@ -259,9 +265,9 @@ def _add_evaluate(add: AddCommand) -> None:
     command.add_argument(
         "--overwrite", action="store_true", help="write into OUT also if it is not empty"
     )
-    _add_precision(command, "fp32", "default: fp32")
-    _add_computing(command)
-    _add_quiet(command)
+    add_precision(command, "fp32", "default: fp32")
+    add_computing(command)
+    add_quiet(command)
 
 
 def _add_import_megan(add: AddCommand) -> None:
@@ -272,7 +278,7 @@ def _add_import_megan(add: AddCommand) -> None:
         "import-megan checkpoints/ my-model/ --modality CT --window -1000 600",
         _LEAVES_NOTHING,
     )
-    _add_paths(
+    add_paths(
         command,
         "FOLDER",
         "folder with <experiment>_LR/NETG_best.pth, <experiment>_HR1/NETG_best.pth, ...",
@@ -290,7 +296,7 @@ def _add_import_megan(add: AddCommand) -> None:
         metavar=("LOW", "HIGH"),
         help="intensities that the networks' -1 and 1 stand for (default: -1 1)",
     )
-    _add_quiet(command)
+    add_quiet(command)
 
 
 def _add_demo(add: AddCommand) -> None:
@@ -307,67 +313,3 @@ def _add_demo(add: AddCommand) -> None:
         action="store_true",
         help="refine a region, save, leave pictures of the window in DIR, and close",
     )
-
-
-def _add_paths(
-    command: argparse.ArgumentParser, first: str, first_help: str, second: str, second_help: str
-) -> None:
-    command.add_argument("source", type=Path, metavar=first, help=first_help)
-    command.add_argument("out", type=Path, metavar=second, help=second_help)
-
-
-def _add_scale(command: argparse.ArgumentParser, text: str) -> None:
-    command.add_argument("--scale", type=_natural, metavar="S", help=f"0 is the coarsest; {text}")
-
-
-def _add_region(command: argparse.ArgumentParser, text: str, *, required: bool = False) -> None:
-    command.add_argument("--region", required=required, metavar="R", help=f"{text}: {_REGION}")
-
-
-def _add_precision(command: argparse.ArgumentParser, default: str | None, text: str) -> None:
-    command.add_argument("--precision", choices=("fp32", "bf16"), default=default, help=text)
-
-
-def _add_computing(command: argparse.ArgumentParser) -> None:
-    _add_device(command)
-    command.add_argument(
-        "--workers",
-        type=_positive,
-        metavar="N",
-        help="tiles at the same time (default: one per core; 2 on a GPU)",
-    )
-
-
-def _add_device(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--device",
-        choices=("auto", "cpu", "cuda"),
-        default="auto",
-        help="where to compute (default: auto, a GPU if there is one)",
-    )
-
-
-def _add_overwrite(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--overwrite", action="store_true", help="replace what is called OUT")
-
-
-def _add_quiet(command: argparse.ArgumentParser) -> None:
-    command.add_argument("-q", "--quiet", action="store_true", help="no progress, no summary")
-
-
-def _natural(text: str) -> int:
-    return _whole(text, 0)
-
-
-def _positive(text: str) -> int:
-    return _whole(text, 1)
-
-
-def _whole(text: str, least: int) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = least - 1
-    if value < least:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of {least} or more")
-    return value

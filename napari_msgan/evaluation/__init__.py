@@ -40,7 +40,6 @@ from napari_msgan.evaluation.seams import (
     tile_maker,
     tile_phase_share,
 )
-from napari_msgan.evaluation.steps import run_to_end
 from napari_msgan.evaluation.summary import MeanFigure, bootstrap_interval, summarise
 from napari_msgan.evaluation.tables import figures_csv, report_markdown, summary_csv
 from napari_msgan.evaluation.textures import (
@@ -52,6 +51,7 @@ from napari_msgan.evaluation.textures import (
     sliced_wasserstein,
 )
 from napari_msgan.evaluation.units import ReportUnits, units_of
+from napari_msgan.steps import run_to_end
 
 __all__ = [
     "COLUMNS",

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_msgan.creating import describe_store, iter_make_sketch
-from napari_msgan.evaluation.steps import run_to_end
 from napari_msgan.geometry import Box
 from napari_msgan.intensity import Window
 from napari_msgan.io import read_volume
 from napari_msgan.pyramid import create_pyramid, open_pyramid
 from napari_msgan.refiner import TileContext, iter_refine_tiles
 from napari_msgan.source import image_pyramid, plan_source
+from napari_msgan.steps import run_to_end
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence

@@ -16,12 +16,12 @@ from napari_msgan.evaluation.memorisation import TrainingSearch, draw_patches
 from napari_msgan.evaluation.pictures import overview
 from napari_msgan.evaluation.reader_study import draw_regions, reader_study_page
 from napari_msgan.evaluation.regions import body_mask
-from napari_msgan.evaluation.steps import changed, run_to_end
 from napari_msgan.evaluation.tables import figures_csv, report_markdown, summary_csv
 from napari_msgan.evaluation.units import units_of
 from napari_msgan.io import read_volume
 from napari_msgan.model import write_atomically
 from napari_msgan.source import plan_source
+from napari_msgan.steps import changed, run_to_end
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence

@@ -1,0 +1,75 @@
+"""Arguments that several commands share, and what their values may be."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+_REGION = (
+    "z0:z1,y0:y1,x0:x1 (2-D: y0:y1,x0:x1), start inside and stop outside, "
+    "in voxels of the finest scale"
+)
+
+
+def add_paths(
+    command: argparse.ArgumentParser, first: str, first_help: str, second: str, second_help: str
+) -> None:
+    command.add_argument("source", type=Path, metavar=first, help=first_help)
+    command.add_argument("out", type=Path, metavar=second, help=second_help)
+
+
+def add_scale(command: argparse.ArgumentParser, text: str) -> None:
+    command.add_argument("--scale", type=natural, metavar="S", help=f"0 is the coarsest; {text}")
+
+
+def add_region(command: argparse.ArgumentParser, text: str, *, required: bool = False) -> None:
+    command.add_argument("--region", required=required, metavar="R", help=f"{text}: {_REGION}")
+
+
+def add_precision(command: argparse.ArgumentParser, default: str | None, text: str) -> None:
+    command.add_argument("--precision", choices=("fp32", "bf16"), default=default, help=text)
+
+
+def add_computing(command: argparse.ArgumentParser) -> None:
+    add_device(command)
+    command.add_argument(
+        "--workers",
+        type=positive,
+        metavar="N",
+        help="tiles at the same time (default: one per core; 2 on a GPU)",
+    )
+
+
+def add_device(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="where to compute (default: auto, a GPU if there is one)",
+    )
+
+
+def add_overwrite(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--overwrite", action="store_true", help="replace what is called OUT")
+
+
+def add_quiet(command: argparse.ArgumentParser) -> None:
+    command.add_argument("-q", "--quiet", action="store_true", help="no progress, no summary")
+
+
+def natural(text: str) -> int:
+    return whole(text, 0)
+
+
+def positive(text: str) -> int:
+    return whole(text, 1)
+
+
+def whole(text: str, least: int) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = least - 1
+    if value < least:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of {least} or more")
+    return value
