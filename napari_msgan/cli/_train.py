@@ -34,10 +34,10 @@ def train(arguments: Namespace) -> None:
     _check_installed()
     if arguments.devices > 1 and os.environ.get("LOCAL_RANK", "0") != "0":
         arguments.quiet = True  # one process speaks for all
-    config, files = _settings(arguments)
+    device = resolve_device(arguments.device)
+    config, files = _settings(arguments, device)
     if arguments.plan_only:
         return
-    device = resolve_device(arguments.device)
     from napari_msgan.training import iter_train
 
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces its settings
@@ -61,9 +61,16 @@ def _check_installed() -> None:
         )
 
 
-def _settings(arguments: Namespace) -> tuple[TrainConfig, list[TrainingFile]]:
+def _settings(arguments: Namespace, device: str) -> tuple[TrainConfig, list[TrainingFile]]:
     """Return the settings (given, of the run that goes on, or derived) and the files."""
-    from napari_msgan.training import check_run, derive_config, plan_file, run_file, survey
+    from napari_msgan.training import (
+        check_run,
+        derive_config,
+        free_memory_of,
+        plan_file,
+        run_file,
+        survey,
+    )
 
     out = arguments.out
 
@@ -84,7 +91,7 @@ def _settings(arguments: Namespace) -> tuple[TrainConfig, list[TrainingFile]]:
         origin = f"settings of {given}"
     else:
         files = look(None)
-        config = derive_config(files, _model_name(out), arguments.preset or "balanced")
+        config = derive_config(files, _model_name(out), arguments.preset, free_memory_of(device))
         origin = f"settings for these {len(files)} images"
     check_run(files, out, config, devices=arguments.devices)
     if not arguments.quiet:

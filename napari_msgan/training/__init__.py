@@ -1,7 +1,7 @@
 """Training of all scales from a folder of images."""
 
 from napari_msgan.training.config import TrainConfig
-from napari_msgan.training.cost import disk_of
+from napari_msgan.training.cost import disk_of, free_memory_of
 from napari_msgan.training.plan import derive_config, plan_file, plan_table
 from napari_msgan.training.run import check_run, iter_train, run_file
 from napari_msgan.training.scale import StepReport
@@ -14,6 +14,7 @@ __all__ = [
     "check_run",
     "derive_config",
     "disk_of",
+    "free_memory_of",
     "iter_train",
     "plan_file",
     "plan_table",

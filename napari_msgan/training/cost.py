@@ -28,10 +28,10 @@ _CACHED = 2 + 1 + 2
 _POOLED = 2
 
 
-def free_memory_now() -> int:
-    """Return the free bytes of the GPU, or of this machine if it has none."""
-    if torch.cuda.is_available():
-        free: int = torch.cuda.mem_get_info()[0]
+def free_memory_of(device: str) -> int:
+    """Return the free bytes of a GPU, or of this machine."""
+    if device.startswith("cuda"):
+        free: int = torch.cuda.mem_get_info(device)[0]
         return free
     return int(psutil.virtual_memory().available)
 

@@ -14,7 +14,7 @@ from napari_msgan.errors import TrainingError
 from napari_msgan.networks import judged_window
 from napari_msgan.source import n_scales_of
 from napari_msgan.training.config import ImageChanges, ScaleTraining, TrainConfig
-from napari_msgan.training.cost import free_memory_now, memory_of
+from napari_msgan.training.cost import memory_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,8 +70,8 @@ _PRESETS: dict[str, dict[int, _Sizes]] = {
 def derive_config(
     files: Sequence[TrainingFile],
     name: str,
-    preset: Preset = "balanced",
-    free_memory: int | None = None,
+    preset: Preset,
+    free_memory: int,
 ) -> TrainConfig:
     """Return settings for these images.
 
@@ -82,15 +82,13 @@ def derive_config(
     Parameters
     ----------
     name : of the model.
-    free_memory : bytes; by default what this machine has free now (that of a GPU, if there is
-        one).
+    free_memory : bytes, see `free_memory_of`.
 
     Raises
     ------
     TrainingError
         If the images are too small for two scales, or the memory is too small.
     """
-    free_memory = free_memory_now() if free_memory is None else free_memory
     ndim = len(files[0].shape)
     physical = files[0].spacing is not None and ndim == 3
     sizes = _PRESETS[preset][ndim]
