@@ -60,7 +60,8 @@ def _machine():
             name = line.split(":")[1].strip()
             break
     gpu = "no GPU used"
-    return f"{name}, {os.cpu_count()} cores, {gpu}, torch {torch.__version__}"
+    threads = torch.get_num_threads()
+    return f"{name}, {threads} of {os.cpu_count()} cores, {gpu}, torch {torch.__version__}"
 
 
 def _lines(path):
