@@ -25,7 +25,7 @@ from napari_msgan.pyramid import (
     create_pyramid,
     open_pyramid,
 )
-from napari_msgan.refiner import TileContext, TileReport, iter_refine_tiles
+from napari_msgan.refiner import TileContext, TileReport, in_threads, iter_refine_tiles
 from napari_msgan.sketch import lazy_sketch
 from napari_msgan.source import (
     plan_source,
@@ -223,7 +223,7 @@ def iter_refine(
     model = _model_of(store, model)
     context = TileContext(store, model, device, precision)
     reports = iter_refine_tiles(
-        context, box, scale, workers=workers or default_workers(device), focus=focus
+        context, box, scale, drive=in_threads(workers or default_workers(device)), focus=focus
     )
     for report in reports:
         yield Progress("tiles", report.done, report.total, report.remaining_s, report, store)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import heapq
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +22,7 @@ from napari_msgan.sketch import interpolate_sketch
 from napari_msgan.volume import read_padded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from napari_msgan.config import Precision
     from napari_msgan.geometry import Box
@@ -177,18 +179,51 @@ def _autocast(context: TileContext) -> Iterator[None]:
         yield
 
 
+class TileDriver(Protocol):
+    """Where tiles are made: threads of this process, or workers elsewhere.
+
+    When its ``with`` block ends, however it ends, no tile is in progress and no other is begun.
+    """
+
+    def __enter__(self) -> TileDriver: ...
+    def __exit__(self, *error: object) -> None: ...
+
+    @property
+    def capacity(self) -> int:
+        """Return how many tiles may be begun and not finished."""
+
+    def begin(self, tile: Tile) -> None:
+        """Begin a tile; all that it reads is in the store."""
+
+    def finished(self) -> list[Tile]:
+        """Wait for a tile, and return those that came into the store since the last call.
+
+        Raises
+        ------
+        MsganError
+            If a tile could not be made; a note names it.
+        """
+
+
+#: Gives the driver for the tiles of some scales.
+Drive = Callable[["TileContext", "Sequence[int]"], TileDriver]
+
+
 def iter_refine_tiles(
     context: TileContext,
     region: Box,
     scale: int,
     *,
-    workers: int,
+    drive: Drive,
     focus: Box | None = None,
 ) -> Iterator[TileReport]:
     """Make the tiles that a region needs; yield a report for each when it is in the store.
 
     Stop by closing the generator: tiles in progress are finished, no other is begun.
-    On the CPU each worker computes with one thread, because the bits of a tile depend on it.
+
+    Parameters
+    ----------
+    drive : where tiles are made, e.g. ``in_threads(2)``.
 
     Raises
     ------
@@ -201,19 +236,17 @@ def iter_refine_tiles(
         return store.is_refined(tile.scale, tiling.core(tile))
 
     with store.writing():
-        context_fingerprint = context.fingerprint
-        store.set_fingerprint(context_fingerprint)
+        store.set_fingerprint(context.fingerprint)
         plan = plan_tiles(tiling, region, scale, is_refined, focus)
-        context.prepare(sorted({tile.scale for tile in plan}))
         started = time.monotonic()
-        for done, tile in enumerate(_run_in_order(context, plan, workers), 1):
-            elapsed = time.monotonic() - started
-            yield TileReport(tile, tiling.core(tile), done, len(plan), elapsed)
+        with drive(context, sorted({tile.scale for tile in plan})) as driver:
+            for done, tile in enumerate(_run_in_order(tiling, plan, driver), 1):
+                elapsed = time.monotonic() - started
+                yield TileReport(tile, tiling.core(tile), done, len(plan), elapsed)
 
 
-def _run_in_order(context: TileContext, plan: Sequence[Tile], workers: int) -> Iterator[Tile]:
-    """Run the tiles with several workers, each when what it reads is there; yield finished ones."""
-    tiling = context.store.tiling
+def _run_in_order(tiling: Tiling, plan: Sequence[Tile], driver: TileDriver) -> Iterator[Tile]:
+    """Begin each tile when what it reads is there; yield finished ones."""
     rank = {tile: number for number, tile in enumerate(plan)}
     missing = {tile: {d for d in tiling.dependencies(tile) if d in rank} for tile in plan}
     readers: dict[Tile, list[Tile]] = defaultdict(list)
@@ -222,27 +255,74 @@ def _run_in_order(context: TileContext, plan: Sequence[Tile], workers: int) -> I
             readers[other].append(tile)
     ready = [rank[tile] for tile in plan if not missing[tile]]
     heapq.heapify(ready)
-    running: dict[Future[None], Tile] = {}
-    with _tile_workers(context, workers) as pool:
-        try:
-            while ready or running:
-                while ready and len(running) < workers:
-                    tile = plan[heapq.heappop(ready)]
-                    running[pool.submit(_make_tile, context, tile)] = tile
-                finished, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    tile = running.pop(future)
-                    future.result()
-                    for reader in readers[tile]:
-                        missing[reader].discard(tile)
-                        if not missing[reader]:
-                            heapq.heappush(ready, rank[reader])
-                    yield tile
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+    running = 0
+    while ready or running:
+        while ready and running < driver.capacity:
+            driver.begin(plan[heapq.heappop(ready)])
+            running += 1
+        for tile in driver.finished():
+            running -= 1
+            for reader in readers[tile]:
+                missing[reader].discard(tile)
+                if not missing[reader]:
+                    heapq.heappush(ready, rank[reader])
+            yield tile
 
 
-def _make_tile(context: TileContext, tile: Tile) -> None:
+def in_threads(workers: int) -> Drive:
+    """Make tiles in threads of this process.
+
+    On the CPU each of them computes with one thread, because the bits of a tile depend on it.
+    """
+    return partial(_Threads, workers=workers)
+
+
+class _Threads:
+    """The driver of `in_threads`."""
+
+    def __init__(self, context: TileContext, scales: Sequence[int], *, workers: int) -> None:
+        self.capacity = workers
+        self._context, self._scales = context, scales
+        self._pool = ThreadPoolExecutor(workers, "tile", self._use_one_thread)
+        self._running: dict[Future[None], Tile] = {}
+
+    def __enter__(self) -> _Threads:
+        import torch
+
+        self._threads_before = torch.get_num_threads()
+        self._context.prepare(self._scales)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        import torch
+
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        torch.set_num_threads(self._threads_before)
+
+    def begin(self, tile: Tile) -> None:
+        self._running[self._pool.submit(make_tile, self._context, tile)] = tile
+
+    def finished(self) -> list[Tile]:
+        done, _ = wait(self._running, return_when=FIRST_COMPLETED)
+        for future in done:
+            future.result()
+        return [self._running.pop(future) for future in done]
+
+    def _use_one_thread(self) -> None:
+        import torch
+
+        if self._context.device == "cpu":
+            torch.set_num_threads(1)
+
+
+def make_tile(context: TileContext, tile: Tile) -> None:
+    """Compute one tile and write it.
+
+    Raises
+    ------
+    JobError
+        If torch could not compute it; a note names the tile.
+    """
     core = context.store.tiling.core(tile)
     try:
         context.store.write(tile.scale, core, run_tile(context, tile))
@@ -253,21 +333,3 @@ def _make_tile(context: TileContext, tile: Tile) -> None:
             f"while generating tile {core} of scale {tile.scale} of {context.store.path}"
         )
         raise problem from error
-
-
-@contextmanager
-def _tile_workers(context: TileContext, workers: int) -> Iterator[ThreadPoolExecutor]:
-    import torch
-
-    before = torch.get_num_threads()
-
-    def use_one_thread() -> None:
-        if context.device == "cpu":
-            torch.set_num_threads(1)
-
-    pool = ThreadPoolExecutor(workers, "tile", use_one_thread)
-    try:
-        with pool:
-            yield pool
-    finally:
-        torch.set_num_threads(before)

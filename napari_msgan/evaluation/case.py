@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_msgan.creating import describe_store, iter_make_sketch
+from napari_msgan.durable import create_array_file
 from napari_msgan.geometry import Box
 from napari_msgan.intensity import Window
 from napari_msgan.io import read_volume
 from napari_msgan.pyramid import create_pyramid, open_pyramid
-from napari_msgan.refiner import TileContext, iter_refine_tiles
+from napari_msgan.refiner import TileContext, in_threads, iter_refine_tiles
 from napari_msgan.source import image_pyramid, plan_source
 from napari_msgan.steps import run_to_end
 
@@ -89,7 +90,7 @@ def iter_open_case(
     case = Case(path.name, model, store, by_true, truth, computing)
     context = TileContext(store, model, computing.device, computing.precision)
     whole, finest = Box.of_shape(store.geometry.shape), store.geometry.finest_scale
-    for report in iter_refine_tiles(context, whole, finest, workers=computing.workers):
+    for report in iter_refine_tiles(context, whole, finest, drive=in_threads(computing.workers)):
         yield report.done / report.total
     return case
 
@@ -107,7 +108,7 @@ def save_truth(
     with image_pyramid(plan, spec.sketch, workers) as images:
         for scale, image in enumerate(images):
             path = folder / f"truth_{scale}.npy"
-            array = np.lib.format.open_memmap(path, "w+", window.dtype, tuple(image.shape))
+            array = create_array_file(path, window.dtype, tuple(image.shape))
             for box in Box.of_shape(array.shape).blocks(plan.block_shape):
                 array[box.slices] = window.to_stored(2 * image[box.slices] - 1)
             saved.append(array)
@@ -131,6 +132,6 @@ def iter_from_true(case: Case, scale: int) -> Generator[float, None, npt.NDArray
         for box in Box.of_shape(coarse.shape).blocks(store.info.chunk_shape):
             store.write(scale - 1, box, coarse[box.slices])
         whole = Box.of_shape(store.geometry.shape)
-        for report in iter_refine_tiles(context, whole, scale, workers=computing.workers):
+        for report in iter_refine_tiles(context, whole, scale, drive=in_threads(computing.workers)):
             yield report.done / report.total
     return store.read(scale, Box.of_shape(store.geometry.shape_at(scale)))
