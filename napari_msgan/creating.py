@@ -84,7 +84,7 @@ def iter_make_sketch(
     if info.sketch.given:
         steps = iter_sketch_given(plan, info.sketch.settings, builder.read_sketch, write)
     else:
-        steps = iter_sketch_image(plan, info.sketch.settings, write, workers)
+        steps = iter_sketch_image(plan, info.sketch.settings, write, workers, builder.scratch)
     thresholds: list[SketchThresholds] = []
     for step in steps:
         done, total, thresholds = step

@@ -21,8 +21,9 @@ from napari_msgan.config import (
     ScaleSpec,
     SketchSettings,
 )
+from napari_msgan.durable import sync_folder, write_atomically
 from napari_msgan.errors import ModelError
-from napari_msgan.model import check_weights, save_spec, save_weights, write_atomically
+from napari_msgan.model import check_weights, save_spec, save_weights
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -116,6 +117,7 @@ def import_megan(
         save_spec(spec, made)
         write_atomically(made / "README.md", _card(spec, experiment, checkpoints).encode())
         made.rename(out)
+    sync_folder(out.absolute().parent)
     return spec
 
 

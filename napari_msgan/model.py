@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from napari_msgan.config import SCHEMA_VERSION, ModelSpec
+from napari_msgan.durable import write_atomically
 from napari_msgan.errors import ModelError
 
 if TYPE_CHECKING:
@@ -210,16 +211,6 @@ def save_weights(generator: nn.Module, path: Path, *, full_precision: bool = Fal
 def save_spec(spec: ModelSpec, folder: Path) -> None:
     """Write ``model.json``."""
     write_atomically(folder / "model.json", (spec.model_dump_json(indent=2) + "\n").encode())
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees the old or the new content, never a part."""
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 def user_folder() -> Path:

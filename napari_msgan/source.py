@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from napari_msgan.durable import create_array_file
 from napari_msgan.errors import GeometryError, VolumeError
 from napari_msgan.geometry import Box, Floats, Ints, PyramidGeometry
 from napari_msgan.resampling import corner_aligned_first, reduce_mean, resample, resample_max
@@ -194,9 +195,7 @@ def write_image_pyramid(
         measure_window(plan.volume.data) if settings.window == "percentiles" else settings.window
     )
     images: list[npt.NDArray[np.uint16]] = [
-        np.lib.format.open_memmap(
-            folder / f"image_{scale}.npy", "w+", np.dtype(np.uint16), geometry.shape_at(scale)
-        )
+        create_array_file(folder / f"image_{scale}.npy", np.uint16, geometry.shape_at(scale))
         for scale in range(geometry.n_scales)
     ]
 
@@ -220,10 +219,13 @@ def write_image_pyramid(
 
 @contextmanager
 def image_pyramid(
-    plan: SourcePlan, settings: SketchSettings, workers: int
+    plan: SourcePlan, settings: SketchSettings, workers: int, scratch: Path | None = None
 ) -> Iterator[list[LazyArray]]:
-    """Give the source at every scale, window [0, 1], from files that are deleted afterwards."""
-    with TemporaryDirectory(prefix="napari-msgan-") as folder:
+    """Give the source at every scale, window [0, 1], from files that are deleted afterwards.
+
+    scratch : folder for these files; None for the system's.
+    """
+    with TemporaryDirectory(prefix="napari-msgan-", dir=scratch) as folder:
         yield write_image_pyramid(plan, settings, Path(folder), workers)
 
 
@@ -232,10 +234,14 @@ def _blocks(plan: SourcePlan, scale: int) -> list[Box]:
 
 
 def iter_sketch_image(
-    plan: SourcePlan, settings: SketchSettings, write: WriteSketch, workers: int
+    plan: SourcePlan,
+    settings: SketchSettings,
+    write: WriteSketch,
+    workers: int,
+    scratch: Path | None = None,
 ) -> Iterator[tuple[int, int, list[SketchThresholds]]]:
     """Write the sketch of every scale of an image; yield (done, total, thresholds so far)."""
-    with image_pyramid(plan, settings, workers) as images:
+    with image_pyramid(plan, settings, workers, scratch) as images:
         yield from iter_sketch_scales(images, plan, settings, write, workers)
 
 

@@ -16,8 +16,9 @@ ROOT = Path(__file__).parents[1] / PACKAGE
 
 # From the bottom up. Modules of one layer do not import each other; those of one folder may.
 LAYERS = (
-    ("errors", "steps"),
-    ("geometry",),
+    ("buffers", "errors", "steps"),
+    ("durable",),
+    ("geometry", "locking"),
     ("tiling", "volume", "config"),
     ("intensity",),
     ("resampling",),

@@ -11,12 +11,12 @@ from dataclasses import asdict
 from functools import partial
 
 from benchmarks.reproduce.budgets import budgeted, measure_step, patches_of
-from napari_msgan.model import write_atomically
+from napari_msgan.durable import write_atomically
+from napari_msgan.buffers import keep_large_buffers
 from napari_msgan.training import TrainConfig, survey
 from napari_msgan.training.generated import iter_generate_coarse
 from napari_msgan.training.run import (
     iter_make_pools,
-    keep_large_buffers,
     open_fabric,
     split_pyramids,
 )

@@ -7,9 +7,11 @@ import sys
 import warnings
 from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from napari_msgan.cli._parser import build_parser
+from napari_msgan.durable import disk_full_text, is_disk_full
 from napari_msgan.errors import MsganError
 
 if TYPE_CHECKING:
@@ -25,11 +27,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     ----------
     argv : arguments without the program's name; None for those of the process.
     """
-    advice = ""
+    advice, out = "", Path()
     try:
         with _plain_warnings():
             arguments = build_parser().parse_args(argv)
-            advice = arguments.when_stopped
+            advice, out = arguments.when_stopped, getattr(arguments, "out", out)
             getattr(import_module(arguments.module), arguments.function)(arguments)
             sys.stdout.flush()
     except MsganError as error:
@@ -40,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except OSError as error:
+        if is_disk_full(error):
+            return _fail(disk_full_text(error, error.filename or out))
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}")
     except MemoryError:

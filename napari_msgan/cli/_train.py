@@ -16,9 +16,9 @@ from pydantic import ValidationError
 
 from napari_msgan.cli._progress import progress_shown
 from napari_msgan.cli._tables import print_table
+from napari_msgan.durable import write_atomically
 from napari_msgan.errors import TrainingError
 from napari_msgan.jobs import resolve_device
-from napari_msgan.model import write_atomically
 
 if TYPE_CHECKING:
     from argparse import Namespace

@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
+from napari_msgan.durable import write_atomically
 from napari_msgan.errors import MsganError
 from napari_msgan.evaluation.accuracy import check_torchmetrics
 from napari_msgan.evaluation.case import Computing, iter_open_case, save_truth
@@ -19,7 +20,6 @@ from napari_msgan.evaluation.regions import body_mask
 from napari_msgan.evaluation.tables import figures_csv, report_markdown, summary_csv
 from napari_msgan.evaluation.units import units_of
 from napari_msgan.io import read_volume
-from napari_msgan.model import write_atomically
 from napari_msgan.source import plan_source
 from napari_msgan.steps import changed, run_to_end
 

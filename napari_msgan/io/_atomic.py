@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import uuid
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from napari_msgan.durable import sync_folder, sync_tree, told_if_disk_full
 from napari_msgan.errors import VolumeError
+from napari_msgan.locking import hold_lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,26 +22,50 @@ _ZARR_MARKS = ("zarr.json", ".zgroup", ".zarray")
 
 
 @contextmanager
-def complete_or_nothing(path: Path, *, overwrite: bool) -> Iterator[Path]:
+def complete_or_nothing(
+    path: Path, *, overwrite: bool, needed_bytes: int | None = None
+) -> Iterator[Path]:
     """Yield a hidden sibling of `path` to write to, which takes the name when all went well.
 
-    Whatever stops the body (an error, Ctrl-C, a generator that is closed) removes the sibling.
+    Whatever stops the body (an error, Ctrl-C, a generator that is closed) removes the sibling; what
+    a killed process left is removed by the next one that writes `path`. After a power cut the name
+    stands for the old or the new content.
+
+    needed_bytes : how large it may become, for the message that the disk is full.
 
     Raises
     ------
     VolumeError
-        If the name is taken and `overwrite` is false, or the operating system refuses.
+        If the name is taken and `overwrite` is false, another process is writing it, or the
+        operating system refuses.
     """
     _check_name(path, overwrite=overwrite)
     token = uuid.uuid4().hex[:8]
     partial = path.with_name(f".partial-{token}-{path.name}")  # keeps the suffix
-    try:
-        yield partial
-        _move(partial, path, path.with_name(f".old-{token}-{path.name}"), overwrite=overwrite)
-    except OSError as error:
-        raise VolumeError(f"{path} could not be written: {error}") from error
-    finally:
-        _remove(partial)
+    lock_file = path.with_name(f".{path.name}.lock")
+    with hold_lock(lock_file, str(path), VolumeError):
+        try:
+            _remove_stale(path, "partial")
+            with told_if_disk_full(path, VolumeError, needed_bytes):
+                yield partial
+                sync_tree(partial)
+                _move(partial, path, path.with_name(f".old-{token}-{path.name}"), overwrite)
+                _remove_stale(path, "old")
+                sync_folder(path.absolute().parent)
+        except OSError as error:
+            raise VolumeError(f"{path} could not be written: {error}") from error
+        finally:
+            _remove(partial)
+            # While it is held, as in `create_pyramid`; Windows refuses, an empty file then stays.
+            with suppress(PermissionError):
+                lock_file.unlink(missing_ok=True)
+
+
+def _remove_stale(path: Path, what: str) -> None:
+    """Remove what others left beside `path`: they held the lock and are gone."""
+    pattern = re.compile(rf"\.{what}-[0-9a-f]{{8}}-{re.escape(path.name)}")
+    for stale in [p for p in path.absolute().parent.iterdir() if pattern.fullmatch(p.name)]:
+        _remove(stale)
 
 
 def _check_name(path: Path, *, overwrite: bool) -> None:
@@ -52,7 +79,7 @@ def _check_name(path: Path, *, overwrite: bool) -> None:
         raise VolumeError(f"{path} is a folder but no Zarr store, so it is not replaced")
 
 
-def _move(partial: Path, path: Path, old: Path, *, overwrite: bool) -> None:
+def _move(partial: Path, path: Path, old: Path, overwrite: bool) -> None:
     # Asked again: writing takes long, and os.replace would silently replace a file.
     _check_name(path, overwrite=overwrite)
     if not path.is_dir():

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from napari_msgan.errors import VolumeError
 from napari_msgan.io._atomic import complete_or_nothing
+from napari_msgan.steps import run_to_end
 
 if TYPE_CHECKING:
     from napari_msgan.volume import Volume
@@ -46,11 +48,15 @@ WRITABLE: tuple[str, ...] = (
 
 
 class _Module(Protocol):
-    """What a format module offers; `write` is missing where the format is only read."""
+    """What a format module offers; `write` is missing where the format is only read.
+
+    Where unpacking takes long there is `iter_read` in the place of `read`.
+    """
 
     UNREADABLE: tuple[type[Exception], ...]
 
     def read(self, path: Path) -> Volume: ...
+    def iter_read(self, path: Path) -> Generator[float, None, Volume]: ...
     def read_description(self, path: Path) -> dict[str, Any] | None: ...
     def write(
         self,
@@ -87,13 +93,27 @@ def format_of(path: Path | str) -> Format:
 def read_volume(path: Path | str) -> Volume:
     """Return the image in a file, with its geometry; large files are read when they are sliced.
 
+    What is compressed as a whole (.nii.gz, .tif) is unpacked first, see `iter_read_volume`.
+
     Raises
     ------
     VolumeError
-        If the file is missing, damaged, of an unknown type, or not one 2-D or 3-D grey image.
+        If the file is missing, damaged, of an unknown type, or not one 2-D or 3-D grey image; or
+        if there is no room to unpack it.
+    """
+    return run_to_end(iter_read_volume(path))
+
+
+def iter_read_volume(path: Path | str) -> Generator[float, None, Volume]:
+    """Return what `read_volume` returns; yield the fraction that is unpacked, where that is done.
+
+    A large image is unpacked to a temporary file without a name, in the folder ``TMPDIR``; it is
+    gone when the volume is, or when the process ends in any way.
     """
     module, path = _module_of_existing(path)
     with _named_errors(path, module):
+        if hasattr(module, "iter_read"):
+            return (yield from module.iter_read(path))
         return module.read(path)
 
 
@@ -142,7 +162,10 @@ def write_volume(
         raise VolumeError(f"{path} cannot be written: there is no image to write")
     module = _load(format_of(path))
     report = progress if progress is not None else lambda fraction: None
-    with complete_or_nothing(path, overwrite=overwrite) as target:
+    # OME-Zarr has all levels, the others the first; compression makes it less
+    stored = levels if format_of(path) == "ome_zarr" else levels[:1]
+    needed = sum(math.prod(level.shape) * level.data.dtype.itemsize for level in stored)
+    with complete_or_nothing(path, overwrite=overwrite, needed_bytes=needed) as target:
         module.write(target, levels, description, report)
 
 

@@ -8,7 +8,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napari_msgan.durable import sync_folder, sync_tree, told_if_disk_full
 from napari_msgan.errors import StoreError
+from napari_msgan.locking import hold_lock
 from napari_msgan.pyramid._arrays import (
     array_key,
     chunk_grid,
@@ -17,7 +19,6 @@ from napari_msgan.pyramid._arrays import (
     scan_chunks,
     write_info,
 )
-from napari_msgan.pyramid._lock import hold_lock
 from napari_msgan.pyramid.metadata import SketchInfo, StoreInfo
 from napari_msgan.pyramid.store import PyramidStore, check_block, open_pyramid, read_block
 
@@ -45,6 +46,11 @@ class PyramidBuilder:
     @property
     def info(self) -> StoreInfo:
         return self._info
+
+    @property
+    def scratch(self) -> Path:
+        """Return a folder for temporary files, which whoever creates the store next removes."""
+        return self._temporary
 
     def write_sketch(self, scale: int, box: Box, data: npt.NDArray[np.uint8]) -> None:
         """Write whole chunks of the sketch of a scale.
@@ -81,12 +87,14 @@ class PyramidBuilder:
         # copied through validation: model_copy would not check it
         info = StoreInfo.model_validate({**dict(self._info), "sketch": sketch})
         write_info(self._temporary, info)
+        sync_tree(self._temporary)
         try:
             self._temporary.rename(self._target)
         except OSError as error:
             if self._target.exists():
                 raise _taken(self._target) from error
             raise StoreError(f"{self._target} cannot be made: {error}") from error
+        sync_folder(self._target.parent)
         return open_pyramid(self._target, writable=True)
 
     def _check_complete(self, scale: int) -> None:
@@ -131,7 +139,8 @@ def create_pyramid(path: Path | str, info: StoreInfo) -> Iterator[PyramidBuilder
             shutil.rmtree(stale)
         temporary = target.with_name(f"{prefix}{os.getpid()}")
         try:
-            yield PyramidBuilder(temporary, target, info)
+            with told_if_disk_full(target, StoreError):
+                yield PyramidBuilder(temporary, target, info)
         finally:
             if temporary.exists():
                 shutil.rmtree(temporary)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import threading
 import warnings
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from napari_msgan.durable import sync_file, sync_folder, told_if_disk_full
 from napari_msgan.errors import GeometryError, StoreError
 from napari_msgan.geometry import Box, PyramidGeometry
+from napari_msgan.locking import hold_lock
 from napari_msgan.pyramid._arrays import (
     array_key,
     chunk_file,
@@ -22,10 +24,9 @@ from napari_msgan.pyramid._arrays import (
     scan_chunks,
     write_info,
 )
-from napari_msgan.pyramid._lock import hold_lock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from napari_msgan.pyramid._arrays import ZarrArray
     from napari_msgan.pyramid.metadata import Fingerprint, StoreInfo
@@ -60,6 +61,7 @@ class PyramidStore:
         self._images = [open_array(path, info, s) for s in scales]
         self._sketches = [open_array(path, info, s, sketch=True) for s in scales]
         self._outputs = [open_array(path, info, s, writable=True) for s in scales if writable]
+        self._unsynced = [np.zeros(chunk_grid(a.shape, a.chunks), np.bool_) for a in self._images]
         self._writers = 0
         self._writers_lock = threading.Lock()
         self._held = ExitStack()
@@ -133,9 +135,11 @@ class PyramidStore:
         """
         self._check_writing()
         check_block(self.array(scale), box, data)
-        self._outputs[scale][box.slices] = data
+        with told_if_disk_full(self._path, StoreError):
+            self._outputs[scale][box.slices] = data
         with self._refined_lock:
             self._refined[scale][self._cells(box)] = True
+            self._unsynced[scale][self._cells(box)] = True
 
     def refined_chunks(self, scale: int) -> npt.NDArray[np.bool_]:
         """Return which chunks exist, on the chunk grid: a read-only view that follows `write`."""
@@ -183,6 +187,8 @@ class PyramidStore:
             self._writers += 1
         try:
             yield self
+            # Not for who was stopped: on a slow disk cancelling would take long.
+            self._sync()
         finally:
             with self._writers_lock:
                 self._writers -= 1
@@ -206,16 +212,33 @@ class PyramidStore:
         self._geometry.check_scale(scale)
         if scale == 0:
             raise StoreError("scale 0 cannot be cleared: all is made from it. Delete the store.")
-        doomed = {scale: set(self._tiling.tiles(scale, box))}
-        for finer in range(scale + 1, self.n_scales):
-            before = doomed[finer - 1]
-            doomed[finer] = {d for tile in before for d in self._tiling.dependents(tile)}
+        return self.discard(self._tiling.tiles(scale, box))
+
+    def discard(self, tiles: Iterable[Tile]) -> dict[int, list[Box]]:
+        """Remove tiles, also of scale 0, and every finer tile made from them.
+
+        Returns
+        -------
+        dict
+            Per scale, the boxes of the tiles of which something was removed.
+
+        Raises
+        ------
+        StoreError
+            If the writer's lock is not held.
+        """
+        self._check_writing()
+        doomed: dict[int, set[Tile]] = {scale: set() for scale in range(self.n_scales)}
+        for tile in tiles:
+            doomed[tile.scale].add(tile)
+        for scale in range(self._geometry.finest_scale):
+            doomed[scale + 1].update(d for t in doomed[scale] for d in self._tiling.dependents(t))
         removed = {}
         # Finest first: whatever an interruption leaves was made from tiles that are still there.
-        for finer in range(self.n_scales - 1, scale - 1, -1):
-            boxes = [core for tile in sorted(doomed[finer]) if (core := self._remove(tile))]
+        for scale in reversed(range(self.n_scales)):
+            boxes = [core for tile in sorted(doomed[scale]) if (core := self._remove(tile))]
             if boxes:
-                removed[finer] = boxes
+                removed[scale] = boxes
         return removed
 
     def check_fingerprint(self, fingerprint: Fingerprint) -> None:
@@ -273,6 +296,19 @@ class PyramidStore:
         for leftovers in (*(found for _, found in scans), self._path.glob("*.partial")):
             for file in leftovers:
                 file.unlink(missing_ok=True)
+
+    def _sync(self) -> None:
+        """Wait until the chunks that were written are on the disk."""
+        folders = set()
+        for scale, unsynced in enumerate(self._unsynced):
+            for index in np.argwhere(unsynced).tolist():
+                file = chunk_file(self._path, self._key(scale), tuple(index))
+                unsynced[tuple(index)] = False
+                with suppress(FileNotFoundError):  # it was cleared meanwhile
+                    sync_file(file)
+                    folders.add(file.parent)
+        for folder in folders:
+            sync_folder(folder)
 
     def _key(self, scale: int) -> str:
         return array_key(scale, self.n_scales, sketch=False)

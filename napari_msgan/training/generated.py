@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from napari_msgan.durable import create_array_file, sync_file
 from napari_msgan.geometry import Box
 from napari_msgan.training.gan import to_tensor
 from napari_msgan.training.sources import dequantise, quantise
@@ -38,13 +39,13 @@ def iter_generate_coarse(
         if not path.exists():
             partial = path.with_name(f".{path.name}.partial")
             shape = pyramid.shapes[scale]
-            made = np.lib.format.open_memmap(partial, "w+", np.dtype(np.uint16), shape)
+            made = create_array_file(partial, np.uint16, shape)
             tile = config.tile_shape if scale else shape
             for box in Box.of_shape(shape).blocks(tile):
                 made[box.slices] = quantise(
                     _generate(generator, scale, pyramid, box, config, fabric)
                 )
-            made.flush()
+            sync_file(partial)
             partial.replace(path)
         yield done, len(todo)
 

@@ -6,9 +6,7 @@ more, and the same call goes on where it stopped.
 
 from __future__ import annotations
 
-import ctypes
 import shutil
-import sys
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -16,9 +14,11 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 from pydantic import ValidationError
 
+from napari_msgan.buffers import keep_large_buffers
 from napari_msgan.config import ModelSpec, ScaleSpec
+from napari_msgan.durable import write_atomically
 from napari_msgan.errors import TrainingError
-from napari_msgan.model import save_spec, save_weights, write_atomically
+from napari_msgan.model import save_spec, save_weights
 from napari_msgan.networks import judged_window
 from napari_msgan.training.config import TrainConfig
 from napari_msgan.training.cost import disk_of
@@ -241,12 +241,3 @@ def _check_every_scale_has_images(training: Sequence[SourcePyramid], config: Tra
             f"they reach is {finest if training else 'none'}: add finer images or leave it out"
         )
 
-
-def keep_large_buffers() -> None:
-    """Tell glibc not to give large buffers back at every step: a third of the time is saved."""
-    if sys.platform == "linux":
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-        if mallopt is not None:
-            m_trim_threshold, m_mmap_max = -1, -4
-            mallopt(m_mmap_max, 0)
-            mallopt(m_trim_threshold, 2**31 - 1)

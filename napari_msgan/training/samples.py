@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from napari_msgan.durable import create_array_file, sync_file
 from napari_msgan.errors import TrainingError
 from napari_msgan.geometry import Box
 from napari_msgan.resampling import reduce_mean
@@ -80,10 +81,8 @@ def iter_make_pool(
     plan = config.scales[0]
     fine = tuple(n * f for n, f in zip(plan.patch_shape, plan.factor, strict=True))
     sketch_file, image_file = folder / f".{_POOL_SKETCHES}", folder / f".{_POOL_IMAGES}"
-    sketches = np.lib.format.open_memmap(sketch_file, "w+", np.dtype(np.uint8), (size, *fine))
-    images = np.lib.format.open_memmap(
-        image_file, "w+", np.dtype(np.uint16), (size, *plan.patch_shape)
-    )
+    sketches = create_array_file(sketch_file, np.uint8, (size, *fine))
+    images = create_array_file(image_file, np.uint16, (size, *plan.patch_shape))
 
     def make(index: int) -> None:
         random = np.random.default_rng([config.seed, index])
@@ -98,8 +97,8 @@ def iter_make_pool(
                 yield done, size
         finally:
             threads.shutdown(wait=True, cancel_futures=True)
-    sketches.flush()
-    images.flush()
+    for file in (sketch_file, image_file):
+        sync_file(file)
     sketch_file.replace(folder / _POOL_SKETCHES)
     image_file.replace(folder / _POOL_IMAGES)
 

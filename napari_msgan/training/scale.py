@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from napari_msgan.durable import sync_file, sync_folder
 from napari_msgan.errors import TrainingError
 from napari_msgan.networks import build_generator
 from napari_msgan.training.gan import Batch, ScaleGan
@@ -198,9 +199,11 @@ class ScaleTrainer:
         partial = self._checkpoint.with_suffix(".partial")
         try:
             torch.save({**state, "step": step, "record": record.state()}, partial)
+            sync_file(partial)
         except (OSError, RuntimeError) as error:
             partial.unlink(missing_ok=True)
             raise TrainingError(
                 f"the checkpoint {self._checkpoint} cannot be written: {error}"
             ) from error
         partial.replace(self._checkpoint)
+        sync_folder(self._work)

@@ -11,6 +11,7 @@ from urllib.parse import quote
 import numpy as np
 import numpy.typing as npt
 
+from napari_msgan.durable import create_array_file, sync_tree
 from napari_msgan.geometry import PyramidGeometry
 from napari_msgan.io import read_volume
 from napari_msgan.resampling import corner_aligned_first
@@ -104,6 +105,7 @@ def _prepare_one(
     if not (folder / "ready").exists():
         folder.mkdir(parents=True, exist_ok=True)
         _write_pyramid(folder, file, variant, config)
+        sync_tree(folder)
         (folder / "ready").touch()
     n_scales = len(list(folder.glob("image_*.npy")))
     if n_scales < 2:
@@ -122,9 +124,7 @@ def _write_pyramid(folder: Path, file: TrainingFile, variant: int, config: Train
         return
     images = write_image_pyramid(plan, config.sketch, folder, _WORKERS)
     sketches = [
-        np.lib.format.open_memmap(
-            folder / f"sketch_{scale}.npy", "w+", np.dtype(np.uint8), plan.geometry.shape_at(scale)
-        )
+        create_array_file(folder / f"sketch_{scale}.npy", np.uint8, plan.geometry.shape_at(scale))
         for scale in range(plan.geometry.n_scales)
     ]
 

@@ -132,11 +132,11 @@ def test_reader_that_goes_away_early_is_no_error():
 @pytest.mark.parametrize(
     ("error", "text"),
     [
-        (OSError(28, "No space left on device", "/data/a"), "/data/a: No space left on device"),
+        (PermissionError(13, "Permission denied", "/data/a"), "/data/a: Permission denied"),
         (PermissionError("denied"), "denied"),
         (MemoryError(), "there is not enough memory. Use fewer --workers, or a smaller image"),
     ],
-    ids=["disk full", "no file name", "memory"],
+    ids=["file name", "no file name", "memory"],
 )
 def test_trouble_of_the_machine_is_one_line(cli, monkeypatch, error, text):
     def fail():
@@ -146,6 +146,16 @@ def test_trouble_of_the_machine_is_one_line(cli, monkeypatch, error, text):
     ended = cli("models")
     ended.check_refused(text)
     assert ended.err == f"error: {text}\n"
+
+
+def test_full_disk_is_one_line_that_says_what_to_do(cli, monkeypatch):
+    def fail():
+        raise OSError(28, "No space left on device", "/data/a")
+
+    monkeypatch.setattr("napari_msgan.cli._models.list_models", fail)
+    ended = cli("models")
+    ended.check_refused("/data/a cannot be written: the disk is full (")
+    assert ended.err.endswith("Make room, then give the same command again.\n")
 
 
 def test_mistake_of_ours_is_not_hidden(cli, monkeypatch):

@@ -1,0 +1,125 @@
+"""Files that survive a power cut, and what to say when the disk refuses.
+
+Whatever is renamed into place is synchronised first: a file system may otherwise keep the new name
+and lose the content.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    import numpy.typing as npt
+
+    from napari_msgan.errors import MsganError
+
+_FULL = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "your share of the disk (quota) is used up",
+    errno.EFBIG: "a file may not become so large there",
+}
+
+
+def sync_file(path: Path) -> None:
+    """Wait until the content of a file is on the disk."""
+    with path.open("rb+") as file:  # Windows synchronises only what may be written
+        os.fsync(file.fileno())
+
+
+def sync_folder(path: Path) -> None:
+    """Wait until the names in a folder are on the disk; Windows has no such request."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some network file systems know no such request
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def sync_tree(path: Path) -> None:
+    """Wait until a file, or a folder with all that is in it, is on the disk."""
+    if not path.is_dir():
+        sync_file(path)
+        return
+    for folder, _, files in os.walk(path):
+        for name in files:
+            sync_file(Path(folder, name))
+        sync_folder(Path(folder))
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that a reader sees the old or the new content, also after a power cut."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def create_array_file(path: Path, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    """Return a new ``.npy`` file, mapped into memory, whose room on the disk is taken.
+
+    Without that, a write to the map that finds the disk full ends the process (SIGBUS).
+    """
+    array: npt.NDArray[Any] = np.lib.format.open_memmap(path, "w+", np.dtype(dtype), shape)
+    if hasattr(os, "posix_fallocate"):
+        with path.open("rb+") as file:
+            os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+    return array
+
+
+def is_disk_full(error: OSError) -> bool:
+    """Return whether an operation failed because there was no room for it."""
+    return error.errno in _FULL
+
+
+def disk_full_text(error: OSError, path: Path | str, needed_bytes: int | None = None) -> str:
+    """Return what happened and what to do, for a path that could not be written to."""
+    what = _FULL[error.errno or errno.ENOSPC]
+    there = next(p for p in (Path(path).absolute(), *Path(path).absolute().parents) if p.exists())
+    free = f"{_size(shutil.disk_usage(there).free)} are free there"
+    needs = f", up to {_size(needed_bytes)} are needed" if needed_bytes is not None else ""
+    return (
+        f"{path} cannot be written: {what} ({free}{needs}). "
+        "Make room, then give the same command again."
+    )
+
+
+def _size(n_bytes: int) -> str:
+    for unit, factor in (("GB", 1e9), ("MB", 1e6)):
+        if n_bytes >= factor:
+            return f"{n_bytes / factor:.1f} {unit}"
+    return f"{n_bytes / 1e3:.0f} kB"
+
+
+@contextmanager
+def told_if_disk_full(
+    path: Path, kind: type[MsganError], needed_bytes: int | None = None
+) -> Iterator[None]:
+    """Turn the operating system's "no space left" into an error of `kind` that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        raise kind(disk_full_text(error, path, needed_bytes)) from error
