@@ -7,7 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -180,13 +180,7 @@ def _autocast(context: TileContext) -> Iterator[None]:
 
 
 class TileDriver(Protocol):
-    """Where tiles are made: threads of this process, or workers elsewhere.
-
-    When its ``with`` block ends, however it ends, no tile is in progress and no other is begun.
-    """
-
-    def __enter__(self) -> TileDriver: ...
-    def __exit__(self, *error: object) -> None: ...
+    """Where tiles are made: threads of this process, or workers elsewhere."""
 
     @property
     def capacity(self) -> int:
@@ -205,8 +199,9 @@ class TileDriver(Protocol):
         """
 
 
-#: Gives the driver for the tiles of some scales.
-Drive = Callable[["TileContext", "Sequence[int]"], TileDriver]
+#: Gives the driver for the tiles of some scales. When its ``with`` block ends, however it ends, no
+#: tile is in progress and no other is begun.
+Drive = Callable[["TileContext", "Sequence[int]"], AbstractContextManager[TileDriver]]
 
 
 def iter_refine_tiles(
@@ -274,30 +269,35 @@ def in_threads(workers: int) -> Drive:
 
     On the CPU each of them computes with one thread, because the bits of a tile depend on it.
     """
-    return partial(_Threads, workers=workers)
+    return partial(_threads, workers=workers)
+
+
+@contextmanager
+def _threads(context: TileContext, scales: Sequence[int], *, workers: int) -> Iterator[_Threads]:
+    import torch
+
+    before = torch.get_num_threads()
+
+    def use_one_thread() -> None:
+        if context.device == "cpu":
+            torch.set_num_threads(1)
+
+    context.prepare(scales)
+    pool = ThreadPoolExecutor(workers, "tile", use_one_thread)
+    try:
+        yield _Threads(context, pool, workers)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+        torch.set_num_threads(before)
 
 
 class _Threads:
     """The driver of `in_threads`."""
 
-    def __init__(self, context: TileContext, scales: Sequence[int], *, workers: int) -> None:
-        self.capacity = workers
-        self._context, self._scales = context, scales
-        self._pool = ThreadPoolExecutor(workers, "tile", self._use_one_thread)
+    def __init__(self, context: TileContext, pool: ThreadPoolExecutor, capacity: int) -> None:
+        self.capacity = capacity
+        self._context, self._pool = context, pool
         self._running: dict[Future[None], Tile] = {}
-
-    def __enter__(self) -> _Threads:
-        import torch
-
-        self._threads_before = torch.get_num_threads()
-        self._context.prepare(self._scales)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        import torch
-
-        self._pool.shutdown(wait=True, cancel_futures=True)
-        torch.set_num_threads(self._threads_before)
 
     def begin(self, tile: Tile) -> None:
         self._running[self._pool.submit(make_tile, self._context, tile)] = tile
@@ -307,12 +307,6 @@ class _Threads:
         for future in done:
             future.result()
         return [self._running.pop(future) for future in done]
-
-    def _use_one_thread(self) -> None:
-        import torch
-
-        if self._context.device == "cpu":
-            torch.set_num_threads(1)
 
 
 def make_tile(context: TileContext, tile: Tile) -> None:
