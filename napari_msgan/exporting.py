@@ -58,7 +58,7 @@ def _on_source_grid(store: PyramidStore, scale: int, region: Box) -> Volume:
         values = resample(view, back, start, part)
         return (np.rint(values) if view.dtype.kind in "iu" else values).astype(view.dtype)
 
-    data = LazyArray(box.shape, view.dtype, read)
+    data = LazyArray(box.shape, view.dtype, read, store.info.tile_shape)
     affine = turned_affine.rescaled((1,) * box.ndim, box.start)
     return turn(Volume(data, affine, source.unit), orientation.inverse)
 

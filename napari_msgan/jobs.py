@@ -10,6 +10,7 @@ import os
 import warnings
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ from napari_msgan.creating import check_same_job, describe_store, iter_make_sket
 from napari_msgan.errors import GeometryError, JobError, StoreError
 from napari_msgan.exporting import Grid, grid_volumes, provenance
 from napari_msgan.geometry import Box
-from napari_msgan.io import read_volume, write_volume
+from napari_msgan.io import iter_read_volume, write_volume
 from napari_msgan.model import Model, find_by_identity, load_folder, load_model
 from napari_msgan.pyramid import (
     PyramidStore,
@@ -33,12 +34,14 @@ from napari_msgan.source import (
 from napari_msgan.steps import changed, run_to_end
 from napari_msgan.volume import Volume
 
+Stage = Literal["unpacking", "sketch", "tiles", "export"]
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
     """How far a job is; `report` comes with each finished tile."""
 
-    stage: Literal["sketch", "tiles", "export"]
+    stage: Stage
     done: float
     total: float
     remaining_s: float | None = None
@@ -127,7 +130,7 @@ def iter_generate(
         A subclass that says what does not fit.
     """
     yield Progress("sketch", 0, 1)
-    volume = source if isinstance(source, Volume) else read_volume(Path(source))
+    volume = source if isinstance(source, Volume) else (yield from _unpacked(source))
     if device != "auto":
         resolve_device(device)
     model = model if isinstance(model, Model) else load_model(model)
@@ -160,6 +163,11 @@ def iter_generate(
         focus=focus,
     )
     return store
+
+
+def _unpacked(source: Path | str) -> Generator[Progress, None, Volume]:
+    steps = iter_read_volume(source)
+    return (yield from changed(steps, lambda fraction: Progress("unpacking", fraction, 1.0)))
 
 
 def _region(shape: tuple[int, ...], axes: tuple[str, ...], region: Box | str | None) -> Box:
@@ -299,14 +307,23 @@ def make_sketch(
 
     Such a file can be drawn on and given to `generate` with ``input_is_sketch=True``.
     """
-    volume = source if isinstance(source, Volume) else read_volume(Path(source))
-    settings = settings or SketchSettings.of_ndim(len(volume.shape))
 
-    def report(fraction: float) -> None:
+    def report(stage: Stage, fraction: float) -> None:
         if progress is not None:
-            progress(Progress("sketch", fraction, 1.0))
+            progress(Progress(stage, fraction, 1.0))
+
+    if not isinstance(source, Volume):
+        source = run_to_end(iter_read_volume(source), partial(report, "unpacking"))
+    volume = source
+    settings = settings or SketchSettings.of_ndim(len(volume.shape))
 
     sketch = replace(volume, data=lazy_sketch(volume.data, settings))
     description = {"content": "sketch", "settings": settings.model_dump(mode="json")}
-    write_volume(Path(out), [sketch], description=description, progress=report, overwrite=overwrite)
+    write_volume(
+        Path(out),
+        [sketch],
+        description=description,
+        progress=partial(report, "sketch"),
+        overwrite=overwrite,
+    )
     return Path(out)

@@ -31,6 +31,8 @@ Uint8Array = npt.NDArray[np.uint8]
 #: Thresholds and percentiles are measured on at most about this many voxels, spread evenly.
 _SAMPLE_SIZE = 1 << 24
 _SAMPLE_BLOCK = {2: 512, 3: 64}
+#: What `lazy_sketch` computes at a time; less costs more halo.
+_LAZY_SIDE = {2: 1024, 3: 128}
 #: Gradients below this share of the window are rounding noise of a flat image.
 _FLAT = 1e-5
 _TRUNCATE = 3.0
@@ -230,13 +232,10 @@ def interpolate_sketch(sketch: ArrayLike, shape: Ints) -> LazyArray:
     first = (0.0,) * len(shape)
     block_shape = tuple(max(1, int(_READ_SIDE / max(1.0, s))) for s in step)
 
-    def read(box: Box) -> Float32Array:
-        result = np.empty(box.shape, np.float32)
-        for block in box.blocks(block_shape):
-            result[block.relative_to(box.start).slices] = interpolate(sketch, step, first, block)
-        return result
+    def read(block: Box) -> Float32Array:
+        return interpolate(sketch, step, first, block)
 
-    return LazyArray(shape, np.float32, read)
+    return LazyArray(shape, np.float32, read, block_shape)
 
 
 def lazy_sketch(image: ArrayLike, settings: SketchSettings) -> LazyArray:
@@ -245,7 +244,12 @@ def lazy_sketch(image: ArrayLike, settings: SketchSettings) -> LazyArray:
     unit = lazy_unit(image, *(measure_window(image) if percentiles else settings.window))
     thresholds = measure_thresholds(unit, settings)
     shape = tuple(image.shape)
-    return LazyArray(shape, np.uint8, lambda box: sketch_block(unit, box, thresholds, settings))
+    return LazyArray(
+        shape,
+        np.uint8,
+        lambda box: sketch_block(unit, box, thresholds, settings),
+        (_LAZY_SIDE[len(shape)],) * len(shape),
+    )
 
 
 def lazy_unit(image: ArrayLike, low: float, high: float) -> LazyArray:

@@ -32,17 +32,29 @@ class LazyArray:
     """Array-like whose boxes are computed when they are read.
 
     read : function of a box inside the array; it returns an array of that shape and of `dtype`.
+    block_shape : larger boxes are put together of such blocks, for functions that need several
+        times the memory of what they return.
     """
 
     def __init__(
-        self, shape: Ints, dtype: npt.DTypeLike, read: Callable[[Box], npt.NDArray[Any]]
+        self,
+        shape: Ints,
+        dtype: npt.DTypeLike,
+        read: Callable[[Box], npt.NDArray[Any]],
+        block_shape: Ints | None = None,
     ) -> None:
         self.shape = shape
         self.dtype: np.dtype[Any] = np.dtype(dtype)
-        self._read = read
+        self._read, self._block_shape = read, block_shape
 
     def __getitem__(self, key: tuple[slice, ...]) -> npt.NDArray[Any]:
-        return self._read(Box.of_slices(key, self.shape))
+        box = Box.of_slices(key, self.shape)
+        if self._block_shape is None:
+            return self._read(box)
+        result = np.empty(box.shape, self.dtype)
+        for block in box.blocks(self._block_shape):
+            result[block.relative_to(box.start).slices] = self._read(block)
+        return result
 
 
 @dataclass(frozen=True, eq=False)

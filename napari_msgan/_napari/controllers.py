@@ -26,7 +26,12 @@ from napari_msgan.pyramid import PyramidStore
 from napari_msgan.refiner import TileReport
 
 Steps = Generator[Progress, None, object]
-STAGES = {"sketch": "Finding edges", "tiles": "Making tiles", "export": "Saving"}
+STAGES = {
+    "unpacking": "Unpacking",
+    "sketch": "Finding edges",
+    "tiles": "Making tiles",
+    "export": "Saving",
+}
 
 
 class Job(Protocol):

@@ -8,9 +8,18 @@ from napari_msgan.io._dispatch import (
     READABLE,
     WRITABLE,
     format_of,
+    iter_read_volume,
     read_description,
     read_volume,
     write_volume,
 )
 
-__all__ = ["READABLE", "WRITABLE", "format_of", "read_description", "read_volume", "write_volume"]
+__all__ = [
+    "READABLE",
+    "WRITABLE",
+    "format_of",
+    "iter_read_volume",
+    "read_description",
+    "read_volume",
+    "write_volume",
+]

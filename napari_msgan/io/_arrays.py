@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Block = npt.NDArray[Any]
 
 #: Most bytes that `iter_slabs` asks for at once (more only if a single band of rows is larger).
-SLAB_BYTES = 128 * 2**20
+SLAB_BYTES = 64 * 2**20
 #: Most planes of a slab: the depth of a chunk of our stores, so that a chunk is seldom read twice.
 SLAB_PLANES = 64
 
@@ -89,6 +89,6 @@ def iter_slabs(
         for y in range(0, n_rows, rows):
             stop_z, stop_y = min(z + planes, n_planes), min(y + rows, n_rows)
             key = (slice(z, stop_z), slice(y, stop_y), slice(0, n_columns))
-            block = np.asarray(data[key[-len(data.shape) :]])
-            yield block.reshape(stop_z - z, stop_y - y, n_columns)
+            # No name keeps the slab while the next one is read.
+            yield np.asarray(data[key[-len(data.shape) :]]).reshape(-1, stop_y - y, n_columns)
             progress((z * n_rows + (stop_z - z) * stop_y) / (n_planes * n_rows))

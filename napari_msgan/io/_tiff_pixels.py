@@ -10,7 +10,8 @@ from tifffile import EXTRASAMPLE, PHOTOMETRIC, TiffFile, TiffPageSeries
 
 from napari_msgan.errors import VolumeError
 from napari_msgan.io._arrays import Block, ConvertedArray, native
-from napari_msgan.io._checks import check_fits_memory, check_is_plausible, warn
+from napari_msgan.io._checks import check_is_plausible, warn
+from napari_msgan.io._unpacked import empty_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,14 +25,18 @@ _LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow does
 
 
 def stored_pixels(path: Path, tif: TiffFile, series: TiffPageSeries) -> npt.NDArray[Any]:
-    """Return the array of a series as it is in the file, memory-mapped where it can be."""
+    """Return the array of a series as it is in the file, memory-mapped where it can be.
+
+    What is compressed or scattered is unpacked, tile by tile or strip by strip.
+    """
     offset = series.dataoffset
     if offset is not None and not series.is_multifile:
         dtype = series.dtype.newbyteorder(tif.byteorder)
         return np.memmap(path, dtype, "r", offset, series.shape)
     check_is_plausible(path, series.nbytes)
-    check_fits_memory(path, series.nbytes)
-    return series.asarray()
+    target = empty_image(path, series.shape, series.dtype)
+    stored: npt.NDArray[Any] = series.asarray(out=target)
+    return stored
 
 
 def grey_pixels(path: Path, series: TiffPageSeries, stored: npt.NDArray[Any]) -> ArrayLike:

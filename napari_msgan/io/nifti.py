@@ -16,18 +16,17 @@ from nibabel.spatialimages import HeaderDataError
 from napari_msgan.errors import VolumeError
 from napari_msgan.io import _note
 from napari_msgan.io._arrays import ConvertedArray, iter_slabs, native
-from napari_msgan.io._checks import (
-    check_dtype,
-    check_fits_memory,
-    check_has_values,
-    check_is_plausible,
-)
+from napari_msgan.io._checks import check_dtype, check_has_values, check_is_plausible
 from napari_msgan.io._nifti_header import geometry_of, header_of, read_note
+from napari_msgan.io._unpacked import empty_image
 from napari_msgan.volume import ArrayLike, Volume
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Generator, Mapping, Sequence
     from pathlib import Path
+
+    from napari_msgan.geometry import Ints
+    from napari_msgan.io._arrays import Block
 
 UNREADABLE: tuple[type[Exception], ...] = (
     OSError,
@@ -40,8 +39,15 @@ UNREADABLE: tuple[type[Exception], ...] = (
 )
 
 
-def read(path: Path) -> Volume:
-    """Return the image; without compression it stays in the file until it is sliced."""
+#: Bytes that are unpacked at a time.
+_PIECE = 8 * 2**20
+
+
+def iter_read(path: Path) -> Generator[float, None, Volume]:
+    """Return the image, which stays in the file until it is sliced.
+
+    A compressed one is unpacked first; the fraction that is unpacked is yielded.
+    """
     image = _load(path)
     header = image.header
     shape = header.get_data_shape()
@@ -53,10 +59,11 @@ def read(path: Path) -> Volume:
         )
     check_dtype(path, header.get_data_dtype())
     if path.suffix.lower() == ".gz":
-        n_bytes = math.prod(shape) * header.get_data_dtype().itemsize
-        check_is_plausible(path, n_bytes)
-        check_fits_memory(path, n_bytes)
-    stored = np.asanyarray(image.dataobj.get_unscaled()).T  # (..., Z, Y, X)
+        check_is_plausible(path, math.prod(shape) * header.get_data_dtype().itemsize)
+        shape = tuple(int(n) for n in reversed(shape))  # (..., Z, Y, X)
+        stored = yield from _iter_unpack(path, image.dataobj.offset, shape, header.get_data_dtype())
+    else:
+        stored = np.asanyarray(image.dataobj.get_unscaled()).T
     stored = stored.reshape((1, *stored.shape)[-3:])
     affine, unit = geometry_of(path, header)
     if len(stored) == 1 and affine.ndim == 2:
@@ -64,6 +71,27 @@ def read(path: Path) -> Volume:
     data = _scaled(stored, image.dataobj.slope, image.dataobj.inter)
     check_has_values(path, data)
     return Volume(data, affine, unit)
+
+
+def _iter_unpack(
+    path: Path, offset: int, shape: Ints, dtype: np.dtype[Any]
+) -> Generator[float, None, Block]:
+    """Return the voxels of a compressed file, unpacked piece by piece; yield the fraction."""
+    target = empty_image(path, shape, dtype)
+    content = memoryview(target.reshape(-1).view(np.uint8))
+    with gzip.open(path) as file:
+        file.seek(offset)
+        for start in range(0, len(content), _PIECE):
+            piece = content[start : start + _PIECE]
+            filled = 0
+            while filled < len(piece):
+                count = file.readinto(piece[filled:])
+                if count == 0:
+                    raise EOFError(f"it ends after {start + filled} of {len(content)} bytes")
+                filled += count
+            yield (start + filled) / len(content)
+        file.read(1)  # only at the end of the file the checksum is compared
+    return target
 
 
 def read_description(path: Path) -> dict[str, Any] | None:
@@ -87,6 +115,7 @@ def write(
         stream.write(bytes(int(header["vox_offset"]) - stream.tell()))
         for slab in iter_slabs(volume.data, progress=progress):
             stream.write(np.ascontiguousarray(slab, header.get_data_dtype()).data)
+            del slab  # before the next one is read
         stream.close()
 
 

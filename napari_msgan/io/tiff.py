@@ -42,6 +42,8 @@ UNREADABLE: tuple[type[Exception], ...] = (
 )
 _WRITABLE_TYPES = ("u1", "i1", "u2", "i2", "u4", "i4", "f4", "f8")
 _TILE = 256
+#: Bytes of tiles that tifffile collects for its threads, by default 512 MiB.
+_COLLECTED = 16 * 2**20
 #: Classic TIFF has 32-bit offsets; compressed data may be a little larger than the image.
 _CLASSIC_LIMIT = 2**32 - 2**27
 
@@ -99,6 +101,7 @@ def write(
             compression="zlib",
             compressionargs={"level": 4},
             predictor=dtype.kind in "iu",
+            buffersize=_COLLECTED,
             software="napari-msgan",
             metadata=ome_metadata(volume, description),
             **resolution,
@@ -110,11 +113,12 @@ def _tiles(
     data: ArrayLike, dtype: np.dtype[Any], progress: Callable[[float], None]
 ) -> Iterator[npt.NDArray[Any]]:
     for slab in iter_slabs(data, row_step=_TILE, progress=progress):
-        for plane in slab:
-            for y in range(0, plane.shape[0], _TILE):
-                for x in range(0, plane.shape[1], _TILE):
-                    tile = plane[y : y + _TILE, x : x + _TILE]
-                    yield np.ascontiguousarray(tile, dtype)
+        for z in range(len(slab)):
+            for y in range(0, slab.shape[1], _TILE):
+                for x in range(0, slab.shape[2], _TILE):
+                    # A copy: tifffile keeps some tiles while the next slab is read.
+                    yield np.array(slab[z, y : y + _TILE, x : x + _TILE], dtype)
+        del slab  # before the next one is read
 
 
 def _with_geometry(

@@ -76,12 +76,12 @@ class PyramidView(WindowedArray):
         assert self._coarser is not None
         factor = self._store.geometry.factor(self._scale)
         block = np.empty(box.shape, self.dtype)
-        # In slabs, because the interpolation needs several times the memory of its result.
-        for slab in box.blocks((self._chunk_shape[0], *self._whole.stop[1:])):
-            values = upsample(self._coarser, factor, slab)
+        # In parts, because the interpolation needs several times the memory of its result.
+        for part in box.blocks(tuple(4 * n for n in self._chunk_shape)):
+            values = upsample(self._coarser, factor, part)
             if self.dtype.kind != "f":
                 np.rint(values, out=values)
-            block[slab.relative_to(box.start).slices] = values
+            block[part.relative_to(box.start).slices] = values
         return block
 
 

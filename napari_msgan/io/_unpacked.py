@@ -1,0 +1,71 @@
+"""Images that a file holds in one compressed piece, unpacked so that they can be read in pieces.
+
+Large ones go to a temporary file without a name, mapped into memory. It is gone when nobody uses
+it any more, also if the process is killed. (A flat file, because a temporary Zarr has a name that
+somebody has to remove, and takes longer; reading it in blocks is left to the system's cache.)
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_msgan.errors import VolumeError
+
+if TYPE_CHECKING:
+    from napari_msgan.geometry import Ints
+
+#: Images of up to this many bytes are unpacked in memory.
+IN_MEMORY_BYTES = 64 * 2**20
+_VARIABLES = ("TMPDIR", "TEMP", "TMP")
+#: Where Unix keeps large temporary files: /tmp is in memory on some systems.
+_LARGE_FILES = Path("/var/tmp")
+
+
+def temporary_folder() -> Path:
+    """Return where temporary files of the size of an image go: ``TMPDIR``, else a disk."""
+    chosen = any(os.environ.get(name) for name in _VARIABLES)
+    if not chosen and os.access(_LARGE_FILES, os.W_OK):
+        return _LARGE_FILES
+    return Path(tempfile.gettempdir())
+
+
+def empty_image(path: Path, shape: Ints, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """Return an array to unpack a file into, of which memory holds no more than it must.
+
+    Raises
+    ------
+    VolumeError
+        If the image is large and the folder of temporary files has no room for it.
+    """
+    n_bytes = math.prod(shape) * dtype.itemsize
+    if n_bytes <= IN_MEMORY_BYTES:
+        return np.empty(shape, dtype)
+    folder = temporary_folder()
+    try:
+        free = shutil.disk_usage(folder).free
+        if n_bytes > free:
+            raise _no_room(path, n_bytes, folder, free)
+        with tempfile.TemporaryFile(dir=folder, prefix="napari-msgan-") as file:
+            file.truncate(n_bytes)
+            # Writing to a map that finds the disk full would end the process (SIGBUS).
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, n_bytes)
+            return np.memmap(file, dtype, "r+", shape=shape)
+    except OSError as error:
+        raise _no_room(path, n_bytes, folder, shutil.disk_usage(folder).free) from error
+
+
+def _no_room(path: Path, n_bytes: int, folder: Path, free: int) -> VolumeError:
+    return VolumeError(
+        f"{path} is compressed as a whole: unpacked, its {n_bytes / 1e9:.2f} GB need a temporary "
+        f"file, and {folder} has {free / 1e9:.2f} GB free. Set TMPDIR to a folder with more room, "
+        "or save the image uncompressed (.nii, .tif) or as .ome.zarr: these are read in pieces"
+    )
