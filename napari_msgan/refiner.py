@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from napari_msgan.buffers import large_buffers_kept
 from napari_msgan.errors import JobError
 from napari_msgan.intensity import Window
 from napari_msgan.pyramid import Fingerprint
@@ -284,11 +285,12 @@ def _threads(context: TileContext, scales: Sequence[int], *, workers: int) -> It
 
     context.prepare(scales)
     pool = ThreadPoolExecutor(workers, "tile", use_one_thread)
-    try:
-        yield _Threads(context, pool, workers)
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-        torch.set_num_threads(before)
+    with large_buffers_kept():
+        try:
+            yield _Threads(context, pool, workers)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+            torch.set_num_threads(before)
 
 
 class _Threads:

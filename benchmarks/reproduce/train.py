@@ -11,8 +11,8 @@ from dataclasses import asdict
 from functools import partial
 
 from benchmarks.reproduce.budgets import budgeted, measure_step, patches_of
-from napari_msgan.durable import write_atomically
 from napari_msgan.buffers import keep_large_buffers
+from napari_msgan.durable import write_atomically
 from napari_msgan.training import TrainConfig, survey
 from napari_msgan.training.generated import iter_generate_coarse
 from napari_msgan.training.run import (

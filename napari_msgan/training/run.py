@@ -240,4 +240,3 @@ def _check_every_scale_has_images(training: Sequence[SourcePyramid], config: Tra
             f"no training image is fine enough for scale {len(config.scales) - 1}, the finest that "
             f"they reach is {finest if training else 'none'}: add finer images or leave it out"
         )
-
