@@ -78,7 +78,7 @@ def _iter_unpack(
 ) -> Generator[float, None, Block]:
     """Return the voxels of a compressed file, unpacked piece by piece; yield the fraction."""
     target = empty_image(path, shape, dtype)
-    content = memoryview(target.reshape(-1).view(np.uint8))
+    content = target.reshape(-1).view(np.uint8).data
     with gzip.open(path) as file:
         file.seek(offset)
         for start in range(0, len(content), _PIECE):
