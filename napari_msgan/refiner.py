@@ -18,12 +18,12 @@ import numpy.typing as npt
 from napari_msgan.buffers import large_buffers_kept
 from napari_msgan.errors import JobError
 from napari_msgan.intensity import Window
-from napari_msgan.pyramid import Fingerprint
+from napari_msgan.pyramid import ChunkCache, Fingerprint
 from napari_msgan.sketch import interpolate_sketch
 from napari_msgan.volume import read_padded
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Iterator, Sequence
 
     from napari_msgan.config import Precision
     from napari_msgan.geometry import Box
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from napari_msgan.volume import ArrayLike
 
 _SKETCH_TOP = np.float32(255)
+#: Enough for each chunk to be read once if a slice across the longest axis of the finest scale has
+#: 1024 x 1024 voxels (coarse), or 512 x 512 (sketch).
+_COARSE_CACHE_BYTES, _SKETCH_CACHE_BYTES = 160 << 20, 96 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,24 +67,28 @@ def plan_tiles(
 ) -> list[Tile]:
     """Return the tiles that a region needs and that are not there yet, each after what it reads.
 
-    Tiles of `scale` come in the order of their distance to the middle of `focus`, and each
-    is preceded by the coarser tiles it needs: so the first finished piece appears early.
+    Tiles of `scale` come in the order of their distance to the middle of `focus`, or slice by slice
+    along the longest axis, so that chunks which neighbours share are read once. Each is preceded by
+    the coarser tiles it needs: so the first finished piece appears early.
 
     Parameters
     ----------
-    region, focus : boxes of the finest scale; `focus` is the region itself if it is left out.
+    region, focus : boxes of the finest scale.
     is_refined : whether a tile is in the store.
     """
     targets = tiling.tiles(scale, tiling.geometry.box_at(scale, region))
-    middle = np.add((focus or region).start, (focus or region).stop) / 2
-    factor = np.array(tiling.geometry.total_factor(scale))
+    if focus is None:
+        axes = sorted(range(tiling.geometry.ndim), key=lambda axis: -region.shape[axis])
+        targets.sort(key=lambda tile: [tile.index[axis] for axis in axes])
+    else:
+        middle = np.add(focus.start, focus.stop) / 2
+        factor = np.array(tiling.geometry.total_factor(scale))
 
-    def distance(tile: Tile) -> float:
-        core = tiling.core(tile)
-        centre = np.add(core.start, core.stop) / 2 * factor
-        return float(((centre - middle) ** 2).sum())
+        def distance(tile: Tile) -> float:
+            core = tiling.core(tile)
+            centre = np.add(core.start, core.stop) / 2 * factor
+            return float(((centre - middle) ** 2).sum())
 
-    if focus is not None:
         targets.sort(key=distance)
     plan: dict[Tile, None] = {}
 
@@ -106,12 +113,16 @@ class TileContext:
     device: str
     precision: Precision
     window: Window = field(init=False)
+    coarse_cache: ChunkCache = field(init=False, repr=False)
+    sketch_cache: ChunkCache = field(init=False, repr=False)
     _generators: dict[int, AnyGenerator] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         info = self.store.info
         window = Window(info.window[0], info.window[1], np.dtype(info.dtype))
         object.__setattr__(self, "window", window)
+        object.__setattr__(self, "coarse_cache", ChunkCache(_COARSE_CACHE_BYTES))
+        object.__setattr__(self, "sketch_cache", ChunkCache(_SKETCH_CACHE_BYTES))
         object.__setattr__(self, "_generators", {})
 
     def prepare(self, scales: Sequence[int]) -> None:
@@ -131,12 +142,16 @@ class TileContext:
 
     def sketch(self, scale: int) -> ArrayLike:
         """Return the sketch that the tiles of a scale read, in [0, 255]."""
-        info, stored = self.store.info.sketch, self.store.sketch_array(scale)
-        finest = self.store.geometry.finest_scale
+        info, finest = self.store.info.sketch, self.store.geometry.finest_scale
         if info.given and info.settings.given == "interpolated" and scale < finest:
             # The stored one is rounded, which is enough to look at.
-            return interpolate_sketch(self.store.sketch_array(finest), stored.shape)
-        return stored
+            stored = self.sketch_cache.view(self.store.sketch_array(finest))
+            return interpolate_sketch(stored, self.store.geometry.shape_at(scale))
+        return self.sketch_cache.view(self.store.sketch_array(scale))
+
+    def image(self, scale: int) -> ArrayLike:
+        """Return the image that the tiles of the next scale read, in the stored type."""
+        return self.coarse_cache.view(self.store.array(scale))
 
     @property
     def fingerprint(self) -> Fingerprint:
@@ -160,7 +175,7 @@ def run_tile(context: TileContext, tile: Tile) -> npt.NDArray[Any]:
     )
     inputs = [sketch.astype(np.float32) / _SKETCH_TOP]
     if windows.coarse is not None:
-        image = context.store.array(tile.scale - 1)
+        image = context.image(tile.scale - 1)
         coarse = read_padded(image, windows.coarse.start, windows.coarse.stop)
         inputs.insert(0, context.window.to_network(coarse))
     with torch.inference_mode(), _autocast(context):
@@ -212,7 +227,7 @@ def iter_refine_tiles(
     *,
     drive: Drive,
     focus: Box | None = None,
-) -> Iterator[TileReport]:
+) -> Generator[TileReport, None, None]:
     """Make the tiles that a region needs; yield a report for each when it is in the store.
 
     Stop by closing the generator: tiles in progress are finished, no other is begun.
@@ -325,7 +340,11 @@ def make_tile(context: TileContext, tile: Tile) -> None:
     except RuntimeError as error:
         # torch raises RuntimeError for everything, and napari's workers lose those.
         problem = JobError(f"the tile could not be computed: {error}")
-        problem.add_note(
-            f"while generating tile {core} of scale {tile.scale} of {context.store.path}"
-        )
+        problem.add_note(tile_note(context.store, tile))
         raise problem from error
+
+
+def tile_note(store: PyramidStore, tile: Tile) -> str:
+    """Return which tile an error is about."""
+    core = store.tiling.core(tile)
+    return f"while generating tile {core} of scale {tile.scale} of {store.path}"

@@ -10,7 +10,8 @@ from napari_msgan import jobs
 from napari_msgan.errors import GeometryError, StoreError
 from napari_msgan.geometry import Affine, Box
 from napari_msgan.model import load_folder
-from napari_msgan.pyramid import open_pyramid
+from napari_msgan.pyramid import ChunkCache, open_pyramid
+from napari_msgan.refiner import TileContext, plan_tiles, run_tile
 from napari_msgan.volume import Volume
 from tests.models import write_model
 
@@ -177,3 +178,33 @@ class _nothing:
 
     def __exit__(self, *_):
         return None
+
+
+def _reads(store, model, capacity_bytes):
+    """Return how many coarse chunks were read per chunk that there is, for the finest scale."""
+    context = TileContext(store, model, "cpu", "fp32")
+    object.__setattr__(context, "coarse_cache", ChunkCache(capacity_bytes))
+    context.prepare([store.geometry.finest_scale])
+    finest, whole = store.geometry.finest_scale, Box.of_shape(store.geometry.shape)
+    for tile in plan_tiles(store.tiling, whole, finest, lambda tile: tile.scale < finest):
+        run_tile(context, tile)
+    return context.coarse_cache.n_reads / store.refined_chunks(finest - 1).size
+
+
+def test_each_coarse_chunk_is_read_once(job):
+    model, _, store, _ = job
+    assert _reads(store, model, 1 << 20) == 1
+
+
+def test_without_a_cache_coarse_chunks_are_read_several_times(job):
+    model, _, store, _ = job
+    assert _reads(store, model, 0) > 2
+
+
+def test_tiles_without_a_focus_come_slice_by_slice_along_the_longest_axis(job):
+    tiling = job[2].tiling
+    scale, whole = tiling.geometry.finest_scale, Box.of_shape(tiling.geometry.shape)
+    plan = plan_tiles(tiling, whole, scale, lambda tile: False)
+    slices = [tile.index[int(np.argmax(whole.shape))] for tile in plan if tile.scale == scale]
+    assert slices == sorted(slices)
+    assert slices[0] < slices[-1]

@@ -4,6 +4,7 @@ zarr and filelock are imported when a store is opened, not here.
 """
 
 from napari_msgan.pyramid._create import PyramidBuilder, create_pyramid
+from napari_msgan.pyramid.chunk_cache import ChunkCache
 from napari_msgan.pyramid.metadata import (
     Fingerprint,
     GeometryInfo,
@@ -22,6 +23,7 @@ from napari_msgan.pyramid.view import (
 )
 
 __all__ = [
+    "ChunkCache",
     "Fingerprint",
     "GeometryInfo",
     "PyramidBuilder",

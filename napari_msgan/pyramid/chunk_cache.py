@@ -1,0 +1,89 @@
+"""Decoded chunks, kept for the next tile: neighbours read the same ones."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from concurrent.futures import Future
+from functools import partial
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_msgan.geometry import Box, Ints
+from napari_msgan.pyramid.store import read_block
+from napari_msgan.volume import LazyArray
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from napari_msgan.pyramid._arrays import ZarrArray
+
+    Chunk = npt.NDArray[Any]
+    Key = tuple[str, Ints]
+
+
+class ChunkCache:
+    """The chunks of arrays that were read last; for several threads, each chunk is read by one.
+
+    Only for chunks that do not change any more while the cache is used.
+
+    Parameters
+    ----------
+    capacity_bytes : of all kept chunks; those that were not used for longest go first.
+    """
+
+    def __init__(self, capacity_bytes: int) -> None:
+        self._capacity = capacity_bytes
+        self._chunks: OrderedDict[Key, Chunk] = OrderedDict()
+        self._size = 0
+        self._pending: dict[Key, Future[Chunk]] = {}
+        self._lock = threading.Lock()
+        #: How many chunks were read and decoded.
+        self.n_reads = 0
+
+    def view(self, array: ZarrArray) -> LazyArray:
+        """Return the array, read by way of the cache."""
+        return LazyArray(array.shape, array.dtype, partial(self._read, array))
+
+    def _read(self, array: ZarrArray, box: Box) -> Chunk:
+        whole = Box.of_shape(array.shape)
+        result = np.empty(box.shape, array.dtype)
+        cells = box.cover(array.chunks)
+        for index in product(*(range(a, b) for a, b in zip(cells.start, cells.stop, strict=True))):
+            cell = Box(index, tuple(i + 1 for i in index)).multiply(array.chunks).intersect(whole)
+            chunk = self._get((array.path, index), partial(read_block, array, cell))
+            part = cell.intersect(box)
+            source, target = part.relative_to(cell.start), part.relative_to(box.start)
+            result[target.slices] = chunk[source.slices]
+        return result
+
+    def _get(self, key: Key, load: Callable[[], Chunk]) -> Chunk:
+        with self._lock:
+            if key in self._chunks:
+                self._chunks.move_to_end(key)
+                return self._chunks[key]
+            waiting = self._pending.get(key)
+            if waiting is None:
+                mine = self._pending[key] = Future()
+        if waiting is not None:
+            return waiting.result()
+        try:
+            mine.set_result(load())
+        except BaseException as error:
+            mine.set_exception(error)
+        with self._lock:
+            del self._pending[key]
+            if mine.exception() is None:
+                self._keep(key, mine.result())
+        return mine.result()
+
+    def _keep(self, key: Key, chunk: Chunk) -> None:
+        self.n_reads += 1
+        self._chunks[key] = chunk
+        self._size += chunk.nbytes
+        while self._size > self._capacity:
+            _, oldest = self._chunks.popitem(last=False)
+            self._size -= oldest.nbytes

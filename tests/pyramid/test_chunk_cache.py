@@ -1,0 +1,89 @@
+"""Chunks that neighbours share are read once, and what is read is what is stored."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import zarr
+
+from napari_msgan.geometry import Box
+from napari_msgan.pyramid import ChunkCache
+
+N_CHUNKS = 4 * 3 * 2
+
+
+@pytest.fixture
+def stored(tmp_path):
+    values = np.random.default_rng(0).integers(0, 2**15, (30, 20, 16)).astype(np.int16)
+    array = zarr.create_array(tmp_path / "a.zarr", data=values, chunks=(8, 8, 8))
+    return array, values
+
+
+@pytest.mark.parametrize("capacity", [0, 3 * 1024, 1 << 20], ids=["none", "three", "all"])
+def test_boxes_are_those_of_the_array_whatever_fits(stored, capacity):
+    array, values = stored
+    view = ChunkCache(capacity).view(array)
+    assert (view.shape, view.dtype) == (array.shape, array.dtype)
+    for box in (
+        Box((0, 0, 0), values.shape),
+        Box((3, 7, 1), (30, 9, 16)),
+        Box((8, 8, 8), (9, 9, 9)),
+    ):
+        np.testing.assert_array_equal(view[box.slices], values[box.slices])
+
+
+def test_each_chunk_is_read_once_by_several_threads(stored):
+    array, values = stored
+    cache = ChunkCache(1 << 20)
+    view = cache.view(array)
+    boxes = [Box((z, 0, 0), (z + 6, 20, 16)) for z in range(24)]
+    with ThreadPoolExecutor(4) as pool:
+        blocks = list(pool.map(lambda box: view[box.slices], boxes * 4))
+    assert cache.n_reads == N_CHUNKS
+    for box, block in zip(boxes * 4, blocks, strict=True):
+        np.testing.assert_array_equal(block, values[box.slices])
+
+
+def test_without_room_chunks_are_read_again(stored):
+    cache = ChunkCache(0)
+    view = cache.view(stored[0])
+    for _ in range(2):
+        view[Box((0, 0, 0), (9, 9, 9)).slices]
+    assert cache.n_reads == 2 * 8
+
+
+def test_the_chunk_that_was_not_used_for_longest_goes_first(stored):
+    chunk_bytes = 8**3 * 2
+    cache = ChunkCache(2 * chunk_bytes)
+    view = cache.view(stored[0])
+    first, second, third = (Box((z, 0, 0), (z + 8, 8, 8)).slices for z in (0, 8, 16))
+    for key in (first, second, first, third, first):
+        view[key]
+    assert cache.n_reads == 3
+    view[second]
+    assert cache.n_reads == 4
+
+
+def test_two_arrays_share_a_cache_and_are_not_mixed_up(tmp_path):
+    group = zarr.create_group(tmp_path / "g.zarr")
+    ones, twos = (
+        group.create_array(name, data=np.full((8, 8), value, np.uint8), chunks=(8, 8))
+        for name, value in (("1", 1), ("2", 2))
+    )
+    cache = ChunkCache(1 << 20)
+    key = Box.of_shape((8, 8)).slices
+    assert cache.view(ones)[key].max() == 1
+    assert cache.view(twos)[key].min() == 2
+
+
+def test_a_chunk_that_could_not_be_read_is_tried_again(stored):
+    array, values = stored
+    cache = ChunkCache(1 << 20)
+    key = Box((0, 0, 0), (8, 8, 8)).slices
+    file = next(p for p in sorted(array.store.root.glob("c/0/0/0")) if p.is_file())
+    content = file.read_bytes()
+    file.write_bytes(content[:10])
+    with pytest.raises(Exception, match=r".+"):
+        cache.view(array)[key]
+    file.write_bytes(content)
+    np.testing.assert_array_equal(cache.view(array)[key], values[key])
