@@ -178,7 +178,7 @@ def run_tile(context: TileContext, tile: Tile) -> npt.NDArray[Any]:
         image = context.image(tile.scale - 1)
         coarse = read_padded(image, windows.coarse.start, windows.coarse.stop)
         inputs.insert(0, context.window.to_network(coarse))
-    with torch.inference_mode(), _autocast(context):
+    with torch.inference_mode(), _autocast(context, tile.scale):
         tensors = [torch.from_numpy(a[None, None]).to(context.device) for a in inputs]
         made = context.generator(tile.scale).tile(windows, *tensors)
         values = made[0, 0].float().cpu().numpy()
@@ -187,11 +187,16 @@ def run_tile(context: TileContext, tile: Tile) -> npt.NDArray[Any]:
 
 
 @contextmanager
-def _autocast(context: TileContext) -> Iterator[None]:
+def _autocast(context: TileContext, scale: int) -> Iterator[None]:
+    """Compute in the precision of a job; scale 0 always in float32.
+
+    It takes next to no time, and its rounding would be most of the difference to float32 at every
+    scale: 0.4 % of the voxels of an X-ray differed by a grey level of 255, without it 0.01 %.
+    """
     import torch
 
-    kind = context.device.split(":")[0]
-    with torch.autocast(kind, dtype=torch.bfloat16, enabled=context.precision == "bf16"):
+    kind, lower = context.device.split(":")[0], context.precision == "bf16" and scale > 0
+    with torch.autocast(kind, dtype=torch.bfloat16, enabled=lower):
         yield
 
 

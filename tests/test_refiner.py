@@ -208,3 +208,14 @@ def test_tiles_without_a_focus_come_slice_by_slice_along_the_longest_axis(job):
     slices = [tile.index[int(np.argmax(whole.shape))] for tile in plan if tile.scale == scale]
     assert slices == sorted(slices)
     assert slices[0] < slices[-1]
+
+
+def test_in_bfloat16_scale_0_is_that_of_float32_and_the_others_are_near(job, tmp_path):
+    model, source, exact, _ = job
+    rounded = jobs.generate(source, tmp_path / "b.ome.zarr", model, device="cpu", precision="bf16")
+    first, *finer = zip(contents(rounded), contents(exact), strict=True)
+    np.testing.assert_array_equal(*first)
+    low, high = model.spec.window
+    for got, expected in finer:
+        difference = np.abs(got.astype(float) - expected) / (high - low)
+        assert 0 < difference.max() < 0.02
