@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from napari_msgan.creating import check_same_job, describe_store, iter_make_sket
 from napari_msgan.errors import GeometryError, JobError, StoreError
 from napari_msgan.exporting import Grid, grid_volumes, provenance
 from napari_msgan.geometry import Box
-from napari_msgan.io import iter_read_volume, write_volume
+from napari_msgan.io import format_of, iter_read_volume, write_volume
 from napari_msgan.model import Model, find_by_identity, load_folder, load_model
 from napari_msgan.pyramid import (
     PyramidStore,
@@ -27,14 +28,16 @@ from napari_msgan.pyramid import (
     open_pyramid,
 )
 from napari_msgan.refiner import TileContext, TileReport, in_threads, iter_refine_tiles
+from napari_msgan.scale_out import Cluster, filled_by, joined_cluster, on_cluster
 from napari_msgan.sketch import lazy_sketch
 from napari_msgan.source import (
     plan_source,
 )
 from napari_msgan.steps import changed, run_to_end
+from napari_msgan.verifying import Verification, iter_verify_store
 from napari_msgan.volume import Volume
 
-Stage = Literal["unpacking", "sketch", "tiles", "export"]
+Stage = Literal["unpacking", "sketch", "tiles", "export", "verify", "compare"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +112,7 @@ def iter_generate(
     name: str | None = None,
     workers: int | None = None,
     focus: Box | None = None,
+    cluster: Cluster | str | None = None,
 ) -> Generator[Progress, None, PyramidStore]:
     """Make the sketch pyramid, scale 0, and every tile of a region up to a scale.
 
@@ -123,46 +127,52 @@ def iter_generate(
     region : box of the finest scale (or its text form); None for everything.
     input_is_sketch : the source is a sketch: integers / type maximum, or floats in [0, 1].
     name : of the source, kept in the store; None keeps none, because file names name patients.
+    cluster : whose workers make the tiles: "local:4", the address of a Dask scheduler, or one that
+        is open; None for `workers` threads of this process, which always make the sketch.
 
     Raises
     ------
     MsganError
         A subclass that says what does not fit.
     """
-    yield Progress("sketch", 0, 1)
-    volume = source if isinstance(source, Volume) else (yield from _unpacked(source))
-    if device != "auto":
-        resolve_device(device)
-    model = model if isinstance(model, Model) else load_model(model)
-    if seed and not model.spec.stochastic:
-        warnings.warn(
-            f"model {model.spec.name!r} has no random part: seed {seed} changes nothing",
-            stacklevel=2,
+    with joined_cluster(cluster) as joined:
+        yield Progress("sketch", 0, 1)
+        volume = source if isinstance(source, Volume) else (yield from _unpacked(source))
+        if device != "auto" and joined is None:
+            resolve_device(device)
+        model = model if isinstance(model, Model) else load_model(model)
+        if seed and not model.spec.stochastic:
+            warnings.warn(
+                f"model {model.spec.name!r} has no random part: seed {seed} changes nothing",
+                stacklevel=2,
+            )
+        out = Path(out)
+        if out.is_dir():
+            store = open_pyramid(out, writable=True)
+            check_same_job(store, volume, model, seed, input_is_sketch=input_is_sketch)
+        else:
+            plan = plan_source(volume, model.spec, scale if finest is None else finest)
+            info = describe_store(
+                plan, volume, model, seed, input_is_sketch=input_is_sketch, name=name
+            )
+            box = _region(info.to_geometry().shape, plan.geometry.axes, region)
+            plan.geometry.box_at(0, box)
+            with create_pyramid(out, info) as builder:
+                steps = iter_make_sketch(plan, builder, workers or default_workers("cpu"))
+                sketch = yield from changed(steps, lambda step: Progress("sketch", *step))
+                store = builder.finish(sketch)
+        yield from iter_refine(
+            store,
+            model=model,
+            scale=scale,
+            region=region,
+            device=device,
+            precision=precision,
+            workers=workers,
+            focus=focus,
+            cluster=joined,
         )
-    out = Path(out)
-    if out.is_dir():
-        store = open_pyramid(out, writable=True)
-        check_same_job(store, volume, model, seed, input_is_sketch=input_is_sketch)
-    else:
-        plan = plan_source(volume, model.spec, scale if finest is None else finest)
-        info = describe_store(plan, volume, model, seed, input_is_sketch=input_is_sketch, name=name)
-        box = _region(info.to_geometry().shape, plan.geometry.axes, region)
-        plan.geometry.box_at(0, box)
-        with create_pyramid(out, info) as builder:
-            steps = iter_make_sketch(plan, builder, workers or default_workers("cpu"))
-            sketch = yield from changed(steps, lambda step: Progress("sketch", *step))
-            store = builder.finish(sketch)
-    yield from iter_refine(
-        store,
-        model=model,
-        scale=scale,
-        region=region,
-        device=device,
-        precision=precision,
-        workers=workers,
-        focus=focus,
-    )
-    return store
+        return store
 
 
 def _unpacked(source: Path | str) -> Generator[Progress, None, Volume]:
@@ -196,6 +206,7 @@ def iter_refine(
     precision: Precision | None = None,
     workers: int | None = None,
     focus: Box | None = None,
+    cluster: Cluster | str | None = None,
 ) -> Generator[Progress, None, PyramidStore]:
     """Compute the tiles of a region up to a scale that are not in the store yet.
 
@@ -206,6 +217,7 @@ def iter_refine(
     model : None to find it by the hash in the store.
     precision : None for that of the store, or fp32.
     focus : box of the finest scale that is looked at: its tiles come first.
+    cluster : as in `iter_generate`.
 
     Raises
     ------
@@ -225,16 +237,21 @@ def iter_refine(
     geometry.box_at(scale, box)
     if info.fingerprint and device == "auto":  # a store keeps to one kind of device
         device = info.fingerprint.device
-    device = resolve_device(device)
     if precision is None:
         precision = info.fingerprint.precision if info.fingerprint else "fp32"
     model = _model_of(store, model)
-    context = TileContext(store, model, device, precision)
-    reports = iter_refine_tiles(
-        context, box, scale, drive=in_threads(workers or default_workers(device)), focus=focus
-    )
-    for report in reports:
-        yield Progress("tiles", report.done, report.total, report.remaining_s, report, store)
+    with joined_cluster(cluster) as joined:
+        if joined is None:
+            device = resolve_device(device)
+            drive = in_threads(workers or default_workers(device))
+        else:
+            device = joined.device(device)
+            drive = on_cluster(joined)
+        context = TileContext(store, model, device, precision)
+        with closing(iter_refine_tiles(context, box, scale, drive=drive, focus=focus)) as reports:
+            for report in reports:
+                done, total, left_s = report.done, report.total, report.remaining_s
+                yield Progress("tiles", done, total, left_s, report, store)
     return store
 
 
@@ -261,6 +278,7 @@ def export(
     region: Box | str | None = None,
     grid: Grid = "store",
     overwrite: bool = False,
+    cluster: Cluster | str | None = None,
 ) -> Path:
     """Write a scale of a store, or a region of it, as TIFF, NIfTI or dense OME-Zarr.
 
@@ -272,6 +290,8 @@ def export(
     region : box of the finest scale (or its text form).
     grid : "store", or "source" for the voxels and orientation of the source.
     progress : may raise to cancel; nothing is left behind then.
+    cluster : as in `iter_generate`, only for OME-Zarr: the other formats are one file, which one
+        process has to write.
 
     Raises
     ------
@@ -291,8 +311,60 @@ def export(
         if progress is not None:
             progress(Progress("export", fraction, 1.0))
 
-    write_volume(Path(out), levels, description=description, progress=report, overwrite=overwrite)
+    if cluster is not None and format_of(out) != "ome_zarr":
+        raise JobError(
+            f"{out} is one file, which one process has to write: leave the cluster out, or export "
+            "to .ome.zarr"
+        )
+    with joined_cluster(cluster) as joined:
+        fill = None if joined is None else filled_by(joined, store, scale, box, grid)
+        write_volume(
+            Path(out),
+            levels,
+            description=description,
+            progress=report,
+            overwrite=overwrite,
+            fill=fill,
+        )
     return Path(out)
+
+
+def verify(
+    store: Path | str, *, progress: OnProgress | None = None, **options: Any
+) -> Verification:
+    """Check whether a store can be trusted; see `iter_verify`."""
+    return run_to_end(iter_verify(store, **options), progress)
+
+
+def iter_verify(
+    store: Path | str,
+    *,
+    repair: bool = False,
+    sample: int | Literal["all"] = 8,
+    model: Model | Path | str | None = None,
+) -> Generator[Progress, None, Verification]:
+    """Check metadata, files, chunks and sketch of a store, and make some tiles again.
+
+    Parameters
+    ----------
+    repair : remove what cannot be trusted and all that was made from it; refining makes it again.
+    sample : how many tiles are made again and compared bit for bit.
+    model : None to find it by the hash in the store; if it is not found, no tile is compared.
+
+    Raises
+    ------
+    StoreError
+        If there is no store, the model is not its own, or another process is writing to it when
+        it is to be repaired.
+    """
+    given = load_model(model) if isinstance(model, (Path, str)) else model
+    steps = iter_verify_store(
+        Path(store).absolute(),
+        lambda opened: _model_of(opened, given),
+        sample=None if sample == "all" else sample,
+        repair=repair,
+    )
+    return (yield from changed(steps, lambda step: Progress(step.stage, step.done, step.total)))
 
 
 def make_sketch(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Literal
 
 _REGION = (
     "z0:z1,y0:y1,x0:x1 (2-D: y0:y1,x0:x1), start inside and stop outside, "
@@ -40,6 +41,15 @@ def add_computing(command: argparse.ArgumentParser) -> None:
     )
 
 
+def add_cluster(command: argparse.ArgumentParser, text: str) -> None:
+    command.add_argument(
+        "--cluster",
+        metavar="C",
+        help=f"{text}: local:N for N processes of this computer, or the address of a Dask "
+        "scheduler, tcp://host:8786 (docs/cluster.md)",
+    )
+
+
 def add_device(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--device",
@@ -59,6 +69,11 @@ def add_quiet(command: argparse.ArgumentParser) -> None:
 
 def natural(text: str) -> int:
     return whole(text, 0)
+
+
+def natural_or_all(text: str) -> int | Literal["all"]:
+    """Return a number, or "all"."""
+    return "all" if text == "all" else natural(text)
 
 
 def positive(text: str) -> int:

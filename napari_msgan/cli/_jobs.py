@@ -72,6 +72,7 @@ def generate(arguments: Namespace) -> None:
         input_is_sketch=arguments.input_is_sketch,
         name=arguments.source.name if arguments.keep_name else None,
         workers=arguments.workers,
+        cluster=arguments.cluster,
     )
     _finish(steps, arguments.out, quiet=arguments.quiet)
 
@@ -86,6 +87,7 @@ def refine(arguments: Namespace) -> None:
         device=arguments.device,
         precision=arguments.precision,
         workers=arguments.workers,
+        cluster=arguments.cluster,
     )
     _finish(steps, arguments.store, quiet=arguments.quiet)
 
@@ -101,6 +103,7 @@ def export(arguments: Namespace) -> None:
             region=arguments.region,
             grid=arguments.grid,
             overwrite=arguments.overwrite,
+            cluster=arguments.cluster,
         )
     if not arguments.quiet:
         said = read_description(arguments.out)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from napari_msgan import __version__
 from napari_msgan.cli._arguments import (
+    add_cluster,
     add_computing,
     add_device,
     add_overwrite,
@@ -17,6 +18,7 @@ from napari_msgan.cli._arguments import (
     add_region,
     add_scale,
     natural,
+    natural_or_all,
     positive,
 )
 from napari_msgan.errors import MsganError
@@ -74,6 +76,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_refine(add)
     _add_info(add)
     _add_export(add)
+    _add_verify(add)
     _add_train(add)
     _add_evaluate(add)
     _add_import_megan(add)
@@ -131,6 +134,7 @@ def _add_generate(add: AddCommand) -> None:
     )
     add_precision(command, "fp32", "default: fp32")
     add_computing(command)
+    add_cluster(command, "workers that make the tiles")
     add_quiet(command)
 
 
@@ -150,6 +154,7 @@ def _add_refine(add: AddCommand) -> None:
     )
     add_precision(command, None, "default: that of the store")
     add_computing(command)
+    add_cluster(command, "workers that make the tiles")
     add_quiet(command)
 
 
@@ -179,6 +184,34 @@ def _add_export(add: AddCommand) -> None:
         help="voxels and orientation of the store (default) or of its source",
     )
     add_overwrite(command)
+    add_cluster(command, "workers that write the blocks, for .ome.zarr")
+    add_quiet(command)
+
+
+def _add_verify(add: AddCommand) -> None:
+    command = add(
+        "verify",
+        "_verify",
+        "check that a store can be trusted: files, sketch, and a sample of tiles made again",
+        "verify thorax.ome.zarr --repair",
+        "Nothing was changed, or what was named before; the same command starts again.",
+    )
+    command.add_argument("store", type=Path, metavar="STORE", help="what generate made")
+    command.add_argument(
+        "--repair",
+        action="store_true",
+        help="remove what cannot be trusted and what was made from it; refine makes it again",
+    )
+    command.add_argument(
+        "--sample",
+        type=natural_or_all,
+        default=8,
+        metavar="N",
+        help="tiles to make again and compare bit for bit, or all (default: 8, spread over scales)",
+    )
+    command.add_argument(
+        "--model", metavar="M", help="name or folder (default: found by the hash in the store)"
+    )
     add_quiet(command)
 
 

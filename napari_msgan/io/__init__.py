@@ -7,6 +7,7 @@ the format, when a file of that format is met.
 from napari_msgan.io._dispatch import (
     READABLE,
     WRITABLE,
+    Fill,
     format_of,
     iter_read_volume,
     read_description,
@@ -17,6 +18,7 @@ from napari_msgan.io._dispatch import (
 __all__ = [
     "READABLE",
     "WRITABLE",
+    "Fill",
     "format_of",
     "iter_read_volume",
     "read_description",

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 Format = Literal["pictures", "tiff", "nifti", "ome_zarr"]
 Progress = Callable[[float], None]
+#: Writes the chunks of an OME-Zarr image whose levels are declared in a folder.
+Fill = Callable[[Path, Progress], None]
 
 _FORMATS: dict[str, Format] = {
     ".png": "pictures",
@@ -50,7 +52,8 @@ WRITABLE: tuple[str, ...] = (
 class _Module(Protocol):
     """What a format module offers; `write` is missing where the format is only read.
 
-    Where unpacking takes long there is `iter_read` in the place of `read`.
+    Where unpacking takes long there is `iter_read` in the place of `read`; only OME-Zarr has
+    `create`.
     """
 
     UNREADABLE: tuple[type[Exception], ...]
@@ -64,6 +67,9 @@ class _Module(Protocol):
         levels: Sequence[Volume],
         description: Mapping[str, Any],
         progress: Progress,
+    ) -> None: ...
+    def create(
+        self, target: Path, levels: Sequence[Volume], description: Mapping[str, Any]
     ) -> None: ...
 
 
@@ -137,6 +143,7 @@ def write_volume(
     description: Mapping[str, Any],
     progress: Progress | None = None,
     overwrite: bool = False,
+    fill: Fill | None = None,
 ) -> None:
     """Write an image; the file appears under its name when it is complete.
 
@@ -148,6 +155,7 @@ def write_volume(
     description : stored in the file as JSON, for `read_description`.
     progress : is given the fraction that is written, up to 1.0.
     overwrite : replace what has this name; else that is refused.
+    fill : writes the chunks in our place, only for OME-Zarr; None to write them here.
 
     Raises
     ------
@@ -166,7 +174,11 @@ def write_volume(
     stored = levels if format_of(path) == "ome_zarr" else levels[:1]
     needed = sum(math.prod(level.shape) * level.data.dtype.itemsize for level in stored)
     with complete_or_nothing(path, overwrite=overwrite, needed_bytes=needed) as target:
-        module.write(target, levels, description, report)
+        if fill is None:
+            module.write(target, levels, description, report)
+        else:
+            module.create(target, levels, description)
+            fill(target, report)
 
 
 def _suffix(path: Path, suffixes: Sequence[str]) -> str | None:

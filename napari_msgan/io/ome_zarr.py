@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,13 +14,15 @@ from napari_msgan.geometry import Affine, Box, Ints
 from napari_msgan.io import _note
 from napari_msgan.io._checks import check_dtype, check_fits_memory, check_has_values
 from napari_msgan.io._ome_attributes import find_image, ome_attributes
+from napari_msgan.io._zarr_checks import open_node, open_voxels
 from napari_msgan.volume import Volume
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from napari_msgan.io._arrays import Block
+    from napari_msgan.volume import ArrayLike
 
 #: What zarr, its codecs (RuntimeError) and metadata of an unexpected form raise.
 UNREADABLE: tuple[type[Exception], ...] = (
@@ -29,8 +32,11 @@ UNREADABLE: tuple[type[Exception], ...] = (
     TypeError,
     ArithmeticError,
     AttributeError,
+    AssertionError,
+    EOFError,
     MemoryError,
     RuntimeError,
+    zlib.error,
 )
 _CHUNKS: dict[int, Ints] = {2: (256, 256), 3: (64, 64, 64)}
 
@@ -68,7 +74,7 @@ class _ZarrImage:
 
 def read(path: Path) -> Volume:
     """Return the finest level of an image, or a plain array; read when it is sliced."""
-    node = zarr.open(store=str(path), mode="r")
+    node = open_node(path)
     if isinstance(node, zarr.Array):
         kept = [i for i in range(node.ndim) if node.ndim <= 3 or node.shape[i] > 1]
         data = _image(path, node, kept)
@@ -88,7 +94,7 @@ def read(path: Path) -> Volume:
 
 def read_description(path: Path) -> dict[str, Any] | None:
     """Return what `write` stored in the attributes."""
-    return _note.description_of(_read_note(zarr.open(store=str(path), mode="r")))
+    return _note.description_of(_read_note(open_node(path)))
 
 
 def write(
@@ -97,30 +103,51 @@ def write(
     description: Mapping[str, Any],
     progress: Callable[[float], None],
 ) -> None:
-    """Write all levels chunk by chunk, every chunk (also those that hold one value only)."""
+    """Write all levels chunk by chunk."""
+    create(target, levels, description)
     total = sum(math.prod(level.shape) for level in levels)
     done = 0
+    for index, level in enumerate(levels):
+        for voxels in write_chunks(target, index, level.data, Box.of_shape(level.shape)):
+            done += voxels
+            progress(done / total)
+
+
+def export_chunks(shape: Ints) -> Ints:
+    """Return the chunks that an image of this shape is written in."""
+    return tuple(map(min, _CHUNKS[len(shape)], shape))
+
+
+def create(target: Path, levels: Sequence[Volume], description: Mapping[str, Any]) -> None:
+    """Declare all levels; `write_chunks` fills them, here or in other processes."""
     group = zarr.create_group(str(target), zarr_format=3)
     for index, level in enumerate(levels):
-        chunks = tuple(map(min, _CHUNKS[len(level.shape)], level.shape))
-        array = group.create_array(
+        group.create_array(
             str(index),
             shape=level.shape,
-            chunks=chunks,
+            chunks=export_chunks(level.shape),
             dtype=level.data.dtype.newbyteorder("="),
             dimension_names=level.axes,
-            config={"write_empty_chunks": True},
         )
-        for box in Box.of_shape(level.shape).blocks(chunks):
-            array[box.slices] = np.asarray(level.data[box.slices])
-            done += box.size
-            progress(done / total)
     group.attrs.put(
         {
             "ome": ome_attributes(levels, name=_note.LABEL),
             _note.KEY: _note.make_note(levels[0], description),
         }
     )
+
+
+def write_chunks(target: Path, level: int, data: ArrayLike, box: Box) -> Iterator[int]:
+    """Write the chunks of a level that a box of whole chunks covers; yield the voxels of each.
+
+    Every chunk is written, also those that hold one value only.
+    """
+    config: Any = {"write_empty_chunks": True}  # not stored: `zarr.open` has to be told
+    array = zarr.open(str(target), path=str(level), mode="r+", zarr_format=3, config=config)
+    assert isinstance(array, zarr.Array)
+    for chunk in box.blocks(array.chunks):
+        array[chunk.slices] = np.asarray(data[chunk.slices])
+        yield chunk.size
 
 
 def _read_note(node: zarr.Group | zarr.Array[Any]) -> dict[str, Any] | None:
@@ -135,7 +162,7 @@ def _image(path: Path, array: zarr.Array[Any], kept: Sequence[int]) -> _ZarrImag
             "that you need as an array of its own"
         )
     check_fits_memory(path, math.prod(array.chunks) * np.dtype(array.dtype).itemsize)
-    data = _ZarrImage(array, kept, path)
+    data = _ZarrImage(open_voxels(path, array), kept, path)
     check_dtype(path, data.dtype)
     check_has_values(path, data)
     return data

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import warnings
 from contextlib import ExitStack, contextmanager, suppress
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +14,11 @@ import numpy.typing as npt
 
 from napari_msgan.durable import sync_file, sync_folder, told_if_disk_full
 from napari_msgan.errors import GeometryError, StoreError
+from napari_msgan.folders import check_inside
 from napari_msgan.geometry import Box, PyramidGeometry
 from napari_msgan.locking import hold_lock
 from napari_msgan.pyramid._arrays import (
+    UNREADABLE,
     array_key,
     chunk_file,
     chunk_grid,
@@ -63,6 +66,7 @@ class PyramidStore:
         self._outputs = [open_array(path, info, s, writable=True) for s in scales if writable]
         self._unsynced = [np.zeros(chunk_grid(a.shape, a.chunks), np.bool_) for a in self._images]
         self._writers = 0
+        self._is_assistant = False
         self._writers_lock = threading.Lock()
         self._held = ExitStack()
         self._refined: list[npt.NDArray[np.bool_]] = []
@@ -167,6 +171,32 @@ class PyramidStore:
         with self._refined_lock:
             self._refined = [self._scan(scale)[0] for scale in range(self.n_scales)]
 
+    def look(self, scale: int, box: Box) -> bool:
+        """Return whether every chunk that the box touches exists, seen in the folder right now.
+
+        What another process wrote counts as refined from then on.
+        """
+        cells = box.cover(self._info.chunk_shape)
+        for index in product(*(range(a, b) for a, b in zip(cells.start, cells.stop, strict=True))):
+            if not chunk_file(self._path, self._key(scale), index).exists():
+                return False
+        with self._refined_lock:
+            self._refined[scale][cells.slices] = True
+            self._unsynced[scale][cells.slices] = True
+        return True
+
+    def assist(self) -> None:
+        """Let this object write without the lock: another process holds it and planned the work.
+
+        Raises
+        ------
+        StoreError
+            If the store was opened for reading.
+        """
+        if not self._writable:
+            raise StoreError(f"{self._path} was opened for reading. Open it with writable=True.")
+        self._is_assistant = True
+
     @contextmanager
     def writing(self) -> Iterator[PyramidStore]:
         """Be the only writer: the lock is held until the last ``with`` of this object ends.
@@ -181,7 +211,10 @@ class PyramidStore:
         with self._writers_lock:
             if self._writers == 0:
                 with ExitStack() as stack:
-                    stack.enter_context(hold_lock(self._path / "0/.writer.lock", str(self._path)))
+                    lock = self._path / "0/.writer.lock"
+                    for file in (lock, lock.with_suffix(".pid")):
+                        check_inside(self._path, file)  # else a link there would be written through
+                    stack.enter_context(hold_lock(lock, str(self._path)))
                     self._take_over()
                     self._held = stack.pop_all()
             self._writers += 1
@@ -280,8 +313,27 @@ class PyramidStore:
             self._info = self._info.model_copy(update={"fingerprint": fingerprint})
             write_info(self._path, self._info)
 
+    def tidy(self) -> None:
+        """Read from the folder which chunks exist, and remove what was left half-written.
+
+        Raises
+        ------
+        StoreError
+            If the writer's lock is not held.
+        """
+        self._check_writing()
+        self._clean()
+
+    def _clean(self) -> None:
+        with self._refined_lock:
+            scans = [self._scan(scale) for scale in range(self.n_scales)]
+            self._refined = [present for present, _ in scans]
+        for leftovers in (*(found for _, found in scans), self._path.glob("*.partial")):
+            for file in leftovers:
+                file.unlink(missing_ok=True)
+
     def _check_writing(self) -> None:
-        if self._writers == 0:
+        if self._writers == 0 and not self._is_assistant:
             raise StoreError(f"{self._path} is only changed inside `with store.writing()`.")
 
     def _take_over(self) -> None:
@@ -290,12 +342,7 @@ class PyramidStore:
         if info.model_copy(update={"fingerprint": self._info.fingerprint}) != self._info:
             raise StoreError(f"{self._path} was replaced after it was opened. Open it again.")
         self._info = info
-        with self._refined_lock:
-            scans = [self._scan(scale) for scale in range(self.n_scales)]
-            self._refined = [present for present, _ in scans]
-        for leftovers in (*(found for _, found in scans), self._path.glob("*.partial")):
-            for file in leftovers:
-                file.unlink(missing_ok=True)
+        self._clean()
 
     def _sync(self) -> None:
         """Wait until the chunks that were written are on the disk."""
@@ -334,11 +381,25 @@ class PyramidStore:
 
 
 def read_block(array: ZarrArray, box: Box) -> npt.NDArray[Any]:
-    """Return a box of an array; a box that leaves it is a GeometryError."""
+    """Return a box of an array.
+
+    Raises
+    ------
+    GeometryError
+        If the box leaves the array.
+    StoreError
+        If a chunk of it is damaged.
+    """
     whole = Box.of_shape(array.shape)
     if not whole.contains(box):
         raise GeometryError(f"box {box} leaves the image, which is {whole}")
-    return np.asarray(array[box.slices])
+    try:
+        return np.asarray(array[box.slices])
+    except UNREADABLE as error:
+        raise StoreError(
+            f"{array.store_path} cannot be read at {box}: {error}. A chunk is damaged: "
+            "napari-msgan verify names it, and removes it with --repair."
+        ) from error
 
 
 def check_block(array: ZarrArray, box: Box, data: npt.NDArray[Any]) -> None:

@@ -1,0 +1,91 @@
+"""OME-Zarr exports whose blocks are written by the workers of a cluster."""
+
+from __future__ import annotations
+
+import math
+import uuid
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from napari_msgan import __version__
+from napari_msgan.exporting import grid_volumes
+from napari_msgan.geometry import Box
+from napari_msgan.scale_out import worker
+from napari_msgan.scale_out.cluster import Calls, failure
+from napari_msgan.scale_out.worker import ExportJob, info_hash
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from napari_msgan.exporting import Grid
+    from napari_msgan.geometry import Ints
+    from napari_msgan.io import Fill
+    from napari_msgan.pyramid import PyramidStore
+    from napari_msgan.scale_out.cluster import Cluster
+
+#: Chunks per axis of a block, so that a call takes long compared with sending it.
+_CHUNKS_PER_BLOCK = {2: 4, 3: 2}
+
+
+def filled_by(cluster: Cluster, store: PyramidStore, scale: int, region: Box, grid: Grid) -> Fill:
+    """Return what has a cluster write the chunks of an export; parameters as of `grid_volumes`."""
+
+    def fill(target: Path, progress: Callable[[float], None]) -> None:
+        mark = target / f".{uuid.uuid4().hex}.partial"
+        mark.touch()
+        job = ExportJob(
+            mark.name,
+            str(store.path),
+            info_hash(store),
+            str(target.absolute()),
+            scale,
+            region.start,
+            region.stop,
+            grid,
+            __version__,
+        )
+        shapes = [volume.shape for volume in grid_volumes(store, scale, region, grid)]
+        _write_levels(cluster, job, shapes, progress)
+        mark.unlink()
+
+    return fill
+
+
+def _write_levels(
+    cluster: Cluster, job: ExportJob, shapes: list[Ints], progress: Callable[[float], None]
+) -> None:
+    for _, outcome in [*cluster.ask_all(worker.check_export, tuple(job))]:
+        if outcome[0] != worker.DONE:
+            raise failure(outcome)
+    waiting = _blocks(shapes)
+    done, total = 0, sum(math.prod(shape) for shape in shapes)
+    calls: Calls[tuple[int, Box]] = Calls(cluster, _note)
+    try:
+        while True:
+            for level, box in islice(waiting, calls.capacity - len(calls)):
+                calls.begin(
+                    (level, box), worker.write_block, tuple(job), level, box.start, box.stop
+                )
+            if not calls:
+                return
+            for block, outcome in calls.finished():
+                if outcome[0] != worker.DONE:
+                    raise failure(outcome, _note(block))
+                done += block[1].size
+                progress(done / total)
+    finally:
+        calls.abandon(job.token)
+
+
+def _blocks(shapes: list[Ints]) -> Iterator[tuple[int, Box]]:
+    from napari_msgan.io.ome_zarr import export_chunks
+
+    for level, shape in enumerate(shapes):
+        chunks = tuple(_CHUNKS_PER_BLOCK[len(shape)] * n for n in export_chunks(shape))
+        for box in Box.of_shape(shape).blocks(chunks):
+            yield level, box
+
+
+def _note(block: tuple[int, Box]) -> str:
+    return f"while writing box {block[1]} of level {block[0]}"

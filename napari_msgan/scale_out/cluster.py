@@ -1,0 +1,282 @@
+"""A Dask cluster, started for one job or joined, and calls on its workers: few at a time."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+import time
+import warnings
+from contextlib import contextmanager
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from napari_msgan.errors import JobError
+from napari_msgan.scale_out import worker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from distributed import Client, Future
+
+    from napari_msgan.model import Model
+
+Name = TypeVar("Name")
+
+#: Calls that each thread of a worker has: one that runs, and one that is there when it ends.
+IN_FLIGHT = 2
+_CONNECT_S, _WORKERS_S, _COUNT_EVERY_S = 15.0, 60.0, 5.0
+#: Ctrl-C reaches all processes of a terminal; workers end when this process says so.
+_IGNORE_CTRL_C = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+
+
+@contextmanager
+def open_cluster(text: str) -> Iterator[Cluster]:
+    """Give a cluster; what was started for it is ended afterwards.
+
+    Parameters
+    ----------
+    text : "local:4" for four processes of one thread on this computer, which listen on the
+        loopback only; or the address of a scheduler that runs, "tcp://host:port" or "tls://...".
+
+    Raises
+    ------
+    JobError
+        If the text is neither, Dask is not installed, nobody answers, or there is no worker.
+    """
+    count = re.fullmatch(r"local:([1-9][0-9]{0,3})", text)
+    if count is None and re.fullmatch(r"(tcp|tls)://[^\s/]+:[0-9]+", text) is None:
+        raise JobError(
+            f"cluster {text!r} is neither local:N, with the number of workers, nor the address of "
+            "a scheduler like tcp://host:8786"
+        )
+    try:
+        import distributed
+    except ImportError as error:
+        raise JobError(
+            "a cluster needs dask.distributed, which is not installed: "
+            "pip install 'napari-msgan[dask]'"
+        ) from error
+    if count is None:
+        with _connected(text) as client:
+            yield Cluster(client, text)
+        return
+    with (
+        tempfile.TemporaryDirectory(prefix="napari-msgan-") as scratch,
+        distributed.LocalCluster(
+            n_workers=int(count[1]),
+            threads_per_worker=1,
+            host="127.0.0.1",
+            dashboard_address=None,
+            memory_limit=0,
+            local_directory=scratch,
+            preload=[_IGNORE_CTRL_C],
+            silence_logs="ERROR",
+        ) as local,
+        _connected(local.scheduler_address) as client,
+    ):
+        yield Cluster(client, text)
+
+
+@contextmanager
+def joined_cluster(cluster: Cluster | str | None) -> Iterator[Cluster | None]:
+    """Give the cluster that a text stands for, as `open_cluster`, or the one that is open."""
+    if isinstance(cluster, str):
+        with open_cluster(cluster) as opened:
+            yield opened
+    else:
+        yield cluster
+
+
+@contextmanager
+def _connected(address: str) -> Iterator[Client]:
+    from distributed import Client
+
+    try:
+        client = Client(address, timeout=_CONNECT_S, set_as_default=False)
+    except OSError as error:
+        raise JobError(
+            f"no Dask scheduler answers at {address}. Start one there (dask scheduler), or check "
+            "host and port."
+        ) from error
+    with client:
+        try:
+            client.wait_for_workers(1, timeout=_WORKERS_S)
+        except TimeoutError as error:
+            raise JobError(
+                f"the scheduler at {address} has no worker. Start some: "
+                f"dask worker {address} --nthreads 1"
+            ) from error
+        yield client
+
+
+@dataclass
+class Cluster:
+    """Workers that make tiles and write blocks.
+
+    client : connection to their scheduler.
+    address : as the user gave it.
+    """
+
+    client: Client
+    address: str
+
+    @property
+    def workers(self) -> dict[str, int]:
+        """Return the addresses of the workers, and how many threads each has."""
+        threads: dict[str, int] = self.client.nthreads()
+        return threads
+
+    def device(self, wanted: str) -> str:
+        """Return "cpu" or "cuda": what is wanted, or for "auto" what all workers have.
+
+        Raises
+        ------
+        JobError
+            If a worker cannot run napari-msgan or lacks the GPU, or workers differ.
+        """
+        seen = dict(self.ask_all(worker.describe))
+        kinds = {kind for kind, _ in seen.values()} if wanted == "auto" else {wanted}
+        if len(kinds) > 1:
+            raise JobError(
+                f"some workers of {self.address} have a GPU and some have none. Choose the device "
+                "(cpu or cuda): a store keeps to one kind."
+            )
+        (kind,) = kinds
+        lacking = [address for address, (has, _) in seen.items() if (kind, has) == ("cuda", "cpu")]
+        if lacking:
+            raise JobError(f"device 'cuda' was asked for, but worker {lacking[0]} sees no GPU")
+        hardware = {text for has, text in seen.values() if has == kind}
+        if len(hardware) > 1:
+            warnings.warn(
+                f"the workers of {self.address} compute with {' and '.join(sorted(hardware))}: "
+                "tiles of different ones may differ in the last bit",
+                stacklevel=2,
+            )
+        return kind
+
+    def ask_all(self, function: Callable[..., Any], *arguments: Any) -> Iterator[tuple[str, Any]]:
+        """Yield each worker's address and what the function returned there."""
+        calls: Calls[str] = Calls(self, "on worker {}".format)
+        for address in self.workers:
+            calls.begin(address, function, *arguments, at=address)
+        while calls:
+            yield from calls.finished()
+
+    def send_model(self, model: Model, address: str) -> None:
+        """Give a worker the files of a model; it checks their hashes."""
+        for name in ("model.json", *(scale.file for scale in model.spec.scales)):
+            content = (model.folder / name).read_bytes()
+            self.client.run(worker.take_file, model.spec.identity, name, content, workers=[address])
+
+
+def failure(outcome: worker.Outcome, note: str = "") -> JobError:
+    """Return what a worker told as an error, with a note unless it has that note already."""
+    _, address, text, *notes = outcome
+    problem = JobError(text)
+    for line in dict.fromkeys([*notes, *filter(None, [note]), f"on worker {address}"]):
+        problem.add_note(line)
+    return problem
+
+
+class Calls(Generic[Name]):
+    """Calls of functions on workers, each under a name.
+
+    note : text for the error of a call.
+    """
+
+    def __init__(self, cluster: Cluster, note: Callable[[Name], str]) -> None:
+        self._cluster, self._note = cluster, note
+        self._running: dict[Any, tuple[Name, Future[Any]]] = {}
+        self._ended: SimpleQueue[Future[Any]] = SimpleQueue()
+        self._counted_s, self._capacity = float("-inf"), 0
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    @property
+    def capacity(self) -> int:
+        """Return how many calls keep all workers busy; workers may come and go."""
+        now = time.monotonic()
+        if now > self._counted_s + _COUNT_EVERY_S:
+            self._counted_s = now
+            self._capacity = max(1, IN_FLIGHT * sum(self._cluster.workers.values()))
+        return self._capacity
+
+    def begin(
+        self,
+        name: Name,
+        function: Callable[..., Any],
+        *arguments: Any,
+        rank: int = 0,
+        at: str | None = None,
+    ) -> None:
+        """Call a function on any worker, or at one; of calls that wait, the lowest rank is next."""
+        future = self._cluster.client.submit(
+            function, *arguments, pure=False, priority=-rank, workers=None if at is None else [at]
+        )
+        self._running[future.key] = (name, future)
+        future.add_done_callback(self._ended.put)
+
+    def finished(self) -> list[tuple[Name, Any]]:
+        """Wait for a call, and return the names and results of those that ended.
+
+        Raises
+        ------
+        JobError
+            If the function raised, its worker died again and again, or the scheduler is gone.
+        """
+        ended = [self._next()]
+        while not self._ended.empty():
+            ended.append(self._ended.get())
+        results = []
+        for future in ended:
+            name, _ = self._running.pop(future.key)
+            if future.status != "finished":
+                problem = JobError(self._problem(future))
+                problem.add_note(self._note(name))
+                raise problem
+            results.append((name, future.result()))
+        return results
+
+    def abandon(self, token: str) -> None:
+        """Begin no call of a job any more, and wait for those that run, whatever becomes of them.
+
+        Without workers none runs.
+        """
+        if self._cluster.client.status == "running":
+            self._cluster.client.run(worker.stop, token, on_error="ignore")
+        while self._running and self._cluster.client.status == "running" and self._cluster.workers:
+            try:
+                future = self._ended.get(timeout=1)
+            except Empty:
+                continue
+            self._running.pop(future.key)
+        self._cluster.client.cancel([future for _, future in self._running.values()])
+        self._running.clear()
+
+    def _next(self) -> Future[Any]:
+        while True:
+            try:
+                return self._ended.get(timeout=1)  # without a timeout Windows hears no Ctrl-C
+            except Empty:
+                continue
+
+    def _problem(self, future: Future[Any]) -> str:
+        from distributed.scheduler import KilledWorker
+
+        if future.status != "error":
+            return (
+                f"the connection to the scheduler at {self._cluster.address} was lost. Check "
+                "whether it still runs, and its log."
+            )
+        error = future.exception()
+        if isinstance(error, KilledWorker):
+            return (
+                f"{error.allowed_failures + 1} workers died while they worked on it, the last was "
+                f"{error.last_worker.address}. Was its memory used up? Its log may say why."
+            )
+        return (
+            f"a worker could not run napari-msgan: {type(error).__name__}: {error}. All workers "
+            "need the same version of it as this computer."
+        )

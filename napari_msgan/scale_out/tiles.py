@@ -1,0 +1,115 @@
+"""The driver of tiles on a cluster; it runs where the lock of the store is held."""
+
+from __future__ import annotations
+
+import uuid
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING
+
+from napari_msgan import __version__
+from napari_msgan.refiner import tile_note
+from napari_msgan.scale_out import worker
+from napari_msgan.scale_out.cluster import Calls, failure
+from napari_msgan.scale_out.worker import TileJob, wait_until_seen
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from napari_msgan.refiner import Drive, TileContext
+    from napari_msgan.scale_out.cluster import Cluster
+    from napari_msgan.tiling import Tile
+
+
+def on_cluster(cluster: Cluster) -> Drive:
+    """Make tiles on the workers of a cluster.
+
+    Workers write chunks without the lock; this process holds it, says who writes what, and cleans
+    up under it. When it is stopped it waits for the tiles in progress: nobody writes once the lock
+    is free.
+    """
+    return partial(_on_workers, cluster=cluster)
+
+
+@contextmanager
+def _on_workers(
+    context: TileContext, scales: Sequence[int], *, cluster: Cluster
+) -> Iterator[_Workers]:
+    import torch
+
+    store = context.store
+    token = f".{uuid.uuid4().hex}.partial"  # of this name `tidy` removes it, now or after a crash
+    (store.path / token).touch()
+    job = TileJob(
+        token,
+        str(store.path),
+        context.model.spec.identity,
+        context.device,
+        context.precision,
+        tuple(scales),
+        __version__,
+        torch.__version__,
+    )
+    driver = _Workers(context, job, cluster)
+    try:
+        driver.check()
+        yield driver
+    finally:
+        driver.stop()
+        store.tidy()
+
+
+class _Workers:
+    """The driver of `on_cluster`."""
+
+    def __init__(self, context: TileContext, job: TileJob, cluster: Cluster) -> None:
+        self._context, self._cluster = context, cluster
+        self._job, self._token = tuple(job), job.token
+        self._calls: Calls[Tile] = Calls(cluster, self._note)
+        self._rank = 0
+
+    @property
+    def capacity(self) -> int:
+        return self._calls.capacity
+
+    def check(self) -> None:
+        """Let all workers get ready, those without the model take it.
+
+        Raises
+        ------
+        JobError
+            If one has other versions, lacks the device, or does not see the store.
+        """
+        for _, outcome in [*self._cluster.ask_all(worker.check_tiles, self._job)]:
+            if outcome[0] == worker.NEEDS_MODEL:
+                self._cluster.send_model(self._context.model, outcome[1])
+            elif outcome[0] != worker.DONE:
+                raise failure(outcome)
+
+    def begin(self, tile: Tile) -> None:
+        self._rank += 1
+        self._submit(tile, self._rank)
+
+    def finished(self) -> list[Tile]:
+        made: list[Tile] = []
+        while not made:
+            for tile, outcome in self._calls.finished():
+                if outcome[0] == worker.NEEDS_MODEL:  # a worker that came later
+                    self._cluster.send_model(self._context.model, outcome[1])
+                    self._submit(tile, 0)
+                elif outcome[0] != worker.DONE:
+                    raise failure(outcome, self._note(tile))
+                else:
+                    wait_until_seen(self._context.store, tile)
+                    made.append(tile)
+        return made
+
+    def stop(self) -> None:
+        """Begin no other tile, and wait for those that are being made."""
+        self._calls.abandon(self._token)
+
+    def _submit(self, tile: Tile, rank: int) -> None:
+        self._calls.begin(tile, worker.run_tile, self._job, tile.scale, tile.index, rank=rank)
+
+    def _note(self, tile: Tile) -> str:
+        return tile_note(self._context.store, tile)
