@@ -6,9 +6,10 @@ import hashlib
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -32,6 +33,7 @@ from napari_msgan.sketch import (
     thin,
     weakest_kept,
 )
+from napari_msgan.steps import iter_in_threads, run_to_end
 from napari_msgan.volume import LazyArray, Orientation, Volume, orient, read_padded
 
 if TYPE_CHECKING:
@@ -210,10 +212,10 @@ def write_image_pyramid(
         means = reduce_mean(block, geometry.factor(scale + 1))
         images[scale][box.slices] = np.rint(means).astype(np.uint16)
 
-    with ThreadPoolExecutor(workers) as pool:
-        list(pool.map(write_finest, _blocks(plan, geometry.finest_scale)))
-        for scale in range(geometry.finest_scale - 1, -1, -1):
-            list(pool.map(lambda box, s=scale: write_coarser(s, box), _blocks(plan, scale)))
+    run_to_end(iter_in_threads(write_finest, _blocks(plan, geometry.finest_scale), workers))
+    for scale in range(geometry.finest_scale - 1, -1, -1):
+        write = partial(write_coarser, scale)
+        run_to_end(iter_in_threads(write, _blocks(plan, scale), workers))
     return [lazy_unit(image, 0, _TOP) for image in images]
 
 
@@ -257,16 +259,12 @@ def iter_sketch_scales(
     with ThreadPoolExecutor(workers) as pool:
         thresholds = list(pool.map(lambda image: measure_thresholds(image, settings), images))
 
-        def sketch_one(scale: int, box: Box) -> None:
-            write(scale, box, sketch_block(images[scale], box, thresholds[scale], settings))
+    def sketch_one(place: tuple[int, Box]) -> None:
+        scale, box = place
+        write(scale, box, sketch_block(images[scale], box, thresholds[scale], settings))
 
-        futures = [pool.submit(sketch_one, scale, box) for scale, box in work]
-        try:
-            for done, future in enumerate(as_completed(futures), 1):
-                future.result()
-                yield done, len(work), thresholds
-        finally:  # who stops does not wait for blocks that are not begun
-            pool.shutdown(wait=True, cancel_futures=True)
+    for done, _ in enumerate(iter_in_threads(sketch_one, work, workers), 1):
+        yield done, len(work), thresholds
 
 
 def iter_sketch_given(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Iterable
 
 T = TypeVar("T")
 Step = TypeVar("Step")
@@ -44,3 +45,33 @@ def run_to_end(steps: Generator[Step, None, T], each: Callable[[Step], object] |
             return result
         if each is not None:
             each(step)
+
+
+def iter_in_threads(
+    work: Callable[[T], object], items: Iterable[T], workers: int
+) -> Generator[None, None, None]:
+    """Do `work` with every item, in threads; yield each time one is done.
+
+    Few items wait at a time, so that memory does not grow with their number. Who stops waits for
+    those in progress, and no other is begun.
+    """
+    with ThreadPoolExecutor(workers) as pool:
+        begun: set[Future[object]] = set()
+        try:
+            for item in items:
+                begun.add(pool.submit(work, item))
+                if len(begun) > 2 * workers:
+                    yield from _finished(begun)
+            while begun:
+                yield from _finished(begun)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _finished(begun: set[Future[object]]) -> Generator[None, None, None]:
+    """Wait for one of these, take those that are done away, and yield for each."""
+    done, _ = wait(begun, return_when=FIRST_COMPLETED)
+    begun -= done
+    for future in done:
+        future.result()
+        yield

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from napari_msgan.steps import iter_in_threads, run_to_end
+
+
+def test_every_item_is_worked_on_once_and_counted():
+    seen = []
+    assert len(list(iter_in_threads(seen.append, range(50), 3))) == 50
+    assert sorted(seen) == list(range(50))
+
+
+def test_few_items_are_taken_before_others_are_done():
+    taken, done = [], []
+
+    def items():
+        for number in range(100):
+            taken.append(number)
+            yield number
+
+    ahead = []
+    for _ in iter_in_threads(done.append, items(), 2):
+        ahead.append(len(taken) - len(done))
+    assert max(ahead) <= 5
+    assert len(done) == 100
+
+
+def test_who_stops_waits_only_for_what_is_in_progress():
+    begun, release = [], threading.Event()
+
+    def work(item):
+        begun.append(item)
+        if item:
+            release.wait(10)
+
+    steps = iter_in_threads(work, range(100), 2)
+    next(steps)
+    threading.Timer(0.1, release.set).start()
+    start = time.monotonic()
+    steps.close()
+    assert time.monotonic() - start < 5
+    assert len(begun) <= 5
+
+
+def test_error_of_an_item_reaches_the_caller():
+    def work(item):
+        if item == 3:
+            raise ArithmeticError("item 3 broke")
+
+    with pytest.raises(ArithmeticError, match="item 3"):
+        run_to_end(iter_in_threads(work, range(10), 2))
