@@ -17,8 +17,10 @@ if TYPE_CHECKING:
         generate,
         iter_generate,
         iter_refine,
+        iter_verify,
         make_sketch,
         refine,
+        verify,
     )
     from napari_msgan.model import list_models, load_model
     from napari_msgan.pyramid import open_pyramid
@@ -29,12 +31,14 @@ __all__ = [
     "generate",
     "iter_generate",
     "iter_refine",
+    "iter_verify",
     "list_models",
     "load_model",
     "make_sketch",
     "open_pyramid",
     "read_volume",
     "refine",
+    "verify",
 ]
 
 _HOME = {

@@ -77,24 +77,36 @@ def read_info(root: Path) -> StoreInfo:
     StoreError
         If there is no store, or its metadata are not ours.
     """
-    import zarr
-    from zarr.storage import LocalStore
-
     if not root.is_dir():
         raise StoreError(f"there is no store at {root}. Check the path.")
-    try:
-        store = LocalStore(root, read_only=True)
-        group = zarr.open_group(store, mode="r", zarr_format=3, use_consolidated=False)
-        attributes = group.attrs.asdict()
-    except _DAMAGED as error:
-        raise StoreError(
-            f"{root} is no OME-Zarr 0.5 group, or its zarr.json is damaged ({error}). "
-            "Give the folder that `generate` wrote."
-        ) from error
+    attributes = read_attributes(root)
     try:
         return info_from_attributes(attributes)
     except StoreError as error:
         raise StoreError(f"{root}: {error}") from error
+
+
+def read_attributes(root: Path, key: str = "") -> dict[str, Any]:
+    """Return the attributes of a group of a store.
+
+    Raises
+    ------
+    StoreError
+        If it is none, or cannot be read.
+    """
+    import zarr
+    from zarr.storage import LocalStore
+
+    try:
+        store = LocalStore(root, read_only=True)
+        group = zarr.open_group(store, path=key, mode="r", zarr_format=3, use_consolidated=False)
+        attributes: dict[str, Any] = group.attrs.asdict()
+    except _DAMAGED as error:
+        raise StoreError(
+            f"{root / key} is no OME-Zarr 0.5 group, or its zarr.json is damaged ({error}). "
+            "Give the folder that `generate` wrote."
+        ) from error
+    return attributes
 
 
 def write_info(root: Path, info: StoreInfo) -> None:

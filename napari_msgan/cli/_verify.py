@@ -1,0 +1,98 @@
+"""``napari-msgan verify``."""
+
+from __future__ import annotations
+
+import shlex
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_msgan.cli._progress import progress_shown
+from napari_msgan.errors import StoreError
+from napari_msgan.geometry import Box
+from napari_msgan.jobs import iter_verify
+from napari_msgan.pyramid import open_pyramid
+from napari_msgan.steps import run_to_end
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from napari_msgan.verifying import Verification
+
+_MOST_LINES = 50
+
+
+def verify(arguments: Namespace) -> None:
+    """Check a store, say what is wrong, and fail if something is."""
+    steps = iter_verify(
+        arguments.store,
+        repair=arguments.repair,
+        sample=arguments.sample,
+        model=arguments.model,
+    )
+    with progress_shown(quiet=arguments.quiet) as show, closing(steps):
+        found = run_to_end(steps, lambda step: show(step.stage, step.done, step.total))
+    lines = [*_problems(found), *(f"note: {note}" for note in found.notes)]
+    if not arguments.quiet:
+        print("\n".join([*lines, *_repaired(found), *_summary(found, arguments.store)]))
+    if not found.is_sound:
+        raise StoreError(_verdict(found, arguments.store))
+
+
+def _problems(found: Verification) -> list[str]:
+    lines = []
+    for problem in found.problems[:_MOST_LINES]:
+        advice = problem.advice or (
+            "Removed." if found.removed is not None else "--repair removes it."
+        )
+        lines.append(f"{problem.where}: {problem.seen}. {advice}".replace("..", "."))
+    if more := len(found.problems) - _MOST_LINES:
+        lines += [f"... and {more} more"] if more > 0 else []
+    return lines
+
+
+def _repaired(found: Verification) -> list[str]:
+    if not found.removed:
+        return []
+    counts = ", ".join(f"{len(boxes)} of scale {s}" for s, boxes in sorted(found.removed.items()))
+    return [f"Tiles removed, with those made from them: {counts}."]
+
+
+def _summary(found: Verification, path: Path) -> list[str]:
+    counts = f"{found.chunks} chunks read, {found.compared} tiles made again and compared"
+    verdict = "all is well" if not found.problems else f"{len(found.problems)} problem(s)"
+    lines = [f"{path}: {verdict} ({counts})."]
+    if found.removed:
+        lines += ["Make it again:", *_commands(found.removed, path)]
+    return lines
+
+
+def _commands(removed: dict[int, list[Box]], path: Path) -> list[str]:
+    """Return one command per scale, unless that of a finer scale makes its tiles too."""
+    geometry = open_pyramid(path).geometry
+    regions: dict[int, Box] = {}
+    for scale, boxes in sorted(removed.items(), reverse=True):
+        region = geometry.region_of(scale, _hull(boxes))
+        if not any(finer.contains(region) for finer in regions.values()):
+            regions[scale] = region
+    name = shlex.quote(str(path))
+    return [
+        f"  napari-msgan refine {name} --scale {scale} --region {region}"
+        for scale, region in regions.items()
+    ]
+
+
+def _hull(boxes: Sequence[Box]) -> Box:
+    start = np.min([box.start for box in boxes], axis=0)
+    stop = np.max([box.stop for box in boxes], axis=0)
+    return Box(tuple(start.tolist()), tuple(stop.tolist()))
+
+
+def _verdict(found: Verification, path: Path) -> str:
+    count = len(found.remaining)
+    if any(problem.can_be_repaired for problem in found.remaining):
+        return f"{path} has {count} problem(s): napari-msgan verify {path} --repair removes them"
+    return f"{path} has {count} problem(s) that --repair cannot remove: see above what to do"

@@ -1,0 +1,185 @@
+"""What is wrong with the files of a store: metadata, chunks, and files that do not belong there."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from napari_msgan.errors import StoreError
+from napari_msgan.geometry import Ints, level_of_scale
+from napari_msgan.locking import living_holder
+from napari_msgan.pyramid._arrays import (
+    array_key,
+    chunk_file,
+    chunk_grid,
+    open_array,
+    read_attributes,
+    read_info,
+)
+from napari_msgan.pyramid.attributes import root_attributes, sketch_attributes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from napari_msgan.geometry import Box
+    from napari_msgan.pyramid.metadata import StoreInfo
+    from napari_msgan.pyramid.store import PyramidStore
+    from napari_msgan.tiling import Tile
+
+#: What zarr, its codecs (RuntimeError) and the operating system raise for a chunk that is damaged.
+UNREADABLE = (OSError, ValueError, RuntimeError, TypeError, KeyError, MemoryError)
+
+LOCK_NAME = "0/.writer.lock"
+_LOCK_FILES = (".writer.lock", ".writer.pid")
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something in a store that cannot be trusted.
+
+    where : file or tile, as a person would name it.
+    seen : what is wrong with it.
+    advice : what to do; empty for what ``--repair`` removes.
+    tiles, files : what to remove, so that it can be made again.
+    """
+
+    where: str
+    seen: str
+    advice: str = ""
+    tiles: tuple[Tile, ...] = ()
+    files: tuple[Path, ...] = ()
+
+    @property
+    def can_be_repaired(self) -> bool:
+        return not self.advice
+
+
+@dataclass(frozen=True, slots=True)
+class Stray:
+    """A file or folder that is none of a store's.
+
+    kind : of an interrupted write; in the place of a chunk, or named as one; neither.
+    """
+
+    kind: Literal["leftover", "false chunk", "stranger"]
+    path: Path
+    seen: str
+    is_file: bool
+
+
+def level_name(scale: int, n_scales: int, *, sketch: bool = False) -> str:
+    """Return e.g. "level 2 (scale 0)": both names that people know it by."""
+    name = f"level {level_of_scale(scale, n_scales)} (scale {scale})"
+    return f"sketch of {name}" if sketch else name
+
+
+def has_sketch_chunk(store: PyramidStore, scale: int, chunk: Box) -> bool:
+    """Return whether the file of a chunk of the sketch exists; without it zarr reads zeros."""
+    key = array_key(scale, store.n_scales, sketch=True)
+    index = chunk.cover(store.info.chunk_shape).start
+    return chunk_file(store.path, key, index).is_file()
+
+
+def chunk_name(index: Ints) -> str:
+    """Return e.g. "chunk 0/3/1", as its file is called."""
+    return f"chunk {'/'.join(map(str, index))}"
+
+
+def writer_of(root: Path) -> int | None:
+    """Return the process that seems to be writing a store."""
+    return living_holder(root / LOCK_NAME)
+
+
+def check_metadata(root: Path) -> tuple[StoreInfo | None, list[Problem]]:
+    """Return what the store says of itself, if that can be read, and what is wrong with it."""
+    advice = "Restore the file from a copy, or generate the image again."
+    try:
+        info = read_info(root)
+    except StoreError as error:
+        return None, [Problem("zarr.json", str(error), advice)]
+    problems = []
+    expected = {"": root_attributes(info), "sketch": sketch_attributes(info)}
+    for key, attributes in expected.items():
+        where = f"{key}/zarr.json".lstrip("/")
+        try:
+            seen = read_attributes(root, key).get("ome")
+        except StoreError as error:
+            problems.append(Problem(where, str(error), advice))
+            continue
+        if seen != _as_json(attributes["ome"]):
+            text = (
+                "its OME-Zarr attributes do not describe this image, so other programs misplace it"
+            )
+            problems.append(Problem(where, text, advice))
+    for sketch in (False, True):
+        for scale in range(info.to_geometry().n_scales):
+            try:
+                open_array(root, info, scale, sketch=sketch)
+            except StoreError as error:
+                key = array_key(scale, info.to_geometry().n_scales, sketch=sketch)
+                problems.append(Problem(f"{key}/zarr.json", str(error), advice))
+    return info, problems
+
+
+def _as_json(value: Any) -> Any:
+    """Return what a value is after it was written as JSON and read again."""
+    if isinstance(value, dict):
+        return {key: _as_json(item) for key, item in value.items()}
+    return [_as_json(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def iter_strays(root: Path, info: StoreInfo) -> Iterator[Stray]:
+    """Yield every file of a store folder that does not belong there; links are not followed."""
+    geometry = info.to_geometry()
+    levels = {array_key(s, geometry.n_scales, sketch=False): s for s in range(geometry.n_scales)}
+    yield from _iter_unknown(root, {"zarr.json"}, {"sketch", *levels})
+    yield from _iter_unknown(root / "sketch", {"zarr.json"}, set(levels))
+    for sketch in (False, True):
+        for scale in range(geometry.n_scales):
+            folder = root / array_key(scale, geometry.n_scales, sketch=sketch)
+            locks = _LOCK_FILES if folder == (root / LOCK_NAME).parent else ()
+            yield from _iter_unknown(folder, {"zarr.json", *locks}, {"c"})
+            grid = chunk_grid(geometry.shape_at(scale), info.chunk_shape)
+            yield from _iter_false_chunks(folder / "c", grid)
+
+
+def _iter_unknown(folder: Path, files: set[str], folders: set[str]) -> Iterator[Stray]:
+    for entry in _entries(folder):
+        fits = entry.name in files and entry.is_file(follow_symlinks=False)
+        if not fits and not (entry.name in folders and entry.is_dir(follow_symlinks=False)):
+            yield _stray(entry, looks_like_chunk=False)
+
+
+def _iter_false_chunks(folder: Path, grid: Ints) -> Iterator[Stray]:
+    for entry in _entries(folder):
+        name = entry.name
+        is_number = name.isascii() and name.isdecimal()
+        if not is_number or str(int(name)) != name or int(name) >= grid[0]:
+            yield _stray(entry, looks_like_chunk=is_number)
+        elif len(grid) > 1 and entry.is_dir(follow_symlinks=False):
+            yield from _iter_false_chunks(folder / name, grid[1:])
+        elif len(grid) > 1 or not entry.is_file(follow_symlinks=False):
+            yield _stray(entry, looks_like_chunk=True)
+
+
+def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            yield from entries
+    except (FileNotFoundError, NotADirectoryError):
+        return  # what is missing is told by who looks for it
+
+
+def _stray(entry: os.DirEntry[str], *, looks_like_chunk: bool) -> Stray:
+    path = Path(entry.path)
+    is_file = entry.is_file(follow_symlinks=False)
+    if entry.name.endswith(".partial") and is_file:
+        return Stray("leftover", path, "it was left by a write that was interrupted", True)
+    what = "a link" if entry.is_symlink() else "a file" if is_file else "a folder"
+    if looks_like_chunk:
+        return Stray(
+            "false chunk", path, f"it is {what} named as a chunk, but none of this image", is_file
+        )
+    return Stray("stranger", path, f"it is {what} that is no part of the store", is_file)

@@ -1,0 +1,136 @@
+"""The files of a store: strangers among them, unreadable chunks, the hash of the sketch."""
+
+from __future__ import annotations
+
+import hashlib
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from napari_msgan.geometry import Box
+from napari_msgan.pyramid.checking import (
+    UNREADABLE,
+    Problem,
+    chunk_name,
+    has_sketch_chunk,
+    level_name,
+)
+from napari_msgan.verifying.findings import Findings, VerifyStep
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from napari_msgan.pyramid import PyramidStore
+    from napari_msgan.pyramid.checking import Stray
+
+    Read = Callable[[int, Box], npt.NDArray[Any]]
+
+_NEW_STORE = (
+    "A store cannot make its sketch again: generate the image anew from its source, under another "
+    "name."
+)
+
+
+def judge_strays(root: Path, strays: list[Stray], found: Findings, *, busy: bool) -> None:
+    """Sort what does not belong there; the leftovers of a busy store may be in use."""
+    for stray in strays:
+        where = str(stray.path.relative_to(root))
+        if stray.kind == "stranger":
+            found.notes.append(f"{where}: {stray.seen}; it does no harm.")
+        elif stray.kind == "false chunk" and not stray.is_file:
+            found.problems.append(Problem(where, stray.seen, "Delete it, and check again."))
+        elif stray.kind == "false chunk" or not busy:
+            found.problems.append(Problem(where, stray.seen, files=(stray.path,)))
+
+
+class FileCheck:
+    """Reads every chunk of a store."""
+
+    def __init__(self, store: PyramidStore, found: Findings) -> None:
+        self._store, self._found = store, found
+
+    def run(self) -> Iterator[VerifyStep]:
+        """Read all chunks, in the blocks that the hash of the sketch is made of."""
+        store, chunk_shape = self._store, self._store.info.chunk_shape
+        total = 0
+        for scale in range(store.n_scales):
+            shape = store.geometry.shape_at(scale)
+            total += Box.of_shape(shape).cover(chunk_shape).size
+            total += int(store.refined_chunks(scale).sum())
+        for _ in chain(self._iter_sketch(), self._iter_image()):
+            yield VerifyStep("verify", self._found.chunks, total)
+
+    def _iter_sketch(self) -> Iterator[None]:
+        """Compare with the recorded hash, see `napari_msgan.creating.iter_make_sketch`."""
+        store, whole, is_complete = self._store, hashlib.sha256(), True
+        for scale, block, chunks in self._blocks():
+            missing = [c for c in chunks if not has_sketch_chunk(store, scale, c)]
+            pixels = None if missing else self._read(store.read_sketch, scale, block)
+            if pixels is None:
+                is_complete = False
+                self._judge_sketch(scale, chunks, missing)
+            else:
+                whole.update(hashlib.sha256(pixels.tobytes()).digest())
+            self._found.chunks += len(chunks)
+            yield
+        if is_complete and whole.hexdigest() != store.info.sketch.sha256:
+            seen = (
+                f"its pixels have the hash {whole.hexdigest()[:12]}, recorded is "
+                f"{str(store.info.sketch.sha256)[:12]}: it was changed after it was made"
+            )
+            self._found.problems.append(Problem("the sketch", seen, _NEW_STORE))
+
+    def _judge_sketch(self, scale: int, chunks: list[Box], missing: list[Box]) -> None:
+        for chunk in chunks:
+            error: object = "there is no such file"
+            if chunk not in missing and (error := self._error(True, scale, chunk)) is None:
+                continue
+            where = self._name(scale, chunk, sketch=True)
+            self._found.problems.append(Problem(where, f"it cannot be read ({error})", _NEW_STORE))
+
+    def _iter_image(self) -> Iterator[None]:
+        store, chunk_shape = self._store, self._store.info.chunk_shape
+        for scale, block, chunks in self._blocks():
+            refined = store.refined_chunks(scale)
+            there = [c for c in chunks if refined[c.cover(chunk_shape).start]]
+            is_whole = len(there) == len(chunks)
+            if not is_whole or self._read(store.read, scale, block) is None:
+                for chunk in there:
+                    self._judge_chunk(scale, chunk)
+            self._found.chunks += len(there)
+            yield
+
+    def _judge_chunk(self, scale: int, chunk: Box) -> None:
+        error = self._error(False, scale, chunk)
+        if error is not None:
+            tiles = tuple(self._store.tiling.tiles(scale, chunk))
+            self._found.damaged.update(tiles)
+            where = self._name(scale, chunk, sketch=False)
+            problem = Problem(where, f"it cannot be read ({error})", tiles=tiles)
+            self._found.problems.append(problem)
+
+    def _blocks(self) -> Iterator[tuple[int, Box, list[Box]]]:
+        info, geometry = self._store.info, self._store.geometry
+        for scale in range(geometry.n_scales):
+            for block in Box.of_shape(geometry.shape_at(scale)).blocks(info.tile_shape):
+                yield scale, block, block.blocks(info.chunk_shape)
+
+    def _read(self, read: Read, scale: int, box: Box) -> npt.NDArray[Any] | None:
+        try:
+            return read(scale, box)
+        except UNREADABLE:
+            return None  # which of its chunks it is, and why, is asked next
+
+    def _error(self, sketch: bool, scale: int, chunk: Box) -> Exception | None:
+        read = self._store.read_sketch if sketch else self._store.read
+        try:
+            read(scale, chunk)
+        except UNREADABLE as error:
+            return error
+        return None
+
+    def _name(self, scale: int, chunk: Box, *, sketch: bool) -> str:
+        index = chunk.cover(self._store.info.chunk_shape).start
+        return f"{level_name(scale, self._store.n_scales, sketch=sketch)}, {chunk_name(index)}"

@@ -1,0 +1,69 @@
+"""What a verification finds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from napari_msgan.geometry import Box
+    from napari_msgan.pyramid.checking import Problem
+    from napari_msgan.tiling import Tile
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyStep:
+    """How far it is: chunks are read, then tiles are compared."""
+
+    stage: Literal["verify", "compare"]
+    done: int
+    total: int
+
+
+@dataclass
+class Findings:
+    """What has been found so far.
+
+    damaged : tiles that cannot be trusted, so that nothing is compared with them.
+    chunks, compared : chunks that were read (those of the sketch too), tiles that were made again.
+    removed : what a repair removed, per scale the boxes of tiles.
+    """
+
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    damaged: set[Tile] = field(default_factory=set)
+    chunks: int = 0
+    compared: int = 0
+    removed: dict[int, list[Box]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was found in a store.
+
+    problems : what is wrong, or was before it was repaired.
+    notes : what is no damage but good to know, such as a check that could not be made.
+    chunks : how many were read, those of the sketch too.
+    compared : how many tiles were made again.
+    removed : what a repair removed, per scale the boxes of tiles; None if nothing was to be.
+    """
+
+    path: Path
+    problems: tuple[Problem, ...]
+    notes: tuple[str, ...]
+    chunks: int
+    compared: int
+    removed: dict[int, list[Box]] | None
+
+    @property
+    def remaining(self) -> tuple[Problem, ...]:
+        """Return the problems that are still there."""
+        repaired = self.removed is not None
+        return tuple(p for p in self.problems if not (repaired and p.can_be_repaired))
+
+    @property
+    def is_sound(self) -> bool:
+        """Return whether nothing is wrong (any more)."""
+        return not self.remaining

@@ -1,0 +1,102 @@
+"""All checks of a store, one after the other, and its repair."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from napari_msgan.errors import StoreError
+from napari_msgan.pyramid import open_pyramid
+from napari_msgan.pyramid.checking import Problem, check_metadata, iter_strays, writer_of
+from napari_msgan.verifying.files import FileCheck, judge_strays
+from napari_msgan.verifying.findings import Findings, Verification, VerifyStep
+from napari_msgan.verifying.tiles import TileCheck
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+    from pathlib import Path
+
+    from napari_msgan.model import Model
+    from napari_msgan.pyramid import PyramidStore
+    from napari_msgan.tiling import Tile
+
+
+def iter_verify_store(
+    path: Path, load: Callable[[PyramidStore], Model], *, sample: int | None, repair: bool
+) -> Generator[VerifyStep, None, Verification]:
+    """Check a store; yield how far it is.
+
+    Parameters
+    ----------
+    load : gives the model that made the store; its ModelError becomes a note.
+    sample : tiles to make again and compare; None for all.
+    repair : remove what cannot be trusted, under the lock of the store.
+
+    Raises
+    ------
+    StoreError
+        If there is no store; or if it is to be repaired, and another process is writing or the
+        disk refuses.
+    """
+    if not path.is_dir():
+        raise StoreError(f"there is no store at {path}. Check the path.")
+    found = Findings()
+    info, found.problems = check_metadata(path)
+    if info is not None:
+        strays = list(iter_strays(path, info))  # who takes the lock removes leftovers
+        writer = None if repair else writer_of(path)
+        if writer is not None:
+            found.notes.append(
+                f"Process {writer} is writing to the store: what it is in the middle of is not "
+                "judged. Check again when it is done."
+            )
+        judge_strays(path, strays, found, busy=writer is not None)
+        try:
+            store = open_pyramid(path, writable=repair)
+        except (StoreError, OSError) as error:
+            if not found.problems:
+                advice = "Restore the folder from a copy, or generate the image again."
+                found.problems.append(Problem("the folder", str(error), advice))
+        else:
+            yield from _iter_check(store, load, found, sample=sample, repair=repair)
+    if not found.chunks:
+        found.notes.append("No chunk was read: what is named above has to be right first.")
+    removed = found.removed if repair else None
+    return Verification(
+        path, tuple(found.problems), tuple(found.notes), found.chunks, found.compared, removed
+    )
+
+
+def _iter_check(
+    store: PyramidStore,
+    load: Callable[[PyramidStore], Model],
+    found: Findings,
+    *,
+    sample: int | None,
+    repair: bool,
+) -> Generator[VerifyStep, None, None]:
+    if not all(getattr(codec, "checksum", False) for codec in store.array(0).compressors):
+        found.notes.append(
+            "The chunks of this store have no checksums, because an earlier version made it: a "
+            "flipped bit may be found only in tiles that are compared."
+        )
+    with ExitStack() as held:
+        if repair:
+            held.enter_context(store.writing())
+        tiles = TileCheck(store, found)
+        yield from FileCheck(store, found).run()
+        tiles.find_orphans()
+        yield from tiles.iter_compare(load, sample)
+        if repair:
+            _repair(store, found)
+
+
+def _repair(store: PyramidStore, found: Findings) -> None:
+    """Remove what cannot be trusted, and everything that was made from it."""
+    doomed: set[Tile] = set()
+    for problem in found.problems:
+        if problem.can_be_repaired:
+            doomed.update(problem.tiles)
+            for file in problem.files:
+                file.unlink(missing_ok=True)
+    found.removed = store.discard(doomed)

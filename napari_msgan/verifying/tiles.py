@@ -1,0 +1,154 @@
+"""The tiles of a store: whether each has what it was made from, and a sample made again."""
+
+from __future__ import annotations
+
+import random
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_msgan.errors import JobError, ModelError
+from napari_msgan.geometry import Box
+from napari_msgan.pyramid.checking import Problem, level_name
+from napari_msgan.refiner import TileContext, run_tile
+from napari_msgan.tiling import Tile
+from napari_msgan.verifying.findings import Findings, VerifyStep
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import numpy.typing as npt
+
+    from napari_msgan.model import Model
+    from napari_msgan.pyramid import PyramidStore
+
+_SEED = 0
+
+
+class TileCheck:
+    """Looks at the tiles of a store, after its chunks have been read."""
+
+    def __init__(self, store: PyramidStore, found: Findings) -> None:
+        self._store, self._found = store, found
+
+    def find_orphans(self) -> None:
+        """Find tiles without what they were made from; clearing never leaves such ones."""
+        unfinished = 0
+        for tile in self._iter_tiles():
+            core = self._store.tiling.core(tile)
+            unfinished += not self._store.is_refined(tile.scale, core)
+            if missing := self._missing_sources(tile):
+                self._found.damaged.add(tile)
+                seen = (
+                    f"it is there, but {self._tile_name(missing[0])} that it was made from is not"
+                    f" ({len(missing)} in all): somebody deleted files of the store"
+                )
+                self._found.problems.append(Problem(self._tile_name(tile), seen, tiles=(tile,)))
+        if unfinished:
+            self._found.notes.append(
+                f"{unfinished} tile(s) were interrupted halfway; refining makes them again."
+            )
+
+    def _iter_tiles(self) -> Iterator[Tile]:
+        """Yield the tiles of which something is there, the coarsest first."""
+        tiling, chunk_shape = self._store.tiling, self._store.info.chunk_shape
+        for scale in range(self._store.n_scales):
+            refined = self._store.refined_chunks(scale)
+            grid = tiling.grid(scale)
+            for index in grid.indices(Box.of_shape(grid.shape)):
+                if refined[grid.core(index).cover(chunk_shape).slices].any():
+                    yield Tile(scale, index)
+
+    def _missing_sources(self, tile: Tile) -> list[Tile]:
+        store = self._store
+        needed = store.tiling.dependencies(tile)
+        return [t for t in needed if not store.is_refined(t.scale, store.tiling.core(t))]
+
+    def _tile_name(self, tile: Tile) -> str:
+        level = level_name(tile.scale, self._store.n_scales)
+        return f"{level}, tile {self._store.tiling.core(tile)}"
+
+    def iter_compare(
+        self, load: Callable[[PyramidStore], Model], sample: int | None
+    ) -> Iterator[VerifyStep]:
+        """Make a sample of tiles again and compare all voxels."""
+        tiles = self._sample(sample)
+        made, store = self._store.info.fingerprint, self._store
+        if not tiles or made is None:
+            if sample != 0:
+                self._found.notes.append("No tile was made again: there is none to compare.")
+            return
+        skipped = "No tile was made again to be compared: "
+        try:
+            context = TileContext(store, load(store), made.device, made.precision)
+        except ModelError as error:
+            self._found.notes.append(f"{skipped}{error}")
+            return
+        import torch
+
+        if made.device == "cuda" and not torch.cuda.is_available():
+            self._found.notes.append(f"{skipped}they were made on a GPU, and there is none here.")
+            return
+        excuse = ""
+        if made.torch != torch.__version__:
+            excuse = f"made with torch {made.torch}, this is {torch.__version__}"
+            self._found.notes.append(f"Tiles were {excuse}: their last bits may differ for that.")
+        context.prepare(sorted({tile.scale for tile in tiles}))
+        before = torch.get_num_threads()
+        # As in `refiner`: the number of threads decides the last bit.
+        threads = 1 if made.device == "cpu" else before
+        with ThreadPoolExecutor(1, "tile", lambda: torch.set_num_threads(threads)) as pool:
+            try:
+                for tile in tiles:
+                    self._compare(tile, pool.submit(_run, context, tile).result(), excuse)
+                    self._found.compared += 1
+                    yield VerifyStep("compare", self._found.compared, len(tiles))
+            finally:
+                torch.set_num_threads(before)
+
+    def _sample(self, size: int | None) -> list[Tile]:
+        """Return complete tiles of sound sources: every scale in turn, and always the same ones."""
+        per_scale: list[list[Tile]] = [[] for _ in range(self._store.n_scales)]
+        if size == 0:
+            return []
+        for tile in self._iter_tiles():
+            needed = self._store.tiling.dependencies(tile)
+            whole = self._store.is_refined(tile.scale, self._store.tiling.core(tile))
+            if whole and self._found.damaged.isdisjoint([tile, *needed]):
+                per_scale[tile.scale].append(tile)
+        order = random.Random(_SEED)
+        for tiles in per_scale:
+            order.shuffle(tiles)
+        longest = max(map(len, per_scale))
+        chosen = [
+            tiles[turn] for turn in range(longest) for tiles in per_scale if turn < len(tiles)
+        ]
+        return sorted(chosen[:size])
+
+    def _compare(self, tile: Tile, made: npt.NDArray[Any], excuse: str) -> None:
+        stored = self._store.read(tile.scale, self._store.tiling.core(tile))
+        if stored.tobytes() == made.tobytes():
+            return
+        difference = np.abs(stored.astype(np.float64) - made.astype(np.float64))
+        seen = (
+            f"{np.count_nonzero(difference)} of {made.size} voxels differ from what the model "
+            f"makes, by up to {difference.max():g}"
+        )
+        rounding = 1 if self._store.info.dtype != "float32" else 1e-4 * float(np.ptp(made))
+        if difference.max() <= rounding:
+            excuse = excuse or "as another kind of processor would round"
+        advice = ""
+        if excuse:
+            advice = (
+                f"That may be harmless ({excuse}), so --repair keeps it. Check the store where it "
+                "was made, or generate it anew."
+            )
+        self._found.problems.append(Problem(self._tile_name(tile), seen, advice, tiles=(tile,)))
+
+
+def _run(context: TileContext, tile: Tile) -> npt.NDArray[Any]:
+    try:
+        return run_tile(context, tile)
+    except RuntimeError as error:  # as in `refiner`
+        raise JobError(f"tile {tile} could not be made again: {error}") from error

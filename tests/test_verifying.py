@@ -1,0 +1,412 @@
+"""Every kind of damage is found, named and, where the store can make it again, mended."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import zarr
+
+from napari_msgan import jobs
+from napari_msgan.errors import StoreError
+from napari_msgan.geometry import Affine, Box
+from napari_msgan.model import load_folder
+from napari_msgan.pyramid import open_pyramid
+from napari_msgan.tiling import Tile
+from napari_msgan.volume import Volume
+from tests.models import write_model
+
+SHAPES = {2: (90, 110), 3: (30, 40, 44)}
+
+
+def make_original(folder, ndim):
+    model = load_folder(write_model(folder / "model", ndim=ndim, tile=32 // (ndim - 1), chunk=16))
+    rng = np.random.default_rng(1)
+    pixels = np.cumsum(rng.standard_normal(SHAPES[ndim]), -1).astype(np.float32) * 60
+    unit = "millimeter" if ndim == 3 else "pixel"
+    source = Volume(pixels, Affine.of_spacing((1.0,) * ndim), unit)
+    return jobs.generate(source, folder / "a.ome.zarr", model, device="cpu", workers=1).path
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    """The folder of a store with every tile; its model lies where the store says."""
+    return make_original(tmp_path_factory.mktemp("original"), 2)
+
+
+@pytest.fixture
+def path(original, tmp_path):
+    return shutil.copytree(original, tmp_path / "copy.ome.zarr")
+
+
+def voxels(path):
+    store = open_pyramid(path)
+    return [np.asarray(store.array(s)[...]) for s in range(store.n_scales)]
+
+
+def a_chunk(path, level):
+    """Return the first chunk file in the middle of a level; "sketch/0" is a level too."""
+    files = sorted(p for p in (path / level / "c").rglob("*") if p.is_file())
+    return files[len(files) // 2]
+
+
+def check_mended(path, original):
+    """The repaired store is sound, and refining makes the same voxels again."""
+    assert jobs.verify(path, sample=0).problems == ()
+    jobs.refine(path, device="cpu", workers=1)
+    for mended, before in zip(voxels(path), voxels(original), strict=True):
+        np.testing.assert_array_equal(mended, before)
+
+
+def test_untouched_store_is_sound_and_every_tile_is_made_again_bit_by_bit(original):
+    steps = []
+    found = jobs.verify(original, sample="all", progress=steps.append)
+    assert (found.problems, found.notes, found.removed) == ((), (), None)
+    store = open_pyramid(original)
+    n_tiles = sum(store.tiling.grid(s).n_tiles for s in range(store.n_scales))
+    chunks = [store.refined_chunks(s).size for s in range(store.n_scales)]
+    assert (found.compared, found.chunks) == (n_tiles, 2 * sum(chunks))
+    assert [s.done for s in steps if s.stage == "compare"] == list(range(1, n_tiles + 1))
+    assert [s for s in steps if s.stage == "verify"][-1].done == found.chunks
+
+
+def test_verifying_changes_nothing(path):
+    def state():
+        return {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in path.rglob("*")}
+
+    (path / "0" / "zarr.1234.partial").write_bytes(b"torn")
+    before = state()
+    jobs.verify(path)
+    assert state() == before
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda content: b"", id="empty"),
+        pytest.param(lambda content: content[: len(content) // 2], id="torn"),
+        pytest.param(lambda content: bytes(len(content)), id="zeros"),
+        pytest.param(lambda c: c[:-9] + bytes([c[-9] ^ 1]) + c[-8:], id="one bit"),
+        pytest.param(lambda content: os.urandom(300), id="garbage"),
+    ],
+)
+def test_broken_chunk_is_found(path, damage):
+    file = a_chunk(path, "0")
+    file.write_bytes(damage(file.read_bytes()))
+    (problem,) = jobs.verify(path, sample=0).problems
+    index = "/".join(file.relative_to(path / "0" / "c").parts)
+    assert problem.where == f"level 0 (scale 2), chunk {index}"
+    assert "cannot be read" in problem.seen
+    assert problem.can_be_repaired
+
+
+@pytest.mark.parametrize("level", ["0", "1", "2"])
+def test_broken_chunk_is_mended(path, original, level):
+    file = a_chunk(path, level)
+    file.write_bytes(file.read_bytes()[:-1])
+    found = jobs.verify(path, sample=0, repair=True)
+    assert found.is_sound
+    assert min(found.removed) == 2 - int(level)
+    check_mended(path, original)
+
+
+def test_volume_is_sound_and_mended_too(tmp_path):
+    path = make_original(tmp_path, 3)
+    assert jobs.verify(path).is_sound
+    kept = shutil.copytree(path, tmp_path / "kept.ome.zarr")
+    a_chunk(path, "1").write_bytes(b"torn")
+    assert jobs.verify(path, sample=0, repair=True).is_sound
+    check_mended(path, kept)
+
+
+def test_repair_removes_exactly_what_was_made_from_a_broken_tile(path):
+    store = open_pyramid(path)
+    index = (1,) * store.geometry.ndim
+    file = path.joinpath("1", "c", *"2" * store.geometry.ndim)  # tile 1 has the chunks 2 and 3
+    file.write_bytes(b"broken")
+    found = jobs.verify(path, sample=0, repair=True)
+    doomed = [Tile(1, index), *store.tiling.dependents(Tile(1, index))]
+    assert sum(map(len, found.removed.values())) == len(doomed)
+    store.reload()
+    for scale in range(3):
+        grid = store.tiling.grid(scale)
+        for cell in grid.indices(Box.of_shape(grid.shape)):
+            is_there = store.is_refined(scale, grid.core(cell))
+            assert is_there != (Tile(scale, cell) in doomed)
+
+
+def test_chunk_of_another_shape_is_found(path, original):
+    array = zarr.create_array(
+        path.parent / "other",
+        shape=(4,) * open_pyramid(path).geometry.ndim,
+        dtype="int16",
+        compressors=zarr.codecs.ZstdCodec(level=1, checksum=True),
+    )
+    array[...] = 7
+    other = next(p for p in (path.parent / "other" / "c").rglob("*") if p.is_file())
+    shutil.copy(other, a_chunk(path, "0"))
+    (problem,) = jobs.verify(path, sample=0).problems
+    assert "cannot be read" in problem.seen
+    jobs.verify(path, sample=0, repair=True)
+    check_mended(path, original)
+
+
+def test_changed_voxel_is_found_by_making_the_tile_again(path, original):
+    store = open_pyramid(path, writable=True)
+    box = Box((0,) * store.geometry.ndim, store.info.chunk_shape)
+    changed = store.read(2, box).copy()
+    changed.flat[3] ^= 64
+    with store.writing():
+        store.write(2, box, changed)
+    assert jobs.verify(path, sample=0).is_sound  # the file is as good as any
+    (problem,) = jobs.verify(path, sample="all").problems
+    assert "1 of " in problem.seen
+    assert "by up to 64" in problem.seen
+    found = jobs.verify(path, sample="all", repair=True)
+    assert list(found.removed) == [2]
+    check_mended(path, original)
+
+
+def test_difference_of_one_step_is_told_but_not_removed(path):
+    store = open_pyramid(path, writable=True)
+    box = Box((0,) * store.geometry.ndim, store.info.chunk_shape)
+    changed = store.read(2, box).copy()
+    changed.flat[3] ^= 1
+    with store.writing():
+        store.write(2, box, changed)
+    found = jobs.verify(path, sample="all", repair=True)
+    (problem,) = found.remaining
+    assert "another kind of processor" in problem.advice
+    assert found.removed == {}
+
+
+def test_changed_coarse_tile_does_not_accuse_the_finer_ones_of_what_it_is(path, original):
+    """A wrong coarse tile makes those that read it differ too; repair takes them all."""
+    store = open_pyramid(path, writable=True)
+    box = Box((0,) * store.geometry.ndim, store.info.chunk_shape)
+    with store.writing():
+        store.write(1, box, np.full(box.shape, store.info.window[1], store.info.dtype))
+    found = jobs.verify(path, sample="all", repair=True)
+    assert min(found.removed) == 1
+    check_mended(path, original)
+
+
+def test_tile_without_its_source_is_found_and_mended(path, original):
+    a_chunk(path, "1").unlink()
+    found = jobs.verify(path, sample=0)
+    assert found.problems
+    assert all("made from is not" in p.seen for p in found.problems)
+    assert jobs.verify(path, sample=0, repair=True).is_sound
+    check_mended(path, original)
+
+
+def test_cleared_and_interrupted_tiles_are_no_damage(path):
+    store = open_pyramid(path, writable=True)
+    with store.writing():
+        store.clear(1, Box((0,) * store.geometry.ndim, (9,) * store.geometry.ndim))
+    a_chunk(path, "0").unlink()
+    found = jobs.verify(path)
+    assert found.is_sound
+    assert found.notes == ("1 tile(s) were interrupted halfway; refining makes them again.",)
+    assert found.compared == 6  # all that are whole
+
+
+def test_leftovers_and_false_chunks_are_found_and_removed(path, original):
+    chunk = a_chunk(path, "0")
+    strays = [
+        chunk.with_name(f"{chunk.name}.0123abcd.partial"),
+        path / "zarr.0123abcd.partial",
+        path / ".zarr.json.partial",
+        chunk.with_name("999"),
+        chunk.with_name("007"),
+        path / "sketch" / "0" / "c" / "999",
+    ]
+    for stray in strays:
+        stray.write_bytes(b"x")
+    problems = jobs.verify(path, sample=0).problems
+    assert sorted(p.where for p in problems) == sorted(str(s.relative_to(path)) for s in strays)
+    assert jobs.verify(path, sample=0, repair=True).is_sound
+    assert not any(stray.exists() for stray in strays)
+    check_mended(path, original)
+
+
+def test_link_in_the_place_of_a_chunk_is_named_and_left_to_the_user(path, original):
+    chunk = a_chunk(path, "0")
+    target = path.parent / "elsewhere"
+    chunk.rename(target)
+    chunk.symlink_to(target)
+    (problem,) = jobs.verify(path, sample=0, repair=True).remaining
+    assert "a link" in problem.seen
+    assert problem.advice == "Delete it, and check again."
+    assert target.is_file()
+    chunk.unlink()
+    check_mended(path, original)
+
+
+def test_strangers_are_mentioned_and_left_alone(path):
+    notes = path / "notes.txt"
+    notes.write_text("mine")
+    found = jobs.verify(path, sample=0, repair=True)
+    assert found.is_sound
+    assert found.notes == (
+        "notes.txt: it is a file that is no part of the store; it does no harm.",
+    )
+    assert notes.read_text() == "mine"
+
+
+@pytest.mark.parametrize("how", ["broken", "missing", "changed"])
+def test_damaged_sketch_is_found_and_cannot_be_mended(path, how):
+    chunk = a_chunk(path, "sketch/0")
+    if how == "broken":
+        chunk.write_bytes(chunk.read_bytes()[:-3])
+    elif how == "missing":
+        chunk.unlink()
+    else:
+        array = zarr.open(path / "sketch" / "0", mode="r+")
+        array[(0,) * array.ndim] ^= 255
+    found = jobs.verify(path, sample=0, repair=True)
+    (problem,) = found.remaining
+    assert ("the sketch" if how == "changed" else "sketch of level 0") in problem.where
+    assert "generate the image anew from its source" in problem.advice
+    assert found.removed == {}
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "seen"),
+    [
+        pytest.param("zarr.json", lambda j: j.clear(), "damaged", id="root"),
+        pytest.param(
+            "zarr.json",
+            lambda j: j["attributes"]["napari_msgan"].update(window=[5, 1]),
+            "window",
+            id="our attributes",
+        ),
+        pytest.param(
+            "zarr.json",
+            lambda j: j["attributes"]["ome"]["multiscales"][0]["datasets"].reverse(),
+            "do not describe this image",
+            id="OME of the image",
+        ),
+        pytest.param(
+            "sketch/zarr.json",
+            lambda j: j["attributes"].clear(),
+            "do not describe this image",
+            id="OME of the sketch",
+        ),
+        pytest.param("1/zarr.json", lambda j: j["shape"].reverse(), "has shape", id="shape"),
+        pytest.param("1/zarr.json", lambda j: j.update(data_type="int32"), "dtype", id="type"),
+        pytest.param("sketch/1/zarr.json", lambda j: j.clear(), "damaged", id="sketch level"),
+    ],
+)
+def test_damaged_metadata_are_found(path, file, change, seen):
+    content = json.loads((path / file).read_text())
+    change(content)
+    (path / file).write_text(json.dumps(content))
+    (problem,) = jobs.verify(path, sample=0, repair=True).remaining
+    assert problem.where == file
+    assert seen in problem.seen
+    assert "generate the image again" in problem.advice
+
+
+def test_every_damaged_level_is_named(path):
+    for file in ("0/zarr.json", "sketch/2/zarr.json"):
+        (path / file).write_text("{}")
+    found = jobs.verify(path)
+    assert [p.where for p in found.problems] == ["0/zarr.json", "sketch/2/zarr.json"]
+    assert "No chunk was read" in found.notes[0]
+
+
+def test_missing_model_skips_the_comparison_and_says_so(original, path, monkeypatch):
+    def forget(content):
+        content["attributes"]["napari_msgan"]["model_path"] = None
+
+    content = json.loads((path / "zarr.json").read_text())
+    forget(content)
+    (path / "zarr.json").write_text(json.dumps(content))
+    found = jobs.verify(path)
+    assert found.is_sound
+    assert found.compared == 0
+    assert "No tile was made again" in found.notes[0]
+    assert jobs.verify(path, model=original.parent / "model").compared == 8
+
+
+def test_another_torch_is_told_and_its_differences_are_kept(path):
+    content = json.loads((path / "zarr.json").read_text())
+    content["attributes"]["napari_msgan"]["fingerprint"]["torch"] = "1.0"
+    (path / "zarr.json").write_text(json.dumps(content))
+    found = jobs.verify(path)
+    assert found.is_sound
+    assert "made with torch 1.0" in found.notes[0]
+
+
+def test_gpu_tiles_are_not_compared_without_one(path):
+    content = json.loads((path / "zarr.json").read_text())
+    content["attributes"]["napari_msgan"]["fingerprint"]["device"] = "cuda"
+    (path / "zarr.json").write_text(json.dumps(content))
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    found = jobs.verify(path)
+    assert found.compared == 0
+    assert "made on a GPU" in found.notes[0]
+
+
+def test_sample_is_spread_over_the_scales_and_always_the_same(path):
+    store = open_pyramid(path)
+    from napari_msgan.verifying.findings import Findings
+    from napari_msgan.verifying.tiles import TileCheck
+
+    samples = [TileCheck(store, Findings())._sample(8) for _ in range(2)]
+    assert samples[0] == samples[1]
+    assert {tile.scale for tile in samples[0]} == {0, 1, 2}
+    assert len(set(samples[0])) == 8
+
+
+def test_closing_stops(path):
+    steps = jobs.iter_verify(path, repair=True)
+    next(steps)
+    steps.close()
+    with open_pyramid(path, writable=True).writing():  # the lock is free again
+        pass
+
+
+def test_missing_store_is_refused(tmp_path):
+    with pytest.raises(StoreError, match="there is no store at"):
+        jobs.verify(tmp_path / "nowhere")
+
+
+WRITER = """
+import sys
+from napari_msgan.pyramid import open_pyramid
+with open_pyramid(sys.argv[1], writable=True).writing():
+    print("writing", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_repair_is_refused_while_another_process_writes_and_checking_is_not(path):
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout.readline() == "writing\n"
+        leftover = path / "0" / "c" / "9.0123.partial"
+        leftover.write_bytes(b"in the middle")
+        with pytest.raises(StoreError, match=f"being written by process {process.pid}"):
+            jobs.verify(path, repair=True)
+        found = jobs.verify(path, sample=0)
+        assert found.is_sound
+        assert f"Process {process.pid} is writing" in found.notes[0]
+        process.kill()
+    # the killed writer left its lock, its process id and the torn file
+    assert not jobs.verify(path, sample=0).is_sound
+    assert jobs.verify(path, sample=0, repair=True).is_sound
+    assert not leftover.exists()
