@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 SCHEMA_VERSION = 1
+
+#: Descriptions may come from anybody: none may ask for more than this in one piece (512^3).
+MAX_BLOCK_VOXELS = 2**27
 
 ModelKind = Literal["physical", "relative"]
 StoredType = Literal["int16", "uint16", "float32"]
@@ -189,6 +193,11 @@ class ModelSpec(Settings):
             raise ValueError(f"window {self.window} must go from low to high")
         if len(self.tile_shape) != n or len(self.chunk_shape) != n:
             raise ValueError(f"tile_shape and chunk_shape need {n} numbers")
+        if math.prod(self.tile_shape) > MAX_BLOCK_VOXELS or self.base_size**n > MAX_BLOCK_VOXELS:
+            raise ValueError(
+                f"tile_shape {self.tile_shape} or base_size {self.base_size}: more than "
+                f"{MAX_BLOCK_VOXELS} voxels at once"
+            )
         if any(t % c for t, c in zip(self.tile_shape, self.chunk_shape, strict=True)):
             raise ValueError(
                 f"tile_shape {self.tile_shape} must be whole chunks {self.chunk_shape}"

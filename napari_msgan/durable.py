@@ -65,7 +65,8 @@ def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that a reader sees the old or the new content, also after a power cut."""
     partial = path.with_name(f".{path.name}.partial")
     try:
-        with partial.open("wb") as file:
+        partial.unlink(missing_ok=True)  # a link there, of a stranger's folder, is not followed
+        with partial.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

@@ -5,6 +5,10 @@ class MsganError(Exception):
     """Base of every error that this package raises on purpose."""
 
 
+class FolderError(MsganError, OSError):
+    """A folder that reaches outside itself, or holds something else than files of their kind."""
+
+
 class GeometryError(MsganError, ValueError):
     """A shape, region, spacing or axis that does not fit."""
 

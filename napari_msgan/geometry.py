@@ -24,7 +24,7 @@ Ints = tuple[int, ...]
 Floats = tuple[float, ...]
 Unit = Literal["millimeter", "pixel"]
 
-_RANGE = re.compile(r"\s*(-?\d+)\s*:\s*(-?\d+)\s*$")
+_RANGE = re.compile(r"\s*(-?\d{1,18})\s*:\s*(-?\d{1,18})\s*$")
 
 
 @dataclass(frozen=True, slots=True)

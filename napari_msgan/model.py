@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from dataclasses import dataclass, field
 from importlib.resources import as_file, files
@@ -11,9 +12,10 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from napari_msgan.config import SCHEMA_VERSION, ModelSpec
+from napari_msgan.config import SCHEMA_VERSION, ModelSpec, ScaleSpec
 from napari_msgan.durable import write_atomically
-from napari_msgan.errors import ModelError
+from napari_msgan.errors import FolderError, ModelError
+from napari_msgan.folders import read_inside
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 MODELS_VARIABLE = "NAPARI_MSGAN_MODELS"
 #: A model.json larger than this is not one of ours.
 _MAX_JSON_BYTES = 1 << 20
+#: Names and shapes in front of the weights.
+_MAX_HEADER_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -74,10 +78,12 @@ def read_spec(folder: Path) -> ModelSpec:
     path = folder / "model.json"
     if not path.is_file():
         raise ModelError(f"{folder} is not a model folder: it has no model.json")
-    if path.stat().st_size > _MAX_JSON_BYTES:
-        raise ModelError(f"{path} is {path.stat().st_size} bytes: that is no model.json of ours")
     try:
-        return ModelSpec.model_validate_json(path.read_bytes())
+        return ModelSpec.model_validate_json(read_inside(folder, path.name, _MAX_JSON_BYTES))
+    except FolderError as error:
+        raise ModelError(f"{error}: that is no model.json of ours") from error
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the whole file"
@@ -119,7 +125,9 @@ def find_model(model: str | os.PathLike[str]) -> Path:
 def find_by_identity(identity: str, recorded: str | None = None) -> Path:
     """Return the folder of the model with this `ModelSpec.identity`."""
     entries = list_models()
-    if recorded is not None and (Path(recorded) / "model.json").is_file():
+    # A store may come from anybody: it must not make this computer call \\server\share.
+    is_local = recorded is not None and not recorded.startswith(("\\\\", "//"))
+    if recorded is not None and is_local and (Path(recorded) / "model.json").is_file():
         entries.append(_entry(Path(recorded), "recorded"))
     for entry in entries:
         if entry.spec is not None and entry.spec.identity == identity:
@@ -133,25 +141,35 @@ def find_by_identity(identity: str, recorded: str | None = None) -> Path:
 
 def load_folder(folder: Path) -> Model:
     """Return the model of a folder, every file checked."""
+    import torch
+
     from napari_msgan.networks.build import build_generator
 
     spec = read_spec(folder)
     generators = []
     for scale in spec.scales:
-        weights = _read_weights(folder / scale.file, scale.sha256)
+        with torch.device("meta"):  # without memory: the description may ask for any amount
+            expected = build_generator(scale.network, scale.factor).state_dict()
+        weights = _read_weights(folder, scale, expected)
+        check_weights(folder / scale.file, weights, expected)
         generator = build_generator(scale.network, scale.factor)
-        check_weights(folder / scale.file, weights, generator.state_dict())
         generator.load_state_dict({key: value.float() for key, value in weights.items()})
         generators.append(generator.eval().requires_grad_(False))
     return Model(spec, folder, tuple(generators))
 
 
-def _read_weights(path: Path, sha256: str) -> dict[str, Tensor]:
+def _read_weights(
+    folder: Path, scale: ScaleSpec, expected: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load
 
+    path, sha256 = folder / scale.file, scale.sha256
+    most_bytes = _MAX_HEADER_BYTES + sum(8 * math.prod(w.shape) for w in expected.values())
     try:
-        content = path.read_bytes()
+        content = read_inside(folder, scale.file, most_bytes)
+    except FolderError as error:
+        raise ModelError(f"{error}: those are no weights of this model") from error
     except OSError as error:
         raise ModelError(
             f"{path} cannot be read ({error.strerror}): the model is incomplete, copy it again"
@@ -164,7 +182,7 @@ def _read_weights(path: Path, sha256: str) -> dict[str, Tensor]:
         )
     try:
         return load(content)
-    except SafetensorError as error:
+    except (SafetensorError, KeyError, ValueError, TypeError) as error:  # KeyError: a new type
         raise ModelError(f"{path} is not a safetensors file: {error}") from error
 
 

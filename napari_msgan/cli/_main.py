@@ -7,10 +7,12 @@ import sys
 import warnings
 from contextlib import contextmanager
 from importlib import import_module
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from napari_msgan.cli._parser import build_parser
+from napari_msgan.cli._tables import printable
 from napari_msgan.durable import disk_full_text, is_disk_full
 from napari_msgan.errors import MsganError
 
@@ -28,6 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv : arguments without the program's name; None for those of the process.
     """
     advice, out = "", Path()
+    if isinstance(sys.stdout, TextIOWrapper):  # names of files need not be valid UTF-8
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with _plain_warnings():
             arguments = build_parser().parse_args(argv)
@@ -55,8 +59,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: str) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {_one_line(message)}", file=sys.stderr)
     return BAD_INPUT
+
+
+def _one_line(message: object) -> str:
+    return printable(" ".join(str(message).splitlines()))
 
 
 @contextmanager
@@ -71,7 +79,7 @@ def _plain_warnings() -> Iterator[None]:
         file: TextIO | None = None,
         line: str | None = None,
     ) -> None:
-        print(f"warning: {message}", file=sys.stderr)
+        print(f"warning: {_one_line(message)}", file=sys.stderr)
 
     with warnings.catch_warnings():
         if not sys.warnoptions:

@@ -6,8 +6,9 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from napari_msgan.cli._tables import lengths, megabytes, print_table
+from napari_msgan.cli._tables import lengths, megabytes, print_table, printable
 from napari_msgan.config import INEXACT_NOTE
+from napari_msgan.folders import read_inside
 from napari_msgan.model import ModelEntry, find_model, list_models, read_spec, user_folder
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def models(arguments: Namespace) -> None:
         print("There are no models yet.")
     for entry in entries:
         if entry.problem is not None:
-            print(f"problem with {entry.name}: {entry.problem}")
+            print(printable(f"problem with {entry.name}: {entry.problem}"))
         elif entry.spec is not None and not entry.spec.exact:
             print(f"note on {entry.name}: {INEXACT_NOTE}")
     print(f"\nOwn models belong in {user_folder()}; --model also takes a folder.")
@@ -82,8 +83,9 @@ def _print_card(folder: Path, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(_as_json(ModelEntry(spec.name, folder, "given", spec)), indent=2))
         return
-    card = folder / "README.md"
-    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    text = ""
+    if (folder / "README.md").is_file():
+        text = printable(read_inside(folder, "README.md").decode("utf-8", "replace")).strip()
     if not text:
         print(f"{spec.name}: {spec.modality}, {' '.join(spec.axes)}, {scales_text(spec)}")
         print(f"{folder} has no card (README.md).")
@@ -95,5 +97,5 @@ def _print_card(folder: Path, *, as_json: bool) -> None:
 
         Console().print(Markdown(text))
     else:
-        print(text.rstrip())
+        print(text)
     print(f"\nFolder: {folder}")

@@ -25,6 +25,19 @@ def make_console(width: int | None = None) -> Console:
     return PlainConsole(width=width, markup=False, highlight=False, emoji=False)
 
 
+def printable(text: str) -> str:
+    """Return text with control characters spelt out, which could rule a terminal.
+
+    Examples
+    --------
+    >>> printable("a\x1b[2Jb\ud800")
+    'a\\x1b[2Jb\\ud800'
+    """
+    return "".join(
+        c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text
+    )
+
+
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: str = "") -> None:
     """Print rows under bold names; `numbers` lists the columns to align right."""
     from rich.table import Table
@@ -34,7 +47,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: 
         is_number = column in numbers.split()
         table.add_column(column, justify="right" if is_number else "left", overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(printable, row))
     width = None if sys.stdout.isatty() else _WIDE
     make_console(width).print(table)
 

@@ -11,6 +11,7 @@ from napari_msgan.io._dispatch import (
     format_of,
     iter_read_volume,
     read_description,
+    read_geometry,
     read_volume,
     write_volume,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "format_of",
     "iter_read_volume",
     "read_description",
+    "read_geometry",
     "read_volume",
     "write_volume",
 ]

@@ -60,6 +60,7 @@ class _Module(Protocol):
 
     def read(self, path: Path) -> Volume: ...
     def iter_read(self, path: Path) -> Generator[float, None, Volume]: ...
+    def read_geometry(self, path: Path) -> tuple[Volume, int]: ...
     def read_description(self, path: Path) -> dict[str, Any] | None: ...
     def write(
         self,
@@ -121,6 +122,18 @@ def iter_read_volume(path: Path | str) -> Generator[float, None, Volume]:
         if hasattr(module, "iter_read"):
             return (yield from module.iter_read(path))
         return module.read(path)
+
+
+def read_geometry(path: Path | str) -> tuple[Volume, int]:
+    """Return what `read_volume` returns without unpacking anything, and the bytes to unpack.
+
+    Where there are such bytes, every voxel is 0. Raises as `read_volume` does.
+    """
+    module, path = _module_of_existing(path)
+    with _named_errors(path, module):
+        if hasattr(module, "read_geometry"):
+            return module.read_geometry(path)
+        return module.read(path), 0
 
 
 def read_description(path: Path | str) -> dict[str, Any] | None:
@@ -196,6 +209,8 @@ def _module_of_existing(path: Path | str) -> tuple[_Module, Path]:
     name = format_of(path)
     if not path.exists():
         raise VolumeError(f"{path} does not exist: check the name and the folder")
+    if not (path.is_file() or path.is_dir()):
+        raise VolumeError(f"{path} is a pipe or a device: give a file, or a folder of OME-Zarr")
     if path.is_dir() != (name == "ome_zarr"):
         kind = "a folder" if path.is_dir() else "a file, OME-Zarr is a folder"
         raise VolumeError(f"{path} cannot be read as {_TITLES[name]}: it is {kind}")

@@ -40,7 +40,7 @@ def from_text(text: str) -> dict[str, Any] | None:
     """Return the note in a comment; None if the comment is somebody else's."""
     try:
         content = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):  # brackets in brackets in brackets
         return None
     note = content.get(KEY) if isinstance(content, dict) else None
     return note if isinstance(note, dict) else None

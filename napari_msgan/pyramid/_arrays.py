@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ import numpy.typing as npt
 
 from napari_msgan.durable import write_atomically
 from napari_msgan.errors import StoreError
+from napari_msgan.folders import check_inside
 from napari_msgan.geometry import Box, Ints, level_of_scale
 from napari_msgan.pyramid.attributes import (
     ATTRIBUTES_KEY,
@@ -30,8 +32,17 @@ if TYPE_CHECKING:
 
     ZarrArray = zarr.Array[Any]
 
-#: What zarr raises for metadata that somebody damaged.
-_DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError)
+#: What zarr and its codecs raise for metadata and chunks that somebody damaged.
+UNREADABLE = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+    RuntimeError,  # of its codecs, and RecursionError of deep JSON
+)
 
 # Without it zarr drops a chunk that equals the fill value, which is air, and air would never
 # count as refined. It is not stored: every opening has to repeat it. `zarr.open_array` ignores
@@ -95,13 +106,14 @@ def read_attributes(root: Path, key: str = "") -> dict[str, Any]:
         If it is none, or cannot be read.
     """
     import zarr
-    from zarr.storage import LocalStore
+
+    from napari_msgan.zarr_folder import ZarrFolder
 
     try:
-        store = LocalStore(root, read_only=True)
+        store = ZarrFolder(root, read_only=True)
         group = zarr.open_group(store, path=key, mode="r", zarr_format=3, use_consolidated=False)
         attributes: dict[str, Any] = group.attrs.asdict()
-    except _DAMAGED as error:
+    except UNREADABLE as error:
         raise StoreError(
             f"{root / key} is no OME-Zarr 0.5 group, or its zarr.json is damaged ({error}). "
             "Give the folder that `generate` wrote."
@@ -128,14 +140,16 @@ def open_array(
         If the array cannot be read, or disagrees with the metadata.
     """
     import zarr
-    from zarr.storage import LocalStore
+
+    from napari_msgan.zarr_folder import ChunkSize, ZarrFolder
 
     geometry = info.to_geometry()
     key = array_key(scale, geometry.n_scales, sketch=sketch)
     fill = np.uint8(0) if sketch else info.fill_value
+    chunk = ChunkSize(math.prod(info.chunk_shape) * fill.dtype.itemsize, "zstd")
     try:
         array = zarr.open(
-            LocalStore(root, read_only=not writable),
+            ZarrFolder(root, read_only=not writable, chunk=chunk),
             path=key,
             mode="r+" if writable else "r",
             zarr_format=3,
@@ -143,6 +157,7 @@ def open_array(
         )
         if not isinstance(array, zarr.Array):
             raise TypeError("it is a group")
+        codecs: Any = array.metadata.to_dict()["codecs"]
         seen = {
             "shape": array.shape,
             "chunks": array.chunks,
@@ -150,8 +165,9 @@ def open_array(
             "dtype": array.dtype,
             "fill_value": array.fill_value,
             "chunk file": array.metadata.encode_chunk_key((1,) * geometry.ndim),
+            "codecs": [codec["name"] for codec in codecs],
         }
-    except _DAMAGED as error:
+    except UNREADABLE as error:
         raise StoreError(
             f"{root}: level {key!r} is missing or damaged ({error}). Generate the image again."
         ) from error
@@ -162,6 +178,7 @@ def open_array(
         "dtype": fill.dtype,
         "fill_value": fill,
         "chunk file": "/".join(["c", *"1" * geometry.ndim]),
+        "codecs": ["bytes", "zstd"],
     }
     for name, value in expected.items():
         if seen[name] != value:
@@ -184,7 +201,8 @@ def scan_chunks(root: Path, key: str, grid: Ints) -> tuple[npt.NDArray[np.bool_]
     """Return which chunks have a file, and the leftovers of interrupted writes."""
     present = np.zeros(grid, dtype=np.bool_)
     leftovers = []
-    for index, entry in _walk(root / key / "c", grid):
+    check_inside(root, root / key / "c")
+    for index, entry in _walk(root, root / key / "c", grid):
         if index is None:
             leftovers.append(Path(entry.path))
         else:
@@ -193,16 +211,22 @@ def scan_chunks(root: Path, key: str, grid: Ints) -> tuple[npt.NDArray[np.bool_]
 
 
 def _walk(
-    folder: Path | str, grid: Ints, prefix: Ints = ()
+    root: Path, folder: Path | str, grid: Ints, prefix: Ints = ()
 ) -> Iterator[tuple[Ints | None, os.DirEntry[str]]]:
     try:
         entries = os.scandir(folder)
     except FileNotFoundError:
         return
+    except NotADirectoryError as error:
+        raise StoreError(
+            f"{folder} is a file, where a folder of chunks belongs. Delete it."
+        ) from error
     is_last = len(prefix) == len(grid) - 1
     with entries:
         for entry in entries:
             name = entry.name
+            if entry.is_symlink():
+                check_inside(root, Path(entry.path))
             if name.endswith(".partial"):
                 yield None, entry
             elif name.isascii() and name.isdecimal() and str(int(name)) == name:
@@ -212,4 +236,4 @@ def _walk(
                 if is_last:
                     yield index, entry
                 else:
-                    yield from _walk(entry.path, grid, index)
+                    yield from _walk(root, entry.path, grid, index)

@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import Field, FiniteFloat, model_validator
 
 from napari_msgan.config import (
+    MAX_BLOCK_VOXELS,
     Factor,
     ModelKind,
     Precision,
@@ -24,8 +25,8 @@ from napari_msgan.volume import Orientation
 SCHEMA_VERSION: Final = 1
 
 #: Metadata may come from anybody: beyond these sizes no store is believed.
-MAX_CHUNKS = 2**26
-MAX_COARSEST_VOXELS = 2**31
+MAX_CHUNKS = 2**25
+MAX_COARSEST_VOXELS = 2**28
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Shape = tuple[Annotated[int, Field(ge=1, lt=2**31)], ...]
@@ -182,8 +183,13 @@ class StoreInfo(Settings):
         if thresholds is not None and len(thresholds) != geometry.n_scales:
             raise ValueError(f"{len(thresholds)} thresholds for {geometry.n_scales} scales")
         self._check_window()
-        if Box.of_shape(geometry.shape).cover(self.chunk_shape).size > MAX_CHUNKS:
+        shapes = [geometry.shape_at(scale) for scale in range(geometry.n_scales)]
+        if sum(Box.of_shape(s).cover(self.chunk_shape).size for s in shapes) > MAX_CHUNKS:
             raise ValueError(f"more than {MAX_CHUNKS} chunks of {self.chunk_shape}")
+        for factor, halo in zip(((1,) * geometry.ndim, *geometry.factors), self.halos, strict=True):
+            reads = (t // f + 2 * h for t, f, h in zip(self.tile_shape, factor, halo, strict=True))
+            if max(math.prod(reads), math.prod(self.tile_shape)) > MAX_BLOCK_VOXELS:
+                raise ValueError(f"a tile is, or reads, more than {MAX_BLOCK_VOXELS} voxels")
         if math.prod(geometry.shape_at(0)) > MAX_COARSEST_VOXELS:
             raise ValueError(f"scale 0 has more than {MAX_COARSEST_VOXELS} voxels")
         return self

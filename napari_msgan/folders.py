@@ -1,0 +1,58 @@
+"""Folders from strangers: nothing outside of them is read or changed through them."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from napari_msgan.errors import FolderError
+
+#: Metadata larger than this are not those of an image or a model.
+MOST_METADATA_BYTES = 1 << 24
+
+
+def check_inside(root: Path, path: Path) -> int:
+    """Return the size in bytes of a plain file in a folder; 0 for a folder, or if it is not there.
+
+    The folder itself may be a link; inside, links that lead out of it are refused.
+
+    Raises
+    ------
+    FolderError
+        If a link leads out of the folder, or the path is a pipe, a device or a circle of links.
+    """
+    home, real = os.path.realpath(root), os.path.realpath(path)
+    if real != home and not real.startswith(os.path.join(home, "")):  # noqa: PTH118 - adds one "/"
+        raise FolderError(
+            f"{path} is a link that leads out of {root}. Links to other places are not followed: "
+            "put a copy of the file there"
+        )
+    try:
+        seen = Path(real).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+    except OSError as error:
+        raise FolderError(f"{path} cannot be read: {error.strerror}") from error
+    if stat.S_ISDIR(seen.st_mode):
+        return 0
+    if not stat.S_ISREG(seen.st_mode):
+        raise FolderError(f"{path} is no plain file but a pipe or a device. Delete it")
+    return seen.st_size
+
+
+def read_inside(root: Path, name: str, most_bytes: int = MOST_METADATA_BYTES) -> bytes:
+    """Return the content of a plain file of a folder.
+
+    Raises
+    ------
+    FolderError
+        If it lies elsewhere, is no plain file, or is larger than it may be.
+    OSError
+        If it is not there or cannot be read.
+    """
+    path = root / name
+    size = check_inside(root, path)
+    if size > most_bytes:
+        raise FolderError(f"{path} has {size} bytes, more than the {most_bytes} that it can need")
+    return path.read_bytes()

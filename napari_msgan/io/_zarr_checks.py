@@ -1,0 +1,90 @@
+"""What a Zarr array of a stranger may be: codecs that only unpack, chunks of a sane size."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, cast
+
+import zarr
+
+from napari_msgan.errors import VolumeError
+from napari_msgan.zarr_folder import ChunkSize, ZarrFolder
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+#: No pickle, no objects, nothing whose unpacked size cannot be known before (zarr knows more).
+_CODECS = {
+    *("bytes", "endian", "transpose", "sharding_indexed"),
+    *("blosc", "zstd", "gzip", "zlib", "lz4", "bz2"),
+    *("crc32c", "crc32", "adler32", "fletcher32", "jenkins_lookup3"),
+    *("shuffle", "delta", "fixedscaleoffset", "quantize", "bitround", "astype"),
+}
+_CHECKSUMS = ("crc32c", "crc32", "adler32", "fletcher32", "jenkins_lookup3")
+#: Of the largest type that is read; codecs may store a type that is larger than the array's.
+_VOXEL_BYTES, _SLACK = 8, 64
+_MOST_CHUNK_VOXELS = 2**28
+#: Finding and opening a chunk takes longer than reading some kilobytes.
+_FEW_CHUNKS, _LEAST_MEAN_VOXELS = 2**16, 256
+
+
+def open_node(path: Path) -> zarr.Group | zarr.Array[Any]:
+    """Open what lies in a folder, for its metadata."""
+    return zarr.open(store=ZarrFolder(path, read_only=True), mode="r")
+
+
+def open_voxels(path: Path, array: zarr.Array[Any]) -> zarr.Array[Any]:
+    """Return an array of a folder again, such that its chunks are checked when they are read.
+
+    Raises
+    ------
+    VolumeError
+        If it has codecs that are not supported, or chunks of an absurd size.
+    """
+    codecs = _codecs(array.metadata.to_dict())
+    if unknown := [name for name in codecs if name not in _CODECS]:
+        raise VolumeError(
+            f"{path} is packed with {unknown[0]!r}, which is not supported. Save it with one of "
+            "blosc, zstd, gzip, zlib, lz4, bz2, or unpacked"
+        )
+    n_voxels = math.prod(array.chunks)
+    n_chunks = math.prod(-(-n // c) for n, c in zip(array.shape, array.chunks, strict=True))
+    if n_voxels > _MOST_CHUNK_VOXELS:
+        raise VolumeError(
+            f"{path} has chunks of {array.chunks} voxels; readable are up to {_MOST_CHUNK_VOXELS} "
+            "voxels. Save it with smaller ones, for instance 64 in every direction"
+        )
+    if n_chunks > _FEW_CHUNKS and math.prod(array.shape) < _LEAST_MEAN_VOXELS * n_chunks:
+        raise VolumeError(
+            f"{path} has {n_chunks} chunks of {array.chunks} voxels, which would take days to "
+            "read. Save it with larger ones, for instance 64 in every direction"
+        )
+    stored = math.prod(array.shards or array.chunks)
+    packing = [name for name in codecs if name not in _CHECKSUMS]
+    codec = None if array.shards else next(reversed(packing), None)
+    chunk = ChunkSize(stored * _VOXEL_BYTES + _SLACK, codec)
+    again = zarr.open(
+        store=ZarrFolder(path, read_only=True, chunk=chunk),
+        path=array.path,
+        mode="r",
+        zarr_format=array.metadata.zarr_format,
+    )
+    return cast("zarr.Array[Any]", again)
+
+
+def _codecs(metadata: dict[str, Any]) -> list[str]:
+    """Return the names of all codecs, in the order that chunks were packed in."""
+    if metadata["zarr_format"] == 2:
+        stages = [*(metadata.get("filters") or ()), metadata.get("compressor")]
+        return [str(stage["id"]) for stage in stages if stage]
+    return _names(metadata["codecs"])
+
+
+def _names(codecs: list[dict[str, Any]]) -> list[str]:
+    names = []
+    for codec in codecs:
+        settings = codec.get("configuration") or {}
+        for inner in ("codecs", "index_codecs"):  # of shards
+            names += _names(list(settings.get(inner) or ()))
+        names.append(str(codec["name"]).removeprefix("numcodecs."))
+    return names

@@ -1,0 +1,179 @@
+"""Zarr in a local folder of a stranger: its links, its metadata and the size of its chunks."""
+
+from __future__ import annotations
+
+import zlib
+from bz2 import BZ2Decompressor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from zarr.abc.store import RangeByteRequest
+from zarr.storage import LocalStore
+
+from napari_msgan.errors import FolderError
+from napari_msgan.folders import MOST_METADATA_BYTES, check_inside
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+    from typing import Self
+
+    from zarr.abc.store import ByteRequest
+    from zarr.core.buffer import Buffer, BufferPrototype
+
+_METADATA = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
+#: What a codec may add to data that it cannot compress: a share, and a header.
+_GROWTH, _HEADER = 64, 1 << 16
+
+
+@dataclass(frozen=True)
+class ChunkSize:
+    """What a chunk may unpack to.
+
+    n_bytes : of its voxels.
+    codec : that packed it, None if it is not known (shards, several codecs) or there is none.
+    """
+
+    n_bytes: int
+    codec: str | None
+
+    @property
+    def most_packed_bytes(self) -> int:
+        return self.n_bytes + self.n_bytes // _GROWTH + _HEADER
+
+    def check(self, content: bytes) -> None:
+        """Check what the content declares, or comes to, before memory is taken for it.
+
+        Raises
+        ------
+        FolderError
+            If it is more than the voxels of a chunk.
+        """
+        size = unpacked_bytes(content, self.codec, self.n_bytes)
+        if size is not None and size > self.n_bytes:
+            raise FolderError(f"it unpacks to more than the {self.n_bytes} bytes of its voxels")
+
+
+def unpacked_bytes(content: bytes, codec: str | None, limit: int) -> int | None:
+    """Return how many bytes packed content stands for, None if it does not say.
+
+    gzip, zlib and bz2 do not say it: they are unpacked up to `limit` + 1 bytes.
+
+    References
+    ----------
+    .. [1] RFC 8878, Zstandard Compression, section 3.1.1.1: the header of a frame.
+    """
+    match codec:
+        case "blosc":
+            return int.from_bytes(content[4:8], "little")
+        case "lz4":  # as numcodecs writes it
+            return int.from_bytes(content[:4], "little")
+        case "gzip" | "zlib" | "bz2":
+            is_bz2 = codec == "bz2"
+            unpacker = BZ2Decompressor() if is_bz2 else zlib.decompressobj(zlib.MAX_WBITS | 32)
+            try:
+                return len(unpacker.decompress(content, limit + 1))
+            except (zlib.error, OSError):
+                return None  # whoever unpacks it says so
+        case "zstd" if len(content) > 4:
+            flags = content[4]
+            is_single, size = bool(flags & 0x20), (0, 2, 4, 8)[flags >> 6]
+            start = 5 + (0 if is_single else 1) + (0, 1, 2, 4)[flags & 3]
+            if size == 0 and not is_single:
+                return None
+            return int.from_bytes(content[start : start + max(size, 1)], "little") + 256 * (
+                size == 2
+            )
+    return None
+
+
+class ZarrFolder(LocalStore):
+    """A local folder in which links that lead out of it, and absurd sizes, are refused.
+
+    chunk : what its chunks may be; None while only metadata are read.
+    """
+
+    def __init__(
+        self, root: Path | str, *, read_only: bool = False, chunk: ChunkSize | None = None
+    ) -> None:
+        super().__init__(root, read_only=read_only)
+        self.chunk = chunk
+
+    def with_read_only(self, read_only: bool = False) -> Self:
+        return type(self)(self.root, read_only=read_only, chunk=self.chunk)
+
+    def _check(self, key: str, byte_range: ByteRequest | None = None) -> None:
+        path = self.root / key
+        size = check_inside(self.root, path)
+        if isinstance(byte_range, RangeByteRequest) and byte_range.end > size:
+            raise FolderError(f"{path} ends before the chunk that its index places there")
+        most = MOST_METADATA_BYTES
+        if path.name not in _METADATA:
+            if self.chunk is None or byte_range is not None:
+                return
+            most = self.chunk.most_packed_bytes
+        if size > most:
+            raise FolderError(f"{path} has {size} bytes, more than the {most} that it can need")
+
+    def _unpackable(self, key: str, content: Buffer | None) -> Buffer | None:
+        if content is not None and self.chunk is not None and not key.endswith(_METADATA):
+            try:
+                self.chunk.check(content.to_bytes())
+            except FolderError as error:
+                raise FolderError(f"{self.root / key}: {error}") from error
+        return content
+
+    async def get(
+        self,
+        key: str,
+        prototype: BufferPrototype | None = None,
+        byte_range: ByteRequest | None = None,
+    ) -> Buffer | None:
+        self._check(key, byte_range)
+        content = await super().get(key, prototype, byte_range)
+        return content if byte_range else self._unpackable(key, content)
+
+    def get_sync(
+        self,
+        key: str,
+        *,
+        prototype: BufferPrototype | None = None,
+        byte_range: ByteRequest | None = None,
+    ) -> Buffer | None:
+        self._check(key, byte_range)
+        content = super().get_sync(key, prototype=prototype, byte_range=byte_range)
+        return content if byte_range else self._unpackable(key, content)
+
+    async def get_partial_values(
+        self,
+        prototype: BufferPrototype,
+        key_ranges: Iterable[tuple[str, ByteRequest | None]],
+    ) -> list[Buffer | None]:
+        wanted = list(key_ranges)
+        for key, byte_range in wanted:
+            self._check(key, byte_range)
+        return await super().get_partial_values(prototype, wanted)
+
+    async def set(self, key: str, value: Buffer) -> None:
+        check_inside(self.root, self.root / key)
+        await super().set(key, value)
+
+    def set_sync(self, key: str, value: Buffer) -> None:
+        check_inside(self.root, self.root / key)
+        super().set_sync(key, value)
+
+    async def set_if_not_exists(self, key: str, value: Buffer) -> None:
+        check_inside(self.root, self.root / key)
+        await super().set_if_not_exists(key, value)
+
+    async def delete(self, key: str) -> None:
+        check_inside(self.root, self.root / key)
+        await super().delete(key)
+
+    def delete_sync(self, key: str) -> None:
+        check_inside(self.root, self.root / key)
+        super().delete_sync(key)
+
+    async def delete_dir(self, prefix: str) -> None:
+        check_inside(self.root, self.root / prefix)
+        await super().delete_dir(prefix)
