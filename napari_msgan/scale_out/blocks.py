@@ -11,7 +11,7 @@ from napari_msgan import __version__
 from napari_msgan.exporting import grid_volumes
 from napari_msgan.geometry import Box
 from napari_msgan.scale_out import worker
-from napari_msgan.scale_out.cluster import Calls, failure
+from napari_msgan.scale_out.calls import Calls, failure
 from napari_msgan.scale_out.worker import ExportJob, info_hash
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def _write_levels(
     cluster: Cluster, job: ExportJob, shapes: list[Ints], progress: Callable[[float], None]
 ) -> None:
     for _, outcome in [*cluster.ask_all(worker.check_export, tuple(job))]:
-        if outcome[0] != worker.DONE:
+        if outcome is not None:
             raise failure(outcome)
     waiting = _blocks(shapes)
     done, total = 0, sum(math.prod(shape) for shape in shapes)
@@ -70,7 +70,7 @@ def _write_levels(
             if not calls:
                 return
             for block, outcome in calls.finished():
-                if outcome[0] != worker.DONE:
+                if outcome is not None:
                     raise failure(outcome, _note(block))
                 done += block[1].size
                 progress(done / total)

@@ -1,31 +1,27 @@
-"""A Dask cluster, started for one job or joined, and calls on its workers: few at a time."""
+"""A Dask cluster, started for one job or joined."""
 
 from __future__ import annotations
 
+import logging
 import re
 import tempfile
-import time
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
-from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from napari_msgan.errors import JobError
-from napari_msgan.scale_out import worker
+from napari_msgan.scale_out import machine
+from napari_msgan.scale_out.calls import Calls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from distributed import Client, Future
+    from distributed import Client
 
     from napari_msgan.model import Model
 
-Name = TypeVar("Name")
-
-#: Calls that each thread of a worker has: one that runs, and one that is there when it ends.
-IN_FLIGHT = 2
-_CONNECT_S, _WORKERS_S, _COUNT_EVERY_S = 15.0, 60.0, 5.0
+_CONNECT_S, _WORKERS_S = 15.0, 60.0
 #: Ctrl-C reaches all processes of a terminal; workers end when this process says so.
 _IGNORE_CTRL_C = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
 
@@ -71,7 +67,7 @@ def open_cluster(text: str) -> Iterator[Cluster]:
             memory_limit=0,
             local_directory=scratch,
             preload=[_IGNORE_CTRL_C],
-            silence_logs="ERROR",
+            silence_logs=logging.CRITICAL,  # what goes wrong is raised
         ) as local,
         _connected(local.scheduler_address) as client,
     ):
@@ -135,7 +131,7 @@ class Cluster:
         JobError
             If a worker cannot run napari-msgan or lacks the GPU, or workers differ.
         """
-        seen = dict(self.ask_all(worker.describe))
+        seen = dict(self.ask_all(machine.describe))
         kinds = {kind for kind, _ in seen.values()} if wanted == "auto" else {wanted}
         if len(kinds) > 1:
             raise JobError(
@@ -167,116 +163,6 @@ class Cluster:
         """Give a worker the files of a model; it checks their hashes."""
         for name in ("model.json", *(scale.file for scale in model.spec.scales)):
             content = (model.folder / name).read_bytes()
-            self.client.run(worker.take_file, model.spec.identity, name, content, workers=[address])
-
-
-def failure(outcome: worker.Outcome, note: str = "") -> JobError:
-    """Return what a worker told as an error, with a note unless it has that note already."""
-    _, address, text, *notes = outcome
-    problem = JobError(text)
-    for line in dict.fromkeys([*notes, *filter(None, [note]), f"on worker {address}"]):
-        problem.add_note(line)
-    return problem
-
-
-class Calls(Generic[Name]):
-    """Calls of functions on workers, each under a name.
-
-    note : text for the error of a call.
-    """
-
-    def __init__(self, cluster: Cluster, note: Callable[[Name], str]) -> None:
-        self._cluster, self._note = cluster, note
-        self._running: dict[Any, tuple[Name, Future[Any]]] = {}
-        self._ended: SimpleQueue[Future[Any]] = SimpleQueue()
-        self._counted_s, self._capacity = float("-inf"), 0
-
-    def __len__(self) -> int:
-        return len(self._running)
-
-    @property
-    def capacity(self) -> int:
-        """Return how many calls keep all workers busy; workers may come and go."""
-        now = time.monotonic()
-        if now > self._counted_s + _COUNT_EVERY_S:
-            self._counted_s = now
-            self._capacity = max(1, IN_FLIGHT * sum(self._cluster.workers.values()))
-        return self._capacity
-
-    def begin(
-        self,
-        name: Name,
-        function: Callable[..., Any],
-        *arguments: Any,
-        rank: int = 0,
-        at: str | None = None,
-    ) -> None:
-        """Call a function on any worker, or at one; of calls that wait, the lowest rank is next."""
-        future = self._cluster.client.submit(
-            function, *arguments, pure=False, priority=-rank, workers=None if at is None else [at]
-        )
-        self._running[future.key] = (name, future)
-        future.add_done_callback(self._ended.put)
-
-    def finished(self) -> list[tuple[Name, Any]]:
-        """Wait for a call, and return the names and results of those that ended.
-
-        Raises
-        ------
-        JobError
-            If the function raised, its worker died again and again, or the scheduler is gone.
-        """
-        ended = [self._next()]
-        while not self._ended.empty():
-            ended.append(self._ended.get())
-        results = []
-        for future in ended:
-            name, _ = self._running.pop(future.key)
-            if future.status != "finished":
-                problem = JobError(self._problem(future))
-                problem.add_note(self._note(name))
-                raise problem
-            results.append((name, future.result()))
-        return results
-
-    def abandon(self, token: str) -> None:
-        """Begin no call of a job any more, and wait for those that run, whatever becomes of them.
-
-        Without workers none runs.
-        """
-        if self._cluster.client.status == "running":
-            self._cluster.client.run(worker.stop, token, on_error="ignore")
-        while self._running and self._cluster.client.status == "running" and self._cluster.workers:
-            try:
-                future = self._ended.get(timeout=1)
-            except Empty:
-                continue
-            self._running.pop(future.key)
-        self._cluster.client.cancel([future for _, future in self._running.values()])
-        self._running.clear()
-
-    def _next(self) -> Future[Any]:
-        while True:
-            try:
-                return self._ended.get(timeout=1)  # without a timeout Windows hears no Ctrl-C
-            except Empty:
-                continue
-
-    def _problem(self, future: Future[Any]) -> str:
-        from distributed.scheduler import KilledWorker
-
-        if future.status != "error":
-            return (
-                f"the connection to the scheduler at {self._cluster.address} was lost. Check "
-                "whether it still runs, and its log."
+            self.client.run(
+                machine.take_file, model.spec.identity, name, content, workers=[address]
             )
-        error = future.exception()
-        if isinstance(error, KilledWorker):
-            return (
-                f"{error.allowed_failures + 1} workers died while they worked on it, the last was "
-                f"{error.last_worker.address}. Was its memory used up? Its log may say why."
-            )
-        return (
-            f"a worker could not run napari-msgan: {type(error).__name__}: {error}. All workers "
-            "need the same version of it as this computer."
-        )

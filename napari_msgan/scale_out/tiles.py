@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 from napari_msgan import __version__
 from napari_msgan.refiner import tile_note
 from napari_msgan.scale_out import worker
-from napari_msgan.scale_out.cluster import Calls, failure
+from napari_msgan.scale_out.calls import Calls, failure
 from napari_msgan.scale_out.worker import TileJob, wait_until_seen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from napari_msgan.pyramid import PyramidStore
     from napari_msgan.refiner import Drive, TileContext
     from napari_msgan.scale_out.cluster import Cluster
     from napari_msgan.tiling import Tile
@@ -38,10 +39,8 @@ def _on_workers(
     import torch
 
     store = context.store
-    token = f".{uuid.uuid4().hex}.partial"  # of this name `tidy` removes it, now or after a crash
-    (store.path / token).touch()
     job = TileJob(
-        token,
+        _put_mark(store),
         str(store.path),
         context.model.spec.identity,
         context.device,
@@ -57,6 +56,13 @@ def _on_workers(
     finally:
         driver.stop()
         store.tidy()
+
+
+def _put_mark(store: PyramidStore) -> str:
+    """Put a file into a store by which workers see that theirs is the same; return its name."""
+    name = f".{uuid.uuid4().hex}.partial"  # `tidy` removes it, after a crash the next writer does
+    (store.path / name).touch()
+    return name
 
 
 class _Workers:
@@ -81,9 +87,9 @@ class _Workers:
             If one has other versions, lacks the device, or does not see the store.
         """
         for _, outcome in [*self._cluster.ask_all(worker.check_tiles, self._job)]:
-            if outcome[0] == worker.NEEDS_MODEL:
+            if outcome is not None and outcome[0] == worker.NEEDS_MODEL:
                 self._cluster.send_model(self._context.model, outcome[1])
-            elif outcome[0] != worker.DONE:
+            elif outcome is not None:
                 raise failure(outcome)
 
     def begin(self, tile: Tile) -> None:
@@ -94,14 +100,14 @@ class _Workers:
         made: list[Tile] = []
         while not made:
             for tile, outcome in self._calls.finished():
-                if outcome[0] == worker.NEEDS_MODEL:  # a worker that came later
-                    self._cluster.send_model(self._context.model, outcome[1])
-                    self._submit(tile, 0)
-                elif outcome[0] != worker.DONE:
-                    raise failure(outcome, self._note(tile))
-                else:
+                if outcome is None:
                     wait_until_seen(self._context.store, tile)
                     made.append(tile)
+                elif outcome[0] == worker.NEEDS_MODEL:  # it joined after the others
+                    self._cluster.send_model(self._context.model, outcome[1])
+                    self._submit(tile, 0)
+                else:
+                    raise failure(outcome, self._note(tile))
         return made
 
     def stop(self) -> None:

@@ -3,33 +3,40 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import threading
 import time
 from collections import deque
-from contextlib import contextmanager
-from functools import lru_cache, wraps
+from contextlib import ExitStack
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from napari_msgan import __version__
-from napari_msgan.errors import JobError, ModelError, MsganError
+from napari_msgan.buffers import large_buffers_kept
+from napari_msgan.errors import JobError, MsganError
 from napari_msgan.exporting import Grid, grid_volumes
 from napari_msgan.geometry import Box, Ints
-from napari_msgan.model import Model, find_by_identity, load_folder, read_spec
 from napari_msgan.pyramid import open_pyramid
 from napari_msgan.refiner import TileContext, make_tile
+from napari_msgan.scale_out.machine import (
+    NoModelError,
+    address,
+    own_device,
+    own_model,
+    own_threads,
+)
 from napari_msgan.tiling import Tile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from napari_msgan.config import Precision
     from napari_msgan.pyramid import PyramidStore
     from napari_msgan.volume import ArrayLike
 
-#: First of what a call returns; after FAILED come the worker, what happened, and notes.
-DONE, STOPPED, NEEDS_MODEL, FAILED = "done", "stopped", "needs model", "failed"
+#: First of what a call returns that did not do it (else it returns None); then comes the worker,
+#: and after FAILED what happened, and notes.
+STOPPED, NEEDS_MODEL, FAILED = "stopped", "needs model", "failed"
 Outcome = tuple[str, ...]
 
 #: How long a shared folder may take to show here what was written elsewhere.
@@ -40,7 +47,7 @@ _SHARE = (
 )
 
 #: Jobs that may still be at work here; one whose coordinator died is pushed out by later ones.
-_ready: dict[str, Any] = {}
+_ready: dict[str, tuple[Any, ExitStack]] = {}
 _MOST_READY = 4
 _stopped: set[str] = set()
 _lock = threading.Lock()
@@ -80,58 +87,36 @@ Job = TypeVar("Job", TileJob, ExportJob)
 Ready = TypeVar("Ready")
 
 
-class _NoModelError(Exception):
-    """The model is not on this worker."""
-
-
-def _told(function: Callable[..., Outcome]) -> Callable[..., Outcome]:
+def _told(function: Callable[..., Outcome | None]) -> Callable[..., Outcome | None]:
     """Return what went wrong instead of raising it."""
 
     @wraps(function)
-    def call(*arguments: object) -> Outcome:
+    def call(*arguments: object) -> Outcome | None:
         try:
             return function(*arguments)
-        except _NoModelError:
-            return (NEEDS_MODEL, _address())
+        except NoModelError:
+            return (NEEDS_MODEL, address())
         except (MsganError, OSError) as error:
-            return (FAILED, _address(), str(error), *getattr(error, "__notes__", ()))
+            return (FAILED, address(), str(error), *getattr(error, "__notes__", ()))
 
     return call
-
-
-def describe() -> tuple[str, str]:
-    """Return "cuda" or "cpu", and which: what decides the last bit."""
-    import torch
-
-    if torch.cuda.is_available():
-        return "cuda", torch.cuda.get_device_name()
-    return "cpu", torch.backends.cpu.get_cpu_capability()
 
 
 def stop(token: str) -> None:
     """Begin no other call of a job, and forget what was got ready for it."""
     _stopped.add(token)
-    _ready.pop(token, None)
-
-
-def take_file(identity: str, name: str, content: bytes) -> None:
-    """Keep a file of a model, for as long as the worker lives; ``model.json`` comes first."""
-    folder = _model_folder(identity)
-    folder.mkdir(parents=True, exist_ok=True)
-    if name != "model.json" and name not in [s.file for s in read_spec(folder).scales]:
-        raise ModelError(f"{name!r} is no file of model {identity[:12]}")
-    (folder / name).write_bytes(content)
+    _forget(token)
 
 
 @_told
-def check_tiles(job: tuple[object, ...]) -> Outcome:
+def check_tiles(job: tuple[object, ...]) -> Outcome | None:
     """Get ready for the tiles of a job."""
     _got_ready(TileJob._make(job), _open_context)
-    return (DONE,)
+    return None
 
 
 @_told
-def run_tile(job: tuple[object, ...], scale: int, index: Ints) -> Outcome:
+def run_tile(job: tuple[object, ...], scale: int, index: Ints) -> Outcome | None:
     """Make one tile."""
     described = TileJob._make(job)
     if described.token in _stopped:
@@ -141,20 +126,20 @@ def run_tile(job: tuple[object, ...], scale: int, index: Ints) -> Outcome:
     for needed in tiling.dependencies(tile):
         # A chunk that is not seen yet would silently be read as the fill value.
         wait_until_seen(context.store, needed)
-    with _own_threads(context.device):
+    with own_threads(context.device):
         make_tile(context, tile)
-    return (DONE,)
+    return None
 
 
 @_told
-def check_export(job: tuple[object, ...]) -> Outcome:
+def check_export(job: tuple[object, ...]) -> Outcome | None:
     """Get ready for the blocks of an export."""
     _got_ready(ExportJob._make(job), _open_levels)
-    return (DONE,)
+    return None
 
 
 @_told
-def write_block(job: tuple[object, ...], level: int, start: Ints, stop: Ints) -> Outcome:
+def write_block(job: tuple[object, ...], level: int, start: Ints, stop: Ints) -> Outcome | None:
     """Write a block of one level, chunk by chunk."""
     from napari_msgan.io.ome_zarr import write_chunks
 
@@ -163,7 +148,7 @@ def write_block(job: tuple[object, ...], level: int, start: Ints, stop: Ints) ->
         return (STOPPED,)
     data = _got_ready(described, _open_levels)[level]
     deque(write_chunks(Path(described.target), level, data, Box(start, stop)), maxlen=0)
-    return (DONE,)
+    return None
 
 
 def wait_until_seen(store: PyramidStore, tile: Tile) -> None:
@@ -190,29 +175,36 @@ def info_hash(store: PyramidStore) -> str:
     return hashlib.sha256(store.info.model_dump_json().encode()).hexdigest()
 
 
-def _got_ready(job: Job, get_ready: Callable[[Job], Ready]) -> Ready:
+def _got_ready(job: Job, get_ready: Callable[[Job, ExitStack], Ready]) -> Ready:
     with _lock:  # threads of a worker would do it at the same time
         if job.token not in _ready:
-            _ready[job.token] = get_ready(job)
+            with ExitStack() as stack:
+                _ready[job.token] = (get_ready(job, stack), stack.pop_all())
             while len(_ready) > _MOST_READY:
-                _ready.pop(next(iter(_ready)))
-        return cast("Ready", _ready[job.token])
+                _forget(next(iter(_ready)))
+        return cast("Ready", _ready[job.token][0])
 
 
-def _open_context(job: TileJob) -> TileContext:
+def _forget(token: str) -> None:
+    if token in _ready:
+        _ready.pop(token)[1].close()
+
+
+def _open_context(job: TileJob, stack: ExitStack) -> TileContext:
     import torch
 
     _check_versions(job.version, job.torch, torch.__version__)
     _check_sees(Path(job.store), Path(job.store, job.token))
     store = open_pyramid(job.store, writable=True)
     store.assist()
-    model = _model(job.model, store.info.model_path)
-    context = TileContext(store, model, _own_device(job.device), job.precision)
+    model = own_model(job.model, store.info.model_path)
+    context = TileContext(store, model, own_device(job.device), job.precision)
     context.prepare(job.scales)
+    stack.enter_context(large_buffers_kept())
     return context
 
 
-def _open_levels(job: ExportJob) -> list[ArrayLike]:
+def _open_levels(job: ExportJob, stack: ExitStack) -> list[ArrayLike]:
     _check_versions(job.version)
     _check_sees(Path(job.target).parent, Path(job.target, job.token))
     store = open_pyramid(job.store)
@@ -220,28 +212,6 @@ def _open_levels(job: ExportJob) -> list[ArrayLike]:
         raise JobError(f"this worker sees another store at {store.path}. {_SHARE}")
     volumes = grid_volumes(store, job.scale, Box(job.start, job.stop), job.grid)
     return [volume.data for volume in volumes]
-
-
-@lru_cache(maxsize=2)
-def _model(identity: str, recorded: str | None) -> Model:
-    try:
-        return load_folder(find_by_identity(identity, recorded))
-    except ModelError:
-        folder = _model_folder(identity)
-    if not folder.is_dir():
-        raise _NoModelError
-    model = load_folder(folder)
-    if model.spec.identity != identity:
-        raise ModelError(f"what was sent as model {identity[:12]} is {model.spec.identity[:12]}")
-    return model
-
-
-def _model_folder(identity: str) -> Path:
-    from distributed import get_worker
-
-    if re.fullmatch("[0-9a-f]{64}", identity) is None:
-        raise ModelError(f"{identity!r} is no hash of a model")
-    return Path(get_worker().local_directory) / "models" / identity
 
 
 def _check_versions(ours: str, torch_there: str = "", torch_here: str = "") -> None:
@@ -259,41 +229,3 @@ def _check_sees(folder: Path, mark: Path) -> None:
         raise JobError(f"this worker does not see the folder {folder}. {_SHARE}")
     if not mark.exists():
         raise JobError(f"this worker sees another folder {folder}. {_SHARE}")
-
-
-def _own_device(kind: str) -> str:
-    """Return the device of this worker: of several GPUs, that of the number its name ends in."""
-    if kind == "cpu":
-        return kind
-    import torch
-    from distributed import get_worker
-
-    count = torch.cuda.device_count()
-    if count == 0:
-        raise JobError("device 'cuda' was asked for, but this worker sees no GPU")
-    number = re.search(r"[0-9]+$", str(get_worker().name))
-    is_chosen = number is not None and "://" not in str(get_worker().name)
-    return f"cuda:{int(number[0]) % count if number and is_chosen else 0}"
-
-
-@contextmanager
-def _own_threads(device: str) -> Iterator[None]:
-    """Compute with one thread on the CPU, because the bits of a tile depend on it."""
-    import torch
-
-    if device != "cpu":
-        with torch.cuda.device(device):
-            yield
-        return
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _address() -> str:
-    from distributed import get_worker
-
-    return str(get_worker().address)

@@ -1,0 +1,110 @@
+"""What a worker has: its device, its threads and its models."""
+
+from __future__ import annotations
+
+import re
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_msgan.durable import write_atomically
+from napari_msgan.errors import JobError, ModelError
+from napari_msgan.model import find_by_identity, load_folder, read_spec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from napari_msgan.model import Model
+
+
+class NoModelError(Exception):
+    """The model is not on this worker."""
+
+
+def describe() -> tuple[str, str]:
+    """Return "cuda" or "cpu", and which: what decides the last bit."""
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda", torch.cuda.get_device_name()
+    return "cpu", torch.backends.cpu.get_cpu_capability()
+
+
+def own_device(kind: str) -> str:
+    """Return the device of this worker: of several GPUs, that of the number its name ends in."""
+    if kind == "cpu":
+        return kind
+    import torch
+    from distributed import get_worker
+
+    count = torch.cuda.device_count()
+    if count == 0:
+        raise JobError("device 'cuda' was asked for, but this worker sees no GPU")
+    number = re.search(r"[0-9]+$", str(get_worker().name))
+    is_chosen = number is not None and "://" not in str(get_worker().name)
+    return f"cuda:{int(number[0]) % count if number and is_chosen else 0}"
+
+
+@contextmanager
+def own_threads(device: str) -> Iterator[None]:
+    """Compute with one thread on the CPU, because the bits of a tile depend on it."""
+    import torch
+
+    if device != "cpu":
+        with torch.cuda.device(device):
+            yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def address() -> str:
+    """Return the address of this worker."""
+    from distributed import get_worker
+
+    return str(get_worker().address)
+
+
+def take_file(identity: str, name: str, content: bytes) -> None:
+    """Keep a file of a model, for as long as the worker lives; ``model.json`` comes first."""
+    folder = _taken(identity)
+    folder.mkdir(parents=True, exist_ok=True)
+    if name != "model.json" and name not in [s.file for s in read_spec(folder).scales]:
+        raise ModelError(f"{name!r} is no file of model {identity[:12]}")
+    write_atomically(folder / name, content)
+
+
+@lru_cache(maxsize=2)
+def own_model(identity: str, recorded: str | None) -> Model:
+    """Return a model of this worker, or one that was sent to it, every file checked.
+
+    Raises
+    ------
+    NoModelError
+        If it has to be sent.
+    """
+    try:
+        return load_folder(find_by_identity(identity, recorded))
+    except ModelError:
+        folder = _taken(identity)
+    if not (folder / "model.json").is_file():
+        raise NoModelError
+    spec = read_spec(folder)
+    if spec.identity != identity:
+        raise ModelError(f"what was sent as model {identity[:12]} is {spec.identity[:12]}")
+    if not all((folder / scale.file).is_file() for scale in spec.scales):
+        raise NoModelError
+    return load_folder(folder)
+
+
+def _taken(identity: str) -> Path:
+    from distributed import get_worker
+
+    if re.fullmatch("[0-9a-f]{64}", identity) is None:
+        raise ModelError(f"{identity!r} is no hash of a model")
+    return Path(get_worker().local_directory) / "models" / identity
