@@ -13,8 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
@@ -82,6 +80,8 @@ def create_array_file(path: Path, dtype: npt.DTypeLike, shape: tuple[int, ...]) 
 
     Without that, a write to the map that finds the disk full ends the process (SIGBUS).
     """
+    import numpy as np  # here, or the terminal program would not answer at once
+
     array: npt.NDArray[Any] = np.lib.format.open_memmap(path, "w+", np.dtype(dtype), shape)
     if hasattr(os, "posix_fallocate"):
         with path.open("rb+") as file:

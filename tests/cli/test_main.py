@@ -25,6 +25,8 @@ COMMANDS = (
     "demo",
 )
 
+HEAVY = {"napari", "numpy", "scipy", "torch", "zarr"}
+
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_of_each_command_has_an_example(capsys, name):
@@ -86,6 +88,15 @@ def test_commands_that_compute_nothing_do_not_import_torch(arguments, store, tmp
     modules = modules_after(filled)
     assert "napari_msgan.cli" in modules
     assert "torch" not in modules
+
+
+@pytest.mark.parametrize("argument", ["--help", "models"])
+def test_what_answers_at_once_imports_nothing_heavy(argument):
+    assert not HEAVY & set(modules_after([argument]))
+
+
+def test_command_that_reads_a_store_imports_zarr(store):
+    assert {"numpy", "zarr"} <= HEAVY & set(modules_after(["info", str(store)]))
 
 
 def test_command_that_computes_imports_torch(store):
