@@ -44,7 +44,8 @@ TRAIN = [
     "tensorboard",
     "torchmetrics",
 ]
-ALL = ["PyQt6", *TRAIN]
+DASK = ["distributed"]
+ALL = ["PyQt6", *DASK, *TRAIN]
 DEV = [
     *ALL,
     "SimpleITK",
@@ -95,6 +96,7 @@ setup(
     install_requires=BASE,
     extras_require={
         "all": ALL,
+        "dask": DASK,
         "train": TRAIN,
         "dev": DEV,
     },

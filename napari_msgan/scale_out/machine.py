@@ -15,6 +15,8 @@ from napari_msgan.model import find_by_identity, load_folder, read_spec
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from distributed import Worker
+
     from napari_msgan.model import Model
 
 
@@ -70,9 +72,12 @@ def address() -> str:
     return str(get_worker().address)
 
 
-def take_file(identity: str, name: str, content: bytes) -> None:
-    """Keep a file of a model, for as long as the worker lives; ``model.json`` comes first."""
-    folder = _taken(identity)
+def take_file(identity: str, name: str, content: bytes, dask_worker: Worker) -> None:
+    """Keep a file of a model, for as long as the worker lives; ``model.json`` comes first.
+
+    dask_worker : filled in by `Client.run`.
+    """
+    folder = _taken(identity, dask_worker)
     folder.mkdir(parents=True, exist_ok=True)
     if name != "model.json" and name not in [s.file for s in read_spec(folder).scales]:
         raise ModelError(f"{name!r} is no file of model {identity[:12]}")
@@ -88,10 +93,12 @@ def own_model(identity: str, recorded: str | None) -> Model:
     NoModelError
         If it has to be sent.
     """
+    from distributed import get_worker
+
     try:
         return load_folder(find_by_identity(identity, recorded))
     except ModelError:
-        folder = _taken(identity)
+        folder = _taken(identity, get_worker())
     if not (folder / "model.json").is_file():
         raise NoModelError
     spec = read_spec(folder)
@@ -102,9 +109,7 @@ def own_model(identity: str, recorded: str | None) -> Model:
     return load_folder(folder)
 
 
-def _taken(identity: str) -> Path:
-    from distributed import get_worker
-
+def _taken(identity: str, worker: Worker) -> Path:
     if re.fullmatch("[0-9a-f]{64}", identity) is None:
         raise ModelError(f"{identity!r} is no hash of a model")
-    return Path(get_worker().local_directory) / "models" / identity
+    return Path(worker.local_directory) / "models" / identity

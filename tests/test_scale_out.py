@@ -1,0 +1,217 @@
+"""Workers of a real cluster make the bits that one process makes, whatever happens to them."""
+
+import itertools
+import os
+import shutil
+import signal
+import socket
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from napari_msgan import jobs
+from napari_msgan.errors import JobError
+from napari_msgan.io import read_volume
+from napari_msgan.model import find_by_identity, load_folder
+from napari_msgan.pyramid import open_pyramid
+from napari_msgan.scale_out import open_cluster, worker
+from napari_msgan.scale_out.calls import Calls
+from tests.models import write_model
+from tests.test_refiner import assert_equal_stores, picture
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with open_cluster("local:2") as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory):
+    """A model, and a store that one process refined with one thread, and its beginning."""
+    folder = tmp_path_factory.mktemp("job")
+    model = load_folder(write_model(folder / "model"))
+    whole = jobs.generate(picture(2), folder / "whole.ome.zarr", model, device="cpu", workers=1)
+    start = jobs.generate(picture(2), folder / "start.ome.zarr", model, device="cpu", scale=0)
+    return model, whole, start
+
+
+@pytest.fixture
+def fresh(job, tmp_path):
+    return Path(shutil.copytree(job[2].path, tmp_path / "copy.ome.zarr"))
+
+
+def leftovers(store):
+    return [path for path in store.rglob("*") if "partial" in path.name]
+
+
+def test_two_workers_make_the_bits_of_one_process(job, fresh, cluster):
+    steps = list(jobs.iter_refine(fresh, model=job[0], cluster=cluster))
+    assert [step.done for step in steps] == list(range(1, len(steps) + 1))
+    assert all(steps[-1].store.refined_fraction(s) == 1 for s in range(3))
+    assert_equal_stores(open_pyramid(fresh), job[1])
+    assert leftovers(fresh) == []
+
+
+def test_comparison_notices_another_model(job, fresh, cluster, tmp_path):
+    other = load_folder(write_model(tmp_path / "other", strength=3.001))
+    store = jobs.generate(picture(2), tmp_path / "o.ome.zarr", other, cluster=cluster)
+    with pytest.raises(AssertionError):
+        assert_equal_stores(store, job[1])
+
+
+def test_worker_takes_a_model_that_it_does_not_have(job, tmp_path, cluster, monkeypatch):
+    folder = write_model(tmp_path / "there", seed=7)
+    store = jobs.generate(
+        picture(2), tmp_path / "s.ome.zarr", load_folder(folder), device="cpu", scale=0
+    )
+    folder.rename(tmp_path / "elsewhere")
+    model = load_folder(tmp_path / "elsewhere")
+    identity = model.spec.identity
+    with pytest.raises(Exception, match="is neither bundled"):
+        find_by_identity(identity, store.info.model_path)
+    store = jobs.refine(store.path, model=model, cluster=cluster)
+    assert store.refined_fraction(2) == 1
+    alone = jobs.generate(picture(2), tmp_path / "a.ome.zarr", model, device="cpu", workers=1)
+    assert_equal_stores(store, alone)
+
+
+def test_killed_worker_costs_only_its_unfinished_tiles(job, fresh, cluster):
+    steps = jobs.iter_refine(fresh, model=job[0], cluster=cluster)
+    made = [next(steps).report.tile for _ in range(3)]
+    victim = next(iter(cluster.client.run(os.getpid).values()))
+    os.kill(victim, signal.SIGKILL)
+    made += [step.report.tile for step in steps]
+    assert len(made) == len(set(made))  # none that was finished is made again
+    assert victim not in cluster.client.run(os.getpid).values()
+    assert_equal_stores(open_pyramid(fresh), job[1])
+    assert leftovers(fresh) == []
+
+
+def test_closed_job_leaves_a_store_that_is_gone_on_with(job, fresh, cluster):
+    steps = jobs.iter_refine(fresh, model=job[0], cluster=cluster)
+    list(itertools.islice(steps, 4))
+    steps.close()
+    half = open_pyramid(fresh, writable=True)
+    before = [half.refined_chunks(s).copy() for s in range(3)]
+    assert not before[2].all()
+    with half.writing():  # the lock is free, and no worker writes any more
+        half.reload()
+        assert all((half.refined_chunks(s) == before[s]).all() for s in range(3))
+    assert leftovers(fresh) == []
+    assert_equal_stores(jobs.refine(fresh, model=job[0], device="cpu"), job[1])
+
+
+def test_tile_that_fails_is_named(job, fresh, cluster):
+    store = open_pyramid(fresh)
+    (chunk,) = (fresh / "sketch" / "0" / "c").glob("0/0")
+    chunk.write_bytes(b"no chunk")
+    with pytest.raises(JobError) as caught:
+        jobs.refine(fresh, model=job[0], cluster=cluster)
+    notes = " ".join(caught.value.__notes__)
+    assert "while generating tile 0:" in notes
+    assert f"of scale {store.geometry.finest_scale} of {fresh}" in notes
+
+
+def test_export_by_workers_is_that_of_one_process(job, tmp_path, cluster):
+    for grid in ("store", "source"):
+        ours, theirs = tmp_path / f"{grid}-1.ome.zarr", tmp_path / f"{grid}-2.ome.zarr"
+        jobs.export(job[2], ours, grid=grid)
+        seen = []
+        jobs.export(job[2], theirs, grid=grid, cluster=cluster, progress=seen.append)
+        assert seen[-1].done == 1
+        files = [sorted(p.relative_to(f) for p in f.rglob("*")) for f in (ours, theirs)]
+        assert files[0] == files[1]
+        for name in files[0]:
+            if (ours / name).is_file():
+                assert (ours / name).read_bytes() == (theirs / name).read_bytes(), name
+        assert np.ptp(np.asarray(read_volume(theirs).data)) > 0
+
+
+def test_cancelled_export_leaves_nothing(job, tmp_path, cluster):
+    def cancel(progress):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        jobs.export(job[1], tmp_path / "out.ome.zarr", cluster=cluster, progress=cancel)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_worker_that_sees_another_folder_is_refused(job, fresh, cluster, monkeypatch):
+    monkeypatch.setattr("napari_msgan.scale_out.tiles._put_mark", lambda store: ".absent.partial")
+    with pytest.raises(JobError, match="sees another folder"):
+        jobs.refine(fresh, model=job[0], cluster=cluster)
+
+
+@pytest.mark.parametrize("name", ["__version__", "torch"])
+def test_worker_of_another_version_is_refused(job, fresh, cluster, monkeypatch, name):
+    import torch
+
+    other = nullcontext()
+    if name == "torch":
+        monkeypatch.setattr(torch, "__version__", "1.2.3")
+        other = pytest.warns(UserWarning, match=r"this is torch 1\.2\.3")
+    else:
+        monkeypatch.setattr("napari_msgan.scale_out.tiles.__version__", "9.9")
+    with other, pytest.raises(JobError, match=r"the job was begun by .*Install the same versions"):
+        jobs.refine(fresh, model=job[0], cluster=cluster)
+
+
+def test_gpu_that_no_worker_has_is_refused(job, fresh, cluster):
+    with pytest.raises(JobError, match=r"worker tcp://127\.0\.0\.1:[0-9]+ sees no GPU"):
+        jobs.refine(fresh, model=job[0], cluster=cluster, device="cuda")
+
+
+def test_few_calls_are_in_flight_and_low_ranks_come_first(cluster):
+    calls = Calls(cluster, str)
+    assert calls.capacity == 4
+    for number in range(4):
+        calls.begin(number, worker.stop, "nothing", rank=number)
+    ended = []
+    while calls:
+        ended += [name for name, _ in calls.finished()]
+    assert sorted(ended) == [0, 1, 2, 3]
+
+
+def test_ports_are_bound_to_the_loopback(cluster):
+    import psutil
+
+    own = psutil.Process()
+    listening = {
+        connection.laddr.ip
+        for process in (own, *own.children(recursive=True))
+        for connection in process.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert listening == {"127.0.0.1"}
+
+
+@pytest.mark.parametrize("text", ["local:0", "local", "8", "tcp://host", "http://host:80", ""])
+def test_text_that_is_no_cluster_is_refused(text):
+    with pytest.raises(JobError, match="neither local:N"), open_cluster(text):
+        pass
+
+
+def test_scheduler_that_does_not_answer_is_named(monkeypatch):
+    monkeypatch.setattr("napari_msgan.scale_out.cluster._CONNECT_S", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with (
+        pytest.raises(JobError, match=f"no Dask scheduler answers at tcp://127.0.0.1:{port}"),
+        open_cluster(f"tcp://127.0.0.1:{port}"),
+    ):
+        pass
+
+
+def test_missing_dask_is_told_with_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(JobError, match=r"pip install 'napari-msgan\[dask\]'"):
+        open_cluster("local:2").__enter__()
+
+
+def test_single_files_are_not_written_by_a_cluster(job, tmp_path):
+    with pytest.raises(JobError, match=r"leave the cluster out, or export to \.ome\.zarr"):
+        jobs.export(job[2], tmp_path / "out.nii.gz", cluster="local:2")
