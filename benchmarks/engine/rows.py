@@ -44,7 +44,7 @@ class Row:
 KEPT_PAGES = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000"}
 
 ROWS = {
-    "limit": Row("bare network, resident tiles (the limit)", ours.bare_network, BOTH),
+    "limit": Row("bare network, resident tiles", ours.bare_network, BOTH),
     "limit-kept": Row(
         "bare network, memory kept by malloc", ours.bare_network, BOTH, environment=KEPT_PAGES
     ),

@@ -69,6 +69,14 @@ def test_ratio_to_the_limit_is_that_of_the_same_round():
     assert ratio_to_limit(ours, limits) != pytest.approx(medians)
 
 
+def test_limit_is_the_faster_bare_network_of_the_round():
+    ours = [_line("refine", mvoxel_s="6")]
+    slow, fast = _line(mvoxel_s="8"), _line("limit-kept", mvoxel_s="10")
+    assert ratio_to_limit(ours, [slow]) == pytest.approx(0.75)
+    assert ratio_to_limit(ours, [slow, fast]) == ratio_to_limit(ours, [fast, slow]) == 0.6
+    assert _row_of(ROWS["refine"].title, text_table([*ours, slow, fast]))[3] == "0.60"
+
+
 def test_ratio_without_a_limit_of_that_round_is_left_out():
     assert ratio_to_limit([_line("refine", round_="7")], [_line()]) is None
 
