@@ -26,7 +26,7 @@ def make_console(width: int | None = None) -> Console:
 
 
 def printable(text: str) -> str:
-    """Return text with control characters spelt out, which could rule a terminal.
+    r"""Return text with control characters spelt out, which could rule a terminal.
 
     Examples
     --------

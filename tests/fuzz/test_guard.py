@@ -1,0 +1,155 @@
+"""The harness notices everything that no input may do: otherwise its silence says nothing."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from benchmarks.fuzz.choices import Choices
+from benchmarks.fuzz.engines import seeded_inputs
+from benchmarks.fuzz.guard import Limits, examine
+from benchmarks.fuzz.targets import TARGETS, Regions
+from benchmarks.fuzz.terminal import BadEnding, run_terminal
+from napari_msgan import cli, folders
+from napari_msgan.errors import ModelError
+
+
+@pytest.fixture
+def places(tmp_path):
+    inside, outside = tmp_path / "inside", tmp_path / "outside"
+    inside.mkdir()
+    outside.mkdir()
+    (outside / "secret").write_text("x")
+    return inside, outside
+
+
+def test_success_and_our_own_errors_are_no_findings(places):
+    def refuse():
+        raise ModelError("no")
+
+    assert examine(lambda: None, *places) is None
+    assert examine(refuse, *places) is None
+
+
+def test_another_exception_is_found_with_its_place(places):
+    found = examine(lambda: {}["a"], *places)
+    assert found is not None
+    assert found.kind == "error"
+    assert "KeyError" in found.what
+    assert "test_guard.py" in found.where
+
+
+def test_hang_is_found(places):
+    found = examine(lambda: time.sleep(5), *places, Limits(seconds=0.2))
+    assert found is not None
+    assert found.kind == "hang"
+
+
+def test_hang_whose_alarm_is_swallowed_is_found(places):
+    def stubborn():
+        try:
+            time.sleep(5)
+        except Exception:  # as somebody might who catches everything
+            time.sleep(5)
+
+    found = examine(stubborn, *places, Limits(seconds=0.2))
+    assert found is not None
+    assert found.kind == "hang"
+
+
+@pytest.mark.parametrize("n_bytes", [2**45, 600 * 2**20], ids=["absurd", "large"])
+def test_memory_that_an_input_takes_is_found(places, n_bytes):
+    found = examine(lambda: np.ones(n_bytes, np.uint8), *places, Limits(memory_bytes=2**28))
+    assert found is not None
+    assert found.kind == "memory"
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda inside, outside: (outside / "secret").read_text(),
+        lambda inside, outside: (inside / "link").read_text(),
+        lambda inside, outside: (inside / "../outside/secret").read_text(),
+        lambda inside, outside: list(outside.iterdir()),
+        lambda inside, outside: (outside / "secret").unlink(),
+        lambda inside, outside: (outside / "new").write_text("x"),
+        lambda inside, outside: (inside.parent / "beside").write_text("x"),
+        lambda inside, outside: (inside / "a").rename(outside / "a"),
+        lambda inside, outside: os.mkdir(outside / "folder"),  # noqa: PTH102
+    ],
+    ids=["read", "link", "dots", "list", "remove", "write", "beside", "move", "mkdir"],
+)
+def test_paths_outside_are_found(places, act):
+    inside, outside = places
+    (inside / "link").symlink_to(outside / "secret")
+    (inside / "a").write_text("x")
+    found = examine(lambda: act(inside, outside), inside, outside)
+    assert found is not None
+    assert found.kind == "path"
+
+
+def test_paths_inside_are_no_findings(places):
+    inside, outside = places
+
+    def act():
+        (inside / "a").write_text("x")
+        (inside / "a").rename(inside / "b")
+        (inside / "b").unlink()
+
+    assert examine(act, inside, outside) is None
+
+
+def test_reader_that_raises_another_error_is_found(scratch, monkeypatch):
+    target = Regions(scratch)
+    monkeypatch.setattr("napari_msgan.geometry.Box.parse", lambda text, axes: {}["a"])
+    assert target.check(b"").kind == "error"
+
+
+@pytest.mark.parametrize("name", ["store", "model-folder", "ome-zarr"])
+def test_guard_of_paths_that_is_switched_off_is_noticed(name, scratch, monkeypatch):
+    for module in ("folders", "zarr_folder", "pyramid._arrays", "pyramid.store"):
+        monkeypatch.setattr(f"napari_msgan.{module}.check_inside", lambda root, path: 0)
+    # a pipe would hold threads for ever
+    monkeypatch.setattr("benchmarks.fuzz.mutate.os.mkfifo", lambda path: path.touch())
+    target, limits = TARGETS[name](scratch), Limits(seconds=20)
+    kinds = {getattr(target.check(data, limits), "kind", None) for data in seeded_inputs(150, 0)}
+    assert "path" in kinds
+    assert folders.check_inside(scratch, scratch) == 0  # it was off
+
+
+@pytest.mark.parametrize(
+    ("ending", "said"),
+    [
+        (lambda argv: 1, "exit code 1"),
+        (lambda argv: 2, "not one line"),
+        (lambda argv: print("error: a\nb", file=sys.stderr) or 2, "not one line"),
+        (lambda argv: print("\x1b[2J") or 0, "control characters"),
+    ],
+    ids=["code", "silent", "two lines", "escape"],
+)
+def test_bad_endings_of_the_program_are_found(monkeypatch, ending, said):
+    monkeypatch.setattr("benchmarks.fuzz.terminal.main", ending)
+    with pytest.raises(BadEnding, match=said):
+        run_terminal([])
+
+
+def test_traceback_of_the_program_is_found(scratch, monkeypatch):
+    def broken(arguments):
+        raise KeyError("a")
+
+    monkeypatch.setattr("napari_msgan.cli._info.info", broken)
+    target = TARGETS["command-lines"](scratch)
+    target.harm = lambda choices, folder: setattr(target, "words", ["info", "x"])
+    assert target.check(b"").kind == "error"
+    assert callable(cli.main)
+
+
+def test_choices_are_a_function_of_the_bytes():
+    data = bytes(range(50))
+    a, b = Choices(data), Choices(data)
+    assert [a.below(1000) for _ in range(40)] == [b.below(1000) for _ in range(40)]
+    assert Choices(b"").pick("xyz") == "x"
