@@ -220,7 +220,10 @@ def measure(kind: str, size: int, precision: str, folder: Path, only: str, file:
     """Run the jobs of one size that are not in the file yet."""
     done = {row.key for row in read_rows(file)}
     idle = {
-        name: watch([sys.executable, "-c", f"{code}; print(flush=True); input()"], until_line=True)
+        name: watch(
+            [sys.executable, "-c", f"{code}; print(flush=True); import time; time.sleep(99)"],
+            until_line=True,
+        )
         for name, code in _IDLE.items()
     }
     image = f"{kind} {size}^{3 if kind == 'ct' else 2}"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from napari_msgan.estimating import estimate
     from napari_msgan.io import read_volume
     from napari_msgan.jobs import (
         export,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "__version__",
+    "estimate",
     "export",
     "generate",
     "iter_generate",
@@ -42,6 +44,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "estimate": "estimating",
     "read_volume": "io",
     "list_models": "model",
     "load_model": "model",

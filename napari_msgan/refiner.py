@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 _SKETCH_TOP = np.float32(255)
 #: Enough for each chunk to be read once if a slice across the longest axis of the finest scale has
 #: 1024 x 1024 voxels (coarse), or 512 x 512 (sketch).
-_COARSE_CACHE_BYTES, _SKETCH_CACHE_BYTES = 160 << 20, 96 << 20
+COARSE_CACHE_BYTES, SKETCH_CACHE_BYTES = 160 << 20, 96 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +121,8 @@ class TileContext:
         info = self.store.info
         window = Window(info.window[0], info.window[1], np.dtype(info.dtype))
         object.__setattr__(self, "window", window)
-        object.__setattr__(self, "coarse_cache", ChunkCache(_COARSE_CACHE_BYTES))
-        object.__setattr__(self, "sketch_cache", ChunkCache(_SKETCH_CACHE_BYTES))
+        object.__setattr__(self, "coarse_cache", ChunkCache(COARSE_CACHE_BYTES))
+        object.__setattr__(self, "sketch_cache", ChunkCache(SKETCH_CACHE_BYTES))
         object.__setattr__(self, "_generators", {})
 
     def prepare(self, scales: Sequence[int]) -> None:

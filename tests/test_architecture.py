@@ -28,6 +28,8 @@ LAYERS = (
     ("refiner", "creating", "megan_import"),
     ("training", "evaluation", "scale_out", "verifying"),
     ("jobs",),
+    ("calibrating",),
+    ("estimating",),
     ("_napari",),
     ("cli",),
     ("__main__",),

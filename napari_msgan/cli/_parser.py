@@ -73,6 +73,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_models(add)
     _add_sketch(add)
     _add_generate(add)
+    _add_estimate(add)
     _add_refine(add)
     _add_info(add)
     _add_export(add)
@@ -136,6 +137,33 @@ def _add_generate(add: AddCommand) -> None:
     add_computing(command)
     add_cluster(command, "workers that make the tiles")
     add_quiet(command)
+
+
+def _add_estimate(add: AddCommand) -> None:
+    command = add(
+        "estimate",
+        "_estimate",
+        "say how long generate would take, and how much memory and disk",
+        "estimate thorax.nii.gz --model thorax-ct --precision bf16",
+    )
+    command.add_argument("source", type=Path, metavar="IN", help="image, or sketch; not unpacked")
+    command.add_argument("--model", required=True, metavar="M", help="name or folder of a model")
+    command.add_argument(
+        "--out",
+        type=Path,
+        default=Path(),
+        metavar="OUT",
+        help="where the store would be: its disk is looked at (default: this folder)",
+    )
+    add_scale(command, "last scale to compute (default: the finest that the image supports)")
+    add_region(command, "what to compute (default: everything)")
+    command.add_argument(
+        "--again",
+        action="store_true",
+        help="measure this machine anew; what was measured before is kept otherwise",
+    )
+    add_precision(command, "fp32", "default: fp32")
+    add_computing(command)
 
 
 def _add_refine(add: AddCommand) -> None:

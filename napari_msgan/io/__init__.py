@@ -15,6 +15,7 @@ from napari_msgan.io._dispatch import (
     read_volume,
     write_volume,
 )
+from napari_msgan.io._unpacked import temporary_folder
 
 __all__ = [
     "READABLE",
@@ -25,5 +26,6 @@ __all__ = [
     "read_description",
     "read_geometry",
     "read_volume",
+    "temporary_folder",
     "write_volume",
 ]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from napari_msgan.errors import VolumeError
 from napari_msgan.io._atomic import complete_or_nothing
+from napari_msgan.io._unpacked import IN_MEMORY_BYTES
 from napari_msgan.steps import run_to_end
 
 if TYPE_CHECKING:
@@ -125,15 +126,16 @@ def iter_read_volume(path: Path | str) -> Generator[float, None, Volume]:
 
 
 def read_geometry(path: Path | str) -> tuple[Volume, int]:
-    """Return what `read_volume` returns without unpacking anything, and the bytes to unpack.
+    """Return what `read_volume` returns without unpacking anything, and the temporary bytes for it.
 
-    Where there are such bytes, every voxel is 0. Raises as `read_volume` does.
+    What would have to be unpacked holds zeros. Raises as `read_volume` does.
     """
     module, path = _module_of_existing(path)
     with _named_errors(path, module):
-        if hasattr(module, "read_geometry"):
-            return module.read_geometry(path)
-        return module.read(path), 0
+        if not hasattr(module, "read_geometry"):
+            return module.read(path), 0
+        volume, n_bytes = module.read_geometry(path)
+        return volume, n_bytes if n_bytes > IN_MEMORY_BYTES else 0
 
 
 def read_description(path: Path | str) -> dict[str, Any] | None:

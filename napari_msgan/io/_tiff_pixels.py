@@ -24,13 +24,18 @@ _STACK_AXES = "ZIQ"
 _LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow does
 
 
+def data_offset(series: TiffPageSeries) -> int | None:
+    """Return where the pixels begin in the file; None if they are compressed or scattered."""
+    return None if series.is_multifile else series.dataoffset
+
+
 def stored_pixels(path: Path, tif: TiffFile, series: TiffPageSeries) -> npt.NDArray[Any]:
     """Return the array of a series as it is in the file, memory-mapped where it can be.
 
     What is compressed or scattered is unpacked, tile by tile or strip by strip.
     """
-    offset = series.dataoffset
-    if offset is not None and not series.is_multifile:
+    offset = data_offset(series)
+    if offset is not None:
         dtype = series.dtype.newbyteorder(tif.byteorder)
         return np.memmap(path, dtype, "r", offset, series.shape)
     check_is_plausible(path, series.nbytes)

@@ -48,6 +48,29 @@ def iter_read(path: Path) -> Generator[float, None, Volume]:
 
     A compressed one is unpacked first; the fraction that is unpacked is yielded.
     """
+    image, shape = _load_checked(path)
+    if _is_packed(path):
+        stored = yield from _iter_unpack(path, image, shape)
+    else:
+        stored = np.asanyarray(image.dataobj.get_unscaled()).T
+    return _volume(path, image, stored)
+
+
+def read_geometry(path: Path) -> tuple[Volume, int]:
+    """Return the image and 0; or, if it is compressed, zeros in its place and its bytes."""
+    image, shape = _load_checked(path)
+    if not _is_packed(path):
+        return _volume(path, image, np.asanyarray(image.dataobj.get_unscaled()).T), 0
+    stored = np.broadcast_to(np.zeros((), image.header.get_data_dtype()), shape)  # takes no memory
+    return _volume(path, image, stored), stored.nbytes
+
+
+def _is_packed(path: Path) -> bool:
+    return path.suffix.lower() == ".gz"
+
+
+def _load_checked(path: Path) -> tuple[Any, Ints]:
+    """Return what nibabel makes of the header, and the shape in (..., Z, Y, X)."""
     image = _load(path)
     header = image.header
     shape = header.get_data_shape()
@@ -58,14 +81,14 @@ def iter_read(path: Path) -> Generator[float, None, Volume]:
             "instance with nibabel: img.slicer[..., 0]"
         )
     check_dtype(path, header.get_data_dtype())
-    if path.suffix.lower() == ".gz":
+    if _is_packed(path):
         check_is_plausible(path, math.prod(shape) * header.get_data_dtype().itemsize)
-        shape = tuple(int(n) for n in reversed(shape))  # (..., Z, Y, X)
-        stored = yield from _iter_unpack(path, image.dataobj.offset, shape, header.get_data_dtype())
-    else:
-        stored = np.asanyarray(image.dataobj.get_unscaled()).T
+    return image, tuple(int(n) for n in reversed(shape))
+
+
+def _volume(path: Path, image: Any, stored: Block) -> Volume:
     stored = stored.reshape((1, *stored.shape)[-3:])
-    affine, unit = geometry_of(path, header)
+    affine, unit = geometry_of(path, image.header)
     if len(stored) == 1 and affine.ndim == 2:
         stored = stored[0]
     data = _scaled(stored, image.dataobj.slope, image.dataobj.inter)
@@ -73,14 +96,12 @@ def iter_read(path: Path) -> Generator[float, None, Volume]:
     return Volume(data, affine, unit)
 
 
-def _iter_unpack(
-    path: Path, offset: int, shape: Ints, dtype: np.dtype[Any]
-) -> Generator[float, None, Block]:
+def _iter_unpack(path: Path, image: Any, shape: Ints) -> Generator[float, None, Block]:
     """Return the voxels of a compressed file, unpacked piece by piece; yield the fraction."""
-    target = empty_image(path, shape, dtype)
+    target = empty_image(path, shape, image.header.get_data_dtype())
     content = target.reshape(-1).view(np.uint8).data
     with gzip.open(path) as file:
-        file.seek(offset)
+        file.seek(image.dataobj.offset)
         for start in range(0, len(content), _PIECE):
             piece = content[start : start + _PIECE]
             filled = 0

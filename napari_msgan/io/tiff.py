@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from tifffile import TiffFile, TiffFileError, TiffWriter
+from tifffile import TiffFile, TiffFileError, TiffPageSeries, TiffWriter
 
 from napari_msgan.errors import VolumeError
 from napari_msgan.geometry import Affine, Floats, Unit
@@ -17,7 +17,7 @@ from napari_msgan.io import _note
 from napari_msgan.io._arrays import iter_slabs
 from napari_msgan.io._checks import check_dtype, check_has_values, warn
 from napari_msgan.io._tiff_metadata import note_of, ome_metadata, spacing_mm, warn_of_lost_tags
-from napari_msgan.io._tiff_pixels import grey_pixels, stored_pixels
+from napari_msgan.io._tiff_pixels import data_offset, grey_pixels, stored_pixels
 from napari_msgan.volume import ArrayLike, Volume
 
 if TYPE_CHECKING:
@@ -49,21 +49,37 @@ _CLASSIC_LIMIT = 2**32 - 2**27
 
 
 def read(path: Path) -> Volume:
-    """Return the first image; uncompressed and in one piece, it stays in the file until sliced."""
+    """Return the first image, which stays in the file until sliced, unless it is compressed."""
     with TiffFile(path) as tif:
-        if not tif.series:
-            raise VolumeError(f"{path} holds no image")
-        warn_of_lost_tags(path, tif)
-        series = tif.series[0]
-        if len(tif.series) > 1:
-            warn(path, f"only the first of {len(tif.series)} images is read")
-        check_dtype(path, series.dtype)
-        stored = stored_pixels(path, tif, series)
-        data = grey_pixels(path, series, stored)
-        note = note_of(tif)
-        spacing = spacing_mm(path, tif, len(data.shape))
+        series = _first_series(path, tif)
+        return _volume(path, tif, series, stored_pixels(path, tif, series))
+
+
+def read_geometry(path: Path) -> tuple[Volume, int]:
+    """Return the image and 0; or, if it is compressed, zeros in its place and its bytes."""
+    with TiffFile(path) as tif:
+        series = _first_series(path, tif)
+        if data_offset(series) is not None:
+            return _volume(path, tif, series, stored_pixels(path, tif, series)), 0
+        stored = np.broadcast_to(np.zeros((), series.dtype), series.shape)  # takes no memory
+        return _volume(path, tif, series, stored), stored.nbytes
+
+
+def _first_series(path: Path, tif: TiffFile) -> TiffPageSeries:
+    if not tif.series:
+        raise VolumeError(f"{path} holds no image")
+    warn_of_lost_tags(path, tif)
+    if len(tif.series) > 1:
+        warn(path, f"only the first of {len(tif.series)} images is read")
+    check_dtype(path, tif.series[0].dtype)
+    return tif.series[0]
+
+
+def _volume(path: Path, tif: TiffFile, series: TiffPageSeries, stored: npt.NDArray[Any]) -> Volume:
+    data = grey_pixels(path, series, stored)
+    spacing = spacing_mm(path, tif, len(data.shape))
     check_has_values(path, data)
-    return _with_geometry(data, spacing, note)
+    return _with_geometry(data, spacing, note_of(tif))
 
 
 def read_description(path: Path) -> dict[str, Any] | None:

@@ -1,0 +1,273 @@
+"""What a tile, a voxel of sketch and a stored voxel cost on this machine, measured once.
+
+A process of its own makes a small image with all workers busy, and says what that took: so
+nothing else is in its memory, and its threads are set as those of a real run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import psutil  # type: ignore[import-untyped]
+from pydantic import ValidationError
+from scipy import ndimage
+
+from napari_msgan import __version__
+from napari_msgan.config import Precision, Settings
+from napari_msgan.durable import write_atomically
+from napari_msgan.errors import JobError
+from napari_msgan.geometry import Affine
+from napari_msgan.jobs import iter_generate
+from napari_msgan.model import load_folder
+from napari_msgan.sketch import measure_thresholds
+from napari_msgan.source import plan_source
+from napari_msgan.volume import Volume
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from napari_msgan.config import ModelSpec
+    from napari_msgan.model import Model
+    from napari_msgan.pyramid import PyramidStore
+    from napari_msgan.source import SourcePlan
+
+#: Tiles that each worker makes: the first ones warm up and are not timed.
+_ROUNDS = 3
+_SAMPLE_EVERY_S = 0.003
+
+
+class Calibration(Settings):
+    """Costs on this machine; seconds are of the clock, with all workers busy.
+
+    start_s : until the program and the model are loaded.
+    sketch_s, threshold_s : per voxel of the finest scale, and per voxel that is sampled.
+    first_s, first_bytes : per voxel of scale 0.
+    tile_s : of one tile of scale `scale`; N workers make N tiles in N times that.
+    base_bytes : of the process with its model.
+    sketch_bytes, tile_bytes : that making a sketch and tiles takes on top, all workers together;
+        `cached_bytes` of the second are decoded chunks at most, which grow with the image.
+    stored_image, stored_sketch : bytes on the disk per voxel.
+    """
+
+    start_s: float
+    sketch_s: float
+    threshold_s: float
+    first_s: float
+    tile_s: float
+    scale: int
+    base_bytes: int
+    sketch_bytes: int
+    first_bytes: float
+    tile_bytes: int
+    cached_bytes: int
+    stored_image: float
+    stored_sketch: float
+
+
+def calibrate(
+    model: Model, device: str, precision: Precision, workers: int, *, again: bool = False
+) -> Calibration:
+    """Return what is known of this model on this machine; measure it if nothing is, or `again`.
+
+    Raises
+    ------
+    JobError
+        If the measurement fails.
+    """
+    file = calibration_file(model, device, precision, workers)
+    known = None if again else read_calibration(file)
+    if known is not None:
+        return known
+    arguments = [str(model.folder.absolute()), device, precision, str(workers)]
+    command = [sys.executable, "-m", "napari_msgan.calibrating", *arguments]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        found = Calibration.model_validate_json(ended.stdout)
+    except ValidationError as error:
+        said = (ended.stderr.strip() or "nothing").splitlines()[-1]
+        raise JobError(f"this machine could not be measured; the process said: {said}") from error
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(file, found.model_dump_json(indent=2).encode())
+    return found
+
+
+def calibration_file(model: Model, device: str, precision: Precision, workers: int) -> Path:
+    """Return where the measurement of a model under these conditions is kept."""
+    import torch
+    from platformdirs import user_cache_path
+
+    machine = [platform.node(), platform.machine(), os.cpu_count(), torch.__version__, __version__]
+    key = json.dumps([model.spec.identity, *machine, device, precision, workers])
+    name = hashlib.sha256(key.encode()).hexdigest()[:20]
+    return user_cache_path("napari-msgan", appauthor=False) / "calibration" / f"{name}.json"
+
+
+def read_calibration(file: Path) -> Calibration | None:
+    """Return what a file holds; None if there is none, or it is not of this version."""
+    try:
+        return Calibration.model_validate_json(file.read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None
+
+
+def measure(model: Model, device: str, precision: Precision, workers: int) -> Calibration:
+    """Make a small image and return what it cost; in a process that has done nothing before."""
+    process = psutil.Process()
+    start_s = time.time() - process.create_time()
+    base = _own_memory(process)
+    volume = sample_volume(model.spec, workers)
+    plan = plan_source(volume, model.spec, _scale_to_measure(model.spec))
+    sample_bytes = _own_memory(process) - base
+    times: dict[int, list[float]] = {}
+    with tempfile.TemporaryDirectory(prefix="napari-msgan-") as folder:
+        with _peak(process) as sketch_peak:
+            begun = time.monotonic()
+            steps = iter_generate(
+                volume,
+                Path(folder, "sample.ome.zarr"),
+                model,
+                scale=plan.geometry.finest_scale,
+                device=device,
+                precision=precision,
+                workers=workers,
+            )
+            step = next(s for s in steps if s.stage == "sketch" and s.done == s.total)
+            sketch_s = time.monotonic() - begun
+        with _peak(process) as tile_peak:
+            for step in steps:
+                if step.report is not None:
+                    times.setdefault(step.report.tile.scale, []).append(time.monotonic())
+        store = step.store
+        assert store is not None
+        stored = [_bytes_per_voxel(store, sketch=kind) for kind in (False, True)]
+    threshold_s = _threshold_seconds(plan, model.spec)
+    ends = times[plan.geometry.finest_scale]
+    first_s, first_bytes = _measure_first(model, process)
+    n_voxels = math.prod(plan.geometry.shape)
+    return Calibration(
+        start_s=start_s,
+        sketch_s=max(0.0, sketch_s / n_voxels - threshold_s / workers),
+        threshold_s=threshold_s,
+        first_s=first_s,
+        tile_s=(ends[-1] - ends[workers - 1]) / (len(ends) - workers),
+        scale=plan.geometry.finest_scale,
+        base_bytes=base,
+        sketch_bytes=max(0, sketch_peak[0] - base - sample_bytes),
+        first_bytes=first_bytes,
+        tile_bytes=max(0, tile_peak[0] - base - sample_bytes),
+        cached_bytes=n_voxels * (1 + np.dtype(model.spec.dtype).itemsize),
+        stored_image=stored[0],
+        stored_sketch=stored[1],
+    )
+
+
+def _scale_to_measure(spec: ModelSpec) -> int | None:
+    """Return scale 1 if all patch generators are alike, or the last; None: the image decides."""
+    if spec.kind == "relative":
+        return None
+    same = all(scale.network == spec.scales[1].network for scale in spec.scales[1:])
+    return 1 if same else spec.n_scales - 1
+
+
+def sample_volume(spec: ModelSpec, workers: int) -> Volume:
+    """Return smooth noise in a disc or cylinder, of enough tiles for all workers."""
+    tiles = [1] * len(spec.axes)
+    while math.prod(tiles) < _ROUNDS * workers:
+        tiles[-1 - (tiles[-1] > tiles[-2])] += 1
+    shape = tuple(n * t for n, t in zip(spec.tile_shape, tiles, strict=True))
+    noise = np.random.default_rng(0).random(shape, np.float32)
+    noise = ndimage.gaussian_filter(noise, 1.5) + 0.3 * ndimage.gaussian_filter(noise, 6)
+    noise = (noise - noise.min()) / np.ptp(noise)
+    y, x = (np.linspace(-1, 1, n) for n in shape[-2:])
+    outside = y[:, None] ** 2 + x**2 > 0.8
+    low, high = spec.window
+    values = low + (high - low) * np.where(outside, 0.01 * noise, 0.2 + 0.6 * noise)
+    data = values.astype(spec.dtype)
+    scale = spec.scales[_scale_to_measure(spec) or 0]
+    if scale.spacing_mm is None:
+        return Volume(data, Affine.of_spacing((1.0,) * len(shape)), "pixel")
+    return Volume(data, Affine.of_spacing(scale.spacing_mm), "millimeter")
+
+
+def _threshold_seconds(plan: SourcePlan, spec: ModelSpec) -> float:
+    """Return seconds per voxel in one thread."""
+    low, high = spec.window
+    block = tuple(slice(0, n) for n in plan.block_shape)
+    part = (np.asarray(plan.volume.data[block], np.float32) - low) / (high - low)
+    begun = time.monotonic()
+    measure_thresholds(part, spec.sketch)
+    return (time.monotonic() - begun) / part.size
+
+
+def _measure_first(model: Model, process: psutil.Process) -> tuple[float, float]:
+    """Return seconds and bytes per voxel of scale 0, computed with one thread."""
+    import torch
+
+    factor = model.factor(1)
+    shape = (model.spec.base_size,) * len(factor)
+    sketch = torch.zeros((1, 1, *(n * f for n, f in zip(shape, factor, strict=True))))
+    torch.set_num_threads(1)
+    with torch.inference_mode():
+        model.generator(0)(sketch)
+        before = _own_memory(process)
+        with _peak(process) as peak:
+            begun = time.monotonic()
+            model.generator(0)(sketch)
+            seconds = time.monotonic() - begun
+    return seconds / math.prod(shape), max(0, peak[0] - before) / math.prod(shape)
+
+
+def _bytes_per_voxel(store: PyramidStore, *, sketch: bool) -> float:
+    folder = store.path / ("sketch/0" if sketch else "0")
+    n_bytes = sum(file.stat().st_size for file in (folder / "c").rglob("*") if file.is_file())
+    return n_bytes / math.prod(store.geometry.shape)
+
+
+def _own_memory(process: psutil.Process) -> int:
+    """Return resident bytes that no file stands behind (elsewhere than on Linux: all)."""
+    seen = process.memory_info()
+    return int(seen.rss - getattr(seen, "shared", 0))
+
+
+@contextmanager
+def _peak(process: psutil.Process) -> Iterator[list[int]]:
+    """Give a list whose only item is the largest memory seen while the body runs."""
+    peak, ended = [_own_memory(process)], threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(_SAMPLE_EVERY_S):
+            peak[0] = max(peak[0], _own_memory(process))
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield peak
+    finally:
+        ended.set()
+        watcher.join()
+
+
+def _main() -> None:
+    folder, device, precision, workers = sys.argv[1:]
+    warnings.simplefilter("ignore")
+    model = load_folder(Path(folder))
+    kind: Precision = "bf16" if precision == "bf16" else "fp32"
+    print(measure(model, device, kind, int(workers)).model_dump_json())
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,226 @@
+"""Time, memory and disk of a job before it is run."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import psutil  # type: ignore[import-untyped]
+
+from napari_msgan.calibrating import calibrate
+from napari_msgan.errors import GeometryError
+from napari_msgan.geometry import Box
+from napari_msgan.io import read_geometry, temporary_folder
+from napari_msgan.jobs import default_workers, resolve_device
+from napari_msgan.model import Model, load_model
+from napari_msgan.refiner import COARSE_CACHE_BYTES, SKETCH_CACHE_BYTES
+from napari_msgan.source import plan_source
+from napari_msgan.tiling import Tiling
+from napari_msgan.volume import Volume
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from napari_msgan.calibrating import Calibration
+    from napari_msgan.config import ModelSpec, Precision
+    from napari_msgan.source import SourcePlan
+
+#: Voxels of a scale that thresholds are measured on at most; see `napari_msgan.sketch`.
+_SAMPLED = 1.25 * 2**24
+#: Copies of the sampled voxels while percentiles are taken, in voxels of the source's type.
+_SAMPLE_COPIES = 4.5
+#: Bytes per voxel of the temporary images of every scale.
+_PYRAMID_BYTES = 2
+#: Bytes per second that gzip and the codecs of TIFF were seen to unpack, about.
+_UNPACKED_PER_S = 120e6
+
+
+@dataclass(frozen=True)
+class Space:
+    """Room on a disk: where, how many bytes are needed at most, how many are free."""
+
+    folder: Path
+    needed: int
+    free: int
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a job takes.
+
+    shape : of the finest scale of the pyramid.
+    tiles : how many would be computed, per scale.
+    seconds, first_s : until all is there, and until scale 0 is, start of the program included.
+    memory_bytes, memory_free : of the whole process at its peak, and what this machine has free.
+    store_bytes : of the finished store.
+    store, temporary : the disk of the store at its fullest, and that of unpacked images.
+    """
+
+    shape: tuple[int, ...]
+    tiles: Mapping[int, int]
+    seconds: float
+    first_s: float
+    memory_bytes: int
+    memory_free: int
+    store_bytes: int
+    store: Space
+    temporary: Space
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Return what does not fit, and what to do about it."""
+        found = []
+        if self.memory_bytes > self.memory_free:
+            found.append("there is not enough free memory: use fewer --workers")
+        if self.store.folder.stat().st_dev == self.temporary.folder.stat().st_dev:
+            disks = [
+                Space(self.store.folder, self.store.needed + self.temporary.needed, self.store.free)
+            ]
+        else:
+            disks = [self.store, self.temporary]
+        found += [
+            f"{disk.folder} has {disk.free / 1e9:.1f} GB free, {disk.needed / 1e9:.1f} GB are "
+            "needed: choose another disk for the store, or TMPDIR for temporary files"
+            for disk in disks
+            if disk.needed > disk.free
+        ]
+        return tuple(found)
+
+
+def estimate(
+    source: Volume | Path | str,
+    model: Model | Path | str,
+    *,
+    out: Path | str = ".",
+    scale: int | None = None,
+    region: Box | str | None = None,
+    precision: Precision = "fp32",
+    device: str = "auto",
+    workers: int | None = None,
+    again: bool = False,
+) -> Estimate:
+    """Return what `generate` would take; nothing of the image is read but its header.
+
+    The first call for a model, precision and number of workers measures this machine, in half a
+    minute or so; the result is kept.
+
+    Parameters
+    ----------
+    out : where the store would be made, or the folder of it: its disk is looked at.
+    scale, region, precision, device, workers : as of `napari_msgan.generate`.
+    again : measure this machine anew, for instance when something else was running before.
+
+    Raises
+    ------
+    MsganError
+        A subclass that says what does not fit, as `generate` would.
+    """
+    volume, packed = (source, 0) if isinstance(source, Volume) else read_geometry(source)
+    model = model if isinstance(model, Model) else load_model(model)
+    device = resolve_device(device)
+    plan = plan_source(volume, model.spec, scale)
+    geometry = plan.geometry
+    scale = geometry.finest_scale if scale is None else scale
+    box = Box.parse(region, geometry.axes) if isinstance(region, str) else region
+    box = box or Box.of_shape(geometry.shape)
+    if not Box.of_shape(geometry.shape).contains(box):
+        raise GeometryError(f"region {box} leaves the image, which is {geometry.shape}")
+    halos = tuple(model.halo(s) for s in range(geometry.n_scales))
+    tiling = Tiling(geometry, model.spec.tile_shape, halos)
+    cells = needed_cells(tiling, box, scale)
+    workers = workers or default_workers(device)
+    known = calibrate(model, device, precision, workers, again=again)
+    before_s = known.start_s + packed / _UNPACKED_PER_S + sketch_seconds(plan, known, workers)
+    first_s = before_s + known.first_s * math.prod(geometry.shape_at(0))
+    tiles_s = sum(
+        tile_seconds(model, known, s, cells[s].size, workers) for s in range(1, scale + 1)
+    )
+    everything = sum(math.prod(geometry.shape_at(s)) for s in range(geometry.n_scales))
+    image = sum(written_box(tiling, s, cells[s]).size for s in cells)
+    store_bytes = round(known.stored_sketch * everything + known.stored_image * image)
+    sketching = round((known.stored_sketch + _PYRAMID_BYTES) * everything)
+    here = existing(Path(out))
+    there = temporary_folder()
+    return Estimate(
+        shape=geometry.shape,
+        tiles={s: cells[s].size for s in sorted(cells)},
+        seconds=first_s + tiles_s,
+        first_s=first_s,
+        memory_bytes=memory_bytes(plan, model.spec, known),
+        memory_free=int(psutil.virtual_memory().available),
+        store_bytes=store_bytes,
+        store=Space(here, max(store_bytes, sketching), shutil.disk_usage(here).free),
+        temporary=Space(there, packed, shutil.disk_usage(there).free),
+    )
+
+
+def needed_cells(tiling: Tiling, region: Box, scale: int) -> dict[int, Box]:
+    """Return the tiles that `plan_tiles` lists for an empty store, per scale as a box of cells.
+
+    They are boxes, because what a box of tiles reads is a box: nothing is listed, so an image may
+    have any size.
+    """
+    box = tiling.geometry.box_at(scale, region)
+    cells = {}
+    for s in range(scale, -1, -1):
+        grid = tiling.grid(s)
+        cells[s] = box.intersect(Box.of_shape(grid.shape)).cover(grid.tile_shape)
+        if s:
+            full = cells[s].multiply(grid.tile_shape)
+            box = full.cover(tiling.geometry.factor(s)).grow(tiling.halos[s])
+    return cells
+
+
+def written_box(tiling: Tiling, scale: int, cells: Box) -> Box:
+    """Return the voxels of these tiles."""
+    grid = tiling.grid(scale)
+    return cells.multiply(grid.tile_shape).intersect(Box.of_shape(grid.shape))
+
+
+def sketch_seconds(plan: SourcePlan, known: Calibration, workers: int) -> float:
+    """Return the seconds for the sketch of all scales, hash and temporary images included."""
+    geometry = plan.geometry
+    sampled = sum(min(math.prod(geometry.shape_at(s)), _SAMPLED) for s in range(geometry.n_scales))
+    voxels = max(math.prod(geometry.shape), math.prod(plan.volume.shape))
+    return known.sketch_s * voxels + known.threshold_s * sampled / workers
+
+
+def tile_seconds(model: Model, known: Calibration, scale: int, n_tiles: int, workers: int) -> float:
+    """Return the seconds for the tiles of a scale: few tiles take as long as one per worker."""
+    rounds = math.ceil(n_tiles / workers)
+    busy = n_tiles if rounds > 2 else rounds * workers
+    return known.tile_s * busy * tile_work(model, scale) / tile_work(model, known.scale)
+
+
+def tile_work(model: Model, scale: int) -> float:
+    """Return about how many multiplications a tile of a patch generator takes."""
+    weights = sum(p.numel() for p in model.generator(scale).parameters())
+    factor, halo = model.factor(scale), model.halo(scale)
+    coarse = [n / f + h for n, f, h in zip(model.spec.tile_shape, factor, halo, strict=True)]
+    return weights * math.prod(coarse)
+
+
+def memory_bytes(plan: SourcePlan, spec: ModelSpec, known: Calibration) -> int:
+    """Return the peak of the process: making the sketch, scale 0 or tiles, whichever is largest."""
+    geometry = plan.geometry
+    sampled = min(_SAMPLED, math.prod(plan.volume.shape))
+    first = known.first_bytes * math.prod(geometry.shape_at(0))
+    coarse = math.prod(geometry.shape_at(geometry.finest_scale - 1)) * np.dtype(spec.dtype).itemsize
+    cached = min(COARSE_CACHE_BYTES, coarse) + min(SKETCH_CACHE_BYTES, math.prod(geometry.shape))
+    stages = (
+        _SAMPLE_COPIES * sampled * np.dtype(plan.volume.data.dtype).itemsize,
+        known.sketch_bytes,
+        first,
+        known.tile_bytes + max(0, cached - known.cached_bytes),
+    )
+    return round(known.base_bytes + max(stages))
+
+
+def existing(path: Path) -> Path:
+    """Return a path, or the nearest folder above it that exists."""
+    path = path.absolute()
+    return next(p for p in (path, *path.parents) if p.exists())

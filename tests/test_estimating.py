@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+import math
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from napari_msgan import calibrating
+from napari_msgan.calibrating import Calibration, calibrate, calibration_file, read_calibration
+from napari_msgan.errors import GeometryError, JobError, ModelError, VolumeError
+from napari_msgan.estimating import estimate, needed_cells, written_box
+from napari_msgan.geometry import Affine, Box, PyramidGeometry
+from napari_msgan.io import read_geometry, write_volume
+from napari_msgan.jobs import generate
+from napari_msgan.model import load_model
+from napari_msgan.refiner import plan_tiles
+from napari_msgan.tiling import Tiling
+from napari_msgan.volume import LazyArray, Volume
+from tests.models import write_model
+
+pytestmark = pytest.mark.filterwarnings("ignore:the image is larger than model")
+
+KNOWN = Calibration(
+    start_s=2.0,
+    sketch_s=1e-6,
+    threshold_s=1e-7,
+    first_s=1e-4,
+    tile_s=0.5,
+    scale=1,
+    base_bytes=200_000_000,
+    sketch_bytes=50_000_000,
+    first_bytes=100.0,
+    tile_bytes=300_000_000,
+    cached_bytes=0,
+    stored_image=1.5,
+    stored_sketch=0.2,
+)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return load_model(write_model(tmp_path_factory.mktemp("m") / "small", n_scales=3))
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    """Keep the measurements of whoever runs the tests out of them."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("platformdirs.user_cache_path", lambda *a, **k: tmp_path / "cache")
+
+
+@pytest.fixture
+def known(model):
+    """Costs that were measured before, for two workers."""
+    file = calibration_file(model, "cpu", "fp32", 2)
+    file.parent.mkdir(parents=True)
+    file.write_text(KNOWN.model_dump_json())
+    return KNOWN
+
+
+def picture(shape):
+    return Volume(np.zeros(shape, np.uint8), Affine.of_spacing((1, 1)), "pixel")
+
+
+def huge(shape):
+    """Return an image of a declared size that fails when anything of it is read."""
+
+    def refuse(box):
+        raise AssertionError(f"{box} was read")
+
+    return Volume(LazyArray(shape, np.uint16, refuse), Affine.of_spacing((1,) * 2), "pixel")
+
+
+def run(volume, model, **options):
+    return estimate(volume, model, device="cpu", workers=2, **options)
+
+
+@pytest.mark.parametrize(
+    ("shape", "region", "halo"),
+    [
+        ((300, 410), "0:300,0:410", 3),
+        ((300, 410), "33:34,100:180", 3),
+        ((300, 410), "250:300,400:410", 7),
+        ((97, 33), "10:97,0:2", 0),
+    ],
+)
+def test_counted_tiles_are_those_of_the_plan(shape, region, halo):
+    geometry = PyramidGeometry(
+        ("y", "x"), shape, ((2, 2),) * 3, Affine.of_spacing((1.0, 1.0)), "pixel"
+    )
+    tiling = Tiling(geometry, (32, 32), ((0, 0), *((halo, halo),) * 3))
+    box = Box.parse(region, ("y", "x"))
+    for scale in range(4):
+        plan = plan_tiles(tiling, box, scale, lambda tile: False)
+        counted = {s: cells.size for s, cells in needed_cells(tiling, box, scale).items()}
+        assert counted == {s: sum(t.scale == s for t in plan) for s in range(scale + 1)}
+        voxels = {s: sum(tiling.core(t).size for t in plan if t.scale == s) for s in counted}
+        cells = needed_cells(tiling, box, scale)
+        assert voxels == {s: written_box(tiling, s, cells[s]).size for s in cells}
+
+
+def test_a_huge_image_is_neither_read_nor_allocated(model, known):
+    tracemalloc.start()
+    found = run(huge((10**6, 10**6)), model)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**22
+    assert found.tiles[max(found.tiles)] == math.ceil(10**6 / 32) ** 2
+    assert found.store_bytes > 1.5e12
+    assert any("GB are needed" in warning for warning in found.warnings)
+
+
+def test_twice_the_tiles_take_twice_the_time(model, known):
+    one, two = (
+        run(picture((512, 512)), model, region="0:256,0:512"),
+        run(picture((512, 512)), model),
+    )
+    finest = max(two.tiles)
+    assert two.tiles[finest] == 2 * one.tiles[finest] == 256
+    assert two.seconds - one.seconds >= KNOWN.tile_s * 128
+    assert two.first_s == one.first_s
+
+
+def test_fewer_tiles_than_workers_take_as_long_as_one_each(model, known):
+    tile = run(picture((128, 128)), model, region="0:32,0:32", scale=1)
+    assert tile.tiles == {0: 1, 1: 1}
+    assert tile.seconds - tile.first_s == pytest.approx(2 * KNOWN.tile_s)
+
+
+def test_first_picture_is_the_time_without_tiles(model, known):
+    found = run(picture((128, 128)), model, scale=0)
+    assert found.tiles == {0: 1}
+    assert found.seconds == found.first_s
+    pixels = 128 * 128 + 64 * 64 + 32 * 32
+    expected = 2 + 128 * 128 * 1e-6 + pixels * 1e-7 / 2 + 32 * 32 * 1e-4
+    assert found.first_s == pytest.approx(expected)
+
+
+def test_disk_counts_the_sketch_of_all_and_the_image_of_the_region(model, known):
+    found = run(picture((512, 512)), model, region="0:32,0:32", scale=1)
+    everything = sum((512 >> level) ** 2 for level in range(5))
+    assert found.tiles == {0: 1, 1: 1}
+    image = 1.5 * (32 * 32 + 32 * 32)
+    assert found.store_bytes == pytest.approx(0.2 * everything + image, abs=1)
+    assert found.store.needed == pytest.approx(2.2 * everything, abs=1)  # while the sketch is made
+
+
+def test_compressed_sources_need_a_temporary_file_and_are_not_unpacked(tmp_path, monkeypatch):
+    monkeypatch.setattr("napari_msgan.io._dispatch.IN_MEMORY_BYTES", 0)
+    data = np.ones((4, 30, 50), np.int16)
+    volume = Volume(data, Affine.of_spacing((1, 1, 1)), "millimeter")
+    sizes = {}
+    for suffix in (".nii", ".nii.gz", ".ome.tif", ".ome.zarr"):
+        write_volume(tmp_path / f"a{suffix}", [volume], description={})
+        declared, sizes[suffix] = read_geometry(tmp_path / f"a{suffix}")
+        assert declared.shape == (4, 30, 50)
+        assert declared.affine.spacing == (1, 1, 1)
+        assert declared.data.dtype == np.int16
+        assert np.asarray(declared.data[:, :, :]).max() == (0 if sizes[suffix] else 1)
+    assert sizes == {".nii": 0, ".nii.gz": data.nbytes, ".ome.tif": data.nbytes, ".ome.zarr": 0}
+
+
+def test_what_is_known_is_not_measured_again(model, known, monkeypatch):
+    def refuse(*a, **k):
+        raise AssertionError("measured")
+
+    monkeypatch.setattr(calibrating.subprocess, "run", refuse)
+    assert calibrate(model, "cpu", "fp32", 2) == KNOWN
+    with pytest.raises(AssertionError, match="measured"):
+        calibrate(model, "cpu", "fp32", 2, again=True)
+    with pytest.raises(AssertionError, match="measured"):
+        calibrate(model, "cpu", "fp32", 3)
+    with pytest.raises(AssertionError, match="measured"):
+        calibrate(model, "cpu", "bf16", 2)
+
+
+def test_a_file_that_does_not_fit_is_measured_again(tmp_path):
+    file = tmp_path / "known.json"
+    assert read_calibration(file) is None
+    file.write_text('{"start_s": 1}')
+    assert read_calibration(file) is None
+
+
+def test_the_machine_is_measured_and_kept(model, tmp_path):
+    found = calibrate(model, "cpu", "fp32", 2)
+    assert found.tile_s > 0
+    assert found.base_bytes > 2**26  # torch is there
+    assert 0.1 < found.stored_image < 2.2
+    assert 0.01 < found.stored_sketch < 1
+    assert read_calibration(calibration_file(model, "cpu", "fp32", 2)) == found
+    store = generate(
+        Volume(calibrating.sample_volume(model.spec, 2).data, Affine.of_spacing((1, 1)), "pixel"),
+        tmp_path / "a.ome.zarr",
+        model,
+        device="cpu",
+        workers=2,
+    )
+    told = run(picture(store.geometry.shape), model)
+    stored = sum(f.stat().st_size for f in store.path.rglob("*") if "c" in f.parts and f.is_file())
+    assert told.store_bytes == pytest.approx(stored, rel=0.25)
+
+
+def test_a_measurement_that_fails_says_why(model, monkeypatch):
+    monkeypatch.setattr(calibrating.sys, "executable", "/bin/false")
+    with pytest.raises(JobError, match="could not be measured; the process said: nothing"):
+        calibrate(model, "cpu", "fp32", 2)
+
+
+def test_errors_are_those_of_generate(model, known, tmp_path):
+    with pytest.raises(VolumeError, match="does not exist"):
+        run(tmp_path / "a.tif", model)
+    with pytest.raises(ModelError, match="there is no model"):
+        run(picture((128, 128)), "no-such-model")
+    with pytest.raises(GeometryError, match="scale 9 does not exist"):
+        run(picture((128, 128)), model, scale=9)
+    with pytest.raises(GeometryError, match="leaves the image"):
+        run(picture((128, 128)), model, region="0:500,0:500")
