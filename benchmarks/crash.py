@@ -1,0 +1,326 @@
+"""Kill `generate`, `refine`, `export` and `train` at random times, and see what is lost.
+
+    python benchmarks/crash.py [--kills 18] [--seed 0] [--csv crash.csv]
+
+Each kill (SIGKILL to the whole process group) is followed by the same command, which has to end
+with exactly what a run that nobody disturbed left: the voxels of every level and the sketch, the
+bytes of an export, the weights of a model, and the same files, none more. Stores are also checked
+by `verify`, before and after they are completed. At the end of each command one byte of its result
+is changed, which the same check has to find: so it can fail.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import csv
+import hashlib
+import json
+import os
+import platform
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import tifffile
+from scipy import ndimage
+
+from napari_msgan import open_pyramid, verify
+
+MODEL, IMAGE, LARGE = "model", "image.tif", "large.ome.zarr"
+SCALE = {
+    "factor": [2, 2],
+    "steps": 16,
+    "batch": 2,
+    "patch_shape": [32, 32],
+    "discriminator_width": 4,
+    "discriminator_strides": [2],
+}
+CONFIG = {
+    "name": "tiny",
+    "kind": "relative",
+    "axes": ["y", "x"],
+    "modality": "XR",
+    "base_size": 32,
+    "tile_shape": [32, 32],
+    "chunk_shape": [16, 16],
+    "window": [0, 65535],
+    "dtype": "uint16",
+    "precision": "fp32",
+    "pool": 16,
+    "checkpoint_s": 0.1,
+    "scales": [
+        SCALE | {"network": {"type": "low_res", "widths": [4, 8]}},
+        SCALE | {"network": {"type": "patch", "width": 4, "blocks": 1}},
+        SCALE | {"network": {"type": "patch", "width": 4, "blocks": 1}},
+    ],
+}
+KEPT_NAMES = ("tensorboard",)  # its file names hold times and process ids
+
+
+@dataclass(frozen=True)
+class Case:
+    """One command: `begin` prepares a folder, `result` is what it makes there."""
+
+    name: str
+    result: str
+    arguments: tuple[str, ...]
+
+    def begin(self, base: Path, folder: Path) -> None:
+        folder.mkdir()
+        if self.name == "refine":
+            shutil.copytree(base / "start.ome.zarr", folder / self.result)
+
+    def command(self, base: Path, folder: Path) -> list[str]:
+        texts = [a.format(base=base, out=folder / self.result) for a in self.arguments]
+        return [sys.executable, "-m", "napari_msgan", *texts, "--quiet"]
+
+    def stage(self, folder: Path) -> str:
+        """Return what the command is at, as its files show it."""
+        out = folder / self.result
+        hidden = [p.name for p in folder.iterdir() if ".partial-" in p.name]
+        if self.name == "export":
+            return "writing" if hidden else "start or end"
+        if self.name == "train":
+            done = sorted(p.stem for p in (out / ".training").glob("scale_*.pt"))
+            pools = list((out / ".training").glob("*pool/*"))
+            return f"after a checkpoint of {done[-1]}" if done else "pool" if pools else "start"
+        if hidden:
+            return "sketch"
+        written = (out / "0" / ".writer.pid").exists()
+        return "tiles" if written else "start or end"
+
+    def digest(self, folder: Path) -> dict[str, str]:
+        """Return the hash of each part of the result that has to be the same."""
+        out = folder / self.result
+        if self.name in ("generate", "refine"):
+            store = open_pyramid(out)
+            arrays = {
+                f"{what} {scale}": get(scale)
+                for scale in range(store.n_scales)
+                for what, get in (("image", store.array), ("sketch", store.sketch_array))
+            }
+            return {name: sha256(np.asarray(a[...]).tobytes()) for name, a in arrays.items()}
+        files = [out] if out.is_file() else sorted(p for p in out.rglob("*") if p.is_file())
+        kept = [p for p in files if ".training" not in p.parts]
+        return {str(p.relative_to(folder)): sha256(p.read_bytes()) for p in kept}
+
+    def files(self, folder: Path) -> set[str]:
+        """Return the names of everything that the command left."""
+        names = (str(p.relative_to(folder)) for p in folder.rglob("*"))
+        return {n for n in names if not any(kept in n for kept in KEPT_NAMES)}
+
+    def damage(self, folder: Path) -> None:
+        """Change one byte in the middle of the result."""
+        out = folder / self.result
+        suffixes = ("", ".safetensors", out.suffix)
+        files = [out] if out.is_file() else sorted(p for p in out.rglob("*") if p.is_file())
+        chosen = [p for p in files if p.suffix in suffixes and not p.name.startswith(".")]
+        content = bytearray(chosen[-1].read_bytes())
+        content[len(content) // 2] ^= 1
+        chosen[-1].write_bytes(content)
+
+
+CASES = (
+    Case(
+        "generate",
+        "a.ome.zarr",
+        ("generate", "{base}/image.tif", "{out}", "--model", "{base}/model"),
+    ),
+    Case("refine", "a.ome.zarr", ("refine", "{out}", "--region", "0:220,0:250")),
+    Case("export", "a.nii.gz", ("export", "{base}/large.ome.zarr", "{out}")),
+    Case("export", "b.ome.tif", ("export", "{base}/large.ome.zarr", "{out}")),
+    Case("export", "c.ome.zarr", ("export", "{base}/large.ome.zarr", "{out}")),
+    Case(
+        "train",
+        "m",
+        ("train", "{base}/images", "{out}", "--config", "{base}/tiny.json", "--device", "cpu"),
+    ),
+)
+
+
+def sha256(content: bytes) -> str:
+    """Return the hash of some bytes."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def picture(shape: tuple[int, int], seed: int) -> np.ndarray:
+    """Return smooth noise, uint16."""
+    noise = ndimage.gaussian_filter(np.random.default_rng(seed).random(shape), 4)
+    return (65535 * (noise - noise.min()) / np.ptp(noise)).astype(np.uint16)
+
+
+def napari_msgan(*arguments: str | Path) -> None:
+    """Run a command that has to succeed."""
+    subprocess.run([sys.executable, "-m", "napari_msgan", *map(str, arguments), "-q"], check=True)
+
+
+def prepare(base: Path) -> None:
+    """Write images, a model and the stores that the commands start from."""
+    (base / "images").mkdir()
+    for index in range(3):
+        tifffile.imwrite(base / "images" / f"{index}.tif", picture((150, 130), index))
+    tifffile.imwrite(base / IMAGE, picture((220, 250), 9))
+    tifffile.imwrite(base / "large.tif", picture((1700, 1500), 8))
+    (base / "tiny.json").write_text(json.dumps(CONFIG))
+    train = ("--config", base / "tiny.json", "--device", "cpu")
+    napari_msgan("train", base / "images", base / MODEL, *train)
+    model = ("--model", base / MODEL, "--scale", 0)
+    napari_msgan("generate", base / IMAGE, base / "start.ome.zarr", *model)
+    wide = {**CONFIG, "tile_shape": [256, 256], "chunk_shape": [256, 256]}
+    (base / "wide.json").write_text(json.dumps(wide))  # larger chunks, for fewer files
+    napari_msgan("train", base / "images", base / "wide", "--config", base / "wide.json")
+    napari_msgan(
+        "generate", base / "large.tif", base / LARGE, "--model", base / "wide", "--scale", 0
+    )
+
+
+def state(folder: Path) -> tuple[tuple[str, int], ...]:
+    """Return a cheap fingerprint of the top of a folder, to see when a command begins to write."""
+    found = []
+    for path in [*folder.iterdir(), *folder.glob("*/*"), *folder.glob("*/0/.writer.pid")]:
+        with contextlib.suppress(FileNotFoundError):
+            found.append((str(path), path.stat().st_mtime_ns))
+    return tuple(sorted(found))
+
+
+def timed(case: Case, base: Path, folder: Path) -> tuple[float, float]:
+    """Run a command undisturbed; return the seconds before its first change, and after it."""
+    before, begun, first = state(folder), time.monotonic(), None
+    process = subprocess.Popen(case.command(base, folder), start_new_session=True)
+    while process.poll() is None:
+        if first is None and state(folder) != before:
+            first = time.monotonic() - begun
+        time.sleep(0.01)
+    if process.returncode:
+        raise SystemExit(f"{case.name} fails without being killed")
+    whole = time.monotonic() - begun
+    return (first or whole), whole - (first or whole)
+
+
+def run_and_kill(
+    case: Case, base: Path, folder: Path, random: random.Random, active_s: float
+) -> str:
+    """Run a command and kill it at a random time; return the stage, or "" if it had ended."""
+    before, in_start = state(folder), random.random() < 0.1
+    process = subprocess.Popen(case.command(base, folder), start_new_session=True)
+    if in_start:
+        time.sleep(random.random())
+    else:
+        while process.poll() is None and state(folder) == before:
+            time.sleep(0.005)
+        time.sleep(random.random() * active_s)
+    if process.poll() is not None:
+        return ""
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    return "start or end" if in_start else case.stage(folder)
+
+
+def problems(case: Case, folder: Path, expected: dict[str, str], files: set[str]) -> list[str]:
+    """Return what is not as it was in the run that nobody disturbed."""
+    found = []
+    try:
+        seen = case.digest(folder)
+    except Exception as error:
+        return [f"unreadable: {error}"]
+    found += [f"{name} differs" for name in expected if seen.get(name) != expected[name]]
+    found += [f"{name} is missing" for name in sorted(files - case.files(folder))]
+    found += [f"{name} is left over" for name in sorted(case.files(folder) - files)]
+    if case.name in ("generate", "refine"):
+        found += [f"{p.where}: {p.seen}" for p in verify(folder / case.result, sample=0).problems]
+    return found
+
+
+def torn(case: Case, folder: Path) -> list[str]:
+    """Return what `verify` says of a store right after the kill; partial files are allowed."""
+    out = folder / case.result
+    if case.name not in ("generate", "refine") or not out.exists():
+        return []
+    found = verify(out, sample=0).problems
+    return [f"{p.where}: {p.seen}" for p in found if not p.where.endswith(".partial")]
+
+
+def run_case(case: Case, base: Path, kills: int, random: random.Random) -> dict[str, str]:
+    """Return the row of a command."""
+    folder = base / "work"
+    case.begin(base, folder)
+    start_s, active_s = timed(case, base, folder)
+    expected, files = case.digest(folder), case.files(folder)
+    stages: Counter[str] = Counter()
+    lost: list[str] = []
+    while stages.total() < kills:
+        shutil.rmtree(folder)
+        case.begin(base, folder)
+        stage = run_and_kill(case, base, folder, random, active_s)
+        if not stage:
+            continue
+        stages[stage] += 1
+        found = torn(case, folder)
+        ended = subprocess.run(case.command(base, folder), capture_output=True, text=True)
+        found += [f"exit {ended.returncode}: {ended.stderr}"] if ended.returncode else []
+        found += problems(case, folder, expected, files)
+        if found:
+            lost.append(f"{stage}: {found[0]}")
+            print(f"{case.name} {case.result}, killed at {stage}: {found}", file=sys.stderr)
+        print(f"{case.name} {case.result}: {stages.total()} kills", file=sys.stderr, flush=True)
+    case.damage(folder)
+    control = problems(case, folder, expected, files)
+    shutil.rmtree(folder)
+    return {
+        "command": f"{case.name} {case.result}",
+        "kills": str(kills),
+        "hit at": ", ".join(f"{stage} {count}" for stage, count in stages.most_common()),
+        "survived": str(kills - len(lost)),
+        "one changed byte is found": "yes" if control else "NO",
+        "undisturbed run": f"{start_s + active_s:.1f} s ({active_s:.1f} s after its first file)",
+    }
+
+
+def write_csv(path: Path, rows: list[dict[str, str]]) -> None:
+    """Write the rows that there are."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def main() -> None:
+    """Print the table; the exit code is 1 if something was lost, or the control not found."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--kills", type=int, default=18, help="per command (default: 18)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--csv", type=Path, help="also write the table there")
+    parser.add_argument("--only", nargs="+", help="commands, or their results such as a.nii.gz")
+    options = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"  # sums of floats depend on the number of threads
+    chosen = options.only or [case.name for case in CASES]
+    cases = [case for case in CASES if case.name in chosen or case.result in chosen]
+    generator = random.Random(options.seed)
+    with tempfile.TemporaryDirectory(prefix="crash-") as folder:
+        prepare(Path(folder))
+        rows = []
+        for case in cases:
+            rows.append(run_case(case, Path(folder), options.kills, generator))
+            if options.csv:
+                write_csv(options.csv, rows)
+    print(f"{date.today()}, {platform.machine()}, {os.cpu_count()} cores, no GPU used\n")
+    print("| " + " | ".join(rows[0]) + " |")
+    print("|" + "---|" * len(rows[0]))
+    for row in rows:
+        print("| " + " | ".join(row.values()) + " |")
+    bad = [r for r in rows if r["survived"] != r["kills"] or r["one changed byte is found"] == "NO"]
+    sys.exit(1 if bad else 0)
+
+
+if __name__ == "__main__":
+    main()

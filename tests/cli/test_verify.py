@@ -1,0 +1,135 @@
+"""verify, as typed."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tests.cli.helpers import pixels
+
+HOLDER = """
+import sys
+from napari_msgan.pyramid import open_pyramid
+with open_pyramid(sys.argv[1], writable=True).writing():
+    print("writing", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_sound_store_is_well(cli, store):
+    ended = cli("verify", store)
+    assert ended.code == 0
+    assert ended.out == (
+        f"{store}: all is well (116 chunks read, 8 tiles made again and compared).\n"
+    )
+    ended = cli("verify", store, "--sample", "0", "-q")
+    assert (ended.code, ended.out, ended.err) == (0, "", "")
+
+
+def test_broken_chunk_is_named_repaired_and_made_again(cli, store, finished):
+    chunk = store / "1" / "c" / "2" / "2"  # in the second tile of each axis
+    chunk.write_bytes(chunk.read_bytes()[:20])
+    ended = cli("verify", store, "--sample", "all")
+    assert ended.code == 2
+    assert ended.errors == [
+        f"error: {store} has 1 problem(s): napari-msgan verify {store} --repair removes them"
+    ]
+    assert "level 1 (scale 1), chunk 2/2: it cannot be read (" in ended.out
+    assert "--repair removes it." in ended.out
+
+    ended = cli("verify", store, "--sample", "all", "--repair")
+    assert ended.code == 0
+    assert "Removed." in ended.out
+    assert "Tiles removed, with those made from them: 1 of scale 1, " in ended.out
+    advised = [line for line in ended.out.splitlines() if line.startswith("  napari-msgan refine")]
+    for line in advised:
+        assert cli(*line.split()[1:], "-q").code == 0
+    assert cli("verify", store, "-q").code == 0
+    for mended, before in zip(pixels(store), pixels(finished), strict=True):
+        np.testing.assert_array_equal(mended, before)
+
+
+def test_broken_sketch_cannot_be_repaired(cli, store):
+    chunk = store / "sketch" / "0" / "c" / "1" / "1"
+    chunk.write_bytes(b"")
+    for repair in ([], ["--repair"]):
+        ended = cli("verify", store, "--sample", "0", *repair)
+        assert ended.code == 2
+        assert "sketch of level 0 (scale 2), chunk 1/1: it cannot be read" in ended.out
+        assert "generate the image anew from its source" in ended.out
+        assert "that --repair cannot remove" in ended.errors[0]
+
+
+def test_wrong_arguments_are_refused(cli, store, tmp_path, originals):
+    cli("verify", tmp_path / "no.ome.zarr").check_refused("there is no store at")
+    cli("verify", store, "--sample", "many").check_refused("'many' is not a whole number")
+    other = cli("verify", store, "--model", originals / "other", "-q")
+    other.check_refused("was made by model 'small'")
+
+
+def test_store_without_its_model_is_checked_but_not_compared(cli, store):
+    zarr_json = store / "zarr.json"
+    zarr_json.write_text(zarr_json.read_text().replace('"model_path": "/', '"model_path": "/no/'))
+    ended = cli("verify", store)
+    assert ended.code == 0
+    assert "note: No tile was made again to be compared: the model of this store" in ended.out
+    assert "0 tiles made again" in ended.out
+
+
+def test_only_one_process_writes_and_a_killed_one_leaves_no_lock(cli, store, image, model):
+    writers = (
+        ("generate", image, store, "--model", model, "-q"),
+        ("refine", store, "--region", "0:90,0:110", "-q"),
+        ("verify", store, "--sample", "0", "--repair", "-q"),
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(store)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout.readline() == "writing\n"
+        for arguments in writers:
+            cli(*arguments).check_refused(f"being written by process {process.pid}")
+        assert cli("info", store).code == 0
+        ended = cli("verify", store, "--sample", "0")
+        assert ended.code == 0
+        assert f"note: Process {process.pid} is writing to the store" in ended.out
+        os.kill(process.pid, signal.SIGKILL)
+    for arguments in writers:
+        assert cli(*arguments).code == 0
+
+
+@pytest.mark.parametrize("name", ["a.ome.tif", "a.nii.gz", "a.ome.zarr"])
+def test_only_one_process_exports_to_a_name_and_a_killed_one_leaves_nothing(
+    cli, store, tmp_path, name
+):
+    code = """
+import sys
+from pathlib import Path
+from napari_msgan.io._atomic import complete_or_nothing
+with complete_or_nothing(Path(sys.argv[1]), overwrite=False) as partial:
+    partial.write_bytes(b"half")
+    print("writing", flush=True)
+    sys.stdin.read()
+"""
+    folder = tmp_path / "out"
+    folder.mkdir()
+    out = folder / name
+    near = folder / f".partial-01234567-b-{name}"  # of another export
+    near.touch()
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(out)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout.readline() == "writing\n"
+        cli("export", store, out, "-q").check_refused(f"written by process {process.pid}")
+        os.kill(process.pid, signal.SIGKILL)
+    assert len(list(folder.iterdir())) == 4  # lock, process id, half a file, the other's
+    assert cli("export", store, out, "-q").code == 0
+    assert sorted(folder.iterdir()) == sorted([near, out])
