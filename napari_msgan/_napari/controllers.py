@@ -181,11 +181,15 @@ class StoreController:
         *,
         device: str,
         focus: Box | None,
+        cluster: str | None = None,
         on_done: Callable[[], None] = lambda: None,
     ) -> None:
-        """Make the tiles of these boxes, those that are looked at first."""
+        """Make the tiles of these boxes, those that are looked at first.
+
+        cluster : whose workers make them; None for threads of this process.
+        """
         store = self._opened().store
-        steps = iter_refine_boxes(store, boxes, scale, device=device, focus=focus)
+        steps = iter_refine_boxes(store, boxes, scale, device=device, focus=focus, cluster=cluster)
         end = self._on_end("Refined.")
 
         def on_end(completed: bool) -> str:

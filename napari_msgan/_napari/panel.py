@@ -159,8 +159,10 @@ class GeneratePanel(Docked):
                         self.scene.remember_box(opened.store, ShownBox(scale, box))
 
         device = self.source.chosen_device
-        focus = self.refine.focus()
-        self.stores.refine(boxes, scale, device=device, focus=focus, on_done=remember)
+        focus, cluster = self.refine.focus(), self.refine.workplace.cluster
+        self.stores.refine(
+            boxes, scale, device=device, focus=focus, cluster=cluster, on_done=remember
+        )
 
     def _clear(self) -> None:
         removed = self.stores.clear(self.refine.boxes(), self.refine.target)

@@ -21,6 +21,7 @@ from napari_msgan._napari.scene import REGIONS_NAME, Scene, key_of, layer_of
 from napari_msgan._napari.state import Opened, SessionState
 from napari_msgan._napari.stores import stores_folder
 from napari_msgan._napari.widgets import Hint, Section, button, combo, row, set_choices
+from napari_msgan._napari.workplace import Workplace
 from napari_msgan.errors import GeometryError, MsganError
 from napari_msgan.geometry import Box
 
@@ -50,6 +51,7 @@ class RefinePanel(Section):
         self.here = button("Here", "Slices around the one that is shown.", self._around_slice)
         self._depth_label = QLabel("Slices")
         self._depth = row(self.first, QLabel("to"), self.last, self.here, stretch=None)
+        self.workplace = Workplace()
         self.note = Hint()
         self.summary = Hint()
         self.problem = Hint(is_warning=True)
@@ -59,6 +61,7 @@ class RefinePanel(Section):
         self.form.addRow(self.note)
         self.form.addRow("Region", row(self.region, self.draw))
         self.form.addRow(self._depth_label, self._depth)
+        self.form.addRow("Where to run", self.workplace)
         self.form.addRow(self.summary)
         self.form.addRow(self.problem)
         # Counting tiles at every move of the camera would make it stutter.

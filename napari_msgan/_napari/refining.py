@@ -14,6 +14,7 @@ from napari_msgan.jobs import Progress, iter_refine
 from napari_msgan.model import find_by_identity, load_folder
 from napari_msgan.pyramid import PyramidStore
 from napari_msgan.refiner import plan_tiles
+from napari_msgan.scale_out import joined_cluster
 from napari_msgan.tiling import Tile
 
 
@@ -46,9 +47,17 @@ def seen_first(boxes: Sequence[Box], focus: Box | None) -> list[Box]:
 
 
 def iter_refine_boxes(
-    store: PyramidStore, boxes: Sequence[Box], scale: int, *, device: str, focus: Box | None
+    store: PyramidStore,
+    boxes: Sequence[Box],
+    scale: int,
+    *,
+    device: str,
+    focus: Box | None,
+    cluster: str | None = None,
 ) -> Generator[Progress, None, PyramidStore]:
     """Refine boxes of the finest scale; done, total and time left are those of all together.
+
+    cluster : whose workers make the tiles, as in `iter_generate`.
 
     Raises
     ------
@@ -57,16 +66,25 @@ def iter_refine_boxes(
     """
     if len(boxes) == 1:
         return (
-            yield from iter_refine(store, region=boxes[0], scale=scale, device=device, focus=focus)
+            yield from iter_refine(
+                store, region=boxes[0], scale=scale, device=device, focus=focus, cluster=cluster
+            )
         )
     info = store.info
     model = load_folder(find_by_identity(info.model_sha256, info.model_path))
-    with store.writing():  # nobody else makes tiles that are counted here
+    # The lock is held so that nobody else makes tiles that are counted here.
+    with joined_cluster(cluster) as joined, store.writing():
         total, done = len(missing_tiles(store, boxes, scale)), 0
         started = time.monotonic()
         for box in seen_first(boxes, focus):
             steps = iter_refine(
-                store, region=box, scale=scale, model=model, device=device, focus=focus
+                store,
+                region=box,
+                scale=scale,
+                model=model,
+                device=device,
+                focus=focus,
+                cluster=joined,
             )
             with closing(steps):
                 for step in steps:

@@ -1,0 +1,67 @@
+"""Where tiles are made: threads of this computer, processes of it, or a cluster."""
+
+from __future__ import annotations
+
+import os
+
+from qtpy.QtWidgets import QLineEdit, QSpinBox, QVBoxLayout, QWidget
+
+from napari_msgan._napari.widgets import combo
+from napari_msgan.errors import MsganError
+
+HERE, LOCAL, REMOTE = "This computer", "Local cluster", "Dask scheduler"
+
+
+class Workplace(QWidget):
+    """A list, and below it the number of workers or the address of a scheduler."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.box = combo(
+            "Who makes the tiles; the image is the same.\n"
+            "This computer: threads of napari.\n"
+            "Local cluster: worker processes of this computer, one for each GPU, e.g.; they take\n"
+            "some seconds to start.\n"
+            "Dask scheduler: the workers of a cluster that see the folder of the store."
+        )
+        self.box.addItems([HERE, LOCAL, REMOTE])
+        self.count = QSpinBox()
+        self.count.setRange(1, 9999)
+        self.count.setValue(os.cpu_count() or 1)
+        self.count.setSuffix(" workers")
+        self.count.setToolTip("How many worker processes of one thread.")
+        self.address = QLineEdit()
+        self.address.setPlaceholderText("tcp://host:8786")
+        self.address.setToolTip("Address that `dask scheduler` prints when it starts.")
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        for widget in (self.box, self.count, self.address):
+            layout.addWidget(widget)
+        self.box.currentIndexChanged.connect(self._show_chosen)
+        self._show_chosen()
+
+    @property
+    def cluster(self) -> str | None:
+        """Return the cluster as the library takes it, None for this process.
+
+        Raises
+        ------
+        MsganError
+            If there is no address.
+        """
+        match self.box.currentText():
+            case "Local cluster":
+                return f"local:{self.count.value()}"
+            case "Dask scheduler":
+                address = self.address.text().strip()
+                if not address:
+                    raise MsganError(
+                        "there is no address of a scheduler: fill it in under Where to run"
+                    )
+                return address
+            case _:
+                return None
+
+    def _show_chosen(self) -> None:
+        self.count.setVisible(self.box.currentText() == LOCAL)
+        self.address.setVisible(self.box.currentText() == REMOTE)
