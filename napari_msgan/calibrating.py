@@ -214,19 +214,22 @@ def _threshold_seconds(plan: SourcePlan, spec: ModelSpec) -> float:
 
 
 def _measure_first(model: Model, process: psutil.Process) -> tuple[float, float]:
-    """Return seconds and bytes per voxel of scale 0, computed with one thread."""
+    """Return seconds and bytes (of this process) per voxel of scale 0, computed with one thread."""
     import torch
 
     factor = model.factor(1)
     shape = (model.spec.base_size,) * len(factor)
-    sketch = torch.zeros((1, 1, *(n * f for n, f in zip(shape, factor, strict=True))))
+    generator = model.generator(0)
+    device = next(generator.parameters()).device
+    fine = [n * f for n, f in zip(shape, factor, strict=True)]
+    sketch = torch.zeros((1, 1, *fine), device=device)
     torch.set_num_threads(1)
     with torch.inference_mode():
-        model.generator(0)(sketch)
+        generator(sketch).cpu()
         before = _own_memory(process)
         with _peak(process) as peak:
             begun = time.monotonic()
-            model.generator(0)(sketch)
+            generator(sketch).cpu()  # waits for a GPU
             seconds = time.monotonic() - begun
     return seconds / math.prod(shape), max(0, peak[0] - before) / math.prod(shape)
 
