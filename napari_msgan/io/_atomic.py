@@ -39,13 +39,17 @@ def complete_or_nothing(
         If the name is taken and `overwrite` is false, another process is writing it, or the
         operating system refuses.
     """
-    _check_name(path, overwrite=overwrite)
+    if not path.parent.is_dir():
+        raise VolumeError(f"{path} cannot be written: the folder {path.parent} does not exist")
     token = uuid.uuid4().hex[:8]
     partial = path.with_name(f".partial-{token}-{path.name}")  # keeps the suffix
     lock_file = path.with_name(f".{path.name}.lock")
     with hold_lock(lock_file, str(path), VolumeError):
         try:
             _remove_stale(path, "partial")
+            if path.exists():  # else it is the only copy
+                _remove_stale(path, "old")
+            _check_name(path, overwrite=overwrite)
             with told_if_disk_full(path, VolumeError, needed_bytes):
                 yield partial
                 sync_tree(partial)
@@ -69,8 +73,6 @@ def _remove_stale(path: Path, what: str) -> None:
 
 
 def _check_name(path: Path, *, overwrite: bool) -> None:
-    if not path.parent.is_dir():
-        raise VolumeError(f"{path} cannot be written: the folder {path.parent} does not exist")
     if not (path.exists() or path.is_symlink()):
         return
     if not overwrite:

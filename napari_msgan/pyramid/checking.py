@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     from napari_msgan.pyramid.store import PyramidStore
     from napari_msgan.tiling import Tile
 
-#: What zarr, its codecs (RuntimeError) and the operating system raise for a chunk that is damaged.
-UNREADABLE = (OSError, ValueError, RuntimeError, TypeError, KeyError, MemoryError)
-
 LOCK_NAME = "0/.writer.lock"
 _LOCK_FILES = (".writer.lock", ".writer.pid")
 

@@ -6,9 +6,9 @@ import hashlib
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from napari_msgan.errors import StoreError
 from napari_msgan.geometry import Box
 from napari_msgan.pyramid.checking import (
-    UNREADABLE,
     Problem,
     chunk_name,
     has_sketch_chunk,
@@ -120,15 +120,15 @@ class FileCheck:
     def _read(self, read: Read, scale: int, box: Box) -> npt.NDArray[Any] | None:
         try:
             return read(scale, box)
-        except UNREADABLE:
+        except StoreError:
             return None  # which of its chunks it is, and why, is asked next
 
-    def _error(self, sketch: bool, scale: int, chunk: Box) -> Exception | None:
+    def _error(self, sketch: bool, scale: int, chunk: Box) -> BaseException | None:
         read = self._store.read_sketch if sketch else self._store.read
         try:
             read(scale, chunk)
-        except UNREADABLE as error:
-            return error
+        except StoreError as error:
+            return error.__cause__ or error
         return None
 
     def _name(self, scale: int, chunk: Box, *, sketch: bool) -> str:

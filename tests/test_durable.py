@@ -1,0 +1,174 @@
+"""What has to be on the disk before a name says that it is; the order is recorded, not mocked."""
+
+from __future__ import annotations
+
+import ast
+import os
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from napari_msgan import durable, jobs
+from napari_msgan.geometry import Affine
+from napari_msgan.io import write_volume
+from napari_msgan.pyramid import PyramidStore, open_pyramid
+from napari_msgan.volume import Volume
+from tests.models import write_model
+
+PACKAGE = Path(__file__).parents[1] / "napari_msgan"
+
+
+class Record:
+    """Which files were synchronised, and which were not when their folder or they were renamed."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.synced: set[int] = set()
+        self.unsynced: dict[str, list[str]] = {}
+        fsync, replace, rename = os.fsync, os.replace, Path.rename
+
+        def record_fsync(descriptor: int) -> None:
+            self.synced.add(os.fstat(descriptor).st_ino)
+            fsync(descriptor)
+
+        def record(source: Path, target: Path) -> None:
+            paths = [source, *source.rglob("*")] if source.is_dir() else [source]
+            missing = [p.name for p in paths if p.stat().st_ino not in self.synced]
+            self.unsynced[Path(target).name] = missing
+
+        def record_replace(source: Path, target: Path) -> None:
+            record(Path(source), target)
+            replace(source, target)
+
+        def record_rename(source: Path, target: Path) -> Path:
+            record(source, target)
+            return rename(source, target)
+
+        monkeypatch.setattr(os, "fsync", record_fsync)
+        monkeypatch.setattr(os, "replace", record_replace)
+        monkeypatch.setattr(Path, "rename", record_rename)
+
+
+@pytest.fixture
+def record(monkeypatch):
+    return Record(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def source(rng):
+    pixels = rng.random((90, 110), np.float32)
+    return Volume(pixels, Affine(np.eye(3)), "pixel")
+
+
+@pytest.mark.parametrize("name", ["a.ome.tif", "a.nii.gz", "a.ome.zarr"])
+def test_export_is_on_the_disk_before_it_has_its_name(record, source, tmp_path, name):
+    write_volume(tmp_path / name, [source], description={})
+    assert record.unsynced[name] == []
+    assert tmp_path.stat().st_ino in record.synced  # and the name is, afterwards
+
+
+def test_missing_synchronisation_would_be_seen(record, source, tmp_path, monkeypatch):
+    monkeypatch.setattr("napari_msgan.io._atomic.sync_tree", lambda path: None)
+    write_volume(tmp_path / "a.ome.zarr", [source], description={})
+    assert "zarr.json" in record.unsynced["a.ome.zarr"]
+
+
+def test_sketch_and_metadata_are_on_the_disk_before_the_store_has_its_name(
+    record, source, model, tmp_path
+):
+    store = jobs.generate(source, tmp_path / "a.ome.zarr", model, scale=0, device="cpu")
+    assert record.unsynced["a.ome.zarr"] == []
+    assert tmp_path.stat().st_ino in record.synced
+    assert (store.path / "zarr.json").stat().st_ino in record.synced  # again: the fingerprint
+
+
+def test_chunks_are_on_the_disk_when_a_job_has_ended_and_cancelling_does_not_wait(
+    record, source, model, tmp_path
+):
+    store = jobs.generate(source, tmp_path / "a.ome.zarr", model, scale=1, device="cpu")
+
+    def unsynced(scale):
+        files = (store.path / str(2 - scale) / "c").rglob("*")
+        return [p for p in files if p.is_file() and p.stat().st_ino not in record.synced]
+
+    assert unsynced(0) == unsynced(1) == []
+    steps = jobs.iter_refine(store.path, device="cpu", workers=1)
+    next(steps)
+    steps.close()
+    assert unsynced(2)
+    jobs.refine(store.path, device="cpu")
+    assert (store.path / "0" / "c" / "2" / "2").stat().st_ino in record.synced
+
+
+def test_cancelling_waits_for_the_tiles_in_progress_only(source, model, tmp_path, monkeypatch):
+    """On a slow disk: every tile takes 0.4 s to write, and many are still to be made."""
+    store = jobs.generate(source, tmp_path / "a.ome.zarr", model, scale=1, device="cpu")
+    write, begun = PyramidStore.write, threading.Semaphore(0)
+
+    def slow(*arguments):
+        begun.release()
+        time.sleep(0.4)
+        write(*arguments)
+
+    monkeypatch.setattr(PyramidStore, "write", slow)
+    steps = jobs.iter_refine(store.path, device="cpu", workers=1)
+    next(steps)
+    closing = time.monotonic()
+    steps.close()
+    assert time.monotonic() - closing < 5  # nine tiles would take longer with any machine's noise
+    n_begun = 0
+    while begun.acquire(blocking=False):
+        n_begun += 1
+    assert n_begun <= 2
+    assert 0 < open_pyramid(store.path).refined_fraction(2) < 1
+
+
+def test_file_is_old_or_new_and_nothing_else_stays(tmp_path):
+    path = tmp_path / "a.json"
+    durable.write_atomically(path, b"old")
+    durable.write_atomically(path, b"new")
+    assert path.read_bytes() == b"new"
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(OSError, match="directory"):
+        durable.write_atomically(path, b"newer")
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_room_of_a_mapped_file_is_taken_when_it_is_made(tmp_path):
+    array = durable.create_array_file(tmp_path / "a.npy", np.uint16, (300, 400))
+    assert (tmp_path / "a.npy").stat().st_blocks * 512 >= array.nbytes
+    array[...] = 7
+    assert (np.load(tmp_path / "a.npy") == 7).all()
+
+
+def wall_clocks(code: str) -> list[str]:
+    """Return what asks for the time of day, or for that of a file."""
+    names = {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow", "date.today"}
+    found = []
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Attribute):
+            text = ast.unparse(node)
+            if node.attr in {"st_mtime", "st_ctime", "st_mtime_ns"} or text in names:
+                found.append(text)
+    return found
+
+
+def test_nothing_depends_on_the_clock_of_the_wall():
+    found = {p.name: wall_clocks(p.read_text(encoding="utf-8")) for p in PACKAGE.rglob("*.py")}
+    assert {name: clocks for name, clocks in found.items() if clocks} == {
+        "stores.py": ["date.today"],  # a part of a name; names that are taken are not used
+        "calibrating.py": ["time.time"],  # how long a process needed to start, for an estimate
+    }
+
+
+def test_wall_clocks_would_be_found():
+    assert wall_clocks("import time\nx = time.time() + path.stat().st_mtime") != []
+    assert wall_clocks("import time\nx = time.monotonic()") == []
