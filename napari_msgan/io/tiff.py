@@ -44,6 +44,8 @@ _WRITABLE_TYPES = ("u1", "i1", "u2", "i2", "u4", "i4", "f4", "f8")
 _TILE = 256
 #: Bytes of tiles that tifffile collects for its threads, by default 512 MiB.
 _COLLECTED = 16 * 2**20
+#: Number of entries, one entry, place of the next page.
+_LEAST_PAGE_BYTES = 2 + 12 + 4
 #: Classic TIFF has 32-bit offsets; compressed data may be a little larger than the image.
 _CLASSIC_LIMIT = 2**32 - 2**27
 
@@ -66,6 +68,10 @@ def read_geometry(path: Path) -> tuple[Volume, int]:
 
 
 def _first_series(path: Path, tif: TiffFile) -> TiffPageSeries:
+    # Counting them makes tifffile look for circles of pages, which it would else follow for ever.
+    n_pages = len(tif.pages)
+    if n_pages * _LEAST_PAGE_BYTES > path.stat().st_size:
+        raise VolumeError(f"{path} has {n_pages} pages, more than fit into it: it is damaged")
     if not tif.series:
         raise VolumeError(f"{path} holds no image")
     warn_of_lost_tags(path, tif)

@@ -266,3 +266,23 @@ def test_oblique_volume_has_its_spacing_in_the_ome_header(rng, tmp_path):
     sizes = [pixels[f"PhysicalSize{axis}"] for axis in "ZYX"]
     np.testing.assert_allclose(sizes, (2.5, 0.7, 0.6))
     assert not np.allclose(np.diag(rotation(15, 0)), 1)
+
+
+def test_pages_in_a_circle_end(tmp_path):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.zeros((2, 5, 6), np.uint8), metadata=None)
+    with tifffile.TiffFile(path) as tif:
+        (first, second), count = (page.offset for page in tif.pages), len(tif.pages[1].tags)
+    content = bytearray(path.read_bytes())
+    place = second + 2 + 12 * count
+    content[place : place + 4] = first.to_bytes(4, "little")
+    path.write_bytes(content)
+    assert read_volume(path).shape == (2, 5, 6)
+
+
+def test_more_pages_than_fit_are_refused(tmp_path, monkeypatch):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.zeros((3, 5, 6), np.uint8), metadata=None)
+    monkeypatch.setattr("napari_msgan.io.tiff._LEAST_PAGE_BYTES", 10_000)
+    with pytest.raises(VolumeError, match="3 pages, more than fit"):
+        read_volume(path)
