@@ -346,14 +346,14 @@ class PyramidStore:
 
     def _sync(self) -> None:
         """Wait until the chunks that were written are on the disk."""
-        folders = set()
+        folders: set[Path] = set()
         for scale, unsynced in enumerate(self._unsynced):
             for index in np.argwhere(unsynced).tolist():
                 file = chunk_file(self._path, self._key(scale), tuple(index))
                 unsynced[tuple(index)] = False
                 with suppress(FileNotFoundError):  # it was cleared meanwhile
                     sync_file(file)
-                    folders.add(file.parent)
+                    folders.update(p for p in file.parents if p.is_relative_to(self._path))
         for folder in folders:
             sync_folder(folder)
 
