@@ -176,11 +176,8 @@ def measure(model: Model, device: str, precision: Precision, workers: int) -> Ca
 
 
 def _scale_to_measure(spec: ModelSpec) -> int | None:
-    """Return scale 1 if all patch generators are alike, or the last; None: the image decides."""
-    if spec.kind == "relative":
-        return None
-    same = all(scale.network == spec.scales[1].network for scale in spec.scales[1:])
-    return 1 if same else spec.n_scales - 1
+    """Return the last scale, so that scale 0 is small beside the tiles; None: the image decides."""
+    return None if spec.kind == "relative" else spec.n_scales - 1
 
 
 def sample_volume(spec: ModelSpec, workers: int) -> Volume:
@@ -225,9 +222,9 @@ def _measure_first(model: Model, process: psutil.Process) -> tuple[float, float]
     sketch = torch.zeros((1, 1, *fine), device=device)
     torch.set_num_threads(1)
     with torch.inference_mode():
-        generator(sketch).cpu()
         before = _own_memory(process)
         with _peak(process) as peak:
+            generator(sketch).cpu()
             begun = time.monotonic()
             generator(sketch).cpu()  # waits for a GPU
             seconds = time.monotonic() - begun
