@@ -97,3 +97,8 @@ def test_oblique_affine_is_recognised():
 def test_singular_affine_is_refused():
     with pytest.raises(GeometryError, match="invertible"):
         Affine(np.zeros((3, 3)))
+
+
+def test_region_of_more_digits_than_python_reads_is_refused():
+    with pytest.raises(GeometryError, match="is not of the form"):
+        Box.parse(f"0:{'9' * 5000},0:5", ("y", "x"))

@@ -53,7 +53,9 @@ class Target(ABC):
         if self.case.exists():
             shutil.rmtree(self.case)
         shutil.copytree(self.pristine / self.chosen(choices), self.case)
-        self.harm(choices, self.case)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # quantised tensors are going out of use
+            self.harm(choices, self.case)
 
         def run() -> None:
             with warnings.catch_warnings():
@@ -265,6 +267,7 @@ class Tiff(Reader):
             {"photometric": "rgb", "planarconfig": "separate", "compression": "zlib"},
         )
         for index, options in enumerate(variants):
+            options = {"photometric": "minisblack", **options}
             tifffile.imwrite(folder / f"{index}.tif", values, **options)
         self.contents = [(folder / f"{i}.tif").read_bytes() for i in range(len(variants))]
 

@@ -282,7 +282,7 @@ def test_pages_in_a_circle_end(tmp_path):
 
 def test_more_pages_than_fit_are_refused(tmp_path, monkeypatch):
     path = tmp_path / "a.tif"
-    tifffile.imwrite(path, np.zeros((3, 5, 6), np.uint8), metadata=None)
+    tifffile.imwrite(path, np.zeros((3, 5, 6), np.uint8), photometric="minisblack", metadata=None)
     monkeypatch.setattr("napari_msgan.io.tiff._LEAST_PAGE_BYTES", 10_000)
     with pytest.raises(VolumeError, match="3 pages, more than fit"):
         read_volume(path)
