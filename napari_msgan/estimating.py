@@ -35,7 +35,7 @@ _SAMPLED = 1.25 * 2**24
 _SAMPLE_COPIES = 4.5
 #: Bytes per voxel of the temporary images of every scale.
 _PYRAMID_BYTES = 2
-#: Bytes per second that gzip and the codecs of TIFF were seen to unpack, about.
+#: Bytes per second that gzip unpacks, an assumption: it is a small part of any job.
 _UNPACKED_PER_S = 120e6
 
 

@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from napari_msgan.volume import ArrayLike
 
 _SKETCH_TOP = np.float32(255)
-#: Enough for each chunk to be read once if a slice across the longest axis of the finest scale has
-#: 1024 x 1024 voxels (coarse), or 512 x 512 (sketch).
-COARSE_CACHE_BYTES, SKETCH_CACHE_BYTES = 160 << 20, 96 << 20
+#: Enough for each coarse chunk to be read once where a slice across the longest axis of the finest
+#: scale has 512 x 512 voxels (1.2 times at 700 x 700); a part of the memory that a job takes at any size.
+COARSE_CACHE_BYTES, SKETCH_CACHE_BYTES = 64 << 20, 32 << 20
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,18 +122,21 @@ def measure_thresholds(image: ArrayLike, settings: SketchSettings) -> SketchThre
     image : array-like, the image at one scale, its window in [0, 1].
     """
     halo = _nms_halo(settings)
-    values, total = [], 0
+    values: list[Float32Array] = []
+    total = 0
     for box in _sample_boxes(tuple(image.shape)):
         window = box.grow(halo)
         block = read_padded(image, window.start, window.stop).astype(np.float32, copy=False)
         magnitude, ridge = _ridge(block, settings.sigma, _FLAT)
         values.append(magnitude[ridge])
         total += box.size
-    ordered = np.sort(np.concatenate(values))[::-1]
+    ordered = np.concatenate(values)
+    values.clear()  # there may be millions
+    ordered.sort()
 
     def at_density(density: float) -> float:
         count = int(density * total)
-        return float(ordered[count]) if count < len(ordered) else _FLAT
+        return float(ordered[-1 - count]) if count < len(ordered) else _FLAT
 
     low, high = at_density(settings.low_density), at_density(settings.high_density)
     normaliser = at_density(0.1 * settings.high_density)
