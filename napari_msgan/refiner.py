@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 _SKETCH_TOP = np.float32(255)
 #: Enough for each coarse chunk to be read once where a slice across the longest axis of the finest
-#: scale has 512 x 512 voxels (1.2 times at 700 x 700); a part of the memory that a job takes at any size.
+#: scale has 512 x 512 voxels; a part of what a job takes at any size.
 COARSE_CACHE_BYTES, SKETCH_CACHE_BYTES = 64 << 20, 32 << 20
 
 
