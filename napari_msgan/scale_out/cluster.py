@@ -63,7 +63,7 @@ def open_cluster(text: str) -> Iterator[Cluster]:
             n_workers=int(count[1]),
             threads_per_worker=1,
             host="127.0.0.1",
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",  # any free port; None would be 8787
             memory_limit=0,
             local_directory=scratch,
             preload=[_IGNORE_CTRL_C],
