@@ -6,6 +6,7 @@ import shutil
 import signal
 import socket
 import sys
+import time
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from napari_msgan.errors import JobError
 from napari_msgan.io import read_volume
 from napari_msgan.model import find_by_identity, load_folder
 from napari_msgan.pyramid import open_pyramid
-from napari_msgan.scale_out import open_cluster, worker
+from napari_msgan.scale_out import open_cluster
 from napari_msgan.scale_out.calls import Calls
 from tests.models import write_model
 from tests.test_refiner import assert_equal_stores, picture
@@ -165,15 +166,21 @@ def test_gpu_that_no_worker_has_is_refused(job, fresh, cluster):
         jobs.refine(fresh, model=job[0], cluster=cluster, device="cuda")
 
 
-def test_few_calls_are_in_flight_and_low_ranks_come_first(cluster):
+def test_two_calls_are_in_flight_for_each_thread(cluster):
+    assert Calls(cluster, str).capacity == 4
+
+
+def test_of_calls_that_wait_the_lowest_rank_is_next(cluster):
+    address = next(iter(cluster.workers))
     calls = Calls(cluster, str)
-    assert calls.capacity == 4
-    for number in range(4):
-        calls.begin(number, worker.stop, "nothing", rank=number)
+    calls.begin(0, time.sleep, 1.5, at=address)  # keeps the only thread of the worker busy
+    time.sleep(0.5)
+    for rank in (3, 1, 4, 2):
+        calls.begin(rank, os.getpid, rank=rank, at=address)
     ended = []
     while calls:
         ended += [name for name, _ in calls.finished()]
-    assert sorted(ended) == [0, 1, 2, 3]
+    assert ended == [0, 1, 2, 3, 4]
 
 
 def test_ports_are_bound_to_the_loopback(cluster):
