@@ -167,6 +167,7 @@ def test_gpu_that_no_worker_has_is_refused(job, fresh, cluster):
 
 
 def test_two_calls_are_in_flight_for_each_thread(cluster):
+    cluster.client.wait_for_workers(2, timeout=60)  # one was killed above
     assert Calls(cluster, str).capacity == 4
 
 
