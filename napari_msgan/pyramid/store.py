@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_msgan.durable import sync_file, sync_folder, told_if_disk_full
+from napari_msgan.durable import sync_files, sync_folder, told_if_disk_full
 from napari_msgan.errors import GeometryError, StoreError
 from napari_msgan.folders import check_inside
 from napari_msgan.geometry import Box, PyramidGeometry
@@ -347,15 +347,19 @@ class PyramidStore:
     def _sync(self) -> None:
         """Wait until the chunks that were written are on the disk."""
         folders: set[Path] = set()
-        for scale, unsynced in enumerate(self._unsynced):
-            for index in np.argwhere(unsynced).tolist():
-                file = chunk_file(self._path, self._key(scale), tuple(index))
-                unsynced[tuple(index)] = False
-                with suppress(FileNotFoundError):  # it was cleared meanwhile
-                    sync_file(file)
+
+        def files() -> Iterator[Path]:
+            for scale, unsynced in enumerate(self._unsynced):
+                for index in np.argwhere(unsynced).tolist():
+                    unsynced[tuple(index)] = False
+                    file = chunk_file(self._path, self._key(scale), tuple(index))
                     folders.update(p for p in file.parents if p.is_relative_to(self._path))
+                    yield file
+
+        sync_files(files())
         for folder in folders:
-            sync_folder(folder)
+            with suppress(FileNotFoundError):  # it was cleared meanwhile
+                sync_folder(folder)
 
     def _key(self, scale: int) -> str:
         return array_key(scale, self.n_scales, sketch=False)
