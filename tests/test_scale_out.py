@@ -171,13 +171,24 @@ def test_two_calls_are_in_flight_for_each_thread(cluster):
     assert Calls(cluster, str).capacity == 4
 
 
-def test_of_calls_that_wait_the_lowest_rank_is_next(cluster):
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a named pipe")
+def test_of_calls_that_wait_the_lowest_rank_is_next(cluster, tmp_path):
     address = next(iter(cluster.workers))
+    os.mkfifo(tmp_path / "gate")
     calls = Calls(cluster, str)
-    calls.begin(0, time.sleep, 1.5, at=address)  # keeps the only thread of the worker busy
-    time.sleep(0.5)
+    # Keeps the only thread of the worker busy until somebody writes into the pipe.
+    calls.begin(0, Path.read_bytes, tmp_path / "gate", at=address)
+
+    def held(dask_worker):
+        return len(dask_worker.state.executing), len(dask_worker.state.ready)
+
+    while cluster.client.run(held, workers=[address])[address] != (1, 0):
+        time.sleep(0.02)
     for rank in (3, 1, 4, 2):
         calls.begin(rank, os.getpid, rank=rank, at=address)
+    while cluster.client.run(held, workers=[address])[address] != (1, 4):
+        time.sleep(0.02)
+    (tmp_path / "gate").write_bytes(b"go")
     ended = []
     while calls:
         ended += [name for name, _ in calls.finished()]
