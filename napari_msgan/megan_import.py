@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 import re
+import struct
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,7 @@ _SAFE_TORCH = (2, 10)
 _NO_CHECKPOINT = (
     pickle.UnpicklingError,
     RuntimeError,
+    OSError,
     EOFError,
     ValueError,
     LookupError,
@@ -45,6 +47,8 @@ _NO_CHECKPOINT = (
     AttributeError,
     AssertionError,
     OverflowError,
+    MemoryError,
+    struct.error,
 )
 _FIRST = "model.0.weight"
 _MAX_WIDTH = 256

@@ -202,13 +202,14 @@ def check_weights(
         raise ModelError(f"{path} lacks the weights {missing[0]!r} ({len(missing)} in all)")
     if unknown := sorted(set(weights) - set(expected)):
         raise ModelError(f"{path} has weights this network does not know: {unknown[0]!r}")
+    known = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
     for key, value in weights.items():
         if value.shape != expected[key].shape:
             raise ModelError(
                 f"{path}: {key!r} has shape {tuple(value.shape)}, its network needs "
                 f"{tuple(expected[key].shape)}"
             )
-        if not value.is_floating_point() or not bool(torch.isfinite(value).all()):
+        if value.dtype not in known or value.is_meta or not bool(torch.isfinite(value).all()):
             raise ModelError(f"{path}: {key!r} holds values that are not finite: train it again")
 
 

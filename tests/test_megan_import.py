@@ -9,7 +9,7 @@ import torch
 
 from napari_msgan.config import MeganLowResNetwork, MeganPatchNetwork
 from napari_msgan.errors import ModelError
-from napari_msgan.megan_import import check_torch, import_megan
+from napari_msgan.megan_import import check_torch, import_megan, read_checkpoint
 from napari_msgan.model import load_folder, read_spec
 from tests.megan import layout, random_weights, write_checkpoints
 
@@ -244,3 +244,34 @@ def test_layout_of_these_tests_is_that_of_the_facts():
     assert low["model.3.weight"] == (64, 64, 4, 4, 4)
     assert high["model.9.conv_block.4.weight"] == (256, 256, 3, 3, 3)
     assert high["model.15.weight"] == (256, 128, 4, 4, 4)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        lambda w: torch.empty(w.shape, device="meta"),
+        lambda w: torch.zeros(w.shape).to(torch.float8_e4m3fn),
+        lambda w: torch.zeros(w.shape, dtype=torch.complex64),
+        lambda w: torch.zeros(w.shape).to_sparse(),
+        lambda w: torch.zeros(1).expand(2**40),
+    ],
+    ids=["meta", "float8", "complex", "sparse", "expanded"],
+)
+def test_tensors_of_odd_kinds_are_refused(tmp_path, odd):
+    weights = random_weights(1, low_res=True, seed=0)
+    weights["model.1.weight"] = odd(weights["model.1.weight"])
+    torch.save(weights, tmp_path / "a.pth")
+    with pytest.raises(ModelError, match=r"a\.pth: "):
+        read_checkpoint(tmp_path / "a.pth", low_res=True)
+
+
+@pytest.mark.parametrize("is_zip", [True, False], ids=["archive", "old format"])
+def test_checkpoint_that_is_cut_anywhere_is_refused(tmp_path, is_zip):
+    path = tmp_path / "a.pth"
+    weights = random_weights(1, low_res=True, seed=0)
+    torch.save(weights, path, _use_new_zipfile_serialization=is_zip)
+    whole = path.read_bytes()
+    for size in range(0, len(whole), len(whole) // 150):
+        path.write_bytes(whole[:size])
+        with pytest.raises(ModelError, match="Nothing in it was run"):
+            read_checkpoint(path, low_res=True)

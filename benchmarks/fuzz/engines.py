@@ -41,7 +41,7 @@ class Run:
 
         logging.disable(logging.CRITICAL)  # tifffile logs what it thinks of a file
         self._folder = scratch_folder()
-        tempfile.tempdir = str(self._folder / "sandbox")
+        tempfile.tempdir = os.environ["TMPDIR"] = str(self._folder / "sandbox")
         os.environ["NAPARI_MSGAN_MODELS"] = str(self._folder / "sandbox/no-models")
         self._target = TARGETS[name](self._folder)
         self._runs, self._result = runs, result

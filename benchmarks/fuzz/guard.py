@@ -45,7 +45,7 @@ class Limits:
     cpu_seconds : of all threads.
     """
 
-    seconds: float = 60.0
+    seconds: float = 180.0
     cpu_seconds: float = 10.0
     memory_bytes: int = 1 << 30
 

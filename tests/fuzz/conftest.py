@@ -19,6 +19,7 @@ def scratch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder in memory, which is where temporary files go too; readers log nothing."""
     folder = scratch_folder()
     monkeypatch.setattr(tempfile, "tempdir", str(folder / "sandbox"))
+    monkeypatch.setenv("TMPDIR", str(folder / "sandbox"))
     logging.disable(logging.CRITICAL)
     yield folder
     logging.disable(logging.NOTSET)
