@@ -100,6 +100,7 @@ def run_guided(name: str, runs: int, seed: int, result: Path) -> None:
         "timeout": 0,  # ours is shorter, and is no end of the run
         "rss_limit_mb": 0,
         "verbosity": 0,
+        "artifact_prefix": f"{corpus.parent}/",
     }
     flags = [f"-{key}={value}" for key, value in options.items()]
     atheris.Setup([sys.argv[0], *flags, str(corpus)], run.one)

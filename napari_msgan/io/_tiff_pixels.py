@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
     from napari_msgan.volume import ArrayLike
 
+#: Place and length of a strip or tile, in the shortest form.
+_LEAST_SEGMENT_BYTES = 2 + 2
 #: Z, and what tifffile calls pages without further metadata.
 _STACK_AXES = "ZIQ"
 _LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow does
@@ -39,6 +42,12 @@ def stored_pixels(path: Path, tif: TiffFile, series: TiffPageSeries) -> npt.NDAr
         dtype = series.dtype.newbyteorder(tif.byteorder)
         return np.memmap(path, dtype, "r", offset, series.shape)
     check_is_plausible(path, series.nbytes)
+    n_segments = len(series.pages) * math.prod(series.keyframe.chunked)
+    if n_segments * _LEAST_SEGMENT_BYTES > path.stat().st_size and not series.is_multifile:
+        raise VolumeError(
+            f"{path} declares {n_segments} strips or tiles, more than fit into it: it is damaged "
+            "or incomplete; fetch or save it again"
+        )
     target = empty_image(path, series.shape, series.dtype)
     stored: npt.NDArray[Any] = series.asarray(out=target)
     return stored

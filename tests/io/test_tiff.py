@@ -286,3 +286,13 @@ def test_more_pages_than_fit_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("napari_msgan.io.tiff._LEAST_PAGE_BYTES", 10_000)
     with pytest.raises(VolumeError, match="3 pages, more than fit"):
         read_volume(path)
+
+
+def test_more_tiles_than_fit_are_refused_at_once(tmp_path):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.zeros((32, 32), np.uint8), tile=(16, 16), compression="zlib")
+    with tifffile.TiffFile(path, mode="r+b") as tif:
+        for name in ("ImageWidth", "ImageLength"):
+            tif.pages[0].tags[name].overwrite(16_000)
+    with pytest.raises(VolumeError, match="1000000 strips or tiles, more than fit"):
+        read_volume(path)
