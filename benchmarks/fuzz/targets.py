@@ -31,7 +31,7 @@ class Target(ABC):
         self.sandbox.mkdir()
         self.pristine = self.sandbox / "pristine"
         self.pristine.mkdir()
-        self.case = self.sandbox / "case"
+        self.case, self._count = self.sandbox / "case", 0
         self.make(self.pristine)
 
     @abstractmethod
@@ -52,6 +52,9 @@ class Target(ABC):
         choices = Choices(data)
         if self.case.exists():
             shutil.rmtree(self.case)
+        # Another name each time: threads that still read for the last input find nothing.
+        self._count += 1
+        self.case = self.sandbox / f"case-{self._count}"
         shutil.copytree(self.pristine / self.chosen(choices), self.case)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # quantised tensors are going out of use

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from napari_msgan.config import (
+    MAX_BLOCK_VOXELS,
     ModelKind,
     Positive,
     Precision,
@@ -99,13 +101,21 @@ class ScaleTraining(ScaleSettings):
     """
 
     steps: Annotated[int, Field(ge=1)]
-    batch: Annotated[int, Field(ge=1)] = 8
-    patch_shape: tuple[Annotated[int, Field(ge=8)], ...]
-    discriminator_width: Annotated[int, Field(ge=4)] = 32
+    batch: Annotated[int, Field(ge=1, le=4096)] = 8
+    patch_shape: tuple[Annotated[int, Field(ge=8, le=8192)], ...]
+    discriminator_width: Annotated[int, Field(ge=4, le=1024)] = 32
     discriminator_strides: tuple[Literal[1, 2], ...] = (2, 2, 1)
     gan_from: Share = 0.3
     gan_weight: Annotated[float, Field(ge=0)] = 1.0
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+    @model_validator(mode="after")
+    def _can_be_held(self) -> ScaleTraining:
+        if math.prod(self.patch_shape) > MAX_BLOCK_VOXELS:
+            raise ValueError(
+                f"patch_shape {self.patch_shape} has more than {MAX_BLOCK_VOXELS} voxels"
+            )
+        return self
 
 
 class TrainConfig(Settings):

@@ -7,6 +7,7 @@ import shutil
 import pytest
 
 from tests.models import write_model
+from tests.training.made import config_of
 
 
 @pytest.fixture
@@ -60,3 +61,15 @@ def test_name_of_a_store_that_is_no_text_is_shown(cli, image, model, tmp_path):
     out = tmp_path / "a\udcff.ome.zarr"
     assert cli("generate", image, out, "--model", model).code == 0
     assert cli("info", out).code == 0
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("patch_shape", [8192] * 3), ("batch", 10**30), ("discriminator_width", 2**63)],
+)
+def test_training_settings_of_absurd_size_are_refused(cli, tmp_path, field, value):
+    settings = json.loads(config_of(3).model_dump_json())
+    settings["scales"][1][field] = value
+    (tmp_path / "plan.json").write_text(json.dumps(settings))
+    ended = cli("train", tmp_path, tmp_path / "out", "--config", tmp_path / "plan.json")
+    ended.check_refused("plan.json: scales.1")
