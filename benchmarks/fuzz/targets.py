@@ -339,6 +339,7 @@ class OmeZarr(Target):
 
     def make(self, folder: Path) -> None:
         import zarr
+        from numcodecs import Blosc
         from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
 
         values = np.random.default_rng(5).integers(0, 250, (4, 20, 24)).astype(np.int16)
@@ -352,7 +353,9 @@ class OmeZarr(Target):
             "blosc": (3, {"compressors": BloscCodec()}),
             "gzip": (3, {"compressors": GzipCodec()}),
             "shards": (3, {"compressors": ZstdCodec(), "shards": (4, 20, 24)}),
+            "blosc-shards": (3, {"compressors": BloscCodec(), "shards": (8, 20, 24)}),
             "v2": (2, {}),
+            "v2-blosc": (2, {"compressors": Blosc()}),
             "float": (3, {"compressors": None}),
         }
         for name, (version, options) in kinds.items():

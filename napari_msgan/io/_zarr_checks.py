@@ -59,10 +59,7 @@ def open_voxels(path: Path, array: zarr.Array[Any]) -> zarr.Array[Any]:
             f"{path} has {n_chunks} chunks of {array.chunks} voxels, which would take days to "
             "read. Save it with larger ones, for instance 64 in every direction"
         )
-    stored = math.prod(array.shards or array.chunks)
-    packing = [name for name in codecs if name not in _CHECKSUMS]
-    codec = None if array.shards else next(reversed(packing), None)
-    chunk = ChunkSize(stored * _VOXEL_BYTES + _SLACK, codec)
+    chunk = _chunk_size(path, array, codecs)
     again = zarr.open(
         store=ZarrFolder(path, read_only=True, chunk=chunk),
         path=array.path,
@@ -70,6 +67,24 @@ def open_voxels(path: Path, array: zarr.Array[Any]) -> zarr.Array[Any]:
         zarr_format=array.metadata.zarr_format,
     )
     return cast("zarr.Array[Any]", again)
+
+
+def _chunk_size(path: Path, array: zarr.Array[Any], codecs: list[str]) -> ChunkSize:
+    packing = [name for name in codecs if name not in (*_CHECKSUMS, "sharding_indexed")]
+    n_bytes = math.prod(array.chunks) * _VOXEL_BYTES + _SLACK
+    chunk = ChunkSize(n_bytes, next(reversed(packing), None))
+    if array.shards is None:
+        return chunk
+    outer: Any = array.metadata.to_dict()["codecs"]
+    settings = outer[0].get("configuration", {})
+    index = [codec["name"] for codec in settings.get("index_codecs", ())]
+    if len(outer) > 1 or index != ["bytes", "crc32c"] or settings.get("index_location") != "end":
+        raise VolumeError(
+            f"{path} has shards of an unusual kind, which are not supported. Save it with those "
+            "that zarr-python writes, or without shards"
+        )
+    n_inner = math.prod(n // c for n, c in zip(array.shards, array.chunks, strict=True))
+    return ChunkSize(n_bytes * n_inner, None, chunk, n_inner)
 
 
 def _codecs(metadata: dict[str, Any]) -> list[str]:
@@ -84,7 +99,6 @@ def _names(codecs: list[dict[str, Any]]) -> list[str]:
     names = []
     for codec in codecs:
         settings = codec.get("configuration") or {}
-        for inner in ("codecs", "index_codecs"):  # of shards
-            names += _names(list(settings.get(inner) or ()))
+        names += _names(list(settings.get("codecs") or ()))  # inside shards
         names.append(str(codec["name"]).removeprefix("numcodecs."))
     return names

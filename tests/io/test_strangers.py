@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 
+import google_crc32c
 import numcodecs
 import numpy as np
 import pytest
@@ -81,3 +82,34 @@ def test_pipe_is_refused_and_does_not_hang(tmp_path, suffix):
     os.mkfifo(tmp_path / f"a{suffix}")
     with pytest.raises(VolumeError, match="is a pipe or a device"):
         read_volume(tmp_path / f"a{suffix}")
+
+
+@pytest.mark.parametrize("shards", [None, (8, 8)], ids=["chunks", "shards"])
+@pytest.mark.parametrize("part", [slice(0, 8), slice(0, 4)], ids=["all", "part"])
+def test_blosc_that_would_read_behind_its_end_is_refused(tmp_path, shards, part):
+    """C-Blosc ended the process (segmentation fault) before."""
+    path = tmp_path / "a.zarr"
+    compressors = zarr.codecs.BloscCodec()
+    options = {"chunks": (4, 4), "shards": shards, "compressors": compressors}
+    zarr.create_array(path, data=np.arange(64, dtype=np.int16).reshape(8, 8), **options)
+    whole = np.asarray(read_volume(path).data)
+    assert whole[7, 7] == 63
+    for file in [file for file in path.rglob("c/*/*") if file.is_file()]:
+        content = bytearray(file.read_bytes())
+        content[12:16] = (2**31 - 1).to_bytes(4, "little")  # of the first chunk
+        file.write_bytes(content)
+    with pytest.raises(VolumeError, match="shorter than its header says"):
+        np.asarray(read_volume(path).data[part, part])
+
+
+@pytest.mark.parametrize("part", [slice(0, 8), slice(0, 4)], ids=["all", "part"])
+def test_bomb_in_a_shard_is_refused(tmp_path, part):
+    path = tmp_path / "a.zarr"
+    options = {"chunks": (4, 4), "shards": (8, 8), "compressors": zarr.codecs.ZstdCodec()}
+    zarr.create_array(path, data=np.arange(64, dtype=np.int16).reshape(8, 8), **options)
+    (file,) = (file for file in path.rglob("c/*/*") if file.is_file())
+    bomb = bytes(numcodecs.Zstd().encode(np.zeros(10**7, np.uint8)))
+    index = np.array([[0, len(bomb)]] * 4, "<u8").tobytes()
+    file.write_bytes(bomb + index + google_crc32c.value(index).to_bytes(4, "little"))
+    with pytest.raises(VolumeError, match="unpacks to more than"):
+        np.asarray(read_volume(path).data[part, part])
