@@ -37,6 +37,7 @@ BASE = [
     "tifffile",
     "torch>=2.10",
     "zarr>=3.1.3",  # the first that writes chunks atomically
+    "numcodecs>=0.16",  # packs chunks; zarr needs it too
 ]
 TRAIN = [
     "lightning-fabric",

@@ -145,13 +145,13 @@ class TileContext:
         info, finest = self.store.info.sketch, self.store.geometry.finest_scale
         if info.given and info.settings.given == "interpolated" and scale < finest:
             # The stored one is rounded, which is enough to look at.
-            stored = self.sketch_cache.view(self.store.sketch_array(finest))
+            stored = self.sketch_cache.view(self.store.level(finest, sketch=True))
             return interpolate_sketch(stored, self.store.geometry.shape_at(scale))
-        return self.sketch_cache.view(self.store.sketch_array(scale))
+        return self.sketch_cache.view(self.store.level(scale, sketch=True))
 
     def image(self, scale: int) -> ArrayLike:
         """Return the image that the tiles of the next scale read, in the stored type."""
-        return self.coarse_cache.view(self.store.array(scale))
+        return self.coarse_cache.view(self.store.level(scale))
 
     @property
     def fingerprint(self) -> Fingerprint:
@@ -307,7 +307,7 @@ def _threads(context: TileContext, scales: Sequence[int], *, workers: int) -> It
     pool = ThreadPoolExecutor(workers, "tile", use_one_thread)
     with large_buffers_kept():
         try:
-            yield _Threads(context, pool, workers)
+            yield _Threads(context, pool, 2 * workers)  # so that no worker waits for the next
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
             torch.set_num_threads(before)

@@ -22,6 +22,7 @@ from napari_msgan.geometry import Box
 from napari_msgan.networks.megan import MeganPatchGenerator
 from napari_msgan.networks.patchwork import PATCH, iter_patches
 from napari_msgan.volume import read_padded
+from napari_msgan.zarr_folder import ZarrFolder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -147,21 +148,19 @@ def _steady(
 
 @contextmanager
 def _counted_reads() -> Iterator[Counter[str]]:
-    """Count how often zarr reads each file of a local store."""
-    from zarr.storage import LocalStore
-
+    """Count how often each chunk of a store is read."""
     reads: Counter[str] = Counter()
-    plain = LocalStore.get
+    plain = ZarrFolder.read_chunk
 
-    async def get(self: LocalStore, key: str, *arguments: Any, **options: Any) -> Any:
+    def read_chunk(self: ZarrFolder, key: str) -> bytes | None:
         reads[key] += 1
-        return await plain(self, key, *arguments, **options)
+        return plain(self, key)
 
-    LocalStore.get = get  # type: ignore[method-assign]
+    ZarrFolder.read_chunk = read_chunk  # type: ignore[method-assign]
     try:
         yield reads
     finally:
-        LocalStore.get = plain  # type: ignore[method-assign]
+        ZarrFolder.read_chunk = plain  # type: ignore[method-assign]
 
 
 def _per_chunk(reads: Counter[str], key: str, array: Any) -> float:

@@ -1,4 +1,4 @@
-"""The only place that touches zarr: groups, arrays and the files of their chunks."""
+"""Groups and arrays of a store as zarr makes and opens them, and the files of their chunks."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from napari_msgan.durable import write_atomically
 from napari_msgan.errors import StoreError
 from napari_msgan.folders import check_inside
 from napari_msgan.geometry import Box, Ints, level_of_scale
+from napari_msgan.pyramid._level import UNREADABLE, Level
 from napari_msgan.pyramid.attributes import (
     ATTRIBUTES_KEY,
     info_from_attributes,
@@ -25,29 +26,7 @@ from napari_msgan.pyramid.attributes import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import zarr
-    from zarr.core.array_spec import ArrayConfigParams
-
     from napari_msgan.pyramid.metadata import StoreInfo
-
-    ZarrArray = zarr.Array[Any]
-
-#: What zarr and its codecs raise for metadata and chunks that somebody damaged.
-UNREADABLE = (
-    OSError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    ArithmeticError,
-    AssertionError,
-    RuntimeError,  # of its codecs, and RecursionError of deep JSON
-)
-
-# Without it zarr drops a chunk that equals the fill value, which is air, and air would never
-# count as refined. It is not stored: every opening has to repeat it. `zarr.open_array` ignores
-# it for an array that exists (3.1.6), `zarr.open` obeys since 3.1.2.
-_CONFIG: ArrayConfigParams = {"write_empty_chunks": True}
 
 
 def array_key(scale: int, n_scales: int, *, sketch: bool) -> str:
@@ -76,7 +55,6 @@ def create_groups(root: Path, info: StoreInfo) -> None:
                 # none do, and its cost cannot be measured.
                 compressors=ZstdCodec(level=1, checksum=True),
                 dimension_names=geometry.axes,
-                config=_CONFIG,
             )
 
 
@@ -129,9 +107,9 @@ def write_info(root: Path, info: StoreInfo) -> None:
     write_atomically(path, json.dumps(content, indent=2).encode())
 
 
-def open_array(
+def open_level(
     root: Path, info: StoreInfo, scale: int, *, sketch: bool = False, writable: bool = False
-) -> ZarrArray:
+) -> Level:
     """Open one level and check that it is what the metadata say. All arrays are opened here.
 
     Raises
@@ -147,14 +125,9 @@ def open_array(
     key = array_key(scale, geometry.n_scales, sketch=sketch)
     fill = np.uint8(0) if sketch else info.fill_value
     chunk = ChunkSize(math.prod(info.chunk_shape) * fill.dtype.itemsize, "zstd")
+    folder = ZarrFolder(root, read_only=not writable, chunk=chunk)
     try:
-        array = zarr.open(
-            ZarrFolder(root, read_only=not writable, chunk=chunk),
-            path=key,
-            mode="r+" if writable else "r",
-            zarr_format=3,
-            config=_CONFIG,
-        )
+        array = zarr.open(folder.with_read_only(True), path=key, mode="r", zarr_format=3)
         if not isinstance(array, zarr.Array):
             raise TypeError("it is a group")
         codecs: Any = array.metadata.to_dict()["codecs"]
@@ -166,6 +139,7 @@ def open_array(
             "fill_value": array.fill_value,
             "chunk file": array.metadata.encode_chunk_key((1,) * geometry.ndim),
             "codecs": [codec["name"] for codec in codecs],
+            "byte order": codecs[0].get("configuration", {}).get("endian", "little"),
         }
     except UNREADABLE as error:
         raise StoreError(
@@ -179,6 +153,7 @@ def open_array(
         "fill_value": fill,
         "chunk file": "/".join(["c", *"1" * geometry.ndim]),
         "codecs": ["bytes", "zstd"],
+        "byte order": "little",
     }
     for name, value in expected.items():
         if seen[name] != value:
@@ -186,7 +161,7 @@ def open_array(
                 f"{root}: level {key!r} has {name} {seen[name]}, but the metadata of the store "
                 f"say {value}. Generate the image again."
             )
-    return array
+    return Level(array, folder)
 
 
 def chunk_grid(shape: Ints, chunk_shape: Ints) -> Ints:

@@ -15,12 +15,12 @@ from napari_msgan.pyramid._arrays import (
     array_key,
     chunk_grid,
     create_groups,
-    open_array,
+    open_level,
     scan_chunks,
     write_info,
 )
 from napari_msgan.pyramid.metadata import SketchInfo, StoreInfo
-from napari_msgan.pyramid.store import PyramidStore, check_block, open_pyramid, read_block
+from napari_msgan.pyramid.store import PyramidStore, open_pyramid
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,7 +39,7 @@ class PyramidBuilder:
         self.geometry: PyramidGeometry = info.to_geometry()
         create_groups(temporary, info)
         self._sketches = [
-            open_array(temporary, info, scale, sketch=True, writable=True)
+            open_level(temporary, info, scale, sketch=True, writable=True)
             for scale in range(self.geometry.n_scales)
         ]
 
@@ -63,14 +63,12 @@ class PyramidBuilder:
             If the data have another shape or type.
         """
         self.geometry.check_scale(scale)
-        array = self._sketches[scale]
-        check_block(array, box, data)
-        array[box.slices] = data
+        self._sketches[scale].write(box, data)
 
     def read_sketch(self, scale: int, box: Box) -> npt.NDArray[np.uint8]:
         """Return what was written; 0 where nothing was."""
         self.geometry.check_scale(scale)
-        return read_block(self._sketches[scale], box)
+        return self._sketches[scale].read(box)
 
     def finish(self, sketch: SketchInfo) -> PyramidStore:
         """Move the store to its place and return it, open for writing.

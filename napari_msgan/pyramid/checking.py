@@ -14,7 +14,7 @@ from napari_msgan.pyramid._arrays import (
     array_key,
     chunk_file,
     chunk_grid,
-    open_array,
+    open_level,
     read_attributes,
     read_info,
 )
@@ -113,7 +113,7 @@ def check_metadata(root: Path) -> tuple[StoreInfo | None, list[Problem]]:
     for sketch in (False, True):
         for scale in range(info.to_geometry().n_scales):
             try:
-                open_array(root, info, scale, sketch=sketch)
+                open_level(root, info, scale, sketch=sketch)
             except StoreError as error:
                 key = array_key(scale, info.to_geometry().n_scales, sketch=sketch)
                 problems.append(Problem(f"{key}/zarr.json", str(error), advice))

@@ -6,20 +6,18 @@ import threading
 from collections import OrderedDict
 from concurrent.futures import Future
 from functools import partial
-from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_msgan.geometry import Box, Ints
-from napari_msgan.pyramid.store import read_block
 from napari_msgan.volume import LazyArray
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from napari_msgan.pyramid._arrays import ZarrArray
+    from napari_msgan.geometry import Box, Ints
+    from napari_msgan.pyramid._level import Level
 
     Chunk = npt.NDArray[Any]
     Key = tuple[str, Ints]
@@ -44,17 +42,14 @@ class ChunkCache:
         #: How many chunks were read and decoded.
         self.n_reads = 0
 
-    def view(self, array: ZarrArray) -> LazyArray:
-        """Return the array, read by way of the cache."""
-        return LazyArray(array.shape, array.dtype, partial(self._read, array))
+    def view(self, level: Level) -> LazyArray:
+        """Return a level, read by way of the cache."""
+        return LazyArray(level.shape, level.dtype, partial(self._read, level))
 
-    def _read(self, array: ZarrArray, box: Box) -> Chunk:
-        whole = Box.of_shape(array.shape)
-        result = np.empty(box.shape, array.dtype)
-        cells = box.cover(array.chunks)
-        for index in product(*(range(a, b) for a, b in zip(cells.start, cells.stop, strict=True))):
-            cell = Box(index, tuple(i + 1 for i in index)).multiply(array.chunks).intersect(whole)
-            chunk = self._get((array.path, index), partial(read_block, array, cell))
+    def _read(self, level: Level, box: Box) -> Chunk:
+        result = np.empty(box.shape, level.dtype)
+        for index, cell in level.cells(box):
+            chunk = self._get((level.key, index), partial(level.read_chunk, index))
             part = cell.intersect(box)
             source, target = part.relative_to(cell.start), part.relative_to(box.start)
             result[target.slices] = chunk[source.slices]

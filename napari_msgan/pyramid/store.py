@@ -13,16 +13,15 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_msgan.durable import sync_files, sync_folder, told_if_disk_full
-from napari_msgan.errors import GeometryError, StoreError
+from napari_msgan.errors import StoreError
 from napari_msgan.folders import check_inside
 from napari_msgan.geometry import Box, PyramidGeometry
 from napari_msgan.locking import hold_lock
 from napari_msgan.pyramid._arrays import (
-    UNREADABLE,
     array_key,
     chunk_file,
     chunk_grid,
-    open_array,
+    open_level,
     read_info,
     scan_chunks,
     write_info,
@@ -31,7 +30,7 @@ from napari_msgan.pyramid._arrays import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from napari_msgan.pyramid._arrays import ZarrArray
+    from napari_msgan.pyramid._level import Level, ZarrArray
     from napari_msgan.pyramid.metadata import Fingerprint, StoreInfo
     from napari_msgan.tiling import Tile, Tiling
 
@@ -61,9 +60,8 @@ class PyramidStore:
         self._geometry = info.to_geometry()
         self._tiling = info.to_tiling()
         scales = range(self._geometry.n_scales)
-        self._images = [open_array(path, info, s) for s in scales]
-        self._sketches = [open_array(path, info, s, sketch=True) for s in scales]
-        self._outputs = [open_array(path, info, s, writable=True) for s in scales if writable]
+        self._images = [open_level(path, info, s, writable=writable) for s in scales]
+        self._sketches = [open_level(path, info, s, sketch=True) for s in scales]
         self._unsynced = [np.zeros(chunk_grid(a.shape, a.chunks), np.bool_) for a in self._images]
         self._writers = 0
         self._is_assistant = False
@@ -99,13 +97,16 @@ class PyramidStore:
 
     def array(self, scale: int) -> ZarrArray:
         """Return the stored image of a scale, read-only; not refined chunks are the fill value."""
-        self._geometry.check_scale(scale)
-        return self._images[scale]
+        return self.level(scale).array
 
     def sketch_array(self, scale: int) -> ZarrArray:
         """Return the stored sketch of a scale, uint8 (value / 255), read-only."""
+        return self.level(scale, sketch=True).array
+
+    def level(self, scale: int, *, sketch: bool = False) -> Level:
+        """Return the image or the sketch of a scale, for reading several of its chunks."""
         self._geometry.check_scale(scale)
-        return self._sketches[scale]
+        return (self._sketches if sketch else self._images)[scale]
 
     def read(self, scale: int, box: Box) -> npt.NDArray[Any]:
         """Return a box of a scale in the stored type.
@@ -115,7 +116,7 @@ class PyramidStore:
         GeometryError
             If the box leaves the image.
         """
-        return read_block(self.array(scale), box)
+        return self.level(scale).read(box)
 
     def read_sketch(self, scale: int, box: Box) -> npt.NDArray[np.uint8]:
         """Return a box of the sketch of a scale, uint8 (value / 255).
@@ -125,7 +126,7 @@ class PyramidStore:
         GeometryError
             If the box leaves the image.
         """
-        return read_block(self.sketch_array(scale), box)
+        return self.level(scale, sketch=True).read(box)
 
     def write(self, scale: int, box: Box, data: npt.NDArray[Any]) -> None:
         """Write whole chunks of a scale; from then on they are refined.
@@ -138,9 +139,8 @@ class PyramidStore:
             If the writer's lock is not held, or the data have another shape or type.
         """
         self._check_writing()
-        check_block(self.array(scale), box, data)
         with told_if_disk_full(self._path, StoreError):
-            self._outputs[scale][box.slices] = data
+            self.level(scale).write(box, data)
         with self._refined_lock:
             self._refined[scale][self._cells(box)] = True
             self._unsynced[scale][self._cells(box)] = True
@@ -382,40 +382,3 @@ class PyramidStore:
         for index in found.tolist():
             chunk_file(self._path, self._key(tile.scale), tuple(index)).unlink(missing_ok=True)
         return core if len(found) else None
-
-
-def read_block(array: ZarrArray, box: Box) -> npt.NDArray[Any]:
-    """Return a box of an array.
-
-    Raises
-    ------
-    GeometryError
-        If the box leaves the array.
-    StoreError
-        If a chunk of it is damaged.
-    """
-    whole = Box.of_shape(array.shape)
-    if not whole.contains(box):
-        raise GeometryError(f"box {box} leaves the image, which is {whole}")
-    try:
-        return np.asarray(array[box.slices])
-    except UNREADABLE as error:
-        raise StoreError(
-            f"{array.store_path} cannot be read at {box}: {error}. A chunk is damaged: "
-            "napari-msgan verify names it, and removes it with --repair."
-        ) from error
-
-
-def check_block(array: ZarrArray, box: Box, data: npt.NDArray[Any]) -> None:
-    """Check that data are whole chunks of an array, so that no writer meets another one."""
-    whole = Box.of_shape(array.shape)
-    chunks = box.cover(array.chunks).multiply(array.chunks).intersect(whole)
-    if box.size == 0 or box != chunks:
-        raise GeometryError(
-            f"box {box} is not whole chunks of {array.chunks} inside the image, which is {whole}"
-        )
-    if data.shape != box.shape or data.dtype != array.dtype:
-        raise StoreError(
-            f"box {box} needs {array.dtype} of shape {box.shape}, "
-            f"got {data.dtype} of shape {data.shape}"
-        )

@@ -75,7 +75,7 @@ def _iter_check(
     sample: int | None,
     repair: bool,
 ) -> Generator[VerifyStep, None, None]:
-    if not all(getattr(codec, "checksum", False) for codec in store.array(0).compressors):
+    if not store.level(0).has_checksums:
         found.notes.append(
             "The chunks of this store have no checksums, because an earlier version made it: a "
             "flipped bit may be found only in tiles that are compared."

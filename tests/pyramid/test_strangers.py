@@ -75,7 +75,7 @@ def test_chunk_that_unpacks_to_more_than_its_voxels_is_refused(store):
 
 def test_damaged_chunk_is_a_store_error(store):
     (store.path / "sketch/0/c/0/0").write_bytes(b"damaged")
-    with pytest.raises(StoreError, match="A chunk is damaged"):
+    with pytest.raises(StoreError, match="The chunk is damaged"):
         store.read_sketch(2, whole(store, 2))
 
 
