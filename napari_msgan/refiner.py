@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import heapq
 import time
-from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +17,7 @@ from napari_msgan.buffers import large_buffers_kept
 from napari_msgan.errors import JobError
 from napari_msgan.intensity import Window
 from napari_msgan.pyramid import ChunkCache, Fingerprint
+from napari_msgan.scheduling import TileDriver, plan_tiles, run_in_order
 from napari_msgan.sketch import interpolate_sketch
 from napari_msgan.volume import read_padded
 
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from napari_msgan.model import Model
     from napari_msgan.networks.build import AnyGenerator
     from napari_msgan.pyramid import PyramidStore
-    from napari_msgan.tiling import Tile, Tiling
+    from napari_msgan.tiling import Tile
     from napari_msgan.volume import ArrayLike
 
 _SKETCH_TOP = np.float32(255)
@@ -56,52 +55,6 @@ class TileReport:
     def remaining_s(self) -> float:
         """Return the time left if the other tiles take as long."""
         return self.elapsed_s / self.done * (self.total - self.done)
-
-
-def plan_tiles(
-    tiling: Tiling,
-    region: Box,
-    scale: int,
-    is_refined: Callable[[Tile], bool],
-    focus: Box | None = None,
-) -> list[Tile]:
-    """Return the tiles that a region needs and that are not there yet, each after what it reads.
-
-    Tiles of `scale` come in the order of their distance to the middle of `focus`, or slice by slice
-    along the longest axis, so that chunks which neighbours share are read once. Each is preceded by
-    the coarser tiles it needs: so the first finished piece appears early.
-
-    Parameters
-    ----------
-    region, focus : boxes of the finest scale.
-    is_refined : whether a tile is in the store.
-    """
-    targets = tiling.tiles(scale, tiling.geometry.box_at(scale, region))
-    if focus is None:
-        axes = sorted(range(tiling.geometry.ndim), key=lambda axis: -region.shape[axis])
-        targets.sort(key=lambda tile: [tile.index[axis] for axis in axes])
-    else:
-        middle = np.add(focus.start, focus.stop) / 2
-        factor = np.array(tiling.geometry.total_factor(scale))
-
-        def distance(tile: Tile) -> float:
-            core = tiling.core(tile)
-            centre = np.add(core.start, core.stop) / 2 * factor
-            return float(((centre - middle) ** 2).sum())
-
-        targets.sort(key=distance)
-    plan: dict[Tile, None] = {}
-
-    def visit(tile: Tile) -> None:
-        if tile in plan or is_refined(tile):
-            return
-        for needed in tiling.dependencies(tile):
-            visit(needed)
-        plan[tile] = None
-
-    for tile in targets:
-        visit(tile)
-    return list(plan)
 
 
 @dataclass(frozen=True)
@@ -200,26 +153,6 @@ def _autocast(context: TileContext, scale: int) -> Iterator[None]:
         yield
 
 
-class TileDriver(Protocol):
-    """Where tiles are made: threads of this process, or workers elsewhere."""
-
-    @property
-    def capacity(self) -> int:
-        """Return how many tiles may be begun and not finished."""
-
-    def begin(self, tile: Tile) -> None:
-        """Begin a tile; all that it reads is in the store."""
-
-    def finished(self) -> list[Tile]:
-        """Wait for a tile, and return those that came into the store since the last call.
-
-        Raises
-        ------
-        MsganError
-            If a tile could not be made; a note names it.
-        """
-
-
 #: Gives the driver for the tiles of some scales. When its ``with`` block ends, however it ends, no
 #: tile is in progress and no other is begun.
 Drive = Callable[["TileContext", "Sequence[int]"], AbstractContextManager[TileDriver]]
@@ -256,33 +189,9 @@ def iter_refine_tiles(
         plan = plan_tiles(tiling, region, scale, is_refined, focus)
         started = time.monotonic()
         with drive(context, sorted({tile.scale for tile in plan})) as driver:
-            for done, tile in enumerate(_run_in_order(tiling, plan, driver), 1):
+            for done, tile in enumerate(run_in_order(tiling, plan, driver), 1):
                 elapsed = time.monotonic() - started
                 yield TileReport(tile, tiling.core(tile), done, len(plan), elapsed)
-
-
-def _run_in_order(tiling: Tiling, plan: Sequence[Tile], driver: TileDriver) -> Iterator[Tile]:
-    """Begin each tile when what it reads is there; yield finished ones."""
-    rank = {tile: number for number, tile in enumerate(plan)}
-    missing = {tile: {d for d in tiling.dependencies(tile) if d in rank} for tile in plan}
-    readers: dict[Tile, list[Tile]] = defaultdict(list)
-    for tile, needed in missing.items():
-        for other in needed:
-            readers[other].append(tile)
-    ready = [rank[tile] for tile in plan if not missing[tile]]
-    heapq.heapify(ready)
-    running = 0
-    while ready or running:
-        while ready and running < driver.capacity:
-            driver.begin(plan[heapq.heappop(ready)])
-            running += 1
-        for tile in driver.finished():
-            running -= 1
-            for reader in readers[tile]:
-                missing[reader].discard(tile)
-                if not missing[reader]:
-                    heapq.heappush(ready, rank[reader])
-            yield tile
 
 
 def in_threads(workers: int) -> Drive:

@@ -24,7 +24,7 @@ LAYERS = (
     ("intensity",),
     ("resampling",),
     ("sketch", "networks", "pyramid", "io"),
-    ("model", "source", "exporting"),
+    ("model", "source", "exporting", "scheduling"),
     ("refiner", "creating", "megan_import"),
     ("training", "evaluation", "scale_out", "verifying"),
     ("jobs",),

@@ -14,7 +14,7 @@ from napari_msgan.geometry import Affine, Box, PyramidGeometry
 from napari_msgan.io import read_geometry, write_volume
 from napari_msgan.jobs import generate
 from napari_msgan.model import load_model
-from napari_msgan.refiner import plan_tiles
+from napari_msgan.scheduling import plan_tiles
 from napari_msgan.tiling import Tiling
 from napari_msgan.volume import LazyArray, Volume
 from tests.models import write_model

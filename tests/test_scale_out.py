@@ -166,9 +166,9 @@ def test_gpu_that_no_worker_has_is_refused(job, fresh, cluster):
         jobs.refine(fresh, model=job[0], cluster=cluster, device="cuda")
 
 
-def test_two_calls_are_in_flight_for_each_thread(cluster):
+def test_three_calls_are_in_flight_for_each_thread(cluster):
     cluster.client.wait_for_workers(2, timeout=60)  # one was killed above
-    assert Calls(cluster, str).capacity == 4
+    assert Calls(cluster, str).capacity == 6
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a named pipe")

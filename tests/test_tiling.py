@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_msgan.geometry import Affine, Box, PyramidGeometry
-from napari_msgan.refiner import plan_tiles
+from napari_msgan.scheduling import plan_tiles
 from napari_msgan.tiling import Tile, TileGrid, Tiling
 
 

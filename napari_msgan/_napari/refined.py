@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from napari_msgan.geometry import Box
 from napari_msgan.pyramid import PyramidStore
-from napari_msgan.refiner import plan_tiles
+from napari_msgan.scheduling import plan_tiles
 
 #: More boxes than these are not looked for: each is a layer, and is read as a whole.
 MAX_FOUND = 8

@@ -13,8 +13,8 @@ from napari_msgan.geometry import Box
 from napari_msgan.jobs import Progress, iter_refine
 from napari_msgan.model import find_by_identity, load_folder
 from napari_msgan.pyramid import PyramidStore
-from napari_msgan.refiner import plan_tiles
 from napari_msgan.scale_out import joined_cluster
+from napari_msgan.scheduling import plan_tiles
 from napari_msgan.tiling import Tile
 
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 Name = TypeVar("Name")
 
-#: Calls that each thread of a worker has: one that runs, and one that is there when it ends.
-IN_FLIGHT = 2
+#: Calls that each thread of a worker has: one that runs, others that are there when it ends.
+IN_FLIGHT = 3
 _COUNT_EVERY_S = 5.0
 
 

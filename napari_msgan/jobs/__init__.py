@@ -1,0 +1,25 @@
+"""The use cases that terminal, plugin and Python share: generate, refine, export, verify, sketch.
+
+Every job is a generator of `Progress`; who consumes it cancels by closing it, and what was
+finished stays. The plain verbs run to completion.
+"""
+
+from napari_msgan.jobs._common import OnProgress, Progress, default_workers, resolve_device
+from napari_msgan.jobs._generating import generate, iter_generate, iter_refine, refine
+from napari_msgan.jobs._saving import export, make_sketch
+from napari_msgan.jobs._verifying import iter_verify, verify
+
+__all__ = [
+    "OnProgress",
+    "Progress",
+    "default_workers",
+    "export",
+    "generate",
+    "iter_generate",
+    "iter_refine",
+    "iter_verify",
+    "make_sketch",
+    "refine",
+    "resolve_device",
+    "verify",
+]

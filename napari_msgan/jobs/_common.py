@@ -1,0 +1,93 @@
+"""What all jobs share: how far they are, where they compute, what of an image, by which model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from napari_msgan.errors import JobError, StoreError
+from napari_msgan.geometry import Box
+from napari_msgan.model import Model, find_by_identity, load_folder, load_model
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from napari_msgan.pyramid import PyramidStore
+    from napari_msgan.refiner import TileReport
+
+Stage = Literal["unpacking", "sketch", "tiles", "export", "verify", "compare"]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a job is; `report` comes with each finished tile."""
+
+    stage: Stage
+    done: float
+    total: float
+    remaining_s: float | None = None
+    report: TileReport | None = None
+    store: PyramidStore | None = None
+
+
+OnProgress = Callable[[Progress], None]
+
+
+def resolve_device(device: str) -> str:
+    """Return "cpu" or "cuda" for "auto", "cpu" or "cuda".
+
+    Raises
+    ------
+    JobError
+        If a GPU is asked for and torch sees none.
+    """
+    if device == "cpu":
+        return device
+    if device not in ("auto", "cuda"):
+        raise JobError(f"device {device!r} is not one of auto, cpu, cuda")
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    if device == "cuda":
+        raise JobError("device 'cuda' was asked for, but torch sees no GPU. Use the CPU instead.")
+    return "cpu"
+
+
+def default_workers(device: str) -> int:
+    """Return one worker per core on the CPU, two on a GPU (one reads while the other computes)."""
+    if device != "cpu":
+        return 2
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def region_box(shape: tuple[int, ...], axes: tuple[str, ...], region: Box | str | None) -> Box:
+    """Return a region that may be given as text; None is the whole image."""
+    if region is None:
+        return Box.of_shape(shape)
+    return Box.parse(region, axes) if isinstance(region, str) else region
+
+
+def model_of(store: PyramidStore, model: Model | Path | str | None) -> Model:
+    """Return the model of a store, found by its hash unless it is given.
+
+    Raises
+    ------
+    StoreError
+        If another one is given.
+    """
+    info = store.info
+    if model is None:
+        return load_folder(find_by_identity(info.model_sha256, info.model_path))
+    model = model if isinstance(model, Model) else load_model(model)
+    if model.spec.identity != info.model_sha256:
+        raise StoreError(
+            f"{store.path} was made by model {info.model_name!r} ({info.model_sha256[:12]}), "
+            f"not by {model.spec.name!r} ({model.spec.identity[:12]}): their tiles would not fit "
+            "together"
+        )
+    return model

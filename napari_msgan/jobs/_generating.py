@@ -1,0 +1,197 @@
+"""Make a store, and tiles of it."""
+
+from __future__ import annotations
+
+import warnings
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_msgan.creating import check_same_job, describe_store, iter_make_sketch
+from napari_msgan.errors import GeometryError
+from napari_msgan.io import iter_read_volume
+from napari_msgan.jobs._common import (
+    OnProgress,
+    Progress,
+    default_workers,
+    model_of,
+    region_box,
+    resolve_device,
+)
+from napari_msgan.model import Model, load_model
+from napari_msgan.pyramid import PyramidStore, create_pyramid, open_pyramid
+from napari_msgan.refiner import TileContext, in_threads, iter_refine_tiles
+from napari_msgan.scale_out import Cluster, joined_cluster, on_cluster
+from napari_msgan.source import plan_source
+from napari_msgan.steps import changed, run_to_end
+from napari_msgan.volume import Volume
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from napari_msgan.config import Precision
+    from napari_msgan.geometry import Box
+
+
+def generate(
+    source: Volume | Path | str,
+    out: Path | str,
+    model: Model | Path | str,
+    *,
+    progress: OnProgress | None = None,
+    **options: Any,
+) -> PyramidStore:
+    """Make a store from an image and compute the tiles asked for; see `iter_generate`."""
+    return run_to_end(iter_generate(source, out, model, **options), progress)
+
+
+def iter_generate(
+    source: Volume | Path | str,
+    out: Path | str,
+    model: Model | Path | str,
+    *,
+    scale: int | None = None,
+    finest: int | None = None,
+    region: Box | str | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    precision: Precision = "fp32",
+    input_is_sketch: bool = False,
+    name: str | None = None,
+    workers: int | None = None,
+    focus: Box | None = None,
+    cluster: Cluster | str | None = None,
+) -> Generator[Progress, None, PyramidStore]:
+    """Make the sketch pyramid, scale 0, and every tile of a region up to a scale.
+
+    An existing store of the same source, model, seed, sketch and precision is gone on with.
+
+    Parameters
+    ----------
+    out : folder of the store, ending in ``.ome.zarr``.
+    scale : last scale to compute; None for the finest that the source supports.
+    finest : last scale that a new store declares, so that it can be refined to; None for
+        `scale`, or for what the source supports where that is finer.
+    region : box of the finest scale (or its text form); None for everything.
+    input_is_sketch : the source is a sketch: integers / type maximum, or floats in [0, 1].
+    name : of the source, kept in the store; None keeps none, because file names name patients.
+    cluster : whose workers make the tiles: "local:4", the address of a Dask scheduler, or one that
+        is open; None for `workers` threads of this process, which always make the sketch.
+
+    Raises
+    ------
+    MsganError
+        A subclass that says what does not fit.
+    """
+    with joined_cluster(cluster) as joined:
+        yield Progress("sketch", 0, 1)
+        volume = source if isinstance(source, Volume) else (yield from _unpacked(source))
+        if device != "auto" and joined is None:
+            resolve_device(device)
+        model = model if isinstance(model, Model) else load_model(model)
+        if seed and not model.spec.stochastic:
+            warnings.warn(
+                f"model {model.spec.name!r} has no random part: seed {seed} changes nothing",
+                stacklevel=2,
+            )
+        out = Path(out)
+        if out.is_dir():
+            store = open_pyramid(out, writable=True)
+            check_same_job(store, volume, model, seed, input_is_sketch=input_is_sketch)
+        else:
+            plan = plan_source(volume, model.spec, scale if finest is None else finest)
+            info = describe_store(
+                plan, volume, model, seed, input_is_sketch=input_is_sketch, name=name
+            )
+            box = region_box(info.to_geometry().shape, plan.geometry.axes, region)
+            plan.geometry.box_at(0, box)
+            with create_pyramid(out, info) as builder:
+                steps = iter_make_sketch(plan, builder, workers or default_workers("cpu"))
+                sketch = yield from changed(steps, lambda step: Progress("sketch", *step))
+                store = builder.finish(sketch)
+        yield from iter_refine(
+            store,
+            model=model,
+            scale=scale,
+            region=region,
+            device=device,
+            precision=precision,
+            workers=workers,
+            focus=focus,
+            cluster=joined,
+        )
+        return store
+
+
+def refine(
+    store: PyramidStore | Path | str,
+    *,
+    progress: OnProgress | None = None,
+    **options: Any,
+) -> PyramidStore:
+    """Compute more tiles of a store; see `iter_refine`."""
+    return run_to_end(iter_refine(store, **options), progress)
+
+
+def iter_refine(
+    store: PyramidStore | Path | str,
+    *,
+    region: Box | str | None = None,
+    scale: int | None = None,
+    model: Model | Path | str | None = None,
+    device: str = "auto",
+    precision: Precision | None = None,
+    workers: int | None = None,
+    focus: Box | None = None,
+    cluster: Cluster | str | None = None,
+) -> Generator[Progress, None, PyramidStore]:
+    """Compute the tiles of a region up to a scale that are not in the store yet.
+
+    Parameters
+    ----------
+    region : box of the finest scale (or its text form); None for everything.
+    scale : None for the finest.
+    model : None to find it by the hash in the store.
+    precision : None for that of the store, or fp32.
+    focus : box of the finest scale that is looked at: its tiles come first.
+    cluster : as in `iter_generate`.
+
+    Raises
+    ------
+    MsganError
+        A subclass that says what does not fit.
+    """
+    if not isinstance(store, PyramidStore):
+        store = open_pyramid(store, writable=True)
+    info, geometry = store.info, store.geometry
+    scale = geometry.finest_scale if scale is None else scale
+    if not 0 <= scale < geometry.n_scales:
+        raise GeometryError(
+            f"scale {scale} does not exist: this store has the scales 0 to "
+            f"{geometry.finest_scale}. A finer one needs a new store, generated up to it."
+        )
+    box = region_box(geometry.shape, geometry.axes, region)
+    geometry.box_at(scale, box)
+    if info.fingerprint and device == "auto":  # a store keeps to one kind of device
+        device = info.fingerprint.device
+    if precision is None:
+        precision = info.fingerprint.precision if info.fingerprint else "fp32"
+    model = model_of(store, model)
+    with joined_cluster(cluster) as joined:
+        if joined is None:
+            device = resolve_device(device)
+            drive = in_threads(workers or default_workers(device))
+        else:
+            device = joined.device(device)
+            drive = on_cluster(joined)
+        context = TileContext(store, model, device, precision)
+        with closing(iter_refine_tiles(context, box, scale, drive=drive, focus=focus)) as reports:
+            for report in reports:
+                done, total, left_s = report.done, report.total, report.remaining_s
+                yield Progress("tiles", done, total, left_s, report, store)
+    return store
+
+
+def _unpacked(source: Path | str) -> Generator[Progress, None, Volume]:
+    steps = iter_read_volume(source)
+    return (yield from changed(steps, lambda fraction: Progress("unpacking", fraction, 1.0)))

@@ -1,0 +1,116 @@
+"""Write a store, or a sketch, in the formats that people use."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_msgan.config import SketchSettings
+from napari_msgan.errors import JobError
+from napari_msgan.exporting import Grid, grid_volumes, provenance
+from napari_msgan.io import format_of, iter_read_volume, write_volume
+from napari_msgan.jobs._common import OnProgress, Progress, Stage, region_box
+from napari_msgan.pyramid import PyramidStore, open_pyramid
+from napari_msgan.scale_out import Cluster, filled_by, joined_cluster
+from napari_msgan.sketch import lazy_sketch
+from napari_msgan.steps import run_to_end
+from napari_msgan.volume import Volume
+
+if TYPE_CHECKING:
+    from napari_msgan.geometry import Box
+
+
+def export(
+    store: PyramidStore | Path | str,
+    out: Path | str,
+    *,
+    progress: OnProgress | None = None,
+    scale: int | None = None,
+    region: Box | str | None = None,
+    grid: Grid = "store",
+    overwrite: bool = False,
+    cluster: Cluster | str | None = None,
+) -> Path:
+    """Write a scale of a store, or a region of it, as TIFF, NIfTI or dense OME-Zarr.
+
+    What is not refined is upsampled from the coarser scale; the file says how much that is.
+
+    Parameters
+    ----------
+    out : ``.tif``, ``.ome.tif``, ``.nii``, ``.nii.gz`` or ``.ome.zarr``.
+    region : box of the finest scale (or its text form).
+    grid : "store", or "source" for the voxels and orientation of the source.
+    progress : may raise to cancel; nothing is left behind then.
+    cluster : as in `iter_generate`, only for OME-Zarr: the other formats are one file, which one
+        process has to write.
+
+    Raises
+    ------
+    MsganError
+        A subclass that says what does not fit.
+    """
+    if not isinstance(store, PyramidStore):
+        store = open_pyramid(store)
+    geometry = store.geometry
+    scale = geometry.finest_scale if scale is None else scale
+    geometry.check_scale(scale)
+    box = region_box(geometry.shape, geometry.axes, region)
+    levels = grid_volumes(store, scale, box, grid)
+    description = provenance(store, scale, geometry.box_at(scale, box), grid)
+
+    def report(fraction: float) -> None:
+        if progress is not None:
+            progress(Progress("export", fraction, 1.0))
+
+    if cluster is not None and format_of(out) != "ome_zarr":
+        raise JobError(
+            f"{out} is one file, which one process has to write: leave the cluster out, or export "
+            "to .ome.zarr"
+        )
+    with joined_cluster(cluster) as joined:
+        fill = None if joined is None else filled_by(joined, store, scale, box, grid)
+        write_volume(
+            Path(out),
+            levels,
+            description=description,
+            progress=report,
+            overwrite=overwrite,
+            fill=fill,
+        )
+    return Path(out)
+
+
+def make_sketch(
+    source: Volume | Path | str,
+    out: Path | str,
+    *,
+    settings: SketchSettings | None = None,
+    progress: OnProgress | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write the edge map of an image at its own resolution, uint8.
+
+    Such a file can be drawn on and given to `generate` with ``input_is_sketch=True``.
+    """
+
+    def report(stage: Stage, fraction: float) -> None:
+        if progress is not None:
+            progress(Progress(stage, fraction, 1.0))
+
+    if not isinstance(source, Volume):
+        source = run_to_end(iter_read_volume(source), partial(report, "unpacking"))
+    volume = source
+    settings = settings or SketchSettings.of_ndim(len(volume.shape))
+
+    sketch = replace(volume, data=lazy_sketch(volume.data, settings))
+    description = {"content": "sketch", "settings": settings.model_dump(mode="json")}
+    write_volume(
+        Path(out),
+        [sketch],
+        description=description,
+        progress=partial(report, "sketch"),
+        overwrite=overwrite,
+    )
+    return Path(out)

@@ -1,0 +1,52 @@
+"""Check whether a store can be trusted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from napari_msgan.jobs._common import OnProgress, Progress, model_of
+from napari_msgan.model import Model, load_model
+from napari_msgan.steps import changed, run_to_end
+from napari_msgan.verifying import Verification, iter_verify_store
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+
+def verify(
+    store: Path | str, *, progress: OnProgress | None = None, **options: Any
+) -> Verification:
+    """Check whether a store can be trusted; see `iter_verify`."""
+    return run_to_end(iter_verify(store, **options), progress)
+
+
+def iter_verify(
+    store: Path | str,
+    *,
+    repair: bool = False,
+    sample: int | Literal["all"] = 8,
+    model: Model | Path | str | None = None,
+) -> Generator[Progress, None, Verification]:
+    """Check metadata, files, chunks and sketch of a store, and make some tiles again.
+
+    Parameters
+    ----------
+    repair : remove what cannot be trusted and all that was made from it; refining makes it again.
+    sample : how many tiles are made again and compared bit for bit.
+    model : None to find it by the hash in the store; if it is not found, no tile is compared.
+
+    Raises
+    ------
+    StoreError
+        If there is no store, the model is not its own, or another process is writing to it when
+        it is to be repaired.
+    """
+    given = load_model(model) if isinstance(model, (Path, str)) else model
+    steps = iter_verify_store(
+        Path(store).absolute(),
+        lambda opened: model_of(opened, given),
+        sample=None if sample == "all" else sample,
+        repair=repair,
+    )
+    return (yield from changed(steps, lambda step: Progress(step.stage, step.done, step.total)))

@@ -1,0 +1,105 @@
+"""Which tiles a region needs, and in which order they are begun. Integers only, no voxels."""
+
+from __future__ import annotations
+
+import heapq
+from collections import defaultdict
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from napari_msgan.geometry import Box
+    from napari_msgan.tiling import Tile, Tiling
+
+
+def plan_tiles(
+    tiling: Tiling,
+    region: Box,
+    scale: int,
+    is_refined: Callable[[Tile], bool],
+    focus: Box | None = None,
+) -> list[Tile]:
+    """Return the tiles that a region needs and that are not there yet, each after what it reads.
+
+    Tiles of `scale` come in the order of their distance to the middle of `focus`, or slice by slice
+    along the longest axis, so that chunks which neighbours share are read once. Each is preceded by
+    the coarser tiles it needs: so the first finished piece appears early.
+
+    Parameters
+    ----------
+    region, focus : boxes of the finest scale.
+    is_refined : whether a tile is in the store.
+    """
+    targets = tiling.tiles(scale, tiling.geometry.box_at(scale, region))
+    if focus is None:
+        axes = sorted(range(tiling.geometry.ndim), key=lambda axis: -region.shape[axis])
+        targets.sort(key=lambda tile: [tile.index[axis] for axis in axes])
+    else:
+        middle = np.add(focus.start, focus.stop) / 2
+        factor = np.array(tiling.geometry.total_factor(scale))
+
+        def distance(tile: Tile) -> float:
+            core = tiling.core(tile)
+            centre = np.add(core.start, core.stop) / 2 * factor
+            return float(((centre - middle) ** 2).sum())
+
+        targets.sort(key=distance)
+    plan: dict[Tile, None] = {}
+
+    def visit(tile: Tile) -> None:
+        if tile in plan or is_refined(tile):
+            return
+        for needed in tiling.dependencies(tile):
+            visit(needed)
+        plan[tile] = None
+
+    for tile in targets:
+        visit(tile)
+    return list(plan)
+
+
+class TileDriver(Protocol):
+    """Where tiles are made: threads of this process, or workers elsewhere."""
+
+    @property
+    def capacity(self) -> int:
+        """Return how many tiles may be begun and not finished."""
+
+    def begin(self, tile: Tile) -> None:
+        """Begin a tile; all that it reads is in the store."""
+
+    def finished(self) -> list[Tile]:
+        """Wait for a tile, and return those that came into the store since the last call.
+
+        Raises
+        ------
+        MsganError
+            If a tile could not be made; a note names it.
+        """
+
+
+def run_in_order(tiling: Tiling, plan: Sequence[Tile], driver: TileDriver) -> Iterator[Tile]:
+    """Begin each tile when what it reads is there; yield finished ones."""
+    rank = {tile: number for number, tile in enumerate(plan)}
+    missing = {tile: {d for d in tiling.dependencies(tile) if d in rank} for tile in plan}
+    readers: dict[Tile, list[Tile]] = defaultdict(list)
+    for tile, needed in missing.items():
+        for other in needed:
+            readers[other].append(tile)
+    ready = [rank[tile] for tile in plan if not missing[tile]]
+    heapq.heapify(ready)
+    running = 0
+    while ready or running:
+        while ready and running < driver.capacity:
+            driver.begin(plan[heapq.heappop(ready)])
+            running += 1
+        for tile in driver.finished():
+            running -= 1
+            for reader in readers[tile]:
+                missing[reader].discard(tile)
+                if not missing[reader]:
+                    heapq.heappush(ready, rank[reader])
+            yield tile
