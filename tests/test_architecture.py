@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1] / PACKAGE
 LAYERS = (
     ("buffers", "errors", "steps"),
     ("durable",),
-    ("folders", "geometry", "locking"),
+    ("folders", "geometry", "locking", "packed_sizes"),
     ("zarr_folder",),
     ("tiling", "volume", "config"),
     ("intensity",),

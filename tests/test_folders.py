@@ -1,15 +1,11 @@
 """Folders of strangers: links that leave them, pipes, and sizes that cannot be."""
 
 import os
-import zlib
 
-import numcodecs
-import numpy as np
 import pytest
 
 from napari_msgan.errors import FolderError
 from napari_msgan.folders import check_inside, read_inside
-from napari_msgan.zarr_folder import ChunkSize, unpacked_bytes
 
 
 @pytest.fixture
@@ -68,36 +64,3 @@ def test_file_larger_than_it_can_be_is_refused_unread(folder):
         file.truncate(2**40)  # takes no room on the disk
     with pytest.raises(FolderError, match="1099511627776 bytes, more than"):
         read_inside(folder, "a")
-
-
-CODECS = {
-    "zstd": numcodecs.Zstd(),
-    "blosc": numcodecs.Blosc(),
-    "lz4": numcodecs.LZ4(),
-    "gzip": numcodecs.GZip(),
-    "zlib": numcodecs.Zlib(),
-    "bz2": numcodecs.BZ2(),
-}
-
-
-@pytest.mark.parametrize("n_bytes", [1, 100, 255, 256, 300, 65_536, 70_000, 3_000_000])
-@pytest.mark.parametrize("name", CODECS)
-def test_unpacked_size_is_known_before_unpacking(name, n_bytes):
-    packed = bytes(CODECS[name].encode(np.zeros(n_bytes, np.uint8)))
-    assert unpacked_bytes(packed, name, n_bytes) == n_bytes
-    ChunkSize(n_bytes, name).check(packed)
-    with pytest.raises(FolderError, match="unpacks to more than"):
-        ChunkSize(n_bytes - 1, name).check(packed)
-
-
-def test_bomb_is_not_unpacked_beyond_the_limit():
-    bomb = zlib.compress(bytes(50_000_000))
-    assert len(bomb) < 50_000
-    assert unpacked_bytes(bomb, "zlib", 1000) == 1001
-
-
-@pytest.mark.parametrize("content", [b"", b"\x28", b"\x28\xb5\x2f\xfd", b"garbage"])
-@pytest.mark.parametrize("name", [*CODECS, None])
-def test_damaged_content_is_left_to_the_codec(name, content):
-    size = unpacked_bytes(content, name, 10)
-    assert size is None or size >= 0

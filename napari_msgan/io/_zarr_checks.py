@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import zarr
 
 from napari_msgan.errors import VolumeError
+from napari_msgan.packed_sizes import PACKERS
 from napari_msgan.zarr_folder import ChunkSize, ZarrFolder
 
 if TYPE_CHECKING:
@@ -16,11 +17,10 @@ if TYPE_CHECKING:
 #: No pickle, no objects, nothing whose unpacked size cannot be known before (zarr knows more).
 _CODECS = {
     *("bytes", "endian", "transpose", "sharding_indexed"),
-    *("blosc", "zstd", "gzip", "zlib", "lz4", "bz2"),
+    *PACKERS,
     *("crc32c", "crc32", "adler32", "fletcher32", "jenkins_lookup3"),
     *("shuffle", "delta", "fixedscaleoffset", "quantize", "bitround", "astype"),
 }
-_CHECKSUMS = ("crc32c", "crc32", "adler32", "fletcher32", "jenkins_lookup3")
 #: Of the largest type that is read; codecs may store a type that is larger than the array's.
 _VOXEL_BYTES, _SLACK = 8, 64
 _MOST_CHUNK_VOXELS = 2**28
@@ -30,7 +30,7 @@ _FEW_CHUNKS, _LEAST_MEAN_VOXELS = 2**16, 256
 
 def open_node(path: Path) -> zarr.Group | zarr.Array[Any]:
     """Open what lies in a folder, for its metadata."""
-    return zarr.open(store=ZarrFolder(path, read_only=True), mode="r")
+    return zarr.open(store=ZarrFolder(path), mode="r")
 
 
 def open_voxels(path: Path, array: zarr.Array[Any]) -> zarr.Array[Any]:
@@ -42,7 +42,7 @@ def open_voxels(path: Path, array: zarr.Array[Any]) -> zarr.Array[Any]:
         If it has codecs that are not supported, or chunks of an absurd size.
     """
     codecs = _codecs(array.metadata.to_dict())
-    if unknown := [name for name in codecs if name not in _CODECS]:
+    if unknown := [name for name in codecs if _plain(name) not in _CODECS]:
         raise VolumeError(
             f"{path} is packed with {unknown[0]!r}, which is not supported. Save it with one of "
             "blosc, zstd, gzip, zlib, lz4, bz2, or unpacked"
@@ -61,7 +61,7 @@ def open_voxels(path: Path, array: zarr.Array[Any]) -> zarr.Array[Any]:
         )
     chunk = _chunk_size(path, array, codecs)
     again = zarr.open(
-        store=ZarrFolder(path, read_only=True, chunk=chunk),
+        store=ZarrFolder(path, chunk=chunk),
         path=array.path,
         mode="r",
         zarr_format=array.metadata.zarr_format,
@@ -70,21 +70,36 @@ def open_voxels(path: Path, array: zarr.Array[Any]) -> zarr.Array[Any]:
 
 
 def _chunk_size(path: Path, array: zarr.Array[Any], codecs: list[str]) -> ChunkSize:
-    packing = [name for name in codecs if name not in (*_CHECKSUMS, "sharding_indexed")]
     n_bytes = math.prod(array.chunks) * _VOXEL_BYTES + _SLACK
-    chunk = ChunkSize(n_bytes, next(reversed(packing), None))
+    packed = [i for i, name in enumerate(codecs) if _plain(name) in PACKERS]
+    packer = _plain(codecs[packed[-1]]) if packed else None
+    after = (
+        [name for name in codecs[packed[-1] + 1 :] if name != "sharding_indexed"] if packed else []
+    )
+    if len(packed) > 1 or any(name != "crc32c" for name in after):
+        raise VolumeError(
+            f"{path} is packed with {' and then '.join(codecs)}, an order that is not supported. "
+            "Save it with one codec that packs, as the last"
+        )
+    chunk = ChunkSize(n_bytes, packer, trailer=4 * len(after))
     if array.shards is None:
         return chunk
     outer: Any = array.metadata.to_dict()["codecs"]
     settings = outer[0].get("configuration", {})
-    index = [codec["name"] for codec in settings.get("index_codecs", ())]
-    if len(outer) > 1 or index != ["bytes", "crc32c"] or settings.get("index_location") != "end":
+    index = settings.get("index_codecs", ())
+    is_usual = (
+        len(outer) == 1
+        and [codec["name"] for codec in index] == ["bytes", "crc32c"]
+        and index[0].get("configuration", {}).get("endian", "little") == "little"
+        and settings.get("index_location", "end") == "end"
+    )
+    if not is_usual:
         raise VolumeError(
             f"{path} has shards of an unusual kind, which are not supported. Save it with those "
             "that zarr-python writes, or without shards"
         )
     n_inner = math.prod(n // c for n, c in zip(array.shards, array.chunks, strict=True))
-    return ChunkSize(n_bytes * n_inner, None, chunk, n_inner)
+    return ChunkSize(n_bytes * n_inner, None, inner=chunk, n_inner=n_inner)
 
 
 def _codecs(metadata: dict[str, Any]) -> list[str]:
@@ -100,5 +115,9 @@ def _names(codecs: list[dict[str, Any]]) -> list[str]:
     for codec in codecs:
         settings = codec.get("configuration") or {}
         names += _names(list(settings.get("codecs") or ()))  # inside shards
-        names.append(str(codec["name"]).removeprefix("numcodecs."))
+        names.append(str(codec["name"]))
     return names
+
+
+def _plain(name: str) -> str:
+    return name.removeprefix("numcodecs.")

@@ -113,3 +113,103 @@ def test_bomb_in_a_shard_is_refused(tmp_path, part):
     file.write_bytes(bomb + index + google_crc32c.value(index).to_bytes(4, "little"))
     with pytest.raises(VolumeError, match="unpacks to more than"):
         np.asarray(read_volume(path).data[part, part])
+
+
+def careless(content):
+    """Return a Blosc chunk whose parts would be read 2 GB behind its end."""
+    content = bytearray(content)
+    content[12:16] = (2**31 - 1).to_bytes(4, "little")
+    content[16:20] = (2**31 - 100).to_bytes(4, "little")
+    content[2] &= ~0x02  # not stored as it is
+    return bytes(content)
+
+
+def sharded(path, endian="little"):
+    """Return the file of an array of one shard of four equal chunks, and one of these."""
+    serializer = zarr.codecs.ShardingCodec(
+        chunk_shape=(64, 64),
+        codecs=[zarr.codecs.BytesCodec(), zarr.codecs.BloscCodec(cname="lz4")],
+        index_codecs=[zarr.codecs.BytesCodec(endian=endian), zarr.codecs.Crc32cCodec()],
+    )
+    data = np.ones((128, 128), np.int16)
+    zarr.create_array(path, data=data, chunks=(128, 128), serializer=serializer, compressors=None)
+    (file,) = (file for file in path.rglob("c/*/*") if file.is_file())
+    chunks = file.read_bytes()[: -16 * 4 - 4]
+    return file, chunks[: len(chunks) // 4]
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered")  # in zarr, where it adds the two
+@pytest.mark.parametrize("part", [slice(0, 128), slice(0, 64)], ids=["all", "part"])
+@pytest.mark.parametrize("endian", ["little", "big"])
+def test_index_of_a_shard_that_says_something_else_to_zarr_is_refused(tmp_path, endian, part):
+    """Both ended the process: zarr takes these places for other ones than a hasty check does."""
+    path = tmp_path / "a.zarr"
+    file, chunk = sharded(path, endian)
+    place = [2**64 - 1, 5] if endian == "little" else [len(chunk), len(chunk)]
+    index = np.array([place] * 4, "<u8").tobytes()
+    checksum = google_crc32c.value(index).to_bytes(4, "little")
+    file.write_bytes(careless(chunk) + 3 * chunk + index + checksum)
+    with pytest.raises(VolumeError, match=r"ends before (a|the) chunk|shards of an unusual kind"):
+        np.asarray(read_volume(path).data[part, part])
+
+
+def test_a_shard_with_missing_chunks_is_read(tmp_path):
+    path = tmp_path / "a.zarr"
+    file, chunk = sharded(path)
+    index = np.array([[0, len(chunk)]] + [[2**64 - 1] * 2] * 3, "<u8").tobytes()
+    file.write_bytes(chunk + index + google_crc32c.value(index).to_bytes(4, "little"))
+    whole = np.asarray(read_volume(path).data)
+    assert (whole[:64, :64] == 1).all()
+    assert not whole[64:].any()
+
+
+BLOSC = zarr.codecs.BloscCodec()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"compressors": [BLOSC, zarr.codecs.GzipCodec()]},
+        {
+            "zarr_format": 2,
+            "filters": [numcodecs.Blosc()],
+            "compressors": numcodecs.GZip(),
+        },
+    ],
+    ids=["two", "filter"],
+)
+def test_orders_of_codecs_that_hide_what_is_packed_are_refused(tmp_path, options):
+    """In each of them a careless chunk ended the process."""
+    zarr.create_array(tmp_path / "a.zarr", data=np.ones((8, 8), np.int16), chunks=(8, 8), **options)
+    with pytest.raises(VolumeError, match="an order that is not supported"):
+        read_volume(tmp_path / "a.zarr")
+
+
+@pytest.mark.filterwarnings("ignore:Numcodecs codecs are not in")
+def test_a_checksum_before_what_is_packed_is_refused(tmp_path):
+    """A careless chunk behind it ended the process, too."""
+    path = tmp_path / "a.zarr"
+    options = {"chunks": (8, 8), "compressors": [BLOSC, zarr.codecs.numcodecs.CRC32()]}
+    zarr.create_array(path, data=np.ones((8, 8), np.int16), **options)
+    with pytest.raises(VolumeError, match="an order that is not supported"):
+        read_volume(path)
+
+
+def test_checksums_that_do_not_hide_what_is_packed_are_read(tmp_path):
+    data = np.arange(64, dtype=np.int16).reshape(8, 8)
+    after = [BLOSC, zarr.codecs.Crc32cCodec()]
+    zarr.create_array(tmp_path / "a.zarr", data=data, chunks=(8, 8), compressors=after)
+    np.testing.assert_array_equal(np.asarray(read_volume(tmp_path / "a.zarr").data), data)
+    filters = [numcodecs.Delta("<i2"), numcodecs.CRC32()]
+    options = {"filters": filters, "compressors": numcodecs.Blosc(), "zarr_format": 2}
+    zarr.create_array(tmp_path / "b.zarr", data=data, chunks=(8, 8), **options)
+    np.testing.assert_array_equal(np.asarray(read_volume(tmp_path / "b.zarr").data), data)
+
+
+def test_second_member_of_gzip_that_is_a_bomb_is_refused(old):
+    codec = numcodecs.GZip(9)
+    change(old, compressor=codec.get_config())
+    good = bytes(codec.encode(np.zeros((8, 8), np.int16)))
+    (old / "0.0").write_bytes(good + bytes(codec.encode(np.zeros(20_000, np.uint8))))
+    with pytest.raises(VolumeError, match="unpacks to more than"):
+        np.asarray(read_volume(old).data)
