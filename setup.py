@@ -36,7 +36,8 @@ BASE = [
     "superqt",
     "tifffile",
     "torch>=2.10",
-    "zarr>=3.1.3",  # the first that writes chunks atomically
+    "zarr>=3.1.3",  # the first that writes chunks atomically: exports need it
+    "fsspec>=2024.6",  # stores at URLs; this one makes a file only if there is none
     "numcodecs>=0.16",  # packs chunks; zarr needs it too
 ]
 TRAIN = [

@@ -67,6 +67,8 @@ CONFIG = {
 }
 #: OME-TIFF has a random one in every file.
 _UUID = re.compile(rb"urn:uuid:[0-9a-f-]{36}")
+#: Kills that may come too late, for each that does not.
+_ATTEMPTS = 20
 KEPT_NAMES = ("tensorboard",)  # its file names hold times and process ids
 
 
@@ -261,7 +263,9 @@ def run_case(case: Case, base: Path, kills: int, random: random.Random) -> dict[
     expected, files = case.digest(folder), case.files(folder)
     stages: Counter[str] = Counter()
     lost: list[str] = []
-    while stages.total() < kills:
+    for _ in range(_ATTEMPTS * kills):
+        if stages.total() == kills:
+            break
         shutil.rmtree(folder)
         case.begin(base, folder)
         stage = run_and_kill(case, base, folder, random, active_s)
@@ -276,6 +280,8 @@ def run_case(case: Case, base: Path, kills: int, random: random.Random) -> dict[
             lost.append(f"{stage}: {found[0]}")
             print(f"{case.name} {case.result}, killed at {stage}: {found}", file=sys.stderr)
         print(f"{case.name} {case.result}: {stages.total()} kills", file=sys.stderr, flush=True)
+    else:
+        raise SystemExit(f"{case.name} ends before it can be killed: is it much too fast?")
     case.damage(folder)
     control = problems(case, folder, expected, files)
     shutil.rmtree(folder)

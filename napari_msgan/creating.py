@@ -125,6 +125,6 @@ def check_same_job(
     for what, (old, new) in seen.items():
         if old != new:
             raise StoreError(
-                f"{store.path} belongs to another job: its {what} differ(s) "
+                f"{store.address} belongs to another job: its {what} differ(s) "
                 f"({str(old)[:60]} there, {str(new)[:60]} here). Choose another name."
             )

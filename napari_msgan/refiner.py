@@ -1,4 +1,4 @@
-"""From a region to tiles, and from tiles to voxels in the store."""
+"""Tiles to voxels in the store: what a tile reads, computes and writes, by workers."""
 
 from __future__ import annotations
 
@@ -261,4 +261,4 @@ def make_tile(context: TileContext, tile: Tile) -> None:
 def tile_note(store: PyramidStore, tile: Tile) -> str:
     """Return which tile an error is about."""
     core = store.tiling.core(tile)
-    return f"while generating tile {core} of scale {tile.scale} of {store.path}"
+    return f"while generating tile {core} of scale {tile.scale} of {store.address}"

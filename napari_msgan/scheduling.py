@@ -1,4 +1,4 @@
-"""Which tiles a region needs, and in which order they are begun. Integers only, no voxels."""
+"""Which tiles a region needs, and in which order they are begun; no voxels."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def fresh(job, tmp_path):
 
 
 def contents(store):
-    store = open_pyramid(store.path)
+    store = open_pyramid(store.address)
     return [np.asarray(store.array(s)[...]) for s in range(store.n_scales)]
 
 

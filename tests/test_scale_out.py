@@ -234,3 +234,11 @@ def test_missing_dask_is_told_with_the_extra(monkeypatch):
 def test_single_files_are_not_written_by_a_cluster(job, tmp_path):
     with pytest.raises(JobError, match=r"leave the cluster out, or export to \.ome\.zarr"):
         jobs.export(job[2], tmp_path / "out.nii.gz", cluster="local:2")
+
+
+def test_workers_share_a_store_at_a_url(job, fresh, cluster):
+    url = f"file://{fresh}"
+    store = jobs.refine(url, model=job[0], cluster=cluster)
+    assert store.address == url
+    assert_equal_stores(store, job[1])
+    assert leftovers(fresh) == []

@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,8 +22,8 @@ from napari_msgan import refine
 from napari_msgan.geometry import Box
 from napari_msgan.networks.megan import MeganPatchGenerator
 from napari_msgan.networks.patchwork import PATCH, iter_patches
+from napari_msgan.pyramid._level import Level
 from napari_msgan.volume import read_padded
-from napari_msgan.zarr_folder import ZarrFolder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -148,21 +149,23 @@ def _steady(
 
 @contextmanager
 def _counted_reads() -> Iterator[Counter[str]]:
-    """Count how often each chunk of a store is read."""
+    """Count how many chunks of each level are read."""
     reads: Counter[str] = Counter()
-    plain = ZarrFolder.read_chunk
+    plain = Level.read_chunk
 
-    def read_chunk(self: ZarrFolder, key: str) -> bytes | None:
-        reads[key] += 1
-        return plain(self, key)
+    lock = Lock()
 
-    ZarrFolder.read_chunk = read_chunk  # type: ignore[method-assign]
+    def read_chunk(self: Level, index: tuple[int, ...]) -> Any:
+        with lock:
+            reads[self.key] += 1
+        return plain(self, index)
+
+    Level.read_chunk = read_chunk  # type: ignore[method-assign]
     try:
         yield reads
     finally:
-        ZarrFolder.read_chunk = plain  # type: ignore[method-assign]
+        Level.read_chunk = plain  # type: ignore[method-assign]
 
 
 def _per_chunk(reads: Counter[str], key: str, array: Any) -> float:
-    total = sum(count for name, count in reads.items() if name.startswith(f"{key}/c/"))
-    return total / array.nchunks
+    return reads[key] / array.nchunks

@@ -19,6 +19,23 @@ def add_paths(
     command.add_argument("out", type=Path, metavar=second, help=second_help)
 
 
+def address(text: str) -> Path | str:
+    """Return the folder of a store, or its URL as it is.
+
+    Examples
+    --------
+    >>> address("s3://bucket/a.ome.zarr")
+    's3://bucket/a.ome.zarr'
+    """
+    return text if "://" in text else Path(text)
+
+
+def add_store(command: argparse.ArgumentParser, name: str = "store") -> None:
+    command.add_argument(
+        name, type=address, metavar="STORE", help="what generate made: a folder or a URL"
+    )
+
+
 def add_scale(command: argparse.ArgumentParser, text: str) -> None:
     command.add_argument("--scale", type=natural, metavar="S", help=f"0 is the coarsest; {text}")
 

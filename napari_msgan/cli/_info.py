@@ -22,7 +22,7 @@ def info(arguments: Namespace) -> None:
     store = open_pyramid(arguments.store)
     scales = [_scale(store, scale) for scale in range(store.n_scales)]
     if arguments.json:
-        content = {"store": str(store.path), "notice": _notice(store), "scales": scales}
+        content = {"store": store.address, "notice": _notice(store), "scales": scales}
         print(json.dumps(content | store.info.model_dump(mode="json"), indent=2))
         return
     print_table(("", ""), _facts(store))
@@ -73,7 +73,7 @@ def _facts(store: PyramidStore) -> list[tuple[str, str]]:
     if mm:
         honest += f" ({lengths(store.geometry.spacing_at(source.honest_scale), 'mm')})"
     facts = [
-        ("store", str(store.path)),
+        ("store", store.address),
         ("model", f"{known.model_name}, hash {known.model_sha256[:12]}"),
         ("modality", f"{known.modality}, values {known.window[0]:g} to {known.window[1]:g}"),
         ("source", f"{kind} of {shape_text(source.shape)}, {spacing}{named}"),

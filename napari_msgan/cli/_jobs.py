@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,7 +23,6 @@ from napari_msgan.jobs import iter_generate, iter_refine, make_sketch
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Generator
-    from pathlib import Path
 
     from napari_msgan.jobs import Progress
     from napari_msgan.pyramid import PyramidStore
@@ -115,16 +115,19 @@ def export(arguments: Namespace) -> None:
         )
 
 
-def _check_store_name(out: Path) -> None:
-    if not out.name.lower().endswith(".zarr"):
-        better = f"{out.name.split('.')[0]}.ome.zarr"
+def _check_store_name(out: Path | str) -> None:
+    name = Path(out).name
+    if not name.lower().endswith(".zarr"):
+        better = f"{name.split('.')[0]}.ome.zarr"
         raise UsageError(
             f"{out} is no name for a store: it must end in .ome.zarr, e.g. {better}. "
             "Other formats come from napari-msgan export, afterwards"
         )
 
 
-def _finish(steps: Generator[Progress, None, PyramidStore], path: Path, *, quiet: bool) -> None:
+def _finish(
+    steps: Generator[Progress, None, PyramidStore], path: Path | str, *, quiet: bool
+) -> None:
     outcome = _run(steps, quiet=quiet)
     if not quiet:
         print("\n".join([*_summary(outcome, path), *_advice(outcome.store, path)]))
@@ -147,7 +150,7 @@ def _run(steps: Generator[Progress, None, PyramidStore], *, quiet: bool) -> Outc
                 first_s.setdefault(scale, time.monotonic() - begun)
 
 
-def _summary(outcome: Outcome, path: Path) -> list[str]:
+def _summary(outcome: Outcome, path: Path | str) -> list[str]:
     store = outcome.store
     lines = [
         f"{path}: {store.n_scales} scales, the finest has {shape_text(store.geometry.shape)} voxels"
@@ -164,9 +167,9 @@ def _summary(outcome: Outcome, path: Path) -> list[str]:
     ]
 
 
-def _advice(store: PyramidStore, path: Path) -> list[str]:
+def _advice(store: PyramidStore, path: Path | str) -> list[str]:
     name = shlex.quote(str(path))
-    stem = shlex.quote(path.name.split(".")[0] + "-synthetic")  # never the name of the source
+    stem = shlex.quote(Path(path).name.split(".")[0] + "-synthetic")  # never the name of the source
     lines = ["Next:"]
     if not store.refined_chunks(store.geometry.finest_scale).all():
         lines.append(f"  napari-msgan refine {name} --region {_next_region(store)}")

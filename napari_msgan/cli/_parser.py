@@ -17,6 +17,8 @@ from napari_msgan.cli._arguments import (
     add_quiet,
     add_region,
     add_scale,
+    add_store,
+    address,
     natural,
     natural_or_all,
     positive,
@@ -116,7 +118,13 @@ def _add_generate(add: AddCommand) -> None:
         "generate chest.png chest.ome.zarr --model chest-xray --region 0:512,0:512",
         _GOES_ON,
     )
-    add_paths(command, "IN", "image, or sketch", "OUT", "store to make or go on with: .ome.zarr")
+    command.add_argument("source", type=Path, metavar="IN", help="image, or sketch")
+    command.add_argument(
+        "out",
+        type=address,
+        metavar="OUT",
+        help="store to make or go on with: .ome.zarr, in a folder or at a URL (s3://...)",
+    )
     command.add_argument("--model", required=True, metavar="M", help="name or folder of a model")
     add_scale(command, "last scale to compute (default: the finest that the image supports)")
     add_region(command, "what to compute (default: everything)")
@@ -174,7 +182,7 @@ def _add_refine(add: AddCommand) -> None:
         "refine chest.ome.zarr --region 512:1024,0:512",
         _GOES_ON,
     )
-    command.add_argument("store", type=Path, metavar="STORE", help="what generate made")
+    add_store(command)
     add_region(command, "what to compute", required=True)
     add_scale(command, "last scale to compute (default: the finest)")
     command.add_argument(
@@ -188,7 +196,7 @@ def _add_refine(add: AddCommand) -> None:
 
 def _add_info(add: AddCommand) -> None:
     command = add("info", "_info", "show what is in a store", "info chest.ome.zarr")
-    command.add_argument("store", type=Path, metavar="STORE", help="what generate made")
+    add_store(command)
     command.add_argument("--json", action="store_true", help="for programs")
 
 
@@ -200,8 +208,9 @@ def _add_export(add: AddCommand) -> None:
         "export thorax.ome.zarr thorax.nii.gz --grid source",
         _LEAVES_NOTHING,
     )
-    add_paths(
-        command, "STORE", "what generate made", "OUT", ".tif, .ome.tif, .nii, .nii.gz or .ome.zarr"
+    add_store(command, "source")
+    command.add_argument(
+        "out", type=Path, metavar="OUT", help=".tif, .ome.tif, .nii, .nii.gz or .ome.zarr"
     )
     add_scale(command, "scale to write (default: the finest)")
     add_region(command, "what to write (default: everything)")
@@ -224,7 +233,7 @@ def _add_verify(add: AddCommand) -> None:
         "verify thorax.ome.zarr --repair",
         "Nothing was changed, or what was named before; the same command starts again.",
     )
-    command.add_argument("store", type=Path, metavar="STORE", help="what generate made")
+    add_store(command)
     command.add_argument(
         "--repair",
         action="store_true",

@@ -86,7 +86,7 @@ def model_of(store: PyramidStore, model: Model | Path | str | None) -> Model:
     model = model if isinstance(model, Model) else load_model(model)
     if model.spec.identity != info.model_sha256:
         raise StoreError(
-            f"{store.path} was made by model {info.model_name!r} ({info.model_sha256[:12]}), "
+            f"{store.address} was made by model {info.model_name!r} ({info.model_sha256[:12]}), "
             f"not by {model.spec.name!r} ({model.spec.identity[:12]}): their tiles would not fit "
             "together"
         )

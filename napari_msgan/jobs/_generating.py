@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from contextlib import closing
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_msgan.creating import check_same_job, describe_store, iter_make_sketch
@@ -19,7 +18,7 @@ from napari_msgan.jobs._common import (
     resolve_device,
 )
 from napari_msgan.model import Model, load_model
-from napari_msgan.pyramid import PyramidStore, create_pyramid, open_pyramid
+from napari_msgan.pyramid import PyramidStore, create_pyramid, open_pyramid, place_of
 from napari_msgan.refiner import TileContext, in_threads, iter_refine_tiles
 from napari_msgan.scale_out import Cluster, joined_cluster, on_cluster
 from napari_msgan.source import plan_source
@@ -28,6 +27,7 @@ from napari_msgan.volume import Volume
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+    from pathlib import Path
 
     from napari_msgan.config import Precision
     from napari_msgan.geometry import Box
@@ -68,7 +68,7 @@ def iter_generate(
 
     Parameters
     ----------
-    out : folder of the store, ending in ``.ome.zarr``.
+    out : folder of the store, or a URL that fsspec opens, ending in ``.ome.zarr``.
     scale : last scale to compute; None for the finest that the source supports.
     finest : last scale that a new store declares, so that it can be refined to; None for
         `scale`, or for what the source supports where that is finer.
@@ -94,8 +94,7 @@ def iter_generate(
                 f"model {model.spec.name!r} has no random part: seed {seed} changes nothing",
                 stacklevel=2,
             )
-        out = Path(out)
-        if out.is_dir():
+        if place_of(out).is_there():
             store = open_pyramid(out, writable=True)
             check_same_job(store, volume, model, seed, input_is_sketch=input_is_sketch)
         else:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from napari_msgan.jobs._common import OnProgress, Progress, model_of
 from napari_msgan.model import Model, load_model
+from napari_msgan.pyramid import place_of
 from napari_msgan.steps import changed, run_to_end
 from napari_msgan.verifying import Verification, iter_verify_store
 
@@ -44,7 +45,7 @@ def iter_verify(
     """
     given = load_model(model) if isinstance(model, (Path, str)) else model
     steps = iter_verify_store(
-        Path(store).absolute(),
+        place_of(store).path,
         lambda opened: model_of(opened, given),
         sample=None if sample == "all" else sample,
         repair=repair,

@@ -4,6 +4,7 @@ zarr and filelock are imported when a store is opened, not here.
 """
 
 from napari_msgan.pyramid._create import PyramidBuilder, create_pyramid
+from napari_msgan.pyramid._place import Place, place_of
 from napari_msgan.pyramid.chunk_cache import ChunkCache
 from napari_msgan.pyramid.metadata import (
     Fingerprint,
@@ -26,6 +27,7 @@ __all__ = [
     "ChunkCache",
     "Fingerprint",
     "GeometryInfo",
+    "Place",
     "PyramidBuilder",
     "PyramidStore",
     "PyramidView",
@@ -36,6 +38,7 @@ __all__ = [
     "create_pyramid",
     "levels",
     "open_pyramid",
+    "place_of",
     "refresh_coarsest",
     "sketch_levels",
     "view_volume",

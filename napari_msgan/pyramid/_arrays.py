@@ -1,21 +1,17 @@
-"""Groups and arrays of a store as zarr makes and opens them, and the files of their chunks."""
+"""Groups and arrays of a store as zarr makes and opens them."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
-from napari_msgan.durable import write_atomically
 from napari_msgan.errors import StoreError
-from napari_msgan.folders import check_inside
+from napari_msgan.folders import MOST_METADATA_BYTES
 from napari_msgan.geometry import Box, Ints, level_of_scale
-from napari_msgan.pyramid._level import UNREADABLE, Level
+from napari_msgan.pyramid._level import Level
 from napari_msgan.pyramid.attributes import (
     ATTRIBUTES_KEY,
     info_from_attributes,
@@ -24,9 +20,23 @@ from napari_msgan.pyramid.attributes import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from pathlib import Path
 
+    from napari_msgan.pyramid._place import Place
     from napari_msgan.pyramid.metadata import StoreInfo
+
+
+#: What zarr raises for metadata that somebody damaged.
+UNREADABLE = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+    RuntimeError,  # RecursionError of deep JSON is one
+)
 
 
 def array_key(scale: int, n_scales: int, *, sketch: bool) -> str:
@@ -37,7 +47,7 @@ def array_key(scale: int, n_scales: int, *, sketch: bool) -> str:
 def create_groups(root: Path, info: StoreInfo) -> None:
     """Write an empty store: both groups and every level of them declared."""
     import zarr
-    from zarr.codecs import ZstdCodec
+    from zarr.codecs import BytesCodec, ZstdCodec
     from zarr.storage import LocalStore
 
     geometry = info.to_geometry()
@@ -51,6 +61,7 @@ def create_groups(root: Path, info: StoreInfo) -> None:
                 chunks=info.chunk_shape,
                 dtype=fill.dtype,
                 fill_value=fill,
+                serializer=BytesCodec(endian="little" if fill.dtype.itemsize > 1 else None),
                 # Without its checksum most flipped bits of a chunk read as other voxels; with it
                 # none do, and its cost cannot be measured.
                 compressors=ZstdCodec(level=1, checksum=True),
@@ -58,7 +69,7 @@ def create_groups(root: Path, info: StoreInfo) -> None:
             )
 
 
-def read_info(root: Path) -> StoreInfo:
+def read_info(place: Place) -> StoreInfo:
     """Return the metadata of a store.
 
     Raises
@@ -66,16 +77,16 @@ def read_info(root: Path) -> StoreInfo:
     StoreError
         If there is no store, or its metadata are not ours.
     """
-    if not root.is_dir():
-        raise StoreError(f"there is no store at {root}. Check the path.")
-    attributes = read_attributes(root)
+    if not place.is_there():
+        raise StoreError(f"there is no store at {place.address}. Check the path.")
+    attributes = read_attributes(place)
     try:
         return info_from_attributes(attributes)
     except StoreError as error:
-        raise StoreError(f"{root}: {error}") from error
+        raise StoreError(f"{place.address}: {error}") from error
 
 
-def read_attributes(root: Path, key: str = "") -> dict[str, Any]:
+def read_attributes(place: Place, key: str = "") -> dict[str, Any]:
     """Return the attributes of a group of a store.
 
     Raises
@@ -85,31 +96,26 @@ def read_attributes(root: Path, key: str = "") -> dict[str, Any]:
     """
     import zarr
 
-    from napari_msgan.zarr_folder import ZarrFolder
-
     try:
-        store = ZarrFolder(root, read_only=True)
+        store = place.zarr_store()
         group = zarr.open_group(store, path=key, mode="r", zarr_format=3, use_consolidated=False)
         attributes: dict[str, Any] = group.attrs.asdict()
     except UNREADABLE as error:
         raise StoreError(
-            f"{root / key} is no OME-Zarr 0.5 group, or its zarr.json is damaged ({error}). "
-            "Give the folder that `generate` wrote."
+            f"{place.address} is no OME-Zarr 0.5 group, or its {key and f'{key}/'}zarr.json is "
+            f"damaged ({error}). Give the folder that `generate` wrote."
         ) from error
     return attributes
 
 
-def write_info(root: Path, info: StoreInfo) -> None:
+def write_info(place: Place, info: StoreInfo) -> None:
     """Replace our attributes in one step; zarr does not wait until they are on the disk."""
-    path = root / "zarr.json"
-    content = json.loads(path.read_bytes())
+    content = json.loads(place.read("zarr.json", MOST_METADATA_BYTES) or b"{}")
     content["attributes"][ATTRIBUTES_KEY] = info.model_dump(mode="json")
-    write_atomically(path, json.dumps(content, indent=2).encode())
+    place.write("zarr.json", json.dumps(content, indent=2).encode(), durably=True)
 
 
-def open_level(
-    root: Path, info: StoreInfo, scale: int, *, sketch: bool = False, writable: bool = False
-) -> Level:
+def open_level(place: Place, info: StoreInfo, scale: int, *, sketch: bool = False) -> Level:
     """Open one level and check that it is what the metadata say. All arrays are opened here.
 
     Raises
@@ -119,15 +125,14 @@ def open_level(
     """
     import zarr
 
-    from napari_msgan.zarr_folder import ChunkSize, ZarrFolder
+    from napari_msgan.zarr_folder import ChunkSize
 
     geometry = info.to_geometry()
     key = array_key(scale, geometry.n_scales, sketch=sketch)
     fill = np.uint8(0) if sketch else info.fill_value
     chunk = ChunkSize(math.prod(info.chunk_shape) * fill.dtype.itemsize, "zstd")
-    folder = ZarrFolder(root, read_only=not writable, chunk=chunk)
     try:
-        array = zarr.open(folder.with_read_only(True), path=key, mode="r", zarr_format=3)
+        array = zarr.open(place.zarr_store(chunk), path=key, mode="r", zarr_format=3)
         if not isinstance(array, zarr.Array):
             raise TypeError("it is a group")
         codecs: Any = array.metadata.to_dict()["codecs"]
@@ -143,7 +148,8 @@ def open_level(
         }
     except UNREADABLE as error:
         raise StoreError(
-            f"{root}: level {key!r} is missing or damaged ({error}). Generate the image again."
+            f"{place.address}: level {key!r} is missing or damaged ({error}). Generate the image "
+            "again."
         ) from error
     expected = {
         "shape": geometry.shape_at(scale),
@@ -158,57 +164,15 @@ def open_level(
     for name, value in expected.items():
         if seen[name] != value:
             raise StoreError(
-                f"{root}: level {key!r} has {name} {seen[name]}, but the metadata of the store "
-                f"say {value}. Generate the image again."
+                f"{place.address}: level {key!r} has {name} {seen[name]}, but the metadata of the "
+                f"store say {value}. Generate the image again."
             )
-    return Level(array, folder)
+    return Level(array, place, chunk)
 
 
 def chunk_grid(shape: Ints, chunk_shape: Ints) -> Ints:
     return Box.of_shape(shape).cover(chunk_shape).shape
 
 
-def chunk_file(root: Path, key: str, index: Ints) -> Path:
-    return root.joinpath(key, "c", *map(str, index))
-
-
-def scan_chunks(root: Path, key: str, grid: Ints) -> tuple[npt.NDArray[np.bool_], list[Path]]:
-    """Return which chunks have a file, and the leftovers of interrupted writes."""
-    present = np.zeros(grid, dtype=np.bool_)
-    leftovers = []
-    check_inside(root, root / key / "c")
-    for index, entry in _walk(root, root / key / "c", grid):
-        if index is None:
-            leftovers.append(Path(entry.path))
-        else:
-            present[index] = True
-    return present, leftovers
-
-
-def _walk(
-    root: Path, folder: Path | str, grid: Ints, prefix: Ints = ()
-) -> Iterator[tuple[Ints | None, os.DirEntry[str]]]:
-    try:
-        entries = os.scandir(folder)
-    except FileNotFoundError:
-        return
-    except NotADirectoryError as error:
-        raise StoreError(
-            f"{folder} is a file, where a folder of chunks belongs. Delete it."
-        ) from error
-    is_last = len(prefix) == len(grid) - 1
-    with entries:
-        for entry in entries:
-            name = entry.name
-            if entry.is_symlink():
-                check_inside(root, Path(entry.path))
-            if name.endswith(".partial"):
-                yield None, entry
-            elif name.isascii() and name.isdecimal() and str(int(name)) == name:
-                index = (*prefix, int(name))
-                if index[-1] >= grid[len(prefix)]:
-                    continue
-                if is_last:
-                    yield index, entry
-                else:
-                    yield from _walk(root, entry.path, grid, index)
+def chunk_key(array: str, index: Ints) -> str:
+    return "/".join([array, "c", *map(str, index)])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_msgan.errors import GeometryError, StoreError
+from napari_msgan.errors import FolderError, GeometryError, MsganError, StoreError
 from napari_msgan.geometry import Box, Ints
 
 if TYPE_CHECKING:
@@ -20,33 +20,23 @@ if TYPE_CHECKING:
 
     import zarr
 
-    from napari_msgan.zarr_folder import ZarrFolder
+    from napari_msgan.pyramid._place import Place
+    from napari_msgan.zarr_folder import ChunkSize
 
     ZarrArray = zarr.Array[Any]
 
-#: What zarr and its codecs raise for metadata and chunks that somebody damaged.
-UNREADABLE = (
-    OSError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    ArithmeticError,
-    AssertionError,
-    RuntimeError,  # of its codecs, and RecursionError of deep JSON
-)
-
 
 class Level:
-    """Boxes of one array; any thread may read, and write chunks that no other writes.
+    """Boxes of one array, for any thread.
 
     Parameters
     ----------
     array : read-only; its chunks are plain little-endian voxels packed with Zstandard.
-    folder : that the array is in.
+    place : that the array is in.
+    size : what its chunks may unpack to.
     """
 
-    def __init__(self, array: ZarrArray, folder: ZarrFolder) -> None:
+    def __init__(self, array: ZarrArray, place: Place, size: ChunkSize) -> None:
         from numcodecs import Zstd  # type: ignore[import-untyped]
 
         self.array = array
@@ -54,10 +44,10 @@ class Level:
         self.shape: Ints = array.shape
         self.chunks: Ints = array.chunks
         self.dtype: np.dtype[Any] = array.dtype
-        self._folder = folder
+        self.place, self._size = place, size
         packing: Any = array.compressors[0]
         self.has_checksums: bool = packing.checksum
-        self._codec: Any = Zstd(packing.level, packing.checksum)
+        self.codec: Any = Zstd(packing.level, packing.checksum)
 
     def read(self, box: Box) -> npt.NDArray[Any]:
         """Return a box; chunks without a file are the fill value.
@@ -93,48 +83,57 @@ class Level:
         ------
         StoreError
             If it is damaged.
+        MsganError
+            If the disk or the network refuses.
         """
+        where = f"{self.place.address}/{self.file_key(index)}"
         try:
-            content = self._folder.read_chunk(self._chunk_key(index))
+            content = self.place.read(self.file_key(index), self._size.most_packed_bytes)
             if content is None:
                 return np.full(self.chunks, self.array.fill_value, self.dtype)
-            stored = np.frombuffer(self._codec.decode(content), self.dtype.newbyteorder("<"))
+            self._size.check(content)
+            stored = np.frombuffer(self.codec.decode(content), self.dtype.newbyteorder("<"))
             return stored.reshape(self.chunks).astype(self.dtype, copy=False)
-        except UNREADABLE as error:
+        except (FolderError, ValueError, RuntimeError) as error:  # what the codec says, too
             raise StoreError(
-                f"{self._folder.root / self._chunk_key(index)} cannot be read: {error}. The chunk "
-                "is damaged: napari-msgan verify names such chunks, and removes them with --repair."
+                f"{where} cannot be read: {error}. The chunk is damaged: napari-msgan verify says "
+                "what can be repaired."
+            ) from error
+        except OSError as error:
+            raise MsganError(
+                f"{where} cannot be read: {error}. Try again; the store itself may be sound."
             ) from error
 
-    def write(self, box: Box, data: npt.NDArray[Any]) -> None:
-        """Write whole chunks; a reader sees an old or a new chunk, never a part.
-
-        Raises
-        ------
-        GeometryError
-            If the box is not whole chunks inside the image, where writers could meet.
-        StoreError
-            If the data have another shape or type.
-        """
-        whole = Box.of_shape(self.shape)
-        chunks = box.cover(self.chunks).multiply(self.chunks).intersect(whole)
-        if box.size == 0 or box != chunks:
-            raise GeometryError(
-                f"box {box} is not whole chunks of {self.chunks} inside the image, which is {whole}"
-            )
-        if data.shape != box.shape or data.dtype != self.dtype:
-            raise StoreError(
-                f"box {box} needs {self.dtype} of shape {box.shape}, "
-                f"got {data.dtype} of shape {data.shape}"
-            )
-        for index, cell in self.cells(box):
-            chunk = data[cell.relative_to(box.start).slices]
-            if cell.shape != self.chunks:
-                part = chunk
-                chunk = np.full(self.chunks, self.array.fill_value, self.dtype)
-                chunk[tuple(slice(0, n) for n in cell.shape)] = part
-            plain = np.ascontiguousarray(chunk, self.dtype.newbyteorder("<"))
-            self._folder.write_chunk(self._chunk_key(index), self._codec.encode(plain))
-
-    def _chunk_key(self, index: Ints) -> str:
+    def file_key(self, index: Ints) -> str:
         return f"{self.key}/{self.array.metadata.encode_chunk_key(index)}"
+
+
+def write_chunks(level: Level, box: Box, data: npt.NDArray[Any]) -> None:
+    """Write whole chunks; a reader sees an old or a new chunk, never a part.
+
+    Raises
+    ------
+    GeometryError
+        If the box is not whole chunks inside the image, where writers could meet.
+    StoreError
+        If the data have another shape or type.
+    """
+    whole = Box.of_shape(level.shape)
+    chunks = box.cover(level.chunks).multiply(level.chunks).intersect(whole)
+    if box.size == 0 or box != chunks:
+        raise GeometryError(
+            f"box {box} is not whole chunks of {level.chunks} inside the image, which is {whole}"
+        )
+    if data.shape != box.shape or data.dtype != level.dtype:
+        raise StoreError(
+            f"box {box} needs {level.dtype} of shape {box.shape}, "
+            f"got {data.dtype} of shape {data.shape}"
+        )
+    for index, cell in level.cells(box):
+        chunk = data[cell.relative_to(box.start).slices]
+        if cell.shape != level.chunks:
+            part = chunk
+            chunk = np.full(level.chunks, level.array.fill_value, level.dtype)
+            chunk[tuple(slice(0, n) for n in cell.shape)] = part
+        plain = np.ascontiguousarray(chunk, level.dtype.newbyteorder("<"))
+        level.place.write(level.file_key(index), level.codec.encode(plain))

@@ -12,12 +12,14 @@ from napari_msgan.geometry import Ints, level_of_scale
 from napari_msgan.locking import living_holder
 from napari_msgan.pyramid._arrays import (
     array_key,
-    chunk_file,
     chunk_grid,
+    chunk_key,
     open_level,
     read_attributes,
     read_info,
 )
+from napari_msgan.pyramid._folder import FolderPlace, is_index
+from napari_msgan.pyramid._place import LOCK_KEY
 from napari_msgan.pyramid.attributes import root_attributes, sketch_attributes
 
 if TYPE_CHECKING:
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
     from napari_msgan.pyramid.store import PyramidStore
     from napari_msgan.tiling import Tile
 
-LOCK_NAME = "0/.writer.lock"
 _LOCK_FILES = (".writer.lock", ".writer.pid")
 
 
@@ -73,10 +74,10 @@ def level_name(scale: int, n_scales: int, *, sketch: bool = False) -> str:
 
 
 def has_sketch_chunk(store: PyramidStore, scale: int, chunk: Box) -> bool:
-    """Return whether the file of a chunk of the sketch exists; without it zarr reads zeros."""
+    """Return whether the file of a chunk of the sketch exists; without it zeros are read."""
     key = array_key(scale, store.n_scales, sketch=True)
     index = chunk.cover(store.info.chunk_shape).start
-    return chunk_file(store.path, key, index).is_file()
+    return store.place.exists(chunk_key(key, index))
 
 
 def chunk_name(index: Ints) -> str:
@@ -86,14 +87,15 @@ def chunk_name(index: Ints) -> str:
 
 def writer_of(root: Path) -> int | None:
     """Return the process that seems to be writing a store."""
-    return living_holder(root / LOCK_NAME)
+    return living_holder(root / LOCK_KEY)
 
 
 def check_metadata(root: Path) -> tuple[StoreInfo | None, list[Problem]]:
     """Return what the store says of itself, if that can be read, and what is wrong with it."""
     advice = "Restore the file from a copy, or generate the image again."
     try:
-        info = read_info(root)
+        place = FolderPlace(root)
+        info = read_info(place)
     except StoreError as error:
         return None, [Problem("zarr.json", str(error), advice)]
     problems = []
@@ -101,7 +103,7 @@ def check_metadata(root: Path) -> tuple[StoreInfo | None, list[Problem]]:
     for key, attributes in expected.items():
         where = f"{key}/zarr.json".lstrip("/")
         try:
-            seen = read_attributes(root, key).get("ome")
+            seen = read_attributes(place, key).get("ome")
         except StoreError as error:
             problems.append(Problem(where, str(error), advice))
             continue
@@ -113,7 +115,7 @@ def check_metadata(root: Path) -> tuple[StoreInfo | None, list[Problem]]:
     for sketch in (False, True):
         for scale in range(info.to_geometry().n_scales):
             try:
-                open_level(root, info, scale, sketch=sketch)
+                open_level(place, info, scale, sketch=sketch)
             except StoreError as error:
                 key = array_key(scale, info.to_geometry().n_scales, sketch=sketch)
                 problems.append(Problem(f"{key}/zarr.json", str(error), advice))
@@ -136,7 +138,7 @@ def iter_strays(root: Path, info: StoreInfo) -> Iterator[Stray]:
     for sketch in (False, True):
         for scale in range(geometry.n_scales):
             folder = root / array_key(scale, geometry.n_scales, sketch=sketch)
-            locks = _LOCK_FILES if folder == (root / LOCK_NAME).parent else ()
+            locks = _LOCK_FILES if folder == (root / LOCK_KEY).parent else ()
             yield from _iter_unknown(folder, {"zarr.json", *locks}, {"c"})
             grid = chunk_grid(geometry.shape_at(scale), info.chunk_shape)
             yield from _iter_false_chunks(folder / "c", grid)
@@ -153,7 +155,7 @@ def _iter_false_chunks(folder: Path, grid: Ints) -> Iterator[Stray]:
     for entry in _entries(folder):
         name = entry.name
         is_number = name.isascii() and name.isdecimal()
-        if not is_number or str(int(name)) != name or int(name) >= grid[0]:
+        if not is_index(name) or int(name) >= grid[0]:
             yield _stray(entry, looks_like_chunk=is_number)
         elif len(grid) > 1 and entry.is_dir(follow_symlinks=False):
             yield from _iter_false_chunks(folder / name, grid[1:])

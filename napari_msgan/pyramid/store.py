@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,20 +12,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_msgan.durable import sync_files, sync_folder, told_if_disk_full
+from napari_msgan.durable import told_if_disk_full
 from napari_msgan.errors import StoreError
-from napari_msgan.folders import check_inside
 from napari_msgan.geometry import Box, PyramidGeometry
-from napari_msgan.locking import hold_lock
 from napari_msgan.pyramid._arrays import (
     array_key,
-    chunk_file,
     chunk_grid,
+    chunk_key,
     open_level,
     read_info,
-    scan_chunks,
     write_info,
 )
+from napari_msgan.pyramid._level import write_chunks
+from napari_msgan.pyramid._place import Place, place_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
 
 
 def open_pyramid(path: Path | str, *, writable: bool = False) -> PyramidStore:
-    """Open a store.
+    """Open a store in a folder, or at a URL that fsspec opens (``s3://bucket/a.ome.zarr``).
 
     Raises
     ------
@@ -44,24 +43,24 @@ def open_pyramid(path: Path | str, *, writable: bool = False) -> PyramidStore:
         If there is none, its metadata are damaged or of another version, or a level disagrees
         with them.
     """
-    root = Path(path).absolute()
-    return PyramidStore(root, read_info(root), writable=writable)
+    place = place_of(path)
+    return PyramidStore(place, read_info(place), writable=writable)
 
 
 class PyramidStore:
-    """An OME-Zarr 0.5 group in a local folder; a missing chunk is not refined yet.
+    """An OME-Zarr 0.5 group; a missing chunk is not refined yet.
 
     Any thread may read. Threads of one process may write different tiles at the same time,
     inside ``with store.writing()``.
     """
 
-    def __init__(self, path: Path, info: StoreInfo, *, writable: bool) -> None:
-        self._path, self._info, self._writable = path, info, writable
+    def __init__(self, place: Place, info: StoreInfo, *, writable: bool) -> None:
+        self._place, self._info, self._writable = place, info, writable
         self._geometry = info.to_geometry()
         self._tiling = info.to_tiling()
         scales = range(self._geometry.n_scales)
-        self._images = [open_level(path, info, s, writable=writable) for s in scales]
-        self._sketches = [open_level(path, info, s, sketch=True) for s in scales]
+        self._images = [open_level(place, info, s) for s in scales]
+        self._sketches = [open_level(place, info, s, sketch=True) for s in scales]
         self._unsynced = [np.zeros(chunk_grid(a.shape, a.chunks), np.bool_) for a in self._images]
         self._writers = 0
         self._is_assistant = False
@@ -72,8 +71,25 @@ class PyramidStore:
         self.reload()
 
     @property
+    def address(self) -> str:
+        """Return the path or URL."""
+        return self._place.address
+
+    @property
     def path(self) -> Path:
-        return self._path
+        """Return the folder.
+
+        Raises
+        ------
+        StoreError
+            If the store is at a URL.
+        """
+        return self._place.path
+
+    @property
+    def place(self) -> Place:
+        """Return the files of the store."""
+        return self._place
 
     @property
     def info(self) -> StoreInfo:
@@ -139,8 +155,8 @@ class PyramidStore:
             If the writer's lock is not held, or the data have another shape or type.
         """
         self._check_writing()
-        with told_if_disk_full(self._path, StoreError):
-            self.level(scale).write(box, data)
+        with told_if_disk_full(Path(self.address), StoreError):
+            write_chunks(self.level(scale), box, data)
         with self._refined_lock:
             self._refined[scale][self._cells(box)] = True
             self._unsynced[scale][self._cells(box)] = True
@@ -178,7 +194,7 @@ class PyramidStore:
         """
         cells = box.cover(self._info.chunk_shape)
         for index in product(*(range(a, b) for a, b in zip(cells.start, cells.stop, strict=True))):
-            if not chunk_file(self._path, self._key(scale), index).exists():
+            if not self._place.exists(chunk_key(self._key(scale), index)):
                 return False
         with self._refined_lock:
             self._refined[scale][cells.slices] = True
@@ -194,7 +210,7 @@ class PyramidStore:
             If the store was opened for reading.
         """
         if not self._writable:
-            raise StoreError(f"{self._path} was opened for reading. Open it with writable=True.")
+            raise StoreError(f"{self.address} was opened for reading. Open it with writable=True.")
         self._is_assistant = True
 
     @contextmanager
@@ -207,14 +223,11 @@ class PyramidStore:
             If the store was opened for reading, or somebody else is writing.
         """
         if not self._writable:
-            raise StoreError(f"{self._path} was opened for reading. Open it with writable=True.")
+            raise StoreError(f"{self.address} was opened for reading. Open it with writable=True.")
         with self._writers_lock:
             if self._writers == 0:
                 with ExitStack() as stack:
-                    lock = self._path / "0/.writer.lock"
-                    for file in (lock, lock.with_suffix(".pid")):
-                        check_inside(self._path, file)  # else a link there would be written through
-                    stack.enter_context(hold_lock(lock, str(self._path)))
+                    stack.enter_context(self._place.lock())
                     self._take_over()
                     self._held = stack.pop_all()
             self._writers += 1
@@ -289,12 +302,12 @@ class PyramidStore:
             old, new = getattr(before, name), getattr(fingerprint, name)
             if old != new:
                 raise StoreError(
-                    f"{self._path} was generated with {name} {old}, now it would be {new}: the "
+                    f"{self.address} was generated with {name} {old}, now it would be {new}: the "
                     f"tiles would not fit together. Use {name} {old}, or generate a new store."
                 )
         if before.torch != fingerprint.torch:
             warnings.warn(
-                f"{self._path} was generated with torch {before.torch}, this is torch "
+                f"{self.address} was generated with torch {before.torch}, this is torch "
                 f"{fingerprint.torch}: new tiles may differ in the last bit.",
                 stacklevel=2,
             )
@@ -311,7 +324,7 @@ class PyramidStore:
         self.check_fingerprint(fingerprint)
         if self._info.fingerprint is None:
             self._info = self._info.model_copy(update={"fingerprint": fingerprint})
-            write_info(self._path, self._info)
+            write_info(self._place, self._info)
 
     def tidy(self) -> None:
         """Read from the folder which chunks exist, and remove what was left half-written.
@@ -328,45 +341,39 @@ class PyramidStore:
         with self._refined_lock:
             scans = [self._scan(scale) for scale in range(self.n_scales)]
             self._refined = [present for present, _ in scans]
-        for leftovers in (*(found for _, found in scans), self._path.glob("*.partial")):
-            for file in leftovers:
-                file.unlink(missing_ok=True)
+        for leftovers in (*(found for _, found in scans), self._place.marks()):
+            for key in leftovers:
+                self._place.remove(key)
 
     def _check_writing(self) -> None:
         if self._writers == 0 and not self._is_assistant:
-            raise StoreError(f"{self._path} is only changed inside `with store.writing()`.")
+            raise StoreError(f"{self.address} is only changed inside `with store.writing()`.")
 
     def _take_over(self) -> None:
         """See what the writer before us did, and remove what it left half-written."""
-        info = read_info(self._path)
+        info = read_info(self._place)
         if info.model_copy(update={"fingerprint": self._info.fingerprint}) != self._info:
-            raise StoreError(f"{self._path} was replaced after it was opened. Open it again.")
+            raise StoreError(f"{self.address} was replaced after it was opened. Open it again.")
         self._info = info
         self._clean()
 
     def _sync(self) -> None:
         """Wait until the chunks that were written are on the disk."""
-        folders: set[Path] = set()
 
-        def files() -> Iterator[Path]:
+        def keys() -> Iterator[str]:
             for scale, unsynced in enumerate(self._unsynced):
                 for index in np.argwhere(unsynced).tolist():
                     unsynced[tuple(index)] = False
-                    file = chunk_file(self._path, self._key(scale), tuple(index))
-                    folders.update(p for p in file.parents if p.is_relative_to(self._path))
-                    yield file
+                    yield chunk_key(self._key(scale), tuple(index))
 
-        sync_files(files())
-        for folder in folders:
-            with suppress(FileNotFoundError):  # it was cleared meanwhile
-                sync_folder(folder)
+        self._place.sync(keys())
 
     def _key(self, scale: int) -> str:
         return array_key(scale, self.n_scales, sketch=False)
 
-    def _scan(self, scale: int) -> tuple[npt.NDArray[np.bool_], list[Path]]:
+    def _scan(self, scale: int) -> tuple[npt.NDArray[np.bool_], list[str]]:
         grid = chunk_grid(self._geometry.shape_at(scale), self._info.chunk_shape)
-        return scan_chunks(self._path, self._key(scale), grid)
+        return self._place.scan(self._key(scale), grid)
 
     def _cells(self, box: Box) -> tuple[slice, ...]:
         return box.cover(self._info.chunk_shape).slices
@@ -380,5 +387,5 @@ class PyramidStore:
             found = np.argwhere(there) + cells.start
             there[...] = False
         for index in found.tolist():
-            chunk_file(self._path, self._key(tile.scale), tuple(index)).unlink(missing_ok=True)
+            self._place.remove(chunk_key(self._key(tile.scale), tuple(index)))
         return core if len(found) else None

@@ -36,7 +36,7 @@ def filled_by(cluster: Cluster, store: PyramidStore, scale: int, region: Box, gr
         mark.touch()
         job = ExportJob(
             mark.name,
-            str(store.path),
+            store.address,
             info_hash(store),
             str(target.absolute()),
             scale,

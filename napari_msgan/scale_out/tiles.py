@@ -41,7 +41,7 @@ def _on_workers(
     store = context.store
     job = TileJob(
         _put_mark(store),
-        str(store.path),
+        store.address,
         context.model.spec.identity,
         context.device,
         context.precision,
@@ -61,7 +61,7 @@ def _on_workers(
 def _put_mark(store: PyramidStore) -> str:
     """Put a file into a store by which workers see that theirs is the same; return its name."""
     name = f".{uuid.uuid4().hex}.partial"  # `tidy` removes it, after a crash the next writer does
-    (store.path / name).touch()
+    store.place.write(name, b"")
     return name
 
 

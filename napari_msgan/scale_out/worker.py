@@ -16,7 +16,7 @@ from napari_msgan.buffers import large_buffers_kept
 from napari_msgan.errors import JobError, MsganError
 from napari_msgan.exporting import Grid, grid_volumes
 from napari_msgan.geometry import Box, Ints
-from napari_msgan.pyramid import open_pyramid
+from napari_msgan.pyramid import open_pyramid, place_of
 from napari_msgan.refiner import TileContext, make_tile
 from napari_msgan.scale_out.machine import (
     NoModelError,
@@ -43,7 +43,7 @@ Outcome = tuple[str, ...]
 PATIENCE_S = 10.0
 _SHARE = (
     "Stores and exports must lie in a folder that this computer and all workers share, under the "
-    "same name."
+    "same name; stores may also lie at a URL that all of them reach."
 )
 
 #: Jobs that may still be at work here; one whose coordinator died is pushed out by later ones.
@@ -165,7 +165,7 @@ def wait_until_seen(store: PyramidStore, tile: Tile) -> None:
         if time.monotonic() > until:
             raise JobError(
                 f"tile {core} of scale {tile.scale} was written elsewhere, but does not come into "
-                f"sight in {store.path}. {_SHARE}"
+                f"sight in {store.address}. {_SHARE}"
             )
         time.sleep(0.2)
 
@@ -194,7 +194,7 @@ def _open_context(job: TileJob, stack: ExitStack) -> TileContext:
     import torch
 
     _check_versions(job.version, job.torch, torch.__version__)
-    _check_sees(Path(job.store), Path(job.store, job.token))
+    _check_sees_store(job.store, job.token)
     store = open_pyramid(job.store, writable=True)
     store.assist()
     model = own_model(job.model, store.info.model_path)
@@ -209,7 +209,7 @@ def _open_levels(job: ExportJob, stack: ExitStack) -> list[ArrayLike]:
     _check_sees(Path(job.target).parent, Path(job.target, job.token))
     store = open_pyramid(job.store)
     if info_hash(store) != job.info_sha256:
-        raise JobError(f"this worker sees another store at {store.path}. {_SHARE}")
+        raise JobError(f"this worker sees another store at {store.address}. {_SHARE}")
     volumes = grid_volumes(store, job.scale, Box(job.start, job.stop), job.grid)
     return [volume.data for volume in volumes]
 
@@ -222,6 +222,14 @@ def _check_versions(ours: str, torch_there: str = "", torch_here: str = "") -> N
             f"{ours}{torch_there and f' with torch {torch_there}'}: results could differ. Install "
             "the same versions everywhere."
         )
+
+
+def _check_sees_store(address: str, token: str) -> None:
+    place = place_of(address)
+    if not place.is_there():
+        raise JobError(f"this worker does not see the store {address}. {_SHARE}")
+    if not place.exists(token):
+        raise JobError(f"this worker sees another store at {address}. {_SHARE}")
 
 
 def _check_sees(folder: Path, mark: Path) -> None:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import zarr
 
+from napari_msgan.pyramid import place_of
 from napari_msgan.pyramid._level import Level
-from napari_msgan.zarr_folder import ChunkSize, ZarrFolder
+from napari_msgan.zarr_folder import ChunkSize
 
 
 def level_of(root: Path, key: str) -> Level:
@@ -14,4 +15,4 @@ def level_of(root: Path, key: str) -> Level:
     array = zarr.open_group(root, mode="r")[key]
     assert isinstance(array, zarr.Array)
     chunk = ChunkSize(math.prod(array.chunks) * array.dtype.itemsize, "zstd")
-    return Level(array, ZarrFolder(root, chunk=chunk))
+    return Level(array, place_of(root), chunk)

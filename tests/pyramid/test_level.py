@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import zarr
+from numcodecs import Zstd
 from zarr.codecs import ZstdCodec
 
-from napari_msgan.errors import GeometryError, StoreError
+from napari_msgan.errors import GeometryError, MsganError, StoreError
 from napari_msgan.geometry import Box
+from napari_msgan.pyramid._level import write_chunks
 from tests.pyramid.levels import level_of
 
 
@@ -33,7 +35,7 @@ def test_files_are_those_that_zarr_writes(tmp_path, dtype, level, checksum):
     values[:8, :8] = 7  # equals the fill value
     for name in ("ours", "zarr"):
         create(tmp_path / name, dtype=dtype, level=level, checksum=checksum)
-    level_of(tmp_path / "ours", "a").write(Box.of_shape(values.shape), values)
+    write_chunks(level_of(tmp_path / "ours", "a"), Box.of_shape(values.shape), values)
     array = zarr.open(tmp_path / "zarr", path="a", mode="r+", config={"write_empty_chunks": True})
     array[...] = values
     assert content(tmp_path / "ours") == content(tmp_path / "zarr")
@@ -48,7 +50,7 @@ def test_boxes_are_those_that_zarr_reads(tmp_path):
     create(tmp_path / "g")
     level = level_of(tmp_path / "g", "a")
     box = Box((8, 8), (24, 21))
-    level.write(box, np.arange(16 * 13, dtype=np.int16).reshape(16, 13))
+    write_chunks(level, box, np.arange(16 * 13, dtype=np.int16).reshape(16, 13))
     array = zarr.open(tmp_path / "g", path="a", mode="r")
     boxes = (
         Box.of_shape((30, 21)),
@@ -66,7 +68,7 @@ def test_boxes_are_those_that_zarr_reads(tmp_path):
 def test_chunks_at_the_border_are_whole(tmp_path):
     create(tmp_path / "g")
     level = level_of(tmp_path / "g", "a")
-    level.write(Box((24, 16), (30, 21)), np.ones((6, 5), np.int16))
+    write_chunks(level, Box((24, 16), (30, 21)), np.ones((6, 5), np.int16))
     chunk = level.read_chunk((3, 2))
     assert chunk.shape == (8, 8)
     assert (chunk[:6, :5] == 1).all()
@@ -78,7 +80,7 @@ def test_leaving_the_image_and_damage_are_errors_that_say_where(tmp_path):
     level = level_of(tmp_path / "g", "a")
     with pytest.raises(GeometryError, match="leaves the image, which is 0:30,0:21"):
         level.read(Box((0, 0), (31, 8)))
-    level.write(Box((0, 0), (8, 8)), np.arange(64, dtype=np.int16).reshape(8, 8))
+    write_chunks(level, Box((0, 0), (8, 8)), np.arange(64, dtype=np.int16).reshape(8, 8))
     file = tmp_path / "g/a/c/0/0"
     whole = file.read_bytes()
     file.write_bytes(whole[:-5])
@@ -91,7 +93,7 @@ def test_leaving_the_image_and_damage_are_errors_that_say_where(tmp_path):
 def test_an_interrupted_write_leaves_the_old_chunk_and_nothing_else(tmp_path, monkeypatch):
     create(tmp_path / "g")
     level, box = level_of(tmp_path / "g", "a"), Box((0, 0), (8, 8))
-    level.write(box, np.zeros((8, 8), np.int16))
+    write_chunks(level, box, np.zeros((8, 8), np.int16))
     before = content(tmp_path / "g")
 
     def refuse(*_args):
@@ -99,5 +101,30 @@ def test_an_interrupted_write_leaves_the_old_chunk_and_nothing_else(tmp_path, mo
 
     monkeypatch.setattr("pathlib.Path.replace", refuse)
     with pytest.raises(OSError, match="No space"):
-        level.write(box, np.ones((8, 8), np.int16))
+        write_chunks(level, box, np.ones((8, 8), np.int16))
     assert content(tmp_path / "g") == before
+
+
+def test_a_bomb_in_the_place_of_a_chunk_is_refused(tmp_path):
+    create(tmp_path / "g")
+    level = level_of(tmp_path / "g", "a")
+    write_chunks(level, Box((0, 0), (8, 8)), np.arange(64, dtype=np.int16).reshape(8, 8))
+    file = tmp_path / "g/a/c/0/0"
+    packed, bomb = file.read_bytes(), bytes(Zstd(1).encode(bytes(10**7)))
+    for content in (packed + bomb, packed * 2, bytes(Zstd(1).encode(bytes(100)))):
+        file.write_bytes(content)
+        with pytest.raises(StoreError, match="a/c/0/0 cannot be read"):
+            level.read(Box((0, 0), (8, 8)))
+
+
+def test_a_disk_that_refuses_is_not_called_damage(tmp_path, monkeypatch):
+    create(tmp_path / "g")
+    level = level_of(tmp_path / "g", "a")
+
+    def refuse(*_args):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("pathlib.Path.read_bytes", refuse)
+    with pytest.raises(MsganError, match="Input/output error") as caught:
+        level.read(Box((0, 0), (8, 8)))
+    assert not isinstance(caught.value, StoreError)

@@ -324,3 +324,12 @@ def test_a_store_that_was_replaced_is_not_written(store):
         pass
     with open_pyramid(store.path, writable=True).writing():  # the lock was given back
         pass
+
+
+def test_big_endian_chunks_are_refused(store):
+    path = store.path / "0/zarr.json"
+    metadata = json.loads(path.read_text())
+    metadata["codecs"][0]["configuration"] = {"endian": "big"}
+    path.write_text(json.dumps(metadata))
+    with pytest.raises(StoreError, match="has byte order big"):
+        open_pyramid(store.path)

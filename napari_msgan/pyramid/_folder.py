@@ -1,0 +1,205 @@
+"""A store in a folder; links of strangers that lead out of it are refused."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_msgan.durable import (
+    sync_files,
+    sync_folder,
+    sync_tree,
+    told_if_disk_full,
+    write_atomically,
+)
+from napari_msgan.errors import FolderError, StoreError
+from napari_msgan.folders import check_inside
+from napari_msgan.locking import hold_lock
+from napari_msgan.pyramid._place import LOCK_KEY, taken
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from zarr.abc.store import Store
+
+    from napari_msgan.geometry import Ints
+    from napari_msgan.zarr_folder import ChunkSize
+
+
+class FolderPlace:
+    """A local folder, see `napari_msgan.pyramid._place.Place`."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    @property
+    def address(self) -> str:
+        return str(self._root)
+
+    @property
+    def path(self) -> Path:
+        return self._root
+
+    def is_there(self) -> bool:
+        return self._root.is_dir()
+
+    def zarr_store(self, chunk: ChunkSize | None = None) -> Store:
+        from napari_msgan.zarr_folder import ZarrFolder
+
+        return ZarrFolder(self._root, chunk=chunk)
+
+    def read(self, key: str, most_bytes: int) -> bytes | None:
+        path = self._root / key
+        size = check_inside(self._root, path)
+        if size > most_bytes:
+            raise FolderError(
+                f"{path} has {size} bytes, more than the {most_bytes} that it can need"
+            )
+        try:
+            return path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            return None
+
+    def write(self, key: str, content: bytes, *, durably: bool = False) -> None:
+        path = self._root / key
+        check_inside(self._root, path)
+        if durably:
+            write_atomically(path, content)
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{path.name}.{uuid4().hex}.partial")
+        try:
+            partial.write_bytes(content)
+            partial.replace(path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+
+    def exists(self, key: str) -> bool:
+        return (self._root / key).exists()
+
+    def remove(self, key: str) -> None:
+        (self._root / key).unlink(missing_ok=True)
+
+    def scan(self, key: str, grid: Ints) -> tuple[npt.NDArray[np.bool_], list[str]]:
+        present = np.zeros(grid, dtype=np.bool_)
+        leftovers = []
+        check_inside(self._root, self._root / key / "c")
+        for index, entry in _walk(self._root, self._root / key / "c", grid):
+            if index is None:
+                leftovers.append(Path(entry.path).relative_to(self._root).as_posix())
+            else:
+                present[index] = True
+        return present, leftovers
+
+    def marks(self) -> list[str]:
+        return [path.name for path in self._root.glob("*.partial")]
+
+    def sync(self, keys: Iterable[str]) -> None:
+        folders: set[Path] = set()
+
+        def files() -> Iterator[Path]:
+            for key in keys:
+                file = self._root / key
+                folders.update(p for p in file.parents if p.is_relative_to(self._root))
+                yield file
+
+        sync_files(files())
+        for folder in folders:
+            with suppress(FileNotFoundError):  # it was cleared meanwhile
+                sync_folder(folder)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        lock = self._root / LOCK_KEY
+        for file in (lock, lock.with_suffix(".pid")):
+            check_inside(self._root, file)  # else a link there would be written through
+        with hold_lock(lock, self.address):
+            yield
+
+    @contextmanager
+    def creating(self) -> Iterator[Path]:
+        target = self._root
+        _check_free(target)
+        lock_file = target.with_name(f".{target.name}.lock")
+        prefix = f".{target.name}.partial-"
+        with hold_lock(lock_file, str(target)):
+            _check_free(target)
+            # Whoever made these held the lock and is gone.
+            for stale in [p for p in target.parent.iterdir() if p.name.startswith(prefix)]:
+                shutil.rmtree(stale)
+            temporary = target.with_name(f"{prefix}{os.getpid()}")
+            try:
+                with told_if_disk_full(target, StoreError):
+                    yield temporary
+            finally:
+                if temporary.exists():
+                    shutil.rmtree(temporary)
+                # Unlinked while held: whoever opened it in between sees a file without a name and
+                # tries again. Windows refuses to delete an open file; an empty one then stays.
+                with suppress(PermissionError):
+                    lock_file.unlink(missing_ok=True)
+
+    def adopt(self, folder: Path) -> None:
+        sync_tree(folder)
+        try:
+            folder.rename(self._root)
+        except OSError as error:
+            if self._root.exists():
+                raise taken(self.address) from error
+            raise StoreError(f"{self._root} cannot be made: {error}") from error
+        sync_folder(self._root.parent)
+
+
+def _check_free(target: Path) -> None:
+    if not target.parent.is_dir():
+        raise StoreError(f"the folder {target.parent} does not exist. Make it first.")
+    if target.exists() or target.is_symlink():
+        raise taken(str(target))
+
+
+def _walk(
+    root: Path, folder: Path | str, grid: Ints, prefix: Ints = ()
+) -> Iterator[tuple[Ints | None, os.DirEntry[str]]]:
+    try:
+        entries = os.scandir(folder)
+    except FileNotFoundError:
+        return
+    except NotADirectoryError as error:
+        raise StoreError(
+            f"{folder} is a file, where a folder of chunks belongs. Delete it."
+        ) from error
+    is_last = len(prefix) == len(grid) - 1
+    with entries:
+        for entry in entries:
+            name = entry.name
+            if entry.is_symlink():
+                check_inside(root, Path(entry.path))
+            if name.endswith(".partial"):
+                yield None, entry
+            elif is_index(name):
+                index = (*prefix, int(name))
+                if index[-1] >= grid[len(prefix)]:
+                    continue
+                if is_last:
+                    yield index, entry
+                else:
+                    yield from _walk(root, entry.path, grid, index)
+
+
+def is_index(name: str) -> bool:
+    """Return whether a name is a number as the files of chunks are called.
+
+    Examples
+    --------
+    >>> is_index("12"), is_index("012"), is_index("-1")
+    (True, False, False)
+    """
+    return name.isascii() and name.isdecimal() and str(int(name)) == name

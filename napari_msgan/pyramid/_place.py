@@ -1,0 +1,131 @@
+"""Where a store lies: a folder, or a URL of fsspec. Everything else of a store is the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from napari_msgan.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from contextlib import AbstractContextManager
+
+    import numpy as np
+    import numpy.typing as npt
+    from zarr.abc.store import Store
+
+    from napari_msgan.geometry import Ints
+    from napari_msgan.zarr_folder import ChunkSize
+
+LOCK_KEY = "0/.writer.lock"
+
+
+def taken(address: str) -> StoreError:
+    """Return the error for a place that is not free."""
+    return StoreError(
+        f"{address} exists already. Choose another name, delete it, or open it to go on with it."
+    )
+
+
+class Place(Protocol):
+    """Files by key, e.g. ``"0/c/3/1"``; any thread may use it."""
+
+    @property
+    def address(self) -> str:
+        """Return the path or URL, as people write it."""
+
+    @property
+    def path(self) -> Path:
+        """Return the folder.
+
+        Raises
+        ------
+        StoreError
+            If it is none.
+        """
+
+    def is_there(self) -> bool:
+        """Return whether something has this address."""
+
+    def zarr_store(self, chunk: ChunkSize | None = None) -> Store:
+        """Return the same for zarr, read-only; `chunk` is what a chunk may be."""
+
+    def read(self, key: str, most_bytes: int) -> bytes | None:
+        """Return the content of a file, None if there is none.
+
+        Raises
+        ------
+        FolderError
+            If it is larger than it may be, or lies elsewhere.
+        """
+
+    def write(self, key: str, content: bytes, *, durably: bool = False) -> None:
+        """Replace a file in one step: a reader sees the old or the new content.
+
+        durably : do not return before it survives a power cut; see also `sync`.
+        """
+
+    def exists(self, key: str) -> bool:
+        """Return whether there is such a file right now."""
+
+    def remove(self, key: str) -> None:
+        """Remove a file, if it is there."""
+
+    def scan(self, key: str, grid: Ints) -> tuple[npt.NDArray[np.bool_], list[str]]:
+        """Return which chunks of an array exist, and the leftovers of interrupted writes."""
+
+    def marks(self) -> list[str]:
+        """Return the ``.partial`` files beside the metadata of the store."""
+
+    def sync(self, keys: Iterable[str]) -> None:
+        """Wait until files that were written are safe."""
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Be the only writer.
+
+        Raises
+        ------
+        StoreError
+            If somebody else is.
+        """
+
+    def creating(self) -> AbstractContextManager[Path]:
+        """Give the name of a folder to build a new store in, which is removed at the end.
+
+        Raises
+        ------
+        StoreError
+            If something is there already, or another process is creating it.
+        """
+
+    def adopt(self, folder: Path) -> None:
+        """Bring a complete store here.
+
+        Raises
+        ------
+        StoreError
+            If the place is taken by now.
+        """
+
+
+def is_url(address: Path | str) -> bool:
+    """Return whether an address is a URL that fsspec opens, such as ``s3://bucket/a.ome.zarr``.
+
+    Examples
+    --------
+    >>> is_url("s3://bucket/a.ome.zarr"), is_url("a.ome.zarr"), is_url("C:/a.ome.zarr")
+    (True, False, False)
+    """
+    return not isinstance(address, Path) and "://" in address
+
+
+def place_of(address: Path | str) -> Place:
+    """Return the place that an address names."""
+    if not isinstance(address, Path) and is_url(address):
+        from napari_msgan.pyramid._url import UrlPlace
+
+        return UrlPlace(address)
+    from napari_msgan.pyramid._folder import FolderPlace
+
+    return FolderPlace(Path(address).absolute())

@@ -1,0 +1,185 @@
+"""A store at a URL that fsspec opens: an object store, a share, a server.
+
+Who trusts it has to trust its content as well: metadata are read by zarr without our limits.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import tempfile
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_msgan.errors import FolderError, StoreError
+from napari_msgan.pyramid._folder import is_index
+from napari_msgan.pyramid._place import LOCK_KEY, taken
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from zarr.abc.store import Store
+
+    from napari_msgan.geometry import Ints
+    from napari_msgan.zarr_folder import ChunkSize
+
+#: Here an upload is seen when it is complete; elsewhere a file is renamed into its place.
+_OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "memory"}
+
+
+class UrlPlace:
+    """See `napari_msgan.pyramid._place.Place`. Listings are never cached: others write, too."""
+
+    def __init__(self, url: str) -> None:
+        import fsspec  # type: ignore[import-untyped]
+
+        self._url = url.rstrip("/")
+        try:
+            self._files, self._root = fsspec.core.url_to_fs(self._url, use_listings_cache=False)
+        except (ImportError, ValueError, OSError) as error:
+            raise StoreError(f"{url} cannot be opened: {error}") from error
+        kinds = self._files.protocol
+        kinds = (kinds,) if isinstance(kinds, str) else kinds
+        self._is_object_store = not _OBJECT_STORES.isdisjoint(kinds)
+
+    @property
+    def address(self) -> str:
+        return self._url
+
+    @property
+    def path(self) -> Path:
+        raise StoreError(
+            f"{self._url} is a URL, and this works with folders only: fetch a copy of it first"
+        )
+
+    def is_there(self) -> bool:
+        return bool(self._files.exists(self._at("zarr.json")))
+
+    def zarr_store(self, chunk: ChunkSize | None = None) -> Store:
+        from zarr.storage import FsspecStore
+
+        return FsspecStore.from_url(
+            self._url, storage_options={"use_listings_cache": False}, read_only=True
+        )
+
+    def read(self, key: str, most_bytes: int) -> bytes | None:
+        try:
+            content: bytes = self._files.cat_file(self._at(key), start=0, end=most_bytes + 1)
+        except FileNotFoundError:
+            return None
+        if len(content) > most_bytes:
+            raise FolderError(
+                f"{self._url}/{key} has more than the {most_bytes} bytes that it can need"
+            )
+        return content
+
+    def write(self, key: str, content: bytes, *, durably: bool = False) -> None:
+        target = self._at(key)
+        if self._is_object_store:
+            self._files.pipe_file(target, content)
+            return
+        self._files.makedirs(target.rpartition("/")[0], exist_ok=True)
+        partial = f"{target}.{uuid4().hex}.partial"
+        try:
+            self._files.pipe_file(partial, content)
+            self._files.mv(partial, target)
+        except BaseException:
+            with suppress(FileNotFoundError):
+                self._files.rm_file(partial)
+            raise
+
+    def exists(self, key: str) -> bool:
+        return bool(self._files.exists(self._at(key)))
+
+    def remove(self, key: str) -> None:
+        with suppress(FileNotFoundError):
+            self._files.rm_file(self._at(key))
+
+    def scan(self, key: str, grid: Ints) -> tuple[npt.NDArray[np.bool_], list[str]]:
+        present = np.zeros(grid, np.bool_)
+        folder, leftovers = self._at(f"{key}/c"), []
+        for path in self._files.find(folder):
+            inner = path[len(folder) :].strip("/")
+            names = inner.split("/")
+            if inner.endswith(".partial"):
+                leftovers.append(f"{key}/c/{inner}")
+            elif len(names) == len(grid) and all(map(is_index, names)):
+                index = tuple(map(int, names))
+                if all(i < n for i, n in zip(index, grid, strict=True)):
+                    present[index] = True
+        return present, leftovers
+
+    def marks(self) -> list[str]:
+        try:
+            paths = self._files.ls(self._root, detail=False)
+        except FileNotFoundError:
+            return []
+        names = (path.rstrip("/").rpartition("/")[2] for path in paths)
+        return [name for name in names if name.endswith(".partial")]
+
+    def sync(self, keys: Iterable[str]) -> None:
+        """Return at once: what was sent is as safe as the other side makes it."""
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Be the only writer; the lock of a process that was killed stays, and has to be deleted.
+
+        Raises
+        ------
+        StoreError
+            If somebody else is, or the file system cannot tell.
+        """
+        mine = {"host": platform.node(), "process": os.getpid(), "token": uuid4().hex}
+        target = self._at(LOCK_KEY)
+        try:
+            if not self._is_object_store:
+                self._files.makedirs(target.rpartition("/")[0], exist_ok=True)
+            self._files.pipe_file(target, json.dumps(mine).encode(), mode="create")
+        except FileExistsError:
+            raise StoreError(
+                f"{self._url} is being written by {self._writer()}. Wait until that is done, or "
+                f"stop it. If it was killed, delete {self._url}/{LOCK_KEY}."
+            ) from None
+        except (NotImplementedError, TypeError, ValueError) as error:
+            raise StoreError(
+                f"{self._url} cannot be written: its file system ({error}) cannot keep two writers "
+                "apart. Update its package, or use a folder."
+            ) from error
+        except OSError as error:
+            raise StoreError(f"{self._url} cannot be written: {error}") from error
+        try:
+            yield
+        finally:
+            self.remove(LOCK_KEY)
+
+    @contextmanager
+    def creating(self) -> Iterator[Path]:
+        if self.is_there():
+            raise taken(self._url)
+        with self.lock(), tempfile.TemporaryDirectory(prefix="napari-msgan-") as folder:
+            if self.is_there():
+                raise taken(self._url)
+            yield Path(folder, "store")
+
+    def adopt(self, folder: Path) -> None:
+        """Send the files of a folder; the metadata that make it a store come last."""
+        files = sorted(p for p in folder.rglob("*") if p.is_file())
+        root = folder / "zarr.json"
+        for file in [*(p for p in files if p != root), root]:
+            self.write(file.relative_to(folder).as_posix(), file.read_bytes())
+
+    def _at(self, key: str) -> str:
+        return f"{self._root}/{key}"
+
+    def _writer(self) -> str:
+        try:
+            holder: dict[str, Any] = json.loads(self._files.cat_file(self._at(LOCK_KEY)))
+            return f"process {holder['process']} on {holder['host']}"
+        except (OSError, ValueError, KeyError):
+            return "another process"

@@ -1,0 +1,171 @@
+"""A store at a URL holds what a store in a folder holds, and keeps two writers apart."""
+
+import itertools
+import uuid
+
+import fsspec
+import numpy as np
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+
+from napari_msgan import jobs
+from napari_msgan.cli import main
+from napari_msgan.errors import StoreError
+from napari_msgan.geometry import Box
+from napari_msgan.model import load_folder
+from napari_msgan.pyramid import open_pyramid
+from tests.models import write_model
+from tests.test_refiner import assert_equal_stores, picture
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory):
+    """A model, and the store that it makes in a folder."""
+    folder = tmp_path_factory.mktemp("job")
+    model = load_folder(write_model(folder / "model"))
+    return model, jobs.generate(picture(2), folder / "whole.ome.zarr", model, device="cpu")
+
+
+@pytest.fixture(params=["memory", "file"])
+def url(request, tmp_path):
+    """An address where nothing is yet."""
+    where = f"/{uuid.uuid4().hex}" if request.param == "memory" else str(tmp_path / "files")
+    return f"{request.param}://{where}/a.ome.zarr"
+
+
+@pytest.fixture
+def store(job, url):
+    return jobs.generate(picture(2), url, job[0], device="cpu", scale=0, finest=2)
+
+
+def files_at(url):
+    files, root = fsspec.core.url_to_fs(url)
+    return {path[len(root) :].strip("/"): path for path in files.find(root)}
+
+
+def test_it_holds_what_a_folder_holds(job, url):
+    made = jobs.generate(picture(2), url, job[0], device="cpu")
+    assert made.address == url
+    assert_equal_stores(made, job[1])
+    whole = {p.relative_to(job[1].path).as_posix() for p in job[1].path.rglob("*") if p.is_file()}
+    assert set(files_at(url)) == {name for name in whole if ".writer" not in name}
+    scale = made.geometry.finest_scale
+    box = Box.of_shape(made.geometry.shape)
+    np.testing.assert_array_equal(
+        made.read_sketch(scale, box), job[1].read_sketch(scale, box), strict=True
+    )
+    # One voxel less, and the comparison finds it.
+    with made.writing():
+        core = made.tiling.core(made.tiling.tiles(scale, box)[0])
+        made.write(scale, core, made.read(scale, core) + np.uint16(1))
+    with pytest.raises(AssertionError):
+        assert_equal_stores(made, job[1])
+
+
+def test_a_stopped_job_goes_on_there(job, store):
+    steps = jobs.iter_refine(store.address, model=job[0], device="cpu", workers=1)
+    list(itertools.islice(steps, 2))
+    steps.close()
+    half = open_pyramid(store.address)
+    assert 0 < half.refined_fraction(1) < 1
+    refined = jobs.refine(store.address, model=job[0], device="cpu", workers=1)
+    assert_equal_stores(refined, job[1])
+
+
+def test_cleared_tiles_are_gone_and_come_back(job, store):
+    jobs.refine(store.address, model=job[0], device="cpu")
+    there = open_pyramid(store.address, writable=True)
+    with there.writing():
+        assert there.clear(1, Box((0, 0), (8, 8)))
+    again = open_pyramid(store.address)
+    assert not again.is_refined(1, Box((0, 0), (8, 8)))
+    assert_equal_stores(jobs.refine(store.address, model=job[0], device="cpu"), job[1])
+
+
+def test_two_writers_are_kept_apart_and_the_second_names_the_first(store):
+    there = open_pyramid(store.address, writable=True)
+    with there.writing():
+        with (
+            pytest.raises(StoreError, match=r"written by process \d+ on .*If it was killed"),
+            open_pyramid(store.address, writable=True).writing(),
+        ):
+            pass
+        assert "0/.writer.lock" in files_at(store.address)
+    assert "0/.writer.lock" not in files_at(store.address)
+    with open_pyramid(store.address, writable=True).writing():
+        pass
+
+
+def test_the_lock_of_a_killed_writer_stays_until_it_is_deleted(store):
+    files, root = fsspec.core.url_to_fs(store.address)
+    files.pipe_file(f"{root}/0/.writer.lock", b"not even JSON")
+    writer = open_pyramid(store.address, writable=True)
+    with pytest.raises(StoreError, match=r"another process.*delete .*0/\.writer\.lock"):
+        writer.writing().__enter__()
+    files.rm_file(f"{root}/0/.writer.lock")
+    with writer.writing():
+        pass
+
+
+def test_what_was_left_half_written_is_removed(store):
+    files, root = fsspec.core.url_to_fs(store.address)
+    left = [f"{root}/0/c/0/1.abc.partial", f"{root}/.abc.partial"]
+    for path in left:
+        files.makedirs(path.rpartition("/")[0], exist_ok=True)
+        files.pipe_file(path, b"half")
+    there = open_pyramid(store.address, writable=True)
+    assert not there.refined_chunks(2).any()
+    with there.writing():
+        pass
+    assert not any(files.exists(path) for path in left)
+
+
+def test_a_place_that_is_taken_is_refused(job, store):
+    other = load_folder(job[0].folder)
+    with pytest.raises(StoreError, match="belongs to another job"):
+        jobs.generate(picture(2, seed=1), store.address, other, device="cpu")
+
+
+def test_a_damaged_chunk_is_an_error_that_names_it(store):
+    path = files_at(store.address)["sketch/0/c/0/0"]
+    files, _ = fsspec.core.url_to_fs(store.address)
+    files.pipe_file(path, files.cat_file(path)[:-3])
+    with pytest.raises(StoreError, match=r"a\.ome\.zarr/sketch/0/c/0/0 cannot be read"):
+        open_pyramid(store.address).read_sketch(2, Box((0, 0), (4, 4)))
+
+
+def test_exports_and_info(store, tmp_path, capsys):
+    assert main(["export", store.address, str(tmp_path / "a.ome.tif"), "--quiet"]) == 0
+    assert (tmp_path / "a.ome.tif").exists()
+    assert main(["info", store.address]) == 0
+    assert store.address in capsys.readouterr().out
+
+
+def test_what_needs_a_folder_says_so(store, capsys):
+    assert main(["verify", store.address]) == 2
+    assert "works with folders only" in capsys.readouterr().err
+
+
+def test_unknown_kinds_of_urls_are_errors_that_say_what_is_missing(capsys):
+    assert main(["info", "nothing://bucket/a.ome.zarr"]) == 2
+    assert "nothing://bucket/a.ome.zarr cannot be opened" in capsys.readouterr().err
+    assert main(["info", f"memory://{uuid.uuid4().hex}/a.ome.zarr"]) == 2
+    assert "there is no store at memory://" in capsys.readouterr().err
+
+
+class _CannotExclude(MemoryFileSystem):
+    """A file system that cannot tell whether it was the first to make a file."""
+
+    protocol = "careless"
+    store, pseudo_dirs = {}, [""]
+
+    def pipe_file(self, path, value, mode="overwrite", **options):
+        if mode == "create":
+            raise NotImplementedError("no exclusive creation")
+        super().pipe_file(path, value, **options)
+
+
+def test_where_two_writers_cannot_be_kept_apart_nobody_writes(job):
+    fsspec.register_implementation("careless", _CannotExclude, clobber=True)
+    with pytest.raises(StoreError, match="cannot keep two writers apart"):
+        jobs.generate(picture(2), "careless://a.ome.zarr", job[0], device="cpu")
