@@ -36,9 +36,14 @@ def keep_large_buffers() -> None:
 
 @contextmanager
 def large_buffers_kept() -> Iterator[None]:
-    """Keep them inside the ``with`` block; the last block that ends gives them back."""
+    """Keep them inside the ``with`` block; the last block that ends gives them back.
+
+    What was freed before the first block begins is given back, too: it would lie between them.
+    """
     global _holders
     with _lock:
+        if not _holders:
+            _call("malloc_trim", 0)
         _holders += 1
         keep_large_buffers()
     try:

@@ -38,9 +38,10 @@ from napari_msgan.source import plan_source
 from napari_msgan.volume import Volume
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     from napari_msgan.config import ModelSpec
+    from napari_msgan.jobs import Progress
     from napari_msgan.model import Model
     from napari_msgan.pyramid import PyramidStore
     from napari_msgan.source import SourcePlan
@@ -54,16 +55,19 @@ class Calibration(Settings):
     """Costs on this machine; seconds are of the clock, with all workers busy.
 
     start_s : until the program and the model are loaded.
+    warm_up_s : what the first sketch of a process takes longer than the next.
     sketch_s, threshold_s : per voxel of the finest scale, and per voxel that is sampled.
     first_s, first_bytes : per voxel of scale 0.
     tile_s : of one tile of scale `scale`; N workers make N tiles in N times that.
     base_bytes : of the process with its model.
-    sketch_bytes, tile_bytes : that making a sketch and tiles takes on top, all workers together;
-        `cached_bytes` of the second are decoded chunks at most, which grow with the image.
+    sketch_bytes : that making a sketch takes on top.
+    tile_bytes : that a worker takes on top while it makes a tile.
+    cached_bytes : of what was measured, decoded chunks at most, which grow with the image.
     stored_image, stored_sketch : bytes on the disk per voxel.
     """
 
     start_s: float
+    warm_up_s: float
     sketch_s: float
     threshold_s: float
     first_s: float
@@ -133,20 +137,30 @@ def measure(model: Model, device: str, precision: Precision, workers: int) -> Ca
     plan = plan_source(volume, model.spec, _scale_to_measure(model.spec))
     sample_bytes = _own_memory(process) - base
     times: dict[int, list[float]] = {}
+
+    def begin(source: Volume, name: str) -> tuple[Generator[Progress, None, PyramidStore], float]:
+        """Return the steps after the sketch, and the seconds that it took."""
+        planned = plan_source(source, model.spec, _scale_to_measure(model.spec))
+        begun = time.monotonic()
+        steps = iter_generate(
+            source,
+            Path(folder, name),
+            model,
+            scale=planned.geometry.finest_scale,
+            device=device,
+            precision=precision,
+            workers=workers,
+        )
+        next(step for step in steps if step.stage == "sketch" and step.done == step.total)
+        return steps, time.monotonic() - begun
+
     with tempfile.TemporaryDirectory(prefix="napari-msgan-") as folder:
+        small = tuple(slice(0, n) for n in model.spec.tile_shape)
+        piece = Volume(volume.data[small], volume.affine, volume.unit)
+        cold_steps, cold_s = begin(piece, "piece.ome.zarr")
+        cold_steps.close()
         with _peak(process) as sketch_peak:
-            begun = time.monotonic()
-            steps = iter_generate(
-                volume,
-                Path(folder, "sample.ome.zarr"),
-                model,
-                scale=plan.geometry.finest_scale,
-                device=device,
-                precision=precision,
-                workers=workers,
-            )
-            step = next(s for s in steps if s.stage == "sketch" and s.done == s.total)
-            sketch_s = time.monotonic() - begun
+            steps, sketch_s = begin(volume, "sample.ome.zarr")
         with _peak(process) as tile_peak:
             for step in steps:
                 if step.report is not None:
@@ -160,6 +174,7 @@ def measure(model: Model, device: str, precision: Precision, workers: int) -> Ca
     n_voxels = math.prod(plan.geometry.shape)
     return Calibration(
         start_s=start_s,
+        warm_up_s=max(0.0, cold_s - sketch_s * math.prod(piece.shape) / n_voxels),
         sketch_s=max(0.0, sketch_s / n_voxels - threshold_s / workers),
         threshold_s=threshold_s,
         first_s=first_s,
@@ -168,7 +183,7 @@ def measure(model: Model, device: str, precision: Precision, workers: int) -> Ca
         base_bytes=base,
         sketch_bytes=max(0, sketch_peak[0] - base - sample_bytes),
         first_bytes=first_bytes,
-        tile_bytes=max(0, tile_peak[0] - base - sample_bytes),
+        tile_bytes=max(0, tile_peak[0] - base - sample_bytes) // workers,
         cached_bytes=n_voxels * (1 + np.dtype(model.spec.dtype).itemsize),
         stored_image=stored[0],
         stored_sketch=stored[1],

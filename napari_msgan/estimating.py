@@ -134,7 +134,8 @@ def estimate(
     cells = needed_cells(tiling, box, scale)
     workers = workers or default_workers(device)
     known = calibrate(model, device, precision, workers, again=again)
-    before_s = known.start_s + packed / _UNPACKED_PER_S + sketch_seconds(plan, known, workers)
+    before_s = known.start_s + packed / _UNPACKED_PER_S
+    before_s += known.warm_up_s + sketch_seconds(plan, known, workers)
     first_s = before_s + known.first_s * math.prod(geometry.shape_at(0))
     tiles_s = sum(
         tile_seconds(model, known, s, cells[s].size, workers) for s in range(1, scale + 1)
@@ -150,7 +151,7 @@ def estimate(
         tiles={s: cells[s].size for s in sorted(cells)},
         seconds=first_s + tiles_s,
         first_s=first_s,
-        memory_bytes=memory_bytes(plan, model.spec, known),
+        memory_bytes=memory_bytes(plan, model.spec, known, busy_workers(cells, workers)),
         memory_free=int(psutil.virtual_memory().available),
         store_bytes=store_bytes,
         store=Space(here, max(store_bytes, sketching), shutil.disk_usage(here).free),
@@ -204,7 +205,12 @@ def tile_work(model: Model, scale: int) -> float:
     return weights * math.prod(coarse)
 
 
-def memory_bytes(plan: SourcePlan, spec: ModelSpec, known: Calibration) -> int:
+def busy_workers(cells: Mapping[int, Box], workers: int) -> int:
+    """Return how many tiles are made at the same time at most; scale 0 is one tile."""
+    return min(workers, max(box.size for box in cells.values()))
+
+
+def memory_bytes(plan: SourcePlan, spec: ModelSpec, known: Calibration, workers: int) -> int:
     """Return the peak of the process: making the sketch, scale 0 or tiles, whichever is largest."""
     geometry = plan.geometry
     sampled = min(_SAMPLED, math.prod(plan.volume.shape))
@@ -215,7 +221,7 @@ def memory_bytes(plan: SourcePlan, spec: ModelSpec, known: Calibration) -> int:
         _SAMPLE_COPIES * sampled * np.dtype(plan.volume.data.dtype).itemsize,
         known.sketch_bytes,
         first,
-        known.tile_bytes + max(0, cached - known.cached_bytes),
+        known.tile_bytes * workers + max(0, cached - known.cached_bytes),
     )
     return round(known.base_bytes + max(stages))
 

@@ -23,6 +23,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:the image is larger than model")
 
 KNOWN = Calibration(
     start_s=2.0,
+    warm_up_s=0.5,
     sketch_s=1e-6,
     threshold_s=1e-7,
     first_s=1e-4,
@@ -31,7 +32,7 @@ KNOWN = Calibration(
     base_bytes=200_000_000,
     sketch_bytes=50_000_000,
     first_bytes=100.0,
-    tile_bytes=300_000_000,
+    tile_bytes=150_000_000,
     cached_bytes=0,
     stored_image=1.5,
     stored_sketch=0.2,
@@ -133,7 +134,7 @@ def test_first_picture_is_the_time_without_tiles(model, known):
     assert found.tiles == {0: 1}
     assert found.seconds == found.first_s
     pixels = 128 * 128 + 64 * 64 + 32 * 32
-    expected = 2 + 128 * 128 * 1e-6 + pixels * 1e-7 / 2 + 32 * 32 * 1e-4
+    expected = 2.5 + 128 * 128 * 1e-6 + pixels * 1e-7 / 2 + 32 * 32 * 1e-4
     assert found.first_s == pytest.approx(expected)
 
 
@@ -216,3 +217,12 @@ def test_errors_are_those_of_generate(model, known, tmp_path):
         run(picture((128, 128)), model, scale=9)
     with pytest.raises(GeometryError, match="leaves the image"):
         run(picture((128, 128)), model, region="0:500,0:500")
+
+
+def test_memory_counts_the_workers_that_have_something_to_do(model, known):
+    one = run(picture((32, 32)), model, scale=1)
+    many = run(picture((512, 512)), model, scale=1)
+    assert one.tiles[1] == 1
+    assert many.tiles[1] > 2
+    assert 0 <= one.memory_bytes - (200_000_000 + 150_000_000) < 2**21  # decoded chunks
+    assert 0 <= many.memory_bytes - (200_000_000 + 2 * 150_000_000) < 2**21  # decoded chunks

@@ -122,15 +122,15 @@ class FolderPlace:
         for file in (lock, lock.with_suffix(".pid")):
             check_inside(self._root, file)  # else a link there would be written through
         with hold_lock(lock, self.address):
+            self._forget_creation()
             yield
 
     @contextmanager
     def creating(self) -> Iterator[Path]:
         target = self._root
         _check_free(target)
-        lock_file = target.with_name(f".{target.name}.lock")
         prefix = f".{target.name}.partial-"
-        with hold_lock(lock_file, str(target)):
+        with self._creation_lock():
             _check_free(target)
             # Whoever made these held the lock and is gone.
             for stale in [p for p in target.parent.iterdir() if p.name.startswith(prefix)]:
@@ -142,10 +142,28 @@ class FolderPlace:
             finally:
                 if temporary.exists():
                     shutil.rmtree(temporary)
+
+    @property
+    def _creation_file(self) -> Path:
+        return self._root.with_name(f".{self._root.name}.lock")
+
+    @contextmanager
+    def _creation_lock(self) -> Iterator[None]:
+        """Be the only one who creates; nothing of the lock stays beside the store."""
+        with hold_lock(self._creation_file, self.address):
+            try:
+                yield
+            finally:
                 # Unlinked while held: whoever opened it in between sees a file without a name and
                 # tries again. Windows refuses to delete an open file; an empty one then stays.
                 with suppress(PermissionError):
-                    lock_file.unlink(missing_ok=True)
+                    self._creation_file.unlink(missing_ok=True)
+
+    def _forget_creation(self) -> None:
+        """Remove the lock of somebody who was killed when the store had just come to its place."""
+        if self._creation_file.exists():
+            with suppress(StoreError), self._creation_lock():  # it is held: by its creator
+                pass
 
     def adopt(self, folder: Path) -> None:
         sync_tree(folder)

@@ -142,3 +142,17 @@ def test_one_process_creates_and_what_it_left_when_killed_is_removed(
         write_sketch(builder, rng)
         builder.finish(FINISHED)
     assert sorted(p.name for p in tmp_path.iterdir()) == [other.name, path.name]
+
+
+def test_the_lock_of_a_creator_that_was_killed_at_the_end_is_removed(make_info, tmp_path, rng):
+    """The crash benchmark found it: the store was in its place, two hidden files beside it."""
+    with create_pyramid(tmp_path / "a.ome.zarr", make_info()) as builder:
+        write_sketch(builder, rng)
+        store = builder.finish(FINISHED)
+        with store.writing():
+            assert (tmp_path / ".a.ome.zarr.lock").exists()  # its creator still holds it
+    for name in (".a.ome.zarr.lock", ".a.ome.zarr.pid"):
+        (tmp_path / name).write_text("123")
+    with open_pyramid(store.path, writable=True).writing():
+        pass
+    assert list(tmp_path.iterdir()) == [store.path]
