@@ -85,7 +85,8 @@ def _comparison_lines(part, folder):
 
 def training_table(runs):
     """Return how long each method was trained, on how much."""
-    lines = ["| method | scale: steps | minutes on the clock | patches seen |", "|---|---|---:|---:|"]
+    columns = "| method | scale: steps | minutes on the clock | patches seen |"
+    lines = [columns, "|---|---|---:|---:|"]
     for title, of_one in _by_title(runs).items():
         steps = ", ".join(f"{row['scale']}: {row['steps']}" for row in of_one)
         minutes = sum(float(row["minutes"]) for row in of_one)
