@@ -143,7 +143,7 @@ def test_cancelled_export_leaves_nothing(job, tmp_path, cluster):
 
 def test_worker_that_sees_another_folder_is_refused(job, fresh, cluster, monkeypatch):
     monkeypatch.setattr("napari_msgan.scale_out.tiles._put_mark", lambda store: ".absent.partial")
-    with pytest.raises(JobError, match="sees another folder"):
+    with pytest.raises(JobError, match="sees another store"):
         jobs.refine(fresh, model=job[0], cluster=cluster)
 
 

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from napari_msgan.errors import FolderError, StoreError
 from napari_msgan.pyramid._folder import is_index
-from napari_msgan.pyramid._place import LOCK_KEY, taken
+from napari_msgan.pyramid._place import taken
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from napari_msgan.geometry import Ints
     from napari_msgan.zarr_folder import ChunkSize
 
+#: Not that of a folder, which stays there when nobody holds it, and may have been copied here.
+_LOCK_KEY = "0/.writer.url.lock"
 #: Here an upload is seen when it is complete; elsewhere a file is renamed into its place.
 _OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "memory"}
 
@@ -136,7 +138,7 @@ class UrlPlace:
             If somebody else is, or the file system cannot tell.
         """
         mine = {"host": platform.node(), "process": os.getpid(), "token": uuid4().hex}
-        target = self._at(LOCK_KEY)
+        target = self._at(_LOCK_KEY)
         try:
             if not self._is_object_store:
                 self._files.makedirs(target.rpartition("/")[0], exist_ok=True)
@@ -144,7 +146,7 @@ class UrlPlace:
         except FileExistsError:
             raise StoreError(
                 f"{self._url} is being written by {self._writer()}. Wait until that is done, or "
-                f"stop it. If it was killed, delete {self._url}/{LOCK_KEY}."
+                f"stop it. If it was killed, delete {self._url}/{_LOCK_KEY}."
             ) from None
         except (NotImplementedError, TypeError, ValueError) as error:
             raise StoreError(
@@ -156,7 +158,7 @@ class UrlPlace:
         try:
             yield
         finally:
-            self.remove(LOCK_KEY)
+            self.remove(_LOCK_KEY)
 
     @contextmanager
     def creating(self) -> Iterator[Path]:
@@ -179,7 +181,7 @@ class UrlPlace:
 
     def _writer(self) -> str:
         try:
-            holder: dict[str, Any] = json.loads(self._files.cat_file(self._at(LOCK_KEY)))
+            holder: dict[str, Any] = json.loads(self._files.cat_file(self._at(_LOCK_KEY)))
             return f"process {holder['process']} on {holder['host']}"
         except (OSError, ValueError, KeyError):
             return "another process"

@@ -90,19 +90,19 @@ def test_two_writers_are_kept_apart_and_the_second_names_the_first(store):
             open_pyramid(store.address, writable=True).writing(),
         ):
             pass
-        assert "0/.writer.lock" in files_at(store.address)
-    assert "0/.writer.lock" not in files_at(store.address)
+        assert "0/.writer.url.lock" in files_at(store.address)
+    assert "0/.writer.url.lock" not in files_at(store.address)
     with open_pyramid(store.address, writable=True).writing():
         pass
 
 
 def test_the_lock_of_a_killed_writer_stays_until_it_is_deleted(store):
     files, root = fsspec.core.url_to_fs(store.address)
-    files.pipe_file(f"{root}/0/.writer.lock", b"not even JSON")
+    files.pipe_file(f"{root}/0/.writer.url.lock", b"not even JSON")
     writer = open_pyramid(store.address, writable=True)
-    with pytest.raises(StoreError, match=r"another process.*delete .*0/\.writer\.lock"):
+    with pytest.raises(StoreError, match=r"another process.*delete .*0/\.writer\.url\.lock"):
         writer.writing().__enter__()
-    files.rm_file(f"{root}/0/.writer.lock")
+    files.rm_file(f"{root}/0/.writer.url.lock")
     with writer.writing():
         pass
 
@@ -169,3 +169,14 @@ def test_where_two_writers_cannot_be_kept_apart_nobody_writes(job):
     fsspec.register_implementation("careless", _CannotExclude, clobber=True)
     with pytest.raises(StoreError, match="cannot keep two writers apart"):
         jobs.generate(picture(2), "careless://a.ome.zarr", job[0], device="cpu")
+
+
+def test_a_copy_of_a_folder_is_not_locked_by_the_lock_that_came_along(job, url):
+    with open_pyramid(job[1].path, writable=True).writing():
+        pass
+    assert (job[1].path / "0/.writer.lock").exists()
+    files, root = fsspec.core.url_to_fs(url)
+    files.makedirs(root, exist_ok=True)
+    files.put(f"{job[1].path}/", f"{root}/", recursive=True)
+    with open_pyramid(url, writable=True).writing():
+        pass
