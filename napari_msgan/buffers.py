@@ -12,8 +12,10 @@ References
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +27,35 @@ _NEVER = 2**31 - 1
 #: What glibc arrives at by itself after it has freed large buffers (`DEFAULT_MMAP_THRESHOLD_MAX`).
 _USUAL = ((_M_MMAP_MAX, 65536), (_M_MMAP_THRESHOLD, 2**25), (_M_TRIM_THRESHOLD, 2**26))
 
+#: Blocks of several threads come to lie between each other, so that what is kept slowly grows.
+_MOST_GROWTH = 1.2
+
 _lock = Lock()
 _holders = 0
+
+
+class KeptBuffers:
+    """The buffers that are kept; tells when they have grown too much.
+
+    n_threads : that use them at the same time.
+    """
+
+    def __init__(self, n_threads: int) -> None:
+        self._warm_up, self._uses, self._usual = 2 * n_threads, 0, 0
+        self._lock = Lock()
+
+    def used(self) -> None:
+        """Give back what is free if the process has become larger than after the first uses.
+
+        To be called by each thread when it has freed its buffers.
+        """
+        with self._lock:
+            size = _private_bytes()
+            self._uses += 1
+            if self._uses <= self._warm_up:
+                self._usual = max(self._usual, size)
+            elif size > _MOST_GROWTH * self._usual:
+                _call("malloc_trim", 0)
 
 
 def keep_large_buffers() -> None:
@@ -35,7 +64,7 @@ def keep_large_buffers() -> None:
 
 
 @contextmanager
-def large_buffers_kept() -> Iterator[None]:
+def large_buffers_kept(n_threads: int = 1) -> Iterator[KeptBuffers]:
     """Keep them inside the ``with`` block; the last block that ends gives them back.
 
     What was freed before the first block begins is given back, too: it would lie between them.
@@ -47,13 +76,21 @@ def large_buffers_kept() -> Iterator[None]:
         _holders += 1
         keep_large_buffers()
     try:
-        yield
+        yield KeptBuffers(n_threads)
     finally:
         with _lock:
             _holders -= 1
             if not _holders:
                 _set(*_USUAL)
                 _call("malloc_trim", 0)
+
+
+def _private_bytes() -> int:
+    """Return what of this process is in memory and in no file; 0 where that is not known."""
+    if sys.platform != "linux":
+        return 0
+    _, resident, shared = Path("/proc/self/statm").read_text(encoding="ascii").split()[:3]
+    return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _set(*values: tuple[int, int]) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_msgan.buffers import large_buffers_kept
+from napari_msgan.buffers import KeptBuffers, large_buffers_kept
 from napari_msgan.errors import JobError
 from napari_msgan.intensity import Window
 from napari_msgan.pyramid import ChunkCache, Fingerprint
@@ -214,9 +214,10 @@ def _threads(context: TileContext, scales: Sequence[int], *, workers: int) -> It
 
     context.prepare(scales)
     pool = ThreadPoolExecutor(workers, "tile", use_one_thread)
-    with large_buffers_kept():
+    with large_buffers_kept(workers) as buffers:
         try:
-            yield _Threads(context, pool, 2 * workers)  # so that no worker waits for the next
+            # Twice as many, so that no worker waits for its next tile.
+            yield _Threads(context, pool, 2 * workers, buffers)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
             torch.set_num_threads(before)
@@ -225,13 +226,19 @@ def _threads(context: TileContext, scales: Sequence[int], *, workers: int) -> It
 class _Threads:
     """The driver of `in_threads`."""
 
-    def __init__(self, context: TileContext, pool: ThreadPoolExecutor, capacity: int) -> None:
+    def __init__(
+        self, context: TileContext, pool: ThreadPoolExecutor, capacity: int, buffers: KeptBuffers
+    ) -> None:
         self.capacity = capacity
-        self._context, self._pool = context, pool
+        self._context, self._pool, self._buffers = context, pool, buffers
         self._running: dict[Future[None], Tile] = {}
 
     def begin(self, tile: Tile) -> None:
-        self._running[self._pool.submit(make_tile, self._context, tile)] = tile
+        self._running[self._pool.submit(self._make, tile)] = tile
+
+    def _make(self, tile: Tile) -> None:
+        make_tile(self._context, tile)
+        self._buffers.used()
 
     def finished(self) -> list[Tile]:
         done, _ = wait(self._running, return_when=FIRST_COMPLETED)

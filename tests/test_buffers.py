@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from napari_msgan import buffers
+
 _PAGES = """
 import ctypes, resource
 from contextlib import nullcontext
@@ -50,3 +52,31 @@ def test_pages_are_made_once_inside_the_block_and_given_back_after_it():
 def test_without_the_block_pages_are_made_again_each_time():
     made, _ = _share_of_pages("nullcontext()")
     assert made > 4
+
+
+def test_what_grows_beyond_the_first_uses_is_given_back(monkeypatch):
+    sizes, calls = [], []
+    monkeypatch.setattr(buffers, "_private_bytes", lambda: sizes.pop(0))
+    monkeypatch.setattr(buffers, "_call", lambda *arguments: calls.append(arguments))
+    kept = buffers.KeptBuffers(2)
+    for size, trims in (
+        (50, 0),
+        (100, 0),
+        (90, 0),
+        (80, 0),
+        (119, 0),
+        (121, 1),
+        (110, 1),
+        (130, 2),
+    ):
+        sizes.append(size)
+        kept.used()
+        assert len(calls) == trims, size
+    assert set(calls) == {("malloc_trim", 0)}
+
+
+def test_private_bytes_are_those_of_no_file():
+    before = buffers._private_bytes()
+    block = bytearray(64 << 20)
+    assert (60 << 20) < buffers._private_bytes() - before < (80 << 20)
+    assert block

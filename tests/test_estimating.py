@@ -225,4 +225,6 @@ def test_memory_counts_the_workers_that_have_something_to_do(model, known):
     assert one.tiles[1] == 1
     assert many.tiles[1] > 2
     assert 0 <= one.memory_bytes - (200_000_000 + 150_000_000) < 2**21  # decoded chunks
-    assert 0 <= many.memory_bytes - (200_000_000 + 2 * 150_000_000) < 2**21  # decoded chunks
+    assert 0 <= many.memory_bytes - (200_000_000 + 2 * 150_000_000) < 2**21
+    very_many = run(picture((512, 512)), model)
+    assert very_many.memory_bytes / many.memory_bytes == pytest.approx(1.15, abs=0.01)
