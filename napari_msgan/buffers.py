@@ -12,10 +12,8 @@ References
 from __future__ import annotations
 
 import ctypes
-import os
 import sys
 from contextlib import contextmanager
-from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +48,7 @@ class KeptBuffers:
         To be called by each thread when it has freed its buffers.
         """
         with self._lock:
-            size = _private_bytes()
+            size = private_bytes()
             self._uses += 1
             if self._uses <= self._warm_up:
                 self._usual = max(self._usual, size)
@@ -65,14 +63,9 @@ def keep_large_buffers() -> None:
 
 @contextmanager
 def large_buffers_kept(n_threads: int = 1) -> Iterator[KeptBuffers]:
-    """Keep them inside the ``with`` block; the last block that ends gives them back.
-
-    What was freed before the first block begins is given back, too: it would lie between them.
-    """
+    """Keep them inside the ``with`` block; the last block that ends gives them back."""
     global _holders
     with _lock:
-        if not _holders:
-            _call("malloc_trim", 0)
         _holders += 1
         keep_large_buffers()
     try:
@@ -85,12 +78,12 @@ def large_buffers_kept(n_threads: int = 1) -> Iterator[KeptBuffers]:
                 _call("malloc_trim", 0)
 
 
-def _private_bytes() -> int:
-    """Return what of this process is in memory and in no file; 0 where that is not known."""
-    if sys.platform != "linux":
-        return 0
-    _, resident, shared = Path("/proc/self/statm").read_text(encoding="ascii").split()[:3]
-    return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
+def private_bytes() -> int:
+    """Return resident bytes of this process that no file stands behind (but on Linux: all)."""
+    from psutil import Process  # type: ignore[import-untyped]
+
+    seen = Process().memory_info()
+    return int(seen.rss - getattr(seen, "shared", 0))
 
 
 def _set(*values: tuple[int, int]) -> None:

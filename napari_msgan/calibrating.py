@@ -27,6 +27,7 @@ from pydantic import ValidationError
 from scipy import ndimage
 
 from napari_msgan import __version__
+from napari_msgan.buffers import private_bytes
 from napari_msgan.config import Precision, Settings
 from napari_msgan.durable import write_atomically
 from napari_msgan.errors import JobError
@@ -132,10 +133,10 @@ def measure(model: Model, device: str, precision: Precision, workers: int) -> Ca
     """Make a small image and return what it cost; in a process that has done nothing before."""
     process = psutil.Process()
     start_s = time.time() - process.create_time()
-    base = _own_memory(process)
+    base = private_bytes()
     volume = sample_volume(model.spec, workers)
     plan = plan_source(volume, model.spec, _scale_to_measure(model.spec))
-    sample_bytes = _own_memory(process) - base
+    sample_bytes = private_bytes() - base
     times: dict[int, list[float]] = {}
 
     def begin(source: Volume, name: str) -> tuple[Generator[Progress, None, PyramidStore], float]:
@@ -159,9 +160,9 @@ def measure(model: Model, device: str, precision: Precision, workers: int) -> Ca
         piece = Volume(volume.data[small], volume.affine, volume.unit)
         cold_steps, cold_s = begin(piece, "piece.ome.zarr")
         cold_steps.close()
-        with _peak(process) as sketch_peak:
+        with _peak() as sketch_peak:
             steps, sketch_s = begin(volume, "sample.ome.zarr")
-        with _peak(process) as tile_peak:
+        with _peak() as tile_peak:
             for step in steps:
                 if step.report is not None:
                     times.setdefault(step.report.tile.scale, []).append(time.monotonic())
@@ -170,7 +171,7 @@ def measure(model: Model, device: str, precision: Precision, workers: int) -> Ca
         stored = [_bytes_per_voxel(store, sketch=kind) for kind in (False, True)]
     threshold_s = _threshold_seconds(plan, model.spec)
     ends = times[plan.geometry.finest_scale]
-    first_s, first_bytes = _measure_first(model, process)
+    first_s, first_bytes = _measure_first(model)
     n_voxels = math.prod(plan.geometry.shape)
     return Calibration(
         start_s=start_s,
@@ -225,7 +226,7 @@ def _threshold_seconds(plan: SourcePlan, spec: ModelSpec) -> float:
     return (time.monotonic() - begun) / part.size
 
 
-def _measure_first(model: Model, process: psutil.Process) -> tuple[float, float]:
+def _measure_first(model: Model) -> tuple[float, float]:
     """Return seconds and bytes (of this process) per voxel of scale 0, computed with one thread."""
     import torch
 
@@ -237,8 +238,8 @@ def _measure_first(model: Model, process: psutil.Process) -> tuple[float, float]
     sketch = torch.zeros((1, 1, *fine), device=device)
     torch.set_num_threads(1)
     with torch.inference_mode():
-        before = _own_memory(process)
-        with _peak(process) as peak:
+        before = private_bytes()
+        with _peak() as peak:
             generator(sketch).cpu()
             begun = time.monotonic()
             generator(sketch).cpu()  # waits for a GPU
@@ -252,20 +253,14 @@ def _bytes_per_voxel(store: PyramidStore, *, sketch: bool) -> float:
     return n_bytes / math.prod(store.geometry.shape)
 
 
-def _own_memory(process: psutil.Process) -> int:
-    """Return resident bytes that no file stands behind (elsewhere than on Linux: all)."""
-    seen = process.memory_info()
-    return int(seen.rss - getattr(seen, "shared", 0))
-
-
 @contextmanager
-def _peak(process: psutil.Process) -> Iterator[list[int]]:
+def _peak() -> Iterator[list[int]]:
     """Give a list whose only item is the largest memory seen while the body runs."""
-    peak, ended = [_own_memory(process)], threading.Event()
+    peak, ended = [private_bytes()], threading.Event()
 
     def watch() -> None:
         while not ended.wait(_SAMPLE_EVERY_S):
-            peak[0] = max(peak[0], _own_memory(process))
+            peak[0] = max(peak[0], private_bytes())
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()

@@ -138,7 +138,7 @@ def _size(n_bytes: int) -> str:
 
 @contextmanager
 def told_if_disk_full(
-    path: Path, kind: type[MsganError], needed_bytes: int | None = None
+    path: Path | str, kind: type[MsganError], needed_bytes: int | None = None
 ) -> Iterator[None]:
     """Turn the operating system's "no space left" into an error of `kind` that says what to do."""
     try:

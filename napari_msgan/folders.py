@@ -12,6 +12,17 @@ from napari_msgan.errors import FolderError
 MOST_METADATA_BYTES = 1 << 24
 
 
+def is_url(address: Path | str) -> bool:
+    """Return whether an address is a URL that fsspec opens, such as ``s3://bucket/a.ome.zarr``.
+
+    Examples
+    --------
+    >>> is_url("s3://bucket/a.ome.zarr"), is_url("a.ome.zarr"), is_url("C:/a.ome.zarr")
+    (True, False, False)
+    """
+    return not isinstance(address, Path) and "://" in address
+
+
 def check_inside(root: Path, path: Path) -> int:
     """Return the size in bytes of a plain file in a folder; 0 for a folder, or if it is not there.
 

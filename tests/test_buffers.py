@@ -56,7 +56,7 @@ def test_without_the_block_pages_are_made_again_each_time():
 
 def test_what_grows_beyond_the_first_uses_is_given_back(monkeypatch):
     sizes, calls = [], []
-    monkeypatch.setattr(buffers, "_private_bytes", lambda: sizes.pop(0))
+    monkeypatch.setattr(buffers, "private_bytes", lambda: sizes.pop(0))
     monkeypatch.setattr(buffers, "_call", lambda *arguments: calls.append(arguments))
     kept = buffers.KeptBuffers(2)
     for size, trims in (
@@ -76,7 +76,7 @@ def test_what_grows_beyond_the_first_uses_is_given_back(monkeypatch):
 
 
 def test_private_bytes_are_those_of_no_file():
-    before = buffers._private_bytes()
+    before = buffers.private_bytes()
     block = bytearray(64 << 20)
-    assert (60 << 20) < buffers._private_bytes() - before < (80 << 20)
+    assert (60 << 20) < buffers.private_bytes() - before < (80 << 20)
     assert block

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Literal
 
+from napari_msgan.folders import is_url
+
 _REGION = (
     "z0:z1,y0:y1,x0:x1 (2-D: y0:y1,x0:x1), start inside and stop outside, "
     "in voxels of the finest scale"
@@ -27,7 +29,7 @@ def address(text: str) -> Path | str:
     >>> address("s3://bucket/a.ome.zarr")
     's3://bucket/a.ome.zarr'
     """
-    return text if "://" in text else Path(text)
+    return text if is_url(text) else Path(text)
 
 
 def add_store(command: argparse.ArgumentParser, name: str = "store") -> None:

@@ -22,7 +22,7 @@ from napari_msgan.durable import (
 from napari_msgan.errors import FolderError, StoreError
 from napari_msgan.folders import check_inside
 from napari_msgan.locking import hold_lock
-from napari_msgan.pyramid._place import LOCK_KEY, taken
+from napari_msgan.pyramid._place import taken
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from napari_msgan.geometry import Ints
     from napari_msgan.zarr_folder import ChunkSize
+
+LOCK_KEY = "0/.writer.lock"
 
 
 class FolderPlace:

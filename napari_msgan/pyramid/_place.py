@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from napari_msgan.errors import StoreError
+from napari_msgan.folders import is_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 
     from napari_msgan.geometry import Ints
     from napari_msgan.zarr_folder import ChunkSize
-
-LOCK_KEY = "0/.writer.lock"
 
 
 def taken(address: str) -> StoreError:
@@ -107,17 +106,6 @@ class Place(Protocol):
         StoreError
             If the place is taken by now.
         """
-
-
-def is_url(address: Path | str) -> bool:
-    """Return whether an address is a URL that fsspec opens, such as ``s3://bucket/a.ome.zarr``.
-
-    Examples
-    --------
-    >>> is_url("s3://bucket/a.ome.zarr"), is_url("a.ome.zarr"), is_url("C:/a.ome.zarr")
-    (True, False, False)
-    """
-    return not isinstance(address, Path) and "://" in address
 
 
 def place_of(address: Path | str) -> Place:

@@ -18,8 +18,7 @@ from napari_msgan.pyramid._arrays import (
     read_attributes,
     read_info,
 )
-from napari_msgan.pyramid._folder import FolderPlace, is_index
-from napari_msgan.pyramid._place import LOCK_KEY
+from napari_msgan.pyramid._folder import LOCK_KEY, FolderPlace, is_index
 from napari_msgan.pyramid.attributes import root_attributes, sketch_attributes
 
 if TYPE_CHECKING:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import threading
 import warnings
 from contextlib import ExitStack, contextmanager
-from itertools import product
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +26,7 @@ from napari_msgan.pyramid._place import Place, place_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
     from napari_msgan.pyramid._level import Level, ZarrArray
     from napari_msgan.pyramid.metadata import Fingerprint, StoreInfo
@@ -155,7 +154,7 @@ class PyramidStore:
             If the writer's lock is not held, or the data have another shape or type.
         """
         self._check_writing()
-        with told_if_disk_full(Path(self.address), StoreError):
+        with told_if_disk_full(self.address, StoreError):
             write_chunks(self.level(scale), box, data)
         with self._refined_lock:
             self._refined[scale][self._cells(box)] = True
@@ -192,13 +191,12 @@ class PyramidStore:
 
         What another process wrote counts as refined from then on.
         """
-        cells = box.cover(self._info.chunk_shape)
-        for index in product(*(range(a, b) for a, b in zip(cells.start, cells.stop, strict=True))):
+        for index, _ in self.level(scale).cells(box):
             if not self._place.exists(chunk_key(self._key(scale), index)):
                 return False
         with self._refined_lock:
-            self._refined[scale][cells.slices] = True
-            self._unsynced[scale][cells.slices] = True
+            self._refined[scale][self._cells(box)] = True
+            self._unsynced[scale][self._cells(box)] = True
         return True
 
     def assist(self) -> None:
