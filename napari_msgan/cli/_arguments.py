@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from napari_msgan.folders import is_url
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    #: Adds a command of this name, module, summary, example, and what is said when it is stopped.
+    AddCommand = Callable[..., argparse.ArgumentParser]
+
+LEAVES_NOTHING = "Nothing was written."
 _REGION = (
     "z0:z1,y0:y1,x0:x1 (2-D: y0:y1,x0:x1), start inside and stop outside, "
     "in voxels of the finest scale"

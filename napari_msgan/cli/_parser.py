@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, NoReturn
 
 from napari_msgan import __version__
 from napari_msgan.cli._arguments import (
+    LEAVES_NOTHING,
     add_cluster,
     add_computing,
-    add_device,
     add_overwrite,
     add_paths,
     add_precision,
@@ -21,17 +21,14 @@ from napari_msgan.cli._arguments import (
     address,
     natural,
     natural_or_all,
-    positive,
 )
+from napari_msgan.cli._model_commands import add_evaluate, add_import_megan, add_train
 from napari_msgan.errors import MsganError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    AddCommand = Callable[..., argparse.ArgumentParser]
+    from napari_msgan.cli._arguments import AddCommand
 
 _GOES_ON = "What is finished stays; the same command goes on from there."
-_LEAVES_NOTHING = "Nothing was written."
 
 
 class UsageError(MsganError):
@@ -80,9 +77,9 @@ def build_parser() -> argparse.ArgumentParser:
     _add_info(add)
     _add_export(add)
     _add_verify(add)
-    _add_train(add)
-    _add_evaluate(add)
-    _add_import_megan(add)
+    add_train(add)
+    add_evaluate(add)
+    add_import_megan(add)
     _add_demo(add)
     return parser
 
@@ -103,7 +100,7 @@ def _add_sketch(add: AddCommand) -> None:
         "sketch chest.png chest-sketch.tif\n"
         "  napari-msgan generate chest-sketch.tif chest.ome.zarr --model chest-xray "
         "--input-is-sketch",
-        _LEAVES_NOTHING,
+        LEAVES_NOTHING,
     )
     add_paths(command, "IN", "image", "OUT", "file to write: .tif, .ome.tif, .nii.gz, .ome.zarr")
     add_overwrite(command)
@@ -206,7 +203,7 @@ def _add_export(add: AddCommand) -> None:
         "_jobs",
         "write an image of a store as one file",
         "export thorax.ome.zarr thorax.nii.gz --grid source",
-        _LEAVES_NOTHING,
+        LEAVES_NOTHING,
     )
     add_store(command, "source")
     command.add_argument(
@@ -248,124 +245,6 @@ def _add_verify(add: AddCommand) -> None:
     )
     command.add_argument(
         "--model", metavar="M", help="name or folder (default: found by the hash in the store)"
-    )
-    add_quiet(command)
-
-
-def _add_train(add: AddCommand) -> None:
-    command = add(
-        "train",
-        "_train",
-        "train all scales of a model on a folder of images",
-        "train x-rays/ my-model/",
-        "The same command resumes; at most a minute of training is repeated.",
-    )
-    add_paths(command, "DATA", "folder of images", "OUT", "model folder to make or to go on with")
-    command.add_argument(
-        "--preset",
-        choices=("fast", "balanced", "quality"),
-        default="balanced",
-        help="size of the networks and number of steps (default: balanced)",
-    )
-    command.add_argument(
-        "--config",
-        metavar="FILE",
-        help="settings (JSON) instead of those derived from the images: an edited OUT/plan.json, "
-        "or the name of bundled ones",
-    )
-    command.add_argument(
-        "--plan-only", action="store_true", help="show and write the settings, and train nothing"
-    )
-    command.add_argument(
-        "--sketches",
-        type=Path,
-        metavar="DIR",
-        help="folder with a sketch or label map for every image, under the same name "
-        "(default: sketches are made from the images)",
-    )
-    command.add_argument(
-        "--devices",
-        type=positive,
-        default=1,
-        metavar="N",
-        help="GPUs, or processes without one, that share each batch (default: 1)",
-    )
-    add_device(command)
-    add_quiet(command)
-
-
-def _add_evaluate(add: AddCommand) -> None:
-    command = add(
-        "evaluate",
-        "_evaluate",
-        "measure a model on held-out images: tables, pictures, a page for readers",
-        "evaluate chest-xray held-out/ figures/ --training x-rays/",
-        "figures.csv holds the images that were finished.",
-    )
-    command.add_argument("model", metavar="MODEL", help="name or folder of a model")
-    command.add_argument(
-        "source", type=Path, metavar="DATA", help="folder of images, one per patient, or one image"
-    )
-    command.add_argument(
-        "out",
-        type=Path,
-        nargs="?",
-        default=Path("evaluation"),
-        metavar="OUT",
-        help="folder for tables and pictures (default: evaluation)",
-    )
-    command.add_argument(
-        "--include",
-        action="append",
-        metavar="PATTERN",
-        help="take images of such names only, e.g. 'kermany_*'; may be repeated",
-    )
-    command.add_argument("--limit", type=positive, metavar="N", help="take the first N images only")
-    add_scale(command, "finest scale to measure (default: the finest that each image supports)")
-    command.add_argument(
-        "--training",
-        type=Path,
-        metavar="DIR",
-        help="folder of the training images, to measure memorisation",
-    )
-    command.add_argument(
-        "--reader-study",
-        action="store_true",
-        help="also write reader-study.html, on which a reader tells real from synthetic",
-    )
-    command.add_argument(
-        "--overwrite", action="store_true", help="write into OUT also if it is not empty"
-    )
-    add_precision(command, "fp32", "default: fp32")
-    add_computing(command)
-    add_quiet(command)
-
-
-def _add_import_megan(add: AddCommand) -> None:
-    command = add(
-        "import-megan",
-        "_import",
-        "make a model of checkpoints that the program of the method's authors wrote",
-        "import-megan checkpoints/ my-model/ --modality CT --window -1000 600",
-        _LEAVES_NOTHING,
-    )
-    add_paths(
-        command,
-        "FOLDER",
-        "folder with <experiment>_LR/NETG_best.pth, <experiment>_HR1/NETG_best.pth, ...",
-        "OUT",
-        "model folder to make",
-    )
-    command.add_argument("--name", help="short name of the model (default: the experiment's)")
-    command.add_argument("--title", help="what people read (default: the experiment's name)")
-    command.add_argument("--modality", default="unknown", help="e.g. CT or MR (default: unknown)")
-    command.add_argument(
-        "--window",
-        nargs=2,
-        type=float,
-        default=(-1.0, 1.0),
-        metavar=("LOW", "HIGH"),
-        help="intensities that the networks' -1 and 1 stand for (default: -1 1)",
     )
     add_quiet(command)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Annotated, Any, Final, Literal
 
 import numpy as np
@@ -18,6 +19,7 @@ from napari_msgan.config import (
     SketchThresholds,
     StoredType,
 )
+from napari_msgan.errors import StoreError
 from napari_msgan.geometry import Affine, Box, Ints, PyramidGeometry, Unit
 from napari_msgan.tiling import Tiling
 from napari_msgan.volume import Orientation
@@ -130,6 +132,28 @@ class Fingerprint(Settings):
     precision: Precision
     torch: str
     tile_shape: BlockShape
+
+    def check_continued(self, new: Fingerprint, address: str) -> None:
+        """Refuse tiles that would differ from those in a store; warn if they might.
+
+        Raises
+        ------
+        StoreError
+            If device, precision or tile shape are others than before.
+        """
+        for name in ("device", "precision", "tile_shape"):
+            old, now = getattr(self, name), getattr(new, name)
+            if old != now:
+                raise StoreError(
+                    f"{address} was generated with {name} {old}, now it would be {now}: the "
+                    f"tiles would not fit together. Use {name} {old}, or generate a new store."
+                )
+        if self.torch != new.torch:
+            warnings.warn(
+                f"{address} was generated with torch {self.torch}, this is torch "
+                f"{new.torch}: new tiles may differ in the last bit.",
+                stacklevel=3,
+            )
 
 
 class StoreInfo(Settings):

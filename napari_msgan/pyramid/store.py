@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import warnings
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -293,22 +292,8 @@ class PyramidStore:
         StoreError
             If device, precision or tile shape are others than before.
         """
-        before = self._info.fingerprint
-        if before is None:
-            return
-        for name in ("device", "precision", "tile_shape"):
-            old, new = getattr(before, name), getattr(fingerprint, name)
-            if old != new:
-                raise StoreError(
-                    f"{self.address} was generated with {name} {old}, now it would be {new}: the "
-                    f"tiles would not fit together. Use {name} {old}, or generate a new store."
-                )
-        if before.torch != fingerprint.torch:
-            warnings.warn(
-                f"{self.address} was generated with torch {before.torch}, this is torch "
-                f"{fingerprint.torch}: new tiles may differ in the last bit.",
-                stacklevel=2,
-            )
+        if self._info.fingerprint is not None:
+            self._info.fingerprint.check_continued(fingerprint, self.address)
 
     def set_fingerprint(self, fingerprint: Fingerprint) -> None:
         """Record how tiles are made, unless that is known; then it is only checked.

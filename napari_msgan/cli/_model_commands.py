@@ -1,0 +1,141 @@
+"""What can be typed to make models, and to measure them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_msgan.cli._arguments import (
+    LEAVES_NOTHING,
+    add_computing,
+    add_device,
+    add_paths,
+    add_precision,
+    add_quiet,
+    add_scale,
+    positive,
+)
+
+if TYPE_CHECKING:
+    from napari_msgan.cli._arguments import AddCommand
+
+
+def add_train(add: AddCommand) -> None:
+    """Add `train`."""
+    command = add(
+        "train",
+        "_train",
+        "train all scales of a model on a folder of images",
+        "train x-rays/ my-model/",
+        "The same command resumes; at most a minute of training is repeated.",
+    )
+    add_paths(command, "DATA", "folder of images", "OUT", "model folder to make or to go on with")
+    command.add_argument(
+        "--preset",
+        choices=("fast", "balanced", "quality"),
+        default="balanced",
+        help="size of the networks and number of steps (default: balanced)",
+    )
+    command.add_argument(
+        "--config",
+        metavar="FILE",
+        help="settings (JSON) instead of those derived from the images: an edited OUT/plan.json, "
+        "or the name of bundled ones",
+    )
+    command.add_argument(
+        "--plan-only", action="store_true", help="show and write the settings, and train nothing"
+    )
+    command.add_argument(
+        "--sketches",
+        type=Path,
+        metavar="DIR",
+        help="folder with a sketch or label map for every image, under the same name "
+        "(default: sketches are made from the images)",
+    )
+    command.add_argument(
+        "--devices",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="GPUs, or processes without one, that share each batch (default: 1)",
+    )
+    add_device(command)
+    add_quiet(command)
+
+
+def add_evaluate(add: AddCommand) -> None:
+    """Add `evaluate`."""
+    command = add(
+        "evaluate",
+        "_evaluate",
+        "measure a model on held-out images: tables, pictures, a page for readers",
+        "evaluate chest-xray held-out/ figures/ --training x-rays/",
+        "figures.csv holds the images that were finished.",
+    )
+    command.add_argument("model", metavar="MODEL", help="name or folder of a model")
+    command.add_argument(
+        "source", type=Path, metavar="DATA", help="folder of images, one per patient, or one image"
+    )
+    command.add_argument(
+        "out",
+        type=Path,
+        nargs="?",
+        default=Path("evaluation"),
+        metavar="OUT",
+        help="folder for tables and pictures (default: evaluation)",
+    )
+    command.add_argument(
+        "--include",
+        action="append",
+        metavar="PATTERN",
+        help="take images of such names only, e.g. 'kermany_*'; may be repeated",
+    )
+    command.add_argument("--limit", type=positive, metavar="N", help="take the first N images only")
+    add_scale(command, "finest scale to measure (default: the finest that each image supports)")
+    command.add_argument(
+        "--training",
+        type=Path,
+        metavar="DIR",
+        help="folder of the training images, to measure memorisation",
+    )
+    command.add_argument(
+        "--reader-study",
+        action="store_true",
+        help="also write reader-study.html, on which a reader tells real from synthetic",
+    )
+    command.add_argument(
+        "--overwrite", action="store_true", help="write into OUT also if it is not empty"
+    )
+    add_precision(command, "fp32", "default: fp32")
+    add_computing(command)
+    add_quiet(command)
+
+
+def add_import_megan(add: AddCommand) -> None:
+    """Add `import-megan`."""
+    command = add(
+        "import-megan",
+        "_import",
+        "make a model of checkpoints that the program of the method's authors wrote",
+        "import-megan checkpoints/ my-model/ --modality CT --window -1000 600",
+        LEAVES_NOTHING,
+    )
+    add_paths(
+        command,
+        "FOLDER",
+        "folder with <experiment>_LR/NETG_best.pth, <experiment>_HR1/NETG_best.pth, ...",
+        "OUT",
+        "model folder to make",
+    )
+    command.add_argument("--name", help="short name of the model (default: the experiment's)")
+    command.add_argument("--title", help="what people read (default: the experiment's name)")
+    command.add_argument("--modality", default="unknown", help="e.g. CT or MR (default: unknown)")
+    command.add_argument(
+        "--window",
+        nargs=2,
+        type=float,
+        default=(-1.0, 1.0),
+        metavar=("LOW", "HIGH"),
+        help="intensities that the networks' -1 and 1 stand for (default: -1 1)",
+    )
+    add_quiet(command)
