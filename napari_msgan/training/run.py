@@ -23,6 +23,7 @@ from napari_msgan.networks import judged_window
 from napari_msgan.training.config import TrainConfig
 from napari_msgan.training.cost import disk_of
 from napari_msgan.training.generated import iter_generate_coarse
+from napari_msgan.training.same_run import begin_run, check_same_run
 from napari_msgan.training.samples import iter_make_pool
 from napari_msgan.training.scale import ScaleTrainer, StepReport
 from napari_msgan.training.sources import prepare
@@ -36,11 +37,6 @@ if TYPE_CHECKING:
 
 _VALIDATION_POOL = 32
 _LONGEST_WAIT = timedelta(days=2)
-
-
-def run_file(out: Path) -> Path:
-    """Return where a run that has begun keeps its settings."""
-    return out / ".training" / "config.json"
 
 
 def iter_train(
@@ -71,7 +67,7 @@ def iter_train(
     if fabric.is_global_zero:
         for done, total, _ in prepare(files, work / "cache", config):
             if done == 1:
-                write_atomically(run_file(out), config.model_dump_json(indent=2).encode())
+                begin_run(files, out, config)
             yield StepReport("prepare", 0, done, total, {})
     fabric.barrier()
     pyramids = [p for _, _, p in prepare(files, work / "cache", config) if p]
@@ -120,12 +116,13 @@ def check_run(
     Raises
     ------
     TrainingError
-        If the settings describe no model, do not go together or are not those of the run that
-        `out` holds, or if the disk is too small.
+        If the settings describe no model or do not go together, if `out` holds a run with other
+        settings or images, or if the disk is too small.
     """
     if out.exists() and not out.is_dir():
         raise TrainingError(f"{out} is a file: choose a folder for the model")
-    _check_config(config, out, devices)
+    _check_config(config, devices)
+    check_same_run(files, out, config)
     _check_disk(files, out, config)
 
 
@@ -177,7 +174,7 @@ def _model_spec(config: TrainConfig, scales: Sequence[ScaleSpec]) -> ModelSpec:
     return ModelSpec(**{name: getattr(config, name) for name in shared}, scales=tuple(scales))
 
 
-def _check_config(config: TrainConfig, out: Path, devices: int) -> None:
+def _check_config(config: TrainConfig, devices: int) -> None:
     specs = [
         ScaleSpec(
             network=plan.network,
@@ -213,12 +210,6 @@ def _check_config(config: TrainConfig, out: Path, devices: int) -> None:
                 "voxels that the discriminator judges at a time. Use larger patches, or fewer "
                 "discriminator_strides."
             )
-    before = run_file(out)
-    if before.exists() and before.read_bytes() != config.model_dump_json(indent=2).encode():
-        raise TrainingError(
-            f"{out} holds a training run with other settings. Choose another folder, or "
-            f"delete {before.parent} to start again."
-        )
 
 
 def _check_disk(files: Sequence[TrainingFile], out: Path, config: TrainConfig) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -244,6 +245,24 @@ def test_folder_of_another_run_is_refused(cli, data, write_config, tmp_path):
     assert hashes(out) == before
     (tmp_path / "file").write_text("mine")
     cli("train", data, tmp_path / "file", "--config", write_config()).check_refused("file")
+
+
+def test_a_run_goes_on_with_the_same_images_only(cli, data, write_config, tmp_path):
+    mine, out = tmp_path / "mine", tmp_path / "model"
+    shutil.copytree(data, mine)
+    names = sorted(path.name for path in mine.iterdir())
+    train = ("train", mine, out, "--config", write_config(), "--device", "cpu", "-q")
+    assert cli(*train).code == 0
+    before = hashes(out)
+    assert cli(*train).code == 0  # nothing has changed
+    (mine / names[0]).rename(mine / "added.tif")
+    shutil.copy(mine / "added.tif", mine / "too.tif")
+    tifffile.imwrite(mine / names[1], picture((40, 40), seed=5))
+    cli(*train).check_refused(
+        "holds a training run with other images: 2 new (added.tif, too.tif); "
+        f"1 gone ({names[0]}); 1 changed ({names[1]})"
+    )
+    assert hashes(out) == before
 
 
 def losses(folder):

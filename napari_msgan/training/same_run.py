@@ -1,0 +1,71 @@
+"""Whether a folder already holds a training run, and whether it is this one."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from napari_msgan.durable import write_atomically
+from napari_msgan.errors import TrainingError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from napari_msgan.training.config import TrainConfig
+    from napari_msgan.training.survey import TrainingFile
+
+_NAMED = 3
+
+
+def run_file(out: Path) -> Path:
+    """Return where a run that has begun keeps its settings."""
+    return out / ".training" / "config.json"
+
+
+def begin_run(files: Sequence[TrainingFile], out: Path, config: TrainConfig) -> None:
+    """Write down what this run is; what is written already stays."""
+    if not _images_file(out).exists():
+        write_atomically(_images_file(out), json.dumps(_sizes(files), indent=2).encode())
+    if not run_file(out).exists():
+        write_atomically(run_file(out), config.model_dump_json(indent=2).encode())
+
+
+def check_same_run(files: Sequence[TrainingFile], out: Path, config: TrainConfig) -> None:
+    """Refuse to go on with other settings or other images: the result would be neither's.
+
+    Raises
+    ------
+    TrainingError
+        That names what is different.
+    """
+    begun = run_file(out)
+    instead = f"Choose another folder, or delete {begun.parent} to start again."
+    if begun.exists() and begun.read_bytes() != config.model_dump_json(indent=2).encode():
+        raise TrainingError(f"{out} holds a training run with other settings. {instead}")
+    if not _images_file(out).exists():
+        return
+    before, now = json.loads(_images_file(out).read_text()), _sizes(files)
+    changes = {
+        "new": sorted(now.keys() - before.keys()),
+        "gone": sorted(before.keys() - now.keys()),
+        "changed": sorted(name for name in before.keys() & now if before[name] != now[name]),
+    }
+    if any(changes.values()):
+        said = "; ".join(f"{len(v)} {what} ({_some(v)})" for what, v in changes.items() if v)
+        raise TrainingError(
+            f"{out} holds a training run with other images: {said}. Give the same ones. {instead}"
+        )
+
+
+def _images_file(out: Path) -> Path:
+    return run_file(out).with_name("images.json")
+
+
+def _sizes(files: Sequence[TrainingFile]) -> dict[str, int]:
+    """Return the bytes of every image by name; a folder (OME-Zarr) counts as 0."""
+    return {f.name: f.path.stat().st_size if f.path.is_file() else 0 for f in files}
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
