@@ -1,4 +1,7 @@
-"""docs/results.md, from the tables of the parts that have been run."""
+"""docs/results.md, from the tables of the parts that have been run.
+
+What somebody has to say about a part is read from `notes.md` beside its tables.
+"""
 
 from __future__ import annotations
 
@@ -47,6 +50,8 @@ def write_report(places):
             lines += [f"Not run yet (`make reproduce PARTS={part}`).", ""]
             continue
         lines += [_about(folder), ""]
+        if (folder / "notes.md").exists():
+            lines += [(folder / "notes.md").read_text(encoding="utf-8").strip(), ""]
         if part == "memory":
             lines += _memory_lines(read_csv(folder / "memory.csv"))
         elif part == "translation":
