@@ -150,6 +150,22 @@ def scale_note(store: PyramidStore, scale: int) -> str:
     return "; ".join(notes)
 
 
+def work_text(tiles: int | None, tile_s: float | None) -> str:
+    """Return how many tiles are to be made, and how long that takes where it is known.
+
+    Examples
+    --------
+    >>> work_text(0, 0.5), work_text(1, None), work_text(64, 0.5)
+    ('done already', '1 tile to make', '64 tiles to make, about 32 s')
+    """
+    if tiles is None:
+        return "very many tiles to make"
+    if tiles == 0:
+        return "done already"
+    text = f"{tiles} tile{'s' * (tiles != 1)} to make"
+    return text if tile_s is None else f"{text}, about {time_text(tiles * tile_s)}"
+
+
 def time_text(seconds: float) -> str:
     """Return a duration in words.
 

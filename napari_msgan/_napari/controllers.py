@@ -227,6 +227,8 @@ class StoreController:
         if progress.report is not None and progress.store is not None:
             self._scene.tile_arrived(progress.store, progress.report)
             self._is_stale = True
+            if self.session.opened is not None and progress.report.tile.scale > 0:
+                self.session.opened.tile_s = progress.report.elapsed_s / progress.report.done
 
     def _on_end(self, message: str) -> Callable[[bool], str]:
         def end(completed: bool) -> str:

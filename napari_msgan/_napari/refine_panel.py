@@ -7,7 +7,7 @@ from napari.layers import Image, Shapes
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QFileDialog, QLabel, QSpinBox
 
-from napari_msgan._napari.choices import scale_choices, scale_note
+from napari_msgan._napari.choices import scale_choices, scale_note, work_text
 from napari_msgan._napari.reader import read_store
 from napari_msgan._napari.regions import (
     count_tiles,
@@ -175,8 +175,7 @@ class RefinePanel(Section):
         if len(boxes) > 3:
             sizes += f" and {len(boxes) - 3} more"
         tiles = count_tiles(opened.store, boxes, self.target)
-        what = "very many tiles" if tiles is None else f"{tiles} tile{'s' * (tiles != 1)} to make"
-        self.summary.say(f"{sizes}: {what if tiles != 0 else 'done already'}")
+        self.summary.say(f"{sizes}: {work_text(tiles, opened.tile_s)}")
 
     def _layer(self) -> Image | None:
         opened = self._session.opened

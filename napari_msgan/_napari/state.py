@@ -39,10 +39,14 @@ class JobState:
 
 @dataclass(eq=False)
 class Opened:
-    """A store that is open in the viewer."""
+    """A store that is open in the viewer.
+
+    tile_s : seconds from one tile to the next in the last job; None before there was one.
+    """
 
     store: PyramidStore
     placement: Placement
+    tile_s: float | None = None
 
 
 @dataclass

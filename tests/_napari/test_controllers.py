@@ -150,8 +150,11 @@ def test_replies_after_closing_are_dropped(jobs, runner):
 def test_refine_tells_the_scene_of_every_tile(stores, runner, scene, opened):
     store = opened.store
     stores.refine([Box.of_shape(store.geometry.shape)], 1, device="cpu", focus=None)
+    assert opened.tile_s is None
     runner.step()
+    first_s = opened.tile_s
     runner.step()
+    assert 0 < first_s < 2 * opened.tile_s  # of all tiles, not of the last
     scene.redraw.assert_not_called()
     stores.redraw_if_stale()
     scene.redraw.assert_called_once_with(store)

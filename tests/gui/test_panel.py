@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import threading
 
 import numpy as np
@@ -64,10 +65,15 @@ def test_refine_the_view_makes_only_the_tiles_in_view(
     qtbot.wait(50)
     box = panel.refine.boxes()[0]
     assert max(box.stop) < 70
+    panel.refine.update_summary()
+    assert "about" not in panel.refine.summary.text()
     panel.refine_button.click()
     finish()
     assert store.is_refined(2, box)
     assert not store.is_refined(2, Box((96, 96), (117, 150)))
+    panel.refine.region.setCurrentText("Everything")
+    panel.refine.update_summary()
+    assert re.search(r": \d+ tiles to make, about \d+ s$", panel.refine.summary.text())
 
 
 def test_refine_rectangles_and_clear_them(panel, viewer, xray, generated, finish):
