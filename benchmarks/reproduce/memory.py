@@ -49,18 +49,19 @@ def measure_memory(places, longest):
         for size in (n for n in sizes if n <= longest[ndim]):
             for job in JOBS:
                 if (job, ndim, size) not in there:
-                    rows.append(_measure(job, ndim, size))
+                    rows.append(_measure(job, ndim, size, rows))
                     write_csv(path, rows)
     rows = read_csv(path)
     write_csv(places.part("memory") / "memory.csv", rows)
     memory_plot(rows, places.picture("memory.png"))
 
 
-def _measure(job, ndim, size):
+def _measure(job, ndim, size, before):
     row = {"job": job, "axes": ndim, "size": size, "peak_mb": "", "seconds": ""}
-    if job == JOBS[2] and _whole_bytes(ndim, size) > _MEMORY_SHARE * psutil.virtual_memory().total:
+    expected_mb = in_proportion(job, ndim, size, before) if job == JOBS[2] else 0
+    if expected_mb > _MEMORY_SHARE * psutil.virtual_memory().total / 1e6:
         _LOG.info("memory: %s, %d-D, %d: needs more than there is", job, ndim, size)
-        return row | {"needs_mb": round(_whole_bytes(ndim, size) / 1e6)}
+        return row | {"needs_mb": round(expected_mb)}
     with tempfile.TemporaryDirectory() as folder:
         image = _write_image(Path(folder), ndim, size)
         code = "from benchmarks.reproduce.memory import run_job; run_job()"
@@ -153,10 +154,17 @@ def _whole_config(ndim, size):
     return config.model_copy(update={"scales": (plan, plan)})
 
 
-def _whole_bytes(ndim, size):
-    from napari_msgan.training.cost import memory_of
-
-    return memory_of(_whole_config(ndim, size).scales[0])
+def in_proportion(job, ndim, size, before):
+    """Return what a size would take if memory grew with its voxels from the largest measured."""
+    measured = [
+        row
+        for row in before
+        if row["job"] == job and int(row["axes"]) == ndim and row["peak_mb"] != ""
+    ]
+    if not measured:
+        return 0.0
+    largest = max(measured, key=lambda row: int(row["size"]))
+    return float(largest["peak_mb"]) * (size / int(largest["size"])) ** ndim
 
 
 def _write_image(folder, ndim, size):

@@ -43,26 +43,30 @@ def _watched(row):
 
 
 def memory_plot(rows, path):
-    """Draw peak memory above idle against the length of a side."""
+    """Draw peak memory above idle against the length of a side; what would be needed, dotted."""
     dimensions = sorted({row["axes"] for row in rows})
     figure = Figure(figsize=(4.2 * len(dimensions), 3.2), layout="constrained")
     axes = figure.subplots(1, len(dimensions), squeeze=False)[0]
     for axis, ndim in zip(axes, dimensions, strict=True):
         sizes = sorted({int(row["size"]) for row in rows if row["axes"] == ndim})
         for job in dict.fromkeys(row["job"] for row in rows):
-            found = [r for r in rows if (r["axes"], r["job"]) == (ndim, job) and r["peak_mb"]]
-            axis.plot(
-                [int(r["size"]) for r in found],
-                [float(r["peak_mb"]) / 1000 for r in found],
-                "o-",
-                label=job,
-            )
+            of_job = [row for row in rows if (row["axes"], row["job"]) == (ndim, job)]
+            run = [row for row in of_job if row["peak_mb"]]
+            (line,) = axis.plot(*_sizes_and_gb(run, "peak_mb"), "o-", label=job)
+            needed = [row for row in of_job if row["needs_mb"]]
+            axis.plot(*_sizes_and_gb(needed, "needs_mb"), "s:", color=line.get_color(), mfc="none")
         axis.set(title=f"{ndim}-D", xlabel="voxels per side", xscale="log", yscale="log")
         axis.set_xticks(sizes, [str(size) for size in sizes])
+        axis.yaxis.set_major_formatter("{x:g}")
         axis.minorticks_off()
-        axis.legend(fontsize=7)
+        axis.grid(axis="y", alpha=0.3)
     axes[0].set_ylabel("GB above idle")
+    axes[0].legend(fontsize=7, loc="upper left")
     figure.savefig(path, dpi=110)
+
+
+def _sizes_and_gb(rows, column):
+    return [int(row["size"]) for row in rows], [float(row[column]) / 1000 for row in rows]
 
 
 def picture_sheet(folders, path):

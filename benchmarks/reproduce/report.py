@@ -152,7 +152,11 @@ def _by_image(rows, name):
 
 
 def _memory_lines(rows):
-    lines = ["Peak above the idle process, in MB.", ""]
+    lines = [
+        "Peak above the idle process, in MB; *about*: not run for lack of memory, the last one in "
+        "proportion to the voxels.",
+        "",
+    ]
     for ndim in sorted({row["axes"] for row in rows}):
         of_ndim = [row for row in rows if row["axes"] == ndim]
         sizes = sorted({int(row["size"]) for row in of_ndim})
@@ -172,7 +176,7 @@ def _memory_lines(rows):
 def _megabytes(row):
     if row is None:
         return ""
-    return row["peak_mb"] or f"needs {int(row['needs_mb']):d}"
+    return row["peak_mb"] or f"about {int(row['needs_mb']):d}"
 
 
 def _translation_lines(rows):

@@ -24,10 +24,18 @@ _SHOWN = ("mae", "mae_from_true", "psnr", "ssim", "swd", "fine_power", "sketch_f
 
 def evaluate(arguments: Namespace) -> None:
     """Generate held-out images from their sketches, and write how good they are."""
-    from napari_msgan.evaluation import Computing, check_out, find_images, iter_evaluate, run_to_end
+    from napari_msgan.evaluation import (
+        Computing,
+        check_out,
+        find_images,
+        iter_evaluate,
+        patients_of,
+        run_to_end,
+    )
 
     check_out(arguments.out, overwrite=arguments.overwrite)
     images = find_images(arguments.source, arguments.include or ["*"], arguments.limit)
+    patients = patients_of(images, arguments.patient) if arguments.patient else None
     training = find_images(arguments.training) if arguments.training else []
     if shared := sorted({p.resolve() for p in images} & {p.resolve() for p in training}):
         raise UsageError(f"{shared[0]} is in DATA and in --training: hold images out of training")
@@ -42,6 +50,7 @@ def evaluate(arguments: Namespace) -> None:
         scale=arguments.scale,
         training=training,
         reader_study=arguments.reader_study,
+        patients=patients,
     )
     with (
         warnings.catch_warnings(),

@@ -73,9 +73,7 @@ def add_evaluate(add: AddCommand) -> None:
         "figures.csv holds the images that were finished.",
     )
     command.add_argument("model", metavar="MODEL", help="name or folder of a model")
-    command.add_argument(
-        "source", type=Path, metavar="DATA", help="folder of images, one per patient, or one image"
-    )
+    command.add_argument("source", type=Path, metavar="DATA", help="folder of images, or one image")
     command.add_argument(
         "out",
         type=Path,
@@ -89,6 +87,12 @@ def add_evaluate(add: AddCommand) -> None:
         action="append",
         metavar="PATTERN",
         help="take images of such names only, e.g. 'kermany_*'; may be repeated",
+    )
+    command.add_argument(
+        "--patient",
+        metavar="REGEX",
+        help="what in a file name names the patient, e.g. '^[^_]+': the images of a patient are "
+        "averaged first (default: each image is another patient's)",
     )
     command.add_argument("--limit", type=positive, metavar="N", help="take the first N images only")
     add_scale(command, "finest scale to measure (default: the finest that each image supports)")

@@ -24,7 +24,7 @@ from napari_msgan.evaluation.memorisation import (
     draw_patches,
 )
 from napari_msgan.evaluation.pictures import overview
-from napari_msgan.evaluation.places import check_out, find_images
+from napari_msgan.evaluation.places import check_out, find_images, patients_of
 from napari_msgan.evaluation.reader_study import Region, draw_regions, reader_study_page
 from napari_msgan.evaluation.regions import body_mask, tissue_masks
 from napari_msgan.evaluation.run import (
@@ -94,6 +94,7 @@ __all__ = [
     "mean_absolute_error",
     "multiscale_structural_similarity",
     "overview",
+    "patients_of",
     "peak_signal_to_noise",
     "radial_power_spectrum",
     "reader_study_page",

@@ -44,6 +44,7 @@ class ScaleFigures:
 
     spacing_mm : of volumes with one.
     values : figures by the name of their column; NaN or missing where one cannot be taken.
+    patient : whose image it is; "" where each image is another patient.
     """
 
     image: str
@@ -51,6 +52,7 @@ class ScaleFigures:
     shape: Ints
     spacing_mm: Floats | None
     values: Mapping[str, float]
+    patient: str = ""
 
     def value(self, column: str) -> float:
         return self.values.get(column, float("nan"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import re
 from typing import TYPE_CHECKING
 
 from napari_msgan.errors import JobError, VolumeError
@@ -36,6 +37,30 @@ def find_images(
     if not fitting:
         raise VolumeError(f"{data} holds no image that matches {', '.join(include)}")
     return fitting[:limit]
+
+
+def patients_of(images: Sequence[Path], pattern: str) -> dict[Path, str]:
+    """Return whose each image is: what a regular expression finds in its name.
+
+    That is its first group, or all that it matches where it has none.
+
+    Raises
+    ------
+    VolumeError
+        If the expression is none, or finds nothing in a name.
+    """
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise VolumeError(f"{pattern!r} is no regular expression: {error}") from error
+    found = {}
+    for path in images:
+        match = expression.search(path.name)
+        patient = match[1 if expression.groups else 0] if match else None
+        if not patient:
+            raise VolumeError(f"{pattern!r} finds no patient in the name {path.name}")
+        found[path] = patient
+    return found
 
 
 def check_out(out: Path, *, overwrite: bool) -> None:

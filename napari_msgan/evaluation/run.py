@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,7 +24,7 @@ from napari_msgan.source import plan_source
 from napari_msgan.steps import changed, run_to_end
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import Callable, Generator, Mapping, Sequence
 
     from napari_msgan.evaluation.case import Case
     from napari_msgan.evaluation.figures import ScaleFigures
@@ -117,12 +117,12 @@ def iter_evaluate(
     scale: int | None = None,
     training: Sequence[Path] = (),
     reader_study: bool = False,
+    patients: Mapping[Path, str] | None = None,
 ) -> Generator[EvaluationStep, None, Evaluation]:
     """Evaluate a model; yield progress, return the figures.
 
     Each image is turned into its sketch, and the image that is generated from it is compared with
-    it, at every scale. Images count as patients: give one per patient. The same input gives
-    the same figures.
+    it, at every scale. The same input gives the same figures.
 
     Parameters
     ----------
@@ -131,6 +131,7 @@ def iter_evaluate(
     computing : None for the CPU, one worker.
     scale : finest scale; None for the finest that each image supports.
     training : the images that the model was trained on, to measure memorisation.
+    patients : whose each image is; None where each is another patient's.
 
     Raises
     ------
@@ -149,7 +150,8 @@ def iter_evaluate(
             steps = iter_evaluate_image(path, model, Path(folder), computing, scale)
             as_step = _as_step(number, len(images), path.name)
             case, found = yield from changed(steps, as_step)
-            rows += found
+            patient = "" if patients is None else patients[path]
+            rows += [replace(row, patient=patient) for row in found]
             write_atomically(out / "figures.csv", figures_csv(rows).encode())
             (out / "pictures").mkdir(exist_ok=True)
             overview(case).save(out / "pictures" / f"{path.name}.png")

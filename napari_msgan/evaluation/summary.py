@@ -20,11 +20,12 @@ _RESAMPLES = 9999
 
 @dataclass(frozen=True, slots=True)
 class MeanFigure:
-    """Mean of a figure over images; `low` to `high` is its 95 % interval, NaN for one image."""
+    """Mean of a figure over patients; `low` to `high` is its 95 % interval, NaN for one patient."""
 
     scale: int
     column: str
     n_images: int
+    n_patients: int
     mean: float
     low: float
     high: float
@@ -60,14 +61,21 @@ def bootstrap_interval(values: Sequence[float], seed: int = 0) -> tuple[float, f
 def summarise(rows: Sequence[ScaleFigures]) -> list[MeanFigure]:
     """Return the mean of every figure that was taken, for each scale.
 
-    Figures that are not finite (an image too small, PSNR of equal images) are left out of it.
+    The images of a patient are averaged first: they are alike, and counting each would make the
+    interval too narrow. Figures that are not finite (an image too small, PSNR of equal images) are
+    left out.
     """
     found = []
     for scale in sorted({row.scale for row in rows}):
         for column in COLUMNS:
-            of_scale = [row.value(column.name) for row in rows if row.scale == scale]
-            values = [value for value in of_scale if np.isfinite(value)]
-            if values:
-                mean, interval = float(np.mean(values)), bootstrap_interval(values)
-                found.append(MeanFigure(scale, column.name, len(values), mean, *interval))
+            of_patients: dict[str, list[float]] = {}
+            for row in rows:
+                if row.scale == scale and np.isfinite(row.value(column.name)):
+                    values = of_patients.setdefault(row.patient or row.image, [])
+                    values.append(row.value(column.name))
+            if of_patients:
+                means = [float(np.mean(values)) for values in of_patients.values()]
+                n_images, mean = sum(map(len, of_patients.values())), float(np.mean(means))
+                interval = bootstrap_interval(means)
+                found.append(MeanFigure(scale, column.name, n_images, len(means), mean, *interval))
     return found

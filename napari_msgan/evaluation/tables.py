@@ -27,10 +27,11 @@ _TITLES: dict[Group, str] = {
 
 def figures_csv(rows: Sequence[ScaleFigures]) -> str:
     """Return a line per image and scale, under the names of the columns."""
-    names = ["image", "scale", "shape", "spacing_mm", *(c.name for c in COLUMNS)]
+    names = ["image", "patient", "scale", "shape", "spacing_mm", *(c.name for c in COLUMNS)]
     lines = [
         [
             row.image,
+            row.patient or row.image,
             str(row.scale),
             "x".join(map(str, row.shape)),
             "x".join(f"{mm:g}" for mm in row.spacing_mm or ()),
@@ -42,14 +43,15 @@ def figures_csv(rows: Sequence[ScaleFigures]) -> str:
 
 
 def summary_csv(rows: Sequence[ScaleFigures]) -> str:
-    """Return a line per scale and figure: mean and 95 % interval over images."""
+    """Return a line per scale and figure: mean and 95 % interval over patients."""
     forms = {column.name: column for column in COLUMNS}
-    names = ["scale", "figure", "images", "mean", "low_95", "high_95"]
+    names = ["scale", "figure", "images", "patients", "mean", "low_95", "high_95"]
     lines = [
         [
             str(f.scale),
             f.column,
             str(f.n_images),
+            str(f.n_patients),
             *(forms[f.column].write(v) for v in (f.mean, f.low, f.high)),
         ]
         for f in summarise(rows)
@@ -71,14 +73,16 @@ def report_markdown(
     memorisation: Memorisation | None = None,
 ) -> str:
     """Return all tables with a legend; one group of figures after the other."""
-    images = sorted({row.image for row in rows})
+    n_images = len({row.image for row in rows})
+    n_patients = len({row.patient or row.image for row in rows})
+    of = f" of {n_patients} patient(s), averaged for each patient first" * (n_patients < n_images)
     lines = [
         f"# Evaluation of {model_name}",
         "",
-        f"{len(images)} image(s), one row per image and scale, then the mean of each scale with "
-        f"its 95 % bootstrap interval over images. Errors and seams in {units}. A generated image "
-        "is compared with the one that its sketch was made from; 'from true' starts from the true "
-        "previous scale.",
+        f"{n_images} image(s){of}; one row per image and scale, then the mean of each scale with "
+        f"its 95 % bootstrap interval over patients. Errors and seams in {units}. A generated "
+        "image is compared with the one that its sketch was made from; 'from true' starts from the "
+        "true previous scale.",
     ]
     means = {(f.scale, f.column): f for f in summarise(rows)}
     for group, title in _TITLES.items():
@@ -110,7 +114,7 @@ def _group_table(
         for column in columns:
             mean = means.get((scale, column.name))
             text = "" if mean is None else column.write(mean.mean)
-            if mean is not None and mean.n_images > 1:
+            if mean is not None and mean.n_patients > 1:
                 text += f" ({column.write(mean.low)} to {column.write(mean.high)})"
             cells.append(text)
         if not any(cells):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.reproduce.figures import write_csv
+from benchmarks.reproduce.memory import in_proportion
 from benchmarks.reproduce.places import Places
 from benchmarks.reproduce.report import (
     COMPARED,
@@ -85,6 +86,19 @@ def test_page_names_the_parts_that_were_not_run(tmp_path):
     assert "1.05, flat" in page
     about = json.loads((tmp_path / "results" / "memory" / "about.json").read_text())
     assert about["date"] in page
+
+
+def test_memory_that_there_is_not_is_in_proportion_to_the_largest_that_was_measured():
+    before = [
+        {"job": "train", "axes": "2", "size": "256", "peak_mb": "90"},
+        {"job": "train", "axes": 2, "size": 512, "peak_mb": 100},
+        {"job": "train", "axes": 2, "size": 1024, "peak_mb": ""},
+        {"job": "train", "axes": 3, "size": 512, "peak_mb": 7000},
+        {"job": "generate", "axes": 2, "size": 1024, "peak_mb": 50},
+    ]
+    assert in_proportion("train", 2, 2048, before) == 1600
+    assert in_proportion("train", 3, 1024, before) == 56000
+    assert in_proportion("generate", 3, 64, before) == 0
 
 
 def test_memory_that_grows_is_not_called_flat(tmp_path):

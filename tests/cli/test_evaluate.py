@@ -35,6 +35,15 @@ def test_tables_are_written_and_summed_up(cli, model, data, tmp_path):
     assert "Traceback" not in ended.err
 
 
+def test_images_of_a_patient_are_averaged_first(cli, model, data, tmp_path):
+    out = tmp_path / "out"
+    assert cli("evaluate", model, data, out, "--patient", "^[ab]", "-q").code == 0
+    assert "3 image(s) of 2 patient(s)" in (out / "report.md").read_text()
+    other = ("evaluate", model, data, tmp_path / "other", "--patient", "^a")
+    cli(*other).check_refused("'^a' finds no patient in the name b.tif")
+    assert not (tmp_path / "other").exists()
+
+
 def test_quiet_says_nothing_and_a_second_run_needs_overwrite(cli, model, data, tmp_path):
     evaluate = ("evaluate", model, data, tmp_path / "out", "--limit", "1", "-q")
     ended = cli(*evaluate)

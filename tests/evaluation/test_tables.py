@@ -1,15 +1,18 @@
 import csv
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from napari_msgan.errors import VolumeError
 from napari_msgan.evaluation import (
     COLUMNS,
     Memorisation,
     ScaleFigures,
     bootstrap_interval,
     figures_csv,
+    patients_of,
     report_markdown,
     summarise,
     summary_csv,
@@ -51,6 +54,37 @@ def test_summary_takes_finite_figures_of_one_scale_only():
     assert (0, "ssim") not in found
 
 
+def test_images_of_a_patient_count_once():
+    several = [
+        ScaleFigures(f"{patient}{n}.png", 0, (64, 48), None, {"mae": mae}, patient)
+        for patient, maes in (("a", (1.0, 1.2, 1.1, 1.1)), ("b", (5.0,)), ("c", (3.0,)))
+        for n, mae in enumerate(maes)
+    ]
+    (found,) = summarise(several)
+    assert (found.n_images, found.n_patients) == (6, 3)
+    assert found.mean == pytest.approx((1.1 + 5 + 3) / 3)
+    (each,) = summarise([row(f.image, 0, **f.values) for f in several])
+    assert each.n_patients == 6
+    assert each.mean == pytest.approx(np.mean([1.0, 1.2, 1.1, 1.1, 5, 3]))
+    assert each.high - each.low < found.high - found.low  # as if there were more patients
+    report = report_markdown(several, model_name="small", units="HU")
+    assert "6 image(s) of 3 patient(s)" in report
+    line = next(csv.DictReader(io.StringIO(summary_csv(several))))
+    assert (line["images"], line["patients"]) == ("6", "3")
+    lines = list(csv.DictReader(io.StringIO(figures_csv(several))))
+    assert [line["patient"] for line in lines] == list("aaaabc")
+
+
+def test_patients_are_found_in_names():
+    images = [Path("x/p1_a.png"), Path("x/p1_b.png"), Path("x/p22_a.png")]
+    assert list(patients_of(images, "^[^_]+").values()) == ["p1", "p1", "p22"]
+    assert list(patients_of(images, "p([0-9]+)").values()) == ["1", "1", "22"]
+    with pytest.raises(VolumeError, match="finds no patient in the name p1_a"):
+        patients_of(images, "q[0-9]")
+    with pytest.raises(VolumeError, match="no regular expression"):
+        patients_of(images, "(")
+
+
 def test_csv_has_a_row_per_image_and_scale():
     lines = list(csv.DictReader(io.StringIO(figures_csv(ROWS))))
     assert [(line["image"], line["scale"], line["mae"]) for line in lines] == [
@@ -67,6 +101,7 @@ def test_csv_has_a_row_per_image_and_scale():
         "scale": "0",
         "figure": "mae",
         "images": "2",
+        "patients": "2",
         "mean": "2.00",
         "low_95": "1.00",
         "high_95": "3.00",
