@@ -79,10 +79,10 @@ def _comparison_lines(part, folder):
     if inside:
         lines += ["Held-out images of the hospital of the training images:", ""]
     lines += [*figure_table(inside or outside), ""]
-    lines += ["Difference to the first row, with its 95 % interval over images:", ""]
-    lines += [*difference_table(inside or outside), ""]
     if inside and outside:
         lines += ["Images of other hospitals, adults:", "", *figure_table(outside), ""]
+    lines += ["Difference to the first row over all images, with its 95 % interval:", ""]
+    lines += [*difference_table(rows), ""]
     pictures = f"![sketch, methods, truth](images/results/{part}.png)"
     curves = f"![L1 during training](images/results/{part}-curves.png)"
     return [*lines, pictures, "", curves, ""]
@@ -119,7 +119,7 @@ def difference_table(rows):
     """Return differences to the first method, image by image; bold where the interval has no 0."""
     titles = _by_title(rows)
     first, *others = titles
-    lines = _heading(f"minus {first}")
+    lines = _heading(f"minus {first}, mean of {len(titles[first])}")
     for title in others:
         cells = []
         for name, (_, form) in COMPARED.items():
