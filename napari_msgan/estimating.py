@@ -12,7 +12,6 @@ import numpy as np
 import psutil  # type: ignore[import-untyped]
 
 from napari_msgan.calibrating import calibrate
-from napari_msgan.errors import GeometryError
 from napari_msgan.geometry import Box
 from napari_msgan.io import read_geometry, temporary_folder
 from napari_msgan.jobs import default_workers, resolve_device
@@ -129,8 +128,6 @@ def estimate(
     scale = geometry.finest_scale if scale is None else scale
     box = Box.parse(region, geometry.axes) if isinstance(region, str) else region
     box = box or Box.of_shape(geometry.shape)
-    if not Box.of_shape(geometry.shape).contains(box):
-        raise GeometryError(f"region {box} leaves the image, which is {geometry.shape}")
     halos = tuple(model.halo(s) for s in range(geometry.n_scales))
     tiling = Tiling(geometry, model.spec.tile_shape, halos)
     cells = needed_cells(tiling, box, scale)

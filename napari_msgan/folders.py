@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -10,6 +11,9 @@ from napari_msgan.errors import FolderError
 
 #: Metadata larger than this are not those of an image or a model.
 MOST_METADATA_BYTES = 1 << 24
+
+#: What an operation fails with although its file may be sound.
+_NO_ANSWER = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
 
 
 def is_url(address: Path | str) -> bool:
@@ -32,6 +36,8 @@ def check_inside(root: Path, path: Path) -> int:
     ------
     FolderError
         If a link leads out of the folder, or the path is a pipe, a device or a circle of links.
+    OSError
+        If the disk or the network does not answer: that says nothing about the file.
     """
     home, real = os.path.realpath(root), os.path.realpath(path)
     if real != home and not real.startswith(os.path.join(home, "")):  # noqa: PTH118 - adds one "/"
@@ -44,6 +50,8 @@ def check_inside(root: Path, path: Path) -> int:
     except (FileNotFoundError, NotADirectoryError):
         return 0
     except OSError as error:
+        if error.errno in _NO_ANSWER:
+            raise
         raise FolderError(f"{path} cannot be read: {error.strerror}") from error
     if stat.S_ISDIR(seen.st_mode):
         return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager
@@ -153,9 +154,9 @@ def _autocast(context: TileContext, scale: int) -> Iterator[None]:
         yield
 
 
-#: Gives the driver for the tiles of some scales. When its ``with`` block ends, however it ends, no
+#: Gives the driver for these tiles. When its ``with`` block ends, however it ends, no
 #: tile is in progress and no other is begun.
-Drive = Callable[["TileContext", "Sequence[int]"], AbstractContextManager[TileDriver]]
+Drive = Callable[["TileContext", "Sequence[Tile]"], AbstractContextManager[TileDriver]]
 
 
 def iter_refine_tiles(
@@ -188,7 +189,7 @@ def iter_refine_tiles(
         store.set_fingerprint(context.fingerprint)
         plan = plan_tiles(tiling, region, scale, is_refined, focus)
         started = time.monotonic()
-        with drive(context, sorted({tile.scale for tile in plan})) as driver:
+        with drive(context, plan) as driver:
             for done, tile in enumerate(run_in_order(tiling, plan, driver), 1):
                 elapsed = time.monotonic() - started
                 yield TileReport(tile, tiling.core(tile), done, len(plan), elapsed)
@@ -203,16 +204,19 @@ def in_threads(workers: int) -> Drive:
 
 
 @contextmanager
-def _threads(context: TileContext, scales: Sequence[int], *, workers: int) -> Iterator[_Threads]:
+def _threads(context: TileContext, plan: Sequence[Tile], *, workers: int) -> Iterator[_Threads]:
     import torch
 
     before = torch.get_num_threads()
+    of_scale = Counter(tile.scale for tile in plan)
+    # Each thread keeps the memory of a tile: no more of them than have something to do.
+    workers = min(workers, max(of_scale.values(), default=1))
 
     def use_one_thread() -> None:
         if context.device == "cpu":
             torch.set_num_threads(1)
 
-    context.prepare(scales)
+    context.prepare(sorted(of_scale))
     pool = ThreadPoolExecutor(workers, "tile", use_one_thread)
     with large_buffers_kept(workers) as buffers:
         try:

@@ -44,6 +44,9 @@ if TYPE_CHECKING:
         SketchThresholds,
     )
     from napari_msgan.intensity import Float32Array
+    from napari_msgan.volume import ArrayLike
+
+    Uint16Array = npt.NDArray[np.uint16]
 
 #: A scale may be this much finer than the thickest axis of the source.
 HONEST_RATIO = 0.7
@@ -185,18 +188,18 @@ def hash_pixels(volume: Volume) -> str:
 
 def write_image_pyramid(
     plan: SourcePlan, settings: SketchSettings, folder: Path, workers: int
-) -> list[LazyArray]:
+) -> list[Uint16Array]:
     """Write the source at every scale to ``folder/image_<scale>.npy`` (its window as uint16).
 
     Returns
     -------
-    list of array-like, float32, the window in [0, 1]; the first is the coarsest scale
+    list of these files, mapped; the first is the coarsest scale. See `lazy_image`.
     """
     geometry = plan.geometry
     window = (
         measure_window(plan.volume.data) if settings.window == "percentiles" else settings.window
     )
-    images: list[npt.NDArray[np.uint16]] = [
+    images: list[Uint16Array] = [
         create_array_file(folder / f"image_{scale}.npy", np.uint16, geometry.shape_at(scale))
         for scale in range(geometry.n_scales)
     ]
@@ -216,7 +219,12 @@ def write_image_pyramid(
     for scale in range(geometry.finest_scale - 1, -1, -1):
         write = partial(write_coarser, scale)
         run_to_end(iter_in_threads(write, _blocks(plan, scale), workers))
-    return [lazy_unit(image, 0, _TOP) for image in images]
+    return images
+
+
+def lazy_image(stored: ArrayLike) -> LazyArray:
+    """Return an image that `write_image_pyramid` wrote, in [0, 1]."""
+    return lazy_unit(stored, 0, _TOP)
 
 
 @contextmanager
@@ -228,7 +236,18 @@ def image_pyramid(
     scratch : folder for these files; None for the system's.
     """
     with TemporaryDirectory(prefix="napari-msgan-", dir=scratch) as folder:
-        yield write_image_pyramid(plan, settings, Path(folder), workers)
+        mapped = write_image_pyramid(plan, settings, Path(folder), workers)
+
+        def read(scale: int, box: Box) -> Uint16Array:
+            return mapped[scale][box.slices]
+
+        try:
+            yield [
+                lazy_image(LazyArray(array.shape, array.dtype, partial(read, scale)))
+                for scale, array in enumerate(mapped)
+            ]
+        finally:
+            mapped.clear()  # Windows deletes no file that is mapped
 
 
 def _blocks(plan: SourcePlan, scale: int) -> list[Box]:

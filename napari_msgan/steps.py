@@ -1,8 +1,13 @@
-"""Generator functions that yield how far they are, and return a result."""
+"""Generator functions that yield how far they are, and return a result.
+
+Whoever drives one closes it: a traceback that somebody keeps would keep it, and with it threads
+that write and locks that are held.
+"""
 
 from __future__ import annotations
 
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import closing
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -26,25 +31,27 @@ def changed(
     >>> run_to_end(changed(count(), str))
     'all'
     """
-    while True:
-        try:
-            step = next(steps)
-        except StopIteration as stop:
-            result: T = stop.value
-            return result
-        yield change(step)
+    with closing(steps):
+        while True:
+            try:
+                step = next(steps)
+            except StopIteration as stop:
+                result: T = stop.value
+                return result
+            yield change(step)
 
 
 def run_to_end(steps: Generator[Step, None, T], each: Callable[[Step], object] | None = None) -> T:
     """Return what a generator function returns; `each` is called with every step."""
-    while True:
-        try:
-            step = next(steps)
-        except StopIteration as stop:
-            result: T = stop.value
-            return result
-        if each is not None:
-            each(step)
+    with closing(steps):
+        while True:
+            try:
+                step = next(steps)
+            except StopIteration as stop:
+                result: T = stop.value
+                return result
+            if each is not None:
+                each(step)
 
 
 def iter_in_threads(

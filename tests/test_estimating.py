@@ -215,8 +215,10 @@ def test_errors_are_those_of_generate(model, known, tmp_path):
         run(picture((128, 128)), "no-such-model")
     with pytest.raises(GeometryError, match="scale 9 does not exist"):
         run(picture((128, 128)), model, scale=9)
-    with pytest.raises(GeometryError, match="leaves the image"):
-        run(picture((128, 128)), model, region="0:500,0:500")
+    with pytest.raises(GeometryError, match="lies outside the image"):
+        run(picture((128, 128)), model, region="200:500,0:500")
+    whole = run(picture((128, 128)), model)
+    assert run(picture((128, 128)), model, region="0:500,0:500").tiles == whole.tiles
 
 
 def test_memory_counts_the_workers_that_have_something_to_do(model, known):

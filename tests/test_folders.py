@@ -1,6 +1,8 @@
 """Folders of strangers: links that leave them, pipes, and sizes that cannot be."""
 
+import errno
 import os
+from pathlib import Path
 
 import pytest
 
@@ -64,3 +66,19 @@ def test_file_larger_than_it_can_be_is_refused_unread(folder):
         file.truncate(2**40)  # takes no room on the disk
     with pytest.raises(FolderError, match="1099511627776 bytes, more than"):
         read_inside(folder, "a")
+
+
+def test_disk_that_does_not_answer_says_nothing_about_a_file(folder, monkeypatch):
+    def fail(number):
+        def stat(path, **options):
+            raise OSError(number, os.strerror(number), str(path))
+
+        return stat
+
+    monkeypatch.setattr(Path, "stat", fail(errno.EIO))
+    with pytest.raises(OSError, match="Input/output error") as found:
+        check_inside(folder, folder / "a")
+    assert not isinstance(found.value, FolderError)
+    monkeypatch.setattr(Path, "stat", fail(errno.ENAMETOOLONG))
+    with pytest.raises(FolderError, match="cannot be read"):
+        check_inside(folder, folder / "a")

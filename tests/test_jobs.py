@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import nibabel as nib
 import numpy as np
@@ -170,6 +171,45 @@ def test_failed_generate_leaves_nothing_behind(model, tmp_path):
             body(), tmp_path / "x.ome.zarr", model, device="cpu", region="900:901,0:1,0:1"
         )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_generate_that_is_closed_while_threads_make_the_sketch_leaves_nothing(model, tmp_path):
+    large = Volume(np.tile(body().data, (2, 3, 3)), body().affine, "millimeter")
+    for number in range(8):
+        out = tmp_path / "x.ome.zarr"
+        steps = jobs.iter_generate(large, out, model, device="cpu", workers=2)
+        sketch = [next(steps) for _ in range(3 + number)]
+        assert {step.stage for step in sketch} == {"sketch"}
+        steps.close()
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_job_that_is_stopped_by_an_error_frees_the_store_though_the_error_is_kept(model, tmp_path):
+    def stop(progress):
+        if progress.stage == "tiles" and progress.done == 2:
+            raise ArithmeticError
+
+    out = tmp_path / "a.ome.zarr"
+    with pytest.raises(ArithmeticError) as kept:  # with its frames, as a notebook keeps it
+        jobs.generate(body(), out, model, device="cpu", workers=1, progress=stop)
+    assert kept.value.__traceback__ is not None
+    assert jobs.refine(out, model=model, device="cpu").refined_fraction(1) == 1
+
+
+def test_nothing_is_written_over_a_store_or_over_the_source(store, model, tmp_path):
+    own = shutil.copytree(store.path, tmp_path / "own.ome.zarr")
+    for out in (own, shutil.copytree(store.path, tmp_path / "other.ome.zarr")):
+        with pytest.raises(JobError, match="is a store, with its sketch and what was refined"):
+            jobs.export(own, out, overwrite=True)
+        assert jobs.verify(out, model=model).is_sound
+    with pytest.raises(JobError, match="is a store"):
+        jobs.make_sketch(body(), own, overwrite=True)
+    image = jobs.export(own, tmp_path / "image.ome.zarr")
+    with pytest.raises(JobError, match="is the image that the sketch is made from"):
+        jobs.make_sketch(image, image, overwrite=True)
+    before = read_volume(image).data[WHOLE]
+    jobs.export(own, image, scale=0, overwrite=True)  # an image may be replaced
+    assert read_volume(image).shape != before.shape
 
 
 def test_cancelled_export_leaves_nothing_behind(store, tmp_path):

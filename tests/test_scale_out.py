@@ -195,6 +195,35 @@ def test_of_calls_that_wait_the_lowest_rank_is_next(cluster, tmp_path):
     assert ended == [0, 1, 2, 3, 4]
 
 
+def _fail_at(number, bad):
+    if number == bad:
+        raise MemoryError(str(number))
+
+
+def test_calls_that_ended_beside_a_failed_one_are_not_waited_for(cluster):
+    calls = Calls(cluster, "call {}".format)
+    for number in range(12):
+        calls.begin(number, _fail_at, number, 5)
+    while calls._ended.qsize() < 12:
+        time.sleep(0.01)
+    with pytest.raises(JobError, match="MemoryError: 5"):
+        calls.finished()
+    assert not calls  # `abandon`, which waits for what is in it, returns
+    calls.abandon("no job")
+
+
+def _die_once(mark):
+    if not Path(mark).exists():
+        Path(mark).touch()
+        os._exit(9)
+
+
+def test_worker_that_dies_while_it_gets_ready_is_named(tmp_path):
+    with open_cluster("local:2") as own:
+        with pytest.raises(JobError, match=r"worker tcp://127.0.0.1:\d+ died while it got ready"):
+            list(own.ask_all(_die_once, str(tmp_path / "died")))
+
+
 def test_ports_are_bound_to_the_loopback(cluster):
     import psutil
 

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from napari_msgan.steps import iter_in_threads, run_to_end
+from napari_msgan.steps import changed, iter_in_threads, run_to_end
 
 
 def test_every_item_is_worked_on_once_and_counted():
@@ -53,3 +53,32 @@ def test_error_of_an_item_reaches_the_caller():
 
     with pytest.raises(ArithmeticError, match="item 3"):
         run_to_end(iter_in_threads(work, range(10), 2))
+
+
+def counting(closed):
+    try:
+        yield from range(5)
+    finally:
+        closed.append(True)
+
+
+def test_who_stops_closes_the_steps_even_if_the_error_is_kept():
+    closed = []
+
+    def stop(step):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as kept:  # as a notebook keeps it, with all its frames
+        run_to_end(counting(closed), stop)
+    assert kept.value.__traceback__ is not None
+    assert closed == [True]
+
+
+def test_changed_steps_are_closed_with_their_consumer():
+    closed = []
+    inner = counting(closed)
+    steps = changed(inner, str)
+    assert next(steps) == "0"
+    steps.close()
+    assert closed == [True]  # although `inner` is still known here
+    assert list(changed(counting(closed), str)) == list("01234")

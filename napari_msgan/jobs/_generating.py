@@ -69,7 +69,7 @@ def iter_generate(
     Parameters
     ----------
     out : folder of the store, or a URL that fsspec opens, ending in ``.ome.zarr``.
-    scale : last scale to compute; None for the finest that the source supports.
+    scale : last scale to compute; None for the finest of the store.
     finest : last scale that a new store declares, so that it can be refined to; None for
         `scale`, or for what the source supports where that is finer.
     region : box of the finest scale (or its text form); None for everything.

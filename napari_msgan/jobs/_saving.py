@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_msgan.config import SketchSettings
-from napari_msgan.errors import JobError
+from napari_msgan.errors import JobError, MsganError
 from napari_msgan.exporting import Grid, grid_volumes, provenance
 from napari_msgan.io import format_of, iter_read_volume, write_volume
 from napari_msgan.jobs._common import OnProgress, Progress, Stage, region_box
@@ -60,6 +60,9 @@ def export(
     levels = grid_volumes(store, scale, box, grid)
     description = provenance(store, scale, geometry.box_at(scale, box), grid)
 
+    if overwrite:
+        _check_replaceable(Path(out))
+
     def report(fraction: float) -> None:
         if progress is not None:
             progress(Progress("export", fraction, 1.0))
@@ -99,6 +102,8 @@ def make_sketch(
         if progress is not None:
             progress(Progress(stage, fraction, 1.0))
 
+    if overwrite:
+        _check_replaceable(Path(out), None if isinstance(source, Volume) else Path(source))
     if not isinstance(source, Volume):
         source = run_to_end(iter_read_volume(source), partial(report, "unpacking"))
     volume = source
@@ -114,3 +119,24 @@ def make_sketch(
         overwrite=overwrite,
     )
     return Path(out)
+
+
+def _check_replaceable(out: Path, source: Path | None = None) -> None:
+    """Refuse to write over the source, or over a store: what is in it cannot be made from the file.
+
+    Raises
+    ------
+    JobError
+        That says which of them it is.
+    """
+    if source is not None and out.exists() and source.exists() and out.samefile(source):
+        raise JobError(f"{out} is the image that the sketch is made from: choose another name")
+    if out.is_dir():
+        try:
+            open_pyramid(out)
+        except MsganError:
+            return
+        raise JobError(
+            f"{out} is a store, with its sketch and what was refined: choose another name, or "
+            "delete it yourself"
+        )

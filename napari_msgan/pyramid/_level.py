@@ -49,8 +49,12 @@ class Level:
         self.has_checksums: bool = packing.checksum
         self.codec: Any = Zstd(packing.level, packing.checksum)
 
-    def read(self, box: Box) -> npt.NDArray[Any]:
+    def read(self, box: Box, missing: list[Ints] | None = None) -> npt.NDArray[Any]:
         """Return a box; chunks without a file are the fill value.
+
+        Parameters
+        ----------
+        missing : where the indices of these chunks are appended.
 
         Raises
         ------
@@ -66,7 +70,10 @@ class Level:
         for index, cell in self.cells(box):
             part = cell.intersect(box)
             source, target = part.relative_to(cell.start), part.relative_to(box.start)
-            result[target.slices] = self.read_chunk(index)[source.slices]
+            chunk = self._find_chunk(index)
+            if chunk is None and missing is not None:
+                missing.append(index)
+            result[target.slices] = self.array.fill_value if chunk is None else chunk[source.slices]
         return result
 
     def cells(self, box: Box) -> Iterator[tuple[Ints, Box]]:
@@ -86,11 +93,16 @@ class Level:
         MsganError
             If the disk or the network refuses.
         """
+        chunk = self._find_chunk(index)
+        return np.full(self.chunks, self.array.fill_value, self.dtype) if chunk is None else chunk
+
+    def _find_chunk(self, index: Ints) -> npt.NDArray[Any] | None:
+        """Return a whole chunk; None if it has no file."""
         where = f"{self.place.address}/{self.file_key(index)}"
         try:
             content = self.place.read(self.file_key(index), self._size.most_packed_bytes)
             if content is None:
-                return np.full(self.chunks, self.array.fill_value, self.dtype)
+                return None
             self._size.check(content)
             stored = np.frombuffer(self.codec.decode(content), self.dtype.newbyteorder("<"))
             return stored.reshape(self.chunks).astype(self.dtype, copy=False)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from napari_msgan.durable import told_if_disk_full
 from napari_msgan.errors import StoreError
-from napari_msgan.geometry import Box, PyramidGeometry
+from napari_msgan.geometry import Box, Ints, PyramidGeometry
 from napari_msgan.pyramid._arrays import (
     array_key,
     chunk_grid,
@@ -125,12 +125,21 @@ class PyramidStore:
     def read(self, scale: int, box: Box) -> npt.NDArray[Any]:
         """Return a box of a scale in the stored type.
 
+        A chunk that was refined and that another process has removed is not refined from then on.
+
         Raises
         ------
         GeometryError
             If the box leaves the image.
         """
-        return self.level(scale).read(box)
+        level, before = self.level(scale), self._refined[scale][self._cells(box)].copy()
+        missing: list[Ints] = []
+        result = level.read(box, missing)
+        first = box.cover(self._info.chunk_shape).start
+        for index in missing:
+            if before[tuple(i - f for i, f in zip(index, first, strict=True))]:
+                self._forget(scale, index)
+        return result
 
     def read_sketch(self, scale: int, box: Box) -> npt.NDArray[np.uint8]:
         """Return a box of the sketch of a scale, uint8 (value / 255).
@@ -160,7 +169,7 @@ class PyramidStore:
             self._unsynced[scale][self._cells(box)] = True
 
     def refined_chunks(self, scale: int) -> npt.NDArray[np.bool_]:
-        """Return which chunks exist, on the chunk grid: a read-only view that follows `write`."""
+        """Return which chunks exist, on the chunk grid; read-only, and only valid for now."""
         self._geometry.check_scale(scale)
         view = self._refined[scale].view()
         view.setflags(write=False)
@@ -327,6 +336,12 @@ class PyramidStore:
         for leftovers in (*(found for _, found in scans), self._place.marks()):
             for key in leftovers:
                 self._place.remove(key)
+
+    def _forget(self, scale: int, index: Ints) -> None:
+        """Let a chunk not be refined, unless it has been written again by now."""
+        with self._refined_lock:
+            if not self._place.exists(chunk_key(self._key(scale), index)):
+                self._refined[scale][index] = False
 
     def _check_writing(self) -> None:
         if self._writers == 0 and not self._is_assistant:

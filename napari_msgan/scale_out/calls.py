@@ -41,6 +41,7 @@ class Calls(Generic[Name]):
     def __init__(self, cluster: Cluster, note: Callable[[Name], str]) -> None:
         self._cluster, self._note = cluster, note
         self._running: dict[Any, tuple[Name, Future[Any]]] = {}
+        self._only_at: dict[Any, str] = {}
         self._ended: SimpleQueue[Future[Any]] = SimpleQueue()
         self._counted_s, self._capacity = float("-inf"), 0
 
@@ -69,6 +70,8 @@ class Calls(Generic[Name]):
             function, *arguments, pure=False, priority=-rank, workers=None if at is None else [at]
         )
         self._running[future.key] = (name, future)
+        if at is not None:
+            self._only_at[future.key] = at
         future.add_done_callback(self._ended.put)
 
     def finished(self) -> list[tuple[Name, Any]]:
@@ -82,9 +85,10 @@ class Calls(Generic[Name]):
         ended = [self._next()]
         while not self._ended.empty():
             ended.append(self._ended.get())
+        # All of them leave the list before one can raise: `abandon` waits for those that are in it.
+        named = [(self._running.pop(future.key)[0], future) for future in ended]
         results = []
-        for future in ended:
-            name, _ = self._running.pop(future.key)
+        for name, future in named:
             if future.status != "finished":
                 problem = JobError(self._problem(future))
                 problem.add_note(self._note(name))
@@ -114,7 +118,17 @@ class Calls(Generic[Name]):
             try:
                 return self._ended.get(timeout=1)  # without a timeout Windows hears no Ctrl-C
             except Empty:
-                continue
+                self._check_workers()
+
+    def _check_workers(self) -> None:
+        """Refuse to wait for a worker that is gone: its successor has another address."""
+        awaited = {self._only_at[key] for key in self._running.keys() & self._only_at}
+        if awaited and self._cluster.client.status == "running":
+            for address in sorted(awaited - self._cluster.workers.keys()):
+                raise JobError(
+                    f"worker {address} died while it got ready. Was its memory used up? Its log "
+                    "may say why. The same command tries again."
+                )
 
     def _problem(self, future: Future[Any]) -> str:
         from distributed.scheduler import KilledWorker

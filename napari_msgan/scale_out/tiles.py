@@ -34,7 +34,7 @@ def on_cluster(cluster: Cluster) -> Drive:
 
 @contextmanager
 def _on_workers(
-    context: TileContext, scales: Sequence[int], *, cluster: Cluster
+    context: TileContext, plan: Sequence[Tile], *, cluster: Cluster
 ) -> Iterator[_Workers]:
     import torch
 
@@ -45,7 +45,7 @@ def _on_workers(
         context.model.spec.identity,
         context.device,
         context.precision,
-        tuple(scales),
+        tuple(sorted({tile.scale for tile in plan})),
         __version__,
         torch.__version__,
     )

@@ -45,6 +45,7 @@ def iter_generate_coarse(
                 made[box.slices] = quantise(
                     _generate(generator, scale, pyramid, box, config, fabric)
                 )
+            del made  # Windows renames no file that is mapped
             sync_file(partial)
             partial.replace(path)
         yield done, len(todo)

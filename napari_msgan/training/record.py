@@ -31,6 +31,8 @@ class Record:
         self._counts: dict[str, int] = {}
         if self._path.exists():
             lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
+            if lines and not lines[-1].endswith("\n"):
+                lines.pop()  # what a full disk left of it
             kept = [line for line in lines if json.loads(line)["step"] <= first_step]
             self._path.write_text("".join(kept), encoding="utf-8")
         self._board = SummaryWriter(work / "tensorboard", purge_step=first_step + 1)

@@ -26,7 +26,7 @@ def run_file(out: Path) -> Path:
 def begin_run(files: Sequence[TrainingFile], out: Path, config: TrainConfig) -> None:
     """Write down what this run is; what is written already stays."""
     if not _images_file(out).exists():
-        write_atomically(_images_file(out), json.dumps(_sizes(files), indent=2).encode())
+        write_atomically(_images_file(out), json.dumps(_described(files), indent=2).encode())
     if not run_file(out).exists():
         write_atomically(run_file(out), config.model_dump_json(indent=2).encode())
 
@@ -45,7 +45,7 @@ def check_same_run(files: Sequence[TrainingFile], out: Path, config: TrainConfig
         raise TrainingError(f"{out} holds a training run with other settings. {instead}")
     if not _images_file(out).exists():
         return
-    before, now = json.loads(_images_file(out).read_text()), _sizes(files)
+    before, now = json.loads(_images_file(out).read_text()), _described(files)
     changes = {
         "new": sorted(now.keys() - before.keys()),
         "gone": sorted(before.keys() - now.keys()),
@@ -62,9 +62,16 @@ def _images_file(out: Path) -> Path:
     return run_file(out).with_name("images.json")
 
 
-def _sizes(files: Sequence[TrainingFile]) -> dict[str, int]:
-    """Return the bytes of every image by name; a folder (OME-Zarr) counts as 0."""
-    return {f.name: f.path.stat().st_size if f.path.is_file() else 0 for f in files}
+def _described(files: Sequence[TrainingFile]) -> dict[str, list[float]]:
+    """Return what tells an image, or a given sketch, from another version of it, by name."""
+    found = {file.name: [_bytes(file.path), file.low, file.high] for file in files}
+    sketches = {f"sketch of {f.name}": [_bytes(f.sketch)] for f in files if f.sketch is not None}
+    return found | sketches
+
+
+def _bytes(path: Path) -> float:
+    """Return the size of a file; a folder (OME-Zarr) counts as 0."""
+    return path.stat().st_size if path.is_file() else 0
 
 
 def _some(names: Sequence[str]) -> str:

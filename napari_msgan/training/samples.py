@@ -78,9 +78,24 @@ def iter_make_pool(
     if (folder / _POOL_IMAGES).exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
+    sketch_file, image_file = folder / f".{_POOL_SKETCHES}", folder / f".{_POOL_IMAGES}"
+    yield from _iter_fill_pool(pyramids, size, sketch_file, image_file, config)
+    for file in (sketch_file, image_file):
+        sync_file(file)
+    sketch_file.replace(folder / _POOL_SKETCHES)
+    image_file.replace(folder / _POOL_IMAGES)
+
+
+def _iter_fill_pool(
+    pyramids: Sequence[SourcePyramid],
+    size: int,
+    sketch_file: Path,
+    image_file: Path,
+    config: TrainConfig,
+) -> Iterator[tuple[int, int]]:
+    """Write the two files; they are mapped until this ends (Windows renames no mapped file)."""
     plan = config.scales[0]
     fine = tuple(n * f for n, f in zip(plan.patch_shape, plan.factor, strict=True))
-    sketch_file, image_file = folder / f".{_POOL_SKETCHES}", folder / f".{_POOL_IMAGES}"
     sketches = create_array_file(sketch_file, np.uint8, (size, *fine))
     images = create_array_file(image_file, np.uint16, (size, *plan.patch_shape))
 
@@ -97,10 +112,6 @@ def iter_make_pool(
                 yield done, size
         finally:
             threads.shutdown(wait=True, cancel_futures=True)
-    for file in (sketch_file, image_file):
-        sync_file(file)
-    sketch_file.replace(folder / _POOL_SKETCHES)
-    image_file.replace(folder / _POOL_IMAGES)
 
 
 def _changed_image(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import fnmatch
+import hashlib
 import os
+import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -20,6 +22,7 @@ from napari_msgan.source import (
     honest_scale,
     iter_sketch_given,
     iter_sketch_scales,
+    lazy_image,
     n_scales_of,
     write_image_pyramid,
 )
@@ -37,6 +40,8 @@ if TYPE_CHECKING:
 
 _STEPS = 65535
 _WORKERS = os.cpu_count() or 1
+#: Characters; file systems take 255 bytes.
+_LONGEST_NAME = 200
 
 
 @dataclass(frozen=True)
@@ -101,9 +106,10 @@ def prepare(
 def _prepare_one(
     file: TrainingFile, variant: int, cache: Path, config: TrainConfig
 ) -> SourcePyramid | None:
-    folder = cache / f"{quote(file.name, safe='')}.{variant}"
+    folder = cache / f"{_folder_name(file.name)}.{variant}"
     if not (folder / "ready").exists():
-        folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)  # it was interrupted, maybe with other settings
+        folder.mkdir(parents=True)
         _write_pyramid(folder, file, variant, config)
         sync_tree(folder)
         (folder / "ready").touch()
@@ -116,13 +122,22 @@ def _prepare_one(
     return SourcePyramid(file.name, folder, shapes)
 
 
+def _folder_name(name: str) -> str:
+    """Return a name for a folder: readable, and short enough for every file system."""
+    quoted = quote(name, safe="")
+    if len(quoted) <= _LONGEST_NAME:
+        return quoted
+    return quoted[: _LONGEST_NAME - 17] + "-" + hashlib.sha256(name.encode()).hexdigest()[:16]
+
+
 def _write_pyramid(folder: Path, file: TrainingFile, variant: int, config: TrainConfig) -> None:
     random = np.random.default_rng([config.seed, variant, *file.name.encode()])
     zoom = float(random.uniform(*config.zoom))
     plan = _plan(read_volume(file.path), file.name, zoom, config)
     if plan is None:
         return
-    images = write_image_pyramid(plan, config.sketch, folder, _WORKERS)
+    stored = write_image_pyramid(plan, config.sketch, folder, _WORKERS)
+    images = [lazy_image(image) for image in stored]
     sketches = [
         create_array_file(folder / f"sketch_{scale}.npy", np.uint8, plan.geometry.shape_at(scale))
         for scale in range(plan.geometry.n_scales)

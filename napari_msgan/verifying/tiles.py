@@ -62,8 +62,13 @@ class TileCheck:
 
     def _missing_sources(self, tile: Tile) -> list[Tile]:
         store = self._store
-        needed = store.tiling.dependencies(tile)
-        return [t for t in needed if not store.is_refined(t.scale, store.tiling.core(t))]
+        needed = [(t, store.tiling.core(t)) for t in store.tiling.dependencies(tile)]
+        # Somebody may be refining: what was listed before it came is looked for once more.
+        return [
+            t
+            for t, core in needed
+            if not store.is_refined(t.scale, core) and not store.look(t.scale, core)
+        ]
 
     def _tile_name(self, tile: Tile) -> str:
         level = level_name(tile.scale, self._store.n_scales)

@@ -80,6 +80,19 @@ def test_view_is_the_coarser_level_upsampled_where_nothing_is(store, images, wri
     assert (np.asarray(PyramidView(store, 1)) == middle).mean() > 0.99
 
 
+def test_chunks_that_another_process_removed_are_seen_upsampled(store, images, write_scale):
+    for scale in (0, 1, 2):
+        write_scale(store, scale, images[scale])
+    reader = open_pyramid(store.path)
+    with store.writing():
+        store.clear(2, Box((0, 0), (20, 20)))
+    assert reader.refined_fraction(2) == 1  # it has not looked since
+    seen = np.asarray(PyramidView(reader, 2))
+    np.testing.assert_array_equal(seen, PyramidView(store, 2))
+    assert (seen[:20, :20] != store.info.fill_value).any()
+    assert reader.refined_fraction(2) == store.refined_fraction(2) < 1
+
+
 def test_view_mixes_chunk_by_chunk(store, images, write_scale):
     write_scale(store, 0, images[0])
     write_scale(store, 1, images[1], Box((0, 0), (1, 40)))
