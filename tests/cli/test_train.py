@@ -172,7 +172,9 @@ def test_ctrl_c_stops_a_real_process(data, write_config, tmp_path):
 
 def test_settings_of_no_such_name_are_refused(cli, data, tmp_path):
     other = cli("train", data, tmp_path / "model", "--config", "brain")
-    other.check_refused("'brain' is no file, and the bundled ones are chest-xray, thorax-ct")
+    other.check_refused(
+        "'brain' is no file, and the bundled ones are brain-mri, chest-xray, thorax-ct"
+    )
     assert names_in(tmp_path) == []
 
 
