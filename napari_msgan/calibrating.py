@@ -56,7 +56,7 @@ class Calibration(Settings):
     """Costs on this machine; seconds are of the clock, with all workers busy.
 
     start_s : until the program and the model are loaded.
-    warm_up_s : what the first sketch of a process takes longer than the next.
+    warm_up_s : what the first sketch of a process takes beside its voxels.
     sketch_s, threshold_s : per voxel of the finest scale, and per voxel that is sampled.
     first_s, first_bytes : per voxel of scale 0.
     tile_s : of one tile of scale `scale`; N workers make N tiles in N times that.
@@ -162,6 +162,8 @@ def measure(model: Model, device: str, precision: Precision, workers: int) -> Ca
         cold_steps.close()
         with _peak() as sketch_peak:
             steps, sketch_s = begin(volume, "sample.ome.zarr")
+        warm_steps, warm_s = begin(piece, "warm.ome.zarr")
+        warm_steps.close()
         with _peak() as tile_peak:
             for step in steps:
                 if step.report is not None:
@@ -172,11 +174,13 @@ def measure(model: Model, device: str, precision: Precision, workers: int) -> Ca
     threshold_s = _threshold_seconds(plan, model.spec)
     ends = times[plan.geometry.finest_scale]
     first_s, first_bytes = _measure_first(model)
-    n_voxels = math.prod(plan.geometry.shape)
+    n_voxels, n_small = math.prod(plan.geometry.shape), math.prod(piece.shape)
+    # What every sketch takes, however small, is in both: it must not count for each voxel.
+    voxel_s = max(0.0, sketch_s - warm_s) / (n_voxels - n_small)
     return Calibration(
         start_s=start_s,
-        warm_up_s=max(0.0, cold_s - sketch_s * math.prod(piece.shape) / n_voxels),
-        sketch_s=max(0.0, sketch_s / n_voxels - threshold_s / workers),
+        warm_up_s=max(0.0, cold_s - voxel_s * n_small),
+        sketch_s=max(0.0, voxel_s - threshold_s / workers),
         threshold_s=threshold_s,
         first_s=first_s,
         tile_s=(ends[-1] - ends[workers - 1]) / (len(ends) - workers),
