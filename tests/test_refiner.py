@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from napari_msgan import jobs
+from napari_msgan import jobs, refiner
 from napari_msgan.errors import GeometryError, StoreError
 from napari_msgan.geometry import Affine, Box
 from napari_msgan.model import load_folder
@@ -220,3 +220,18 @@ def test_in_bfloat16_scale_0_is_that_of_float32_and_the_others_are_near(job, tmp
     for got, expected in finer:
         difference = np.abs(got.astype(float) - expected) / (high - low)
         assert 0 < difference.max() < 0.02
+
+
+def test_no_thread_is_begun_for_which_there_is_no_tile(fresh, job, monkeypatch):
+    begun, pool = [], refiner.ThreadPoolExecutor
+
+    def count(workers, *arguments):
+        begun.append(workers)
+        return pool(workers, *arguments)
+
+    monkeypatch.setattr(refiner, "ThreadPoolExecutor", count)
+    store, ndim = open_pyramid(fresh, writable=True), len(job[0].spec.axes)
+    corner = Box((0,) * ndim, (1,) * ndim)
+    jobs.refine(store, model=job[0], region=corner, scale=1, device="cpu", workers=3)
+    jobs.refine(store, model=job[0], device="cpu", workers=3)
+    assert begun == [1, 3]
