@@ -31,27 +31,26 @@ def changed(
     >>> run_to_end(changed(count(), str))
     'all'
     """
-    with closing(steps):
-        while True:
-            try:
-                step = next(steps)
-            except StopIteration as stop:
-                result: T = stop.value
-                return result
+    result: list[T] = []
+    with closing(_keep_result(steps, result)) as kept:
+        for step in kept:
             yield change(step)
+    return result[0]
 
 
 def run_to_end(steps: Generator[Step, None, T], each: Callable[[Step], object] | None = None) -> T:
     """Return what a generator function returns; `each` is called with every step."""
-    with closing(steps):
-        while True:
-            try:
-                step = next(steps)
-            except StopIteration as stop:
-                result: T = stop.value
-                return result
+    result: list[T] = []
+    with closing(_keep_result(steps, result)) as kept:
+        for step in kept:
             if each is not None:
                 each(step)
+    return result[0]
+
+
+def _keep_result(steps: Generator[Step, None, T], result: list[T]) -> Generator[Step, None, None]:
+    """Yield the steps, then append what they return; closing this closes them."""
+    result.append((yield from steps))
 
 
 def iter_in_threads(

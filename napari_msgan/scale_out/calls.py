@@ -40,8 +40,8 @@ class Calls(Generic[Name]):
 
     def __init__(self, cluster: Cluster, note: Callable[[Name], str]) -> None:
         self._cluster, self._note = cluster, note
-        self._running: dict[Any, tuple[Name, Future[Any]]] = {}
-        self._only_at: dict[Any, str] = {}
+        #: Name, future, and the only worker that may run it.
+        self._running: dict[Any, tuple[Name, Future[Any], str | None]] = {}
         self._ended: SimpleQueue[Future[Any]] = SimpleQueue()
         self._counted_s, self._capacity = float("-inf"), 0
 
@@ -69,9 +69,7 @@ class Calls(Generic[Name]):
         future = self._cluster.client.submit(
             function, *arguments, pure=False, priority=-rank, workers=None if at is None else [at]
         )
-        self._running[future.key] = (name, future)
-        if at is not None:
-            self._only_at[future.key] = at
+        self._running[future.key] = (name, future, at)
         future.add_done_callback(self._ended.put)
 
     def finished(self) -> list[tuple[Name, Any]]:
@@ -110,7 +108,7 @@ class Calls(Generic[Name]):
             except Empty:
                 continue
             self._running.pop(future.key)
-        self._cluster.client.cancel([future for _, future in self._running.values()])
+        self._cluster.client.cancel([future for _, future, _ in self._running.values()])
         self._running.clear()
 
     def _next(self) -> Future[Any]:
@@ -122,7 +120,7 @@ class Calls(Generic[Name]):
 
     def _check_workers(self) -> None:
         """Refuse to wait for a worker that is gone: its successor has another address."""
-        awaited = {self._only_at[key] for key in self._running.keys() & self._only_at}
+        awaited = {at for _, _, at in self._running.values() if at is not None}
         if awaited and self._cluster.client.status == "running":
             for address in sorted(awaited - self._cluster.workers.keys()):
                 raise JobError(
