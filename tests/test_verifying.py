@@ -16,7 +16,7 @@ from napari_msgan import jobs
 from napari_msgan.errors import StoreError
 from napari_msgan.geometry import Affine, Box
 from napari_msgan.model import load_folder
-from napari_msgan.pyramid import PyramidStore, open_pyramid
+from napari_msgan.pyramid import open_pyramid
 from napari_msgan.tiling import Tile
 from napari_msgan.volume import Volume
 from tests.models import write_model
@@ -209,16 +209,18 @@ def test_tiles_that_come_in_meanwhile_are_no_damage(path, monkeypatch):
     writer = open_pyramid(path, writable=True)
     with writer.writing():
         writer.clear(1, Box((0, 0), (9, 9)))
-    list_chunks, steps = PyramidStore._scan, jobs.iter_refine(writer, device="cpu", workers=1)
+    place_type, steps = type(writer.place), jobs.iter_refine(writer, device="cpu", workers=1)
+    list_chunks, scale_1 = place_type.scan, writer.level(1).key
 
-    def list_while_tiles_come_in(store, scale):
-        found = list_chunks(store, scale)
-        if store is not writer and scale == 1:  # scale 2 is listed next
+    def list_while_tiles_come_in(place, key, grid):
+        found = list_chunks(place, key, grid)
+        if place is not writer.place and key == scale_1:  # scale 2 is listed next
             assert [step.report.tile.scale for step in steps][-1] == 2
         return found
 
-    monkeypatch.setattr(PyramidStore, "_scan", list_while_tiles_come_in)
+    monkeypatch.setattr(place_type, "scan", list_while_tiles_come_in)
     assert jobs.verify(path, sample=0).problems == ()
+    assert writer.refined_chunks(2).all()
 
 
 def test_cleared_and_interrupted_tiles_are_no_damage(path):

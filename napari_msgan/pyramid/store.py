@@ -13,15 +13,13 @@ from napari_msgan.durable import told_if_disk_full
 from napari_msgan.errors import StoreError
 from napari_msgan.geometry import Box, Ints, PyramidGeometry
 from napari_msgan.pyramid._arrays import (
-    array_key,
-    chunk_grid,
-    chunk_key,
     open_level,
     read_info,
     write_info,
 )
 from napari_msgan.pyramid._level import write_chunks
 from napari_msgan.pyramid._place import Place, place_of
+from napari_msgan.pyramid._refined import RefinedChunks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -59,14 +57,11 @@ class PyramidStore:
         scales = range(self._geometry.n_scales)
         self._images = [open_level(place, info, s) for s in scales]
         self._sketches = [open_level(place, info, s, sketch=True) for s in scales]
-        self._unsynced = [np.zeros(chunk_grid(a.shape, a.chunks), np.bool_) for a in self._images]
+        self._refined = RefinedChunks(place, info)
         self._writers = 0
         self._is_assistant = False
         self._writers_lock = threading.Lock()
         self._held = ExitStack()
-        self._refined: list[npt.NDArray[np.bool_]] = []
-        self._refined_lock = threading.Lock()
-        self.reload()
 
     @property
     def address(self) -> str:
@@ -132,13 +127,13 @@ class PyramidStore:
         GeometryError
             If the box leaves the image.
         """
-        level, before = self.level(scale), self._refined[scale][self._cells(box)].copy()
+        level, chunks = self.level(scale), self._chunks(box)
+        before = self._refined.of(scale)[chunks.slices].copy()
         missing: list[Ints] = []
         result = level.read(box, missing)
-        first = box.cover(self._info.chunk_shape).start
         for index in missing:
-            if before[tuple(i - f for i, f in zip(index, first, strict=True))]:
-                self._forget(scale, index)
+            if before[tuple(i - f for i, f in zip(index, chunks.start, strict=True))]:
+                self._refined.check_removed(scale, index)
         return result
 
     def read_sketch(self, scale: int, box: Box) -> npt.NDArray[np.uint8]:
@@ -164,21 +159,17 @@ class PyramidStore:
         self._check_writing()
         with told_if_disk_full(self.address, StoreError):
             write_chunks(self.level(scale), box, data)
-        with self._refined_lock:
-            self._refined[scale][self._cells(box)] = True
-            self._unsynced[scale][self._cells(box)] = True
+        self._refined.add(scale, self._chunks(box))
 
     def refined_chunks(self, scale: int) -> npt.NDArray[np.bool_]:
         """Return which chunks exist, on the chunk grid; read-only, and only valid for now."""
         self._geometry.check_scale(scale)
-        view = self._refined[scale].view()
-        view.setflags(write=False)
-        return view
+        return self._refined.of(scale)
 
     def is_refined(self, scale: int, box: Box) -> bool:
         """Return whether every chunk that the box touches exists."""
         inside = box.intersect(Box.of_shape(self._geometry.shape_at(scale)))
-        return bool(self.refined_chunks(scale)[self._cells(inside)].all())
+        return bool(self.refined_chunks(scale)[self._chunks(inside).slices].all())
 
     def refined_fraction(self, scale: int) -> float:
         """Return the share of voxels of a scale that are refined."""
@@ -191,21 +182,15 @@ class PyramidStore:
 
     def reload(self) -> None:
         """Read from the folder which chunks exist, e.g. after another process wrote some."""
-        with self._refined_lock:
-            self._refined = [self._scan(scale)[0] for scale in range(self.n_scales)]
+        self._refined.scan()
 
     def look(self, scale: int, box: Box) -> bool:
         """Return whether every chunk that the box touches exists, seen in the folder right now.
 
         What another process wrote counts as refined from then on.
         """
-        for index, _ in self.level(scale).cells(box):
-            if not self._place.exists(chunk_key(self._key(scale), index)):
-                return False
-        with self._refined_lock:
-            self._refined[scale][self._cells(box)] = True
-            self._unsynced[scale][self._cells(box)] = True
-        return True
+        self._geometry.check_scale(scale)
+        return self._refined.look(scale, self._chunks(box))
 
     def assist(self) -> None:
         """Let this object write without the lock: another process holds it and planned the work.
@@ -240,7 +225,7 @@ class PyramidStore:
         try:
             yield self
             # Not for who was stopped: on a slow disk cancelling would take long.
-            self._sync()
+            self._refined.sync()
         finally:
             with self._writers_lock:
                 self._writers -= 1
@@ -330,18 +315,8 @@ class PyramidStore:
         self._clean()
 
     def _clean(self) -> None:
-        with self._refined_lock:
-            scans = [self._scan(scale) for scale in range(self.n_scales)]
-            self._refined = [present for present, _ in scans]
-        for leftovers in (*(found for _, found in scans), self._place.marks()):
-            for key in leftovers:
-                self._place.remove(key)
-
-    def _forget(self, scale: int, index: Ints) -> None:
-        """Let a chunk not be refined, unless it has been written again by now."""
-        with self._refined_lock:
-            if not self._place.exists(chunk_key(self._key(scale), index)):
-                self._refined[scale][index] = False
+        for key in (*self._refined.scan(), *self._place.marks()):
+            self._place.remove(key)
 
     def _check_writing(self) -> None:
         if self._writers == 0 and not self._is_assistant:
@@ -355,35 +330,11 @@ class PyramidStore:
         self._info = info
         self._clean()
 
-    def _sync(self) -> None:
-        """Wait until the chunks that were written are on the disk."""
-
-        def keys() -> Iterator[str]:
-            for scale, unsynced in enumerate(self._unsynced):
-                for index in np.argwhere(unsynced).tolist():
-                    unsynced[tuple(index)] = False
-                    yield chunk_key(self._key(scale), tuple(index))
-
-        self._place.sync(keys())
-
-    def _key(self, scale: int) -> str:
-        return array_key(scale, self.n_scales, sketch=False)
-
-    def _scan(self, scale: int) -> tuple[npt.NDArray[np.bool_], list[str]]:
-        grid = chunk_grid(self._geometry.shape_at(scale), self._info.chunk_shape)
-        return self._place.scan(self._key(scale), grid)
-
-    def _cells(self, box: Box) -> tuple[slice, ...]:
-        return box.cover(self._info.chunk_shape).slices
+    def _chunks(self, box: Box) -> Box:
+        """Return the chunks that a box of voxels touches, as a box that counts chunks."""
+        return box.cover(self._info.chunk_shape)
 
     def _remove(self, tile: Tile) -> Box | None:
         """Remove a tile and return its box, or None if nothing of it was there."""
         core = self._tiling.core(tile)
-        cells = core.cover(self._info.chunk_shape)
-        with self._refined_lock:
-            there = self._refined[tile.scale][cells.slices]
-            found = np.argwhere(there) + cells.start
-            there[...] = False
-        for index in found.tolist():
-            self._place.remove(chunk_key(self._key(tile.scale), tuple(index)))
-        return core if len(found) else None
+        return core if self._refined.remove(tile.scale, self._chunks(core)) else None

@@ -1,0 +1,97 @@
+"""Which chunks of a store are refined, and which of them may not be on the disk yet."""
+
+from __future__ import annotations
+
+import threading
+from itertools import product
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_msgan.pyramid._arrays import array_key, chunk_grid, chunk_key
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from napari_msgan.geometry import Box, Ints
+    from napari_msgan.pyramid._place import Place
+    from napari_msgan.pyramid.metadata import StoreInfo
+
+    Flags = npt.NDArray[np.bool_]
+
+
+class RefinedChunks:
+    """What is known of the files of the chunks of every scale; any thread may use it.
+
+    Boxes of this class count chunks, not voxels. A chunk is refined if its file is there. What
+    others write is seen by `scan` and `look`, what others remove by `scan` and `check_removed`.
+    """
+
+    def __init__(self, place: Place, info: StoreInfo) -> None:
+        geometry = info.to_geometry()
+        self._place = place
+        self._keys = [
+            array_key(scale, geometry.n_scales, sketch=False) for scale in range(geometry.n_scales)
+        ]
+        self._grids = [
+            chunk_grid(geometry.shape_at(scale), info.chunk_shape)
+            for scale in range(geometry.n_scales)
+        ]
+        self._refined: list[Flags] = []
+        self._unsynced: list[Flags] = [np.zeros(grid, np.bool_) for grid in self._grids]
+        self._lock = threading.Lock()
+        self.scan()
+
+    def scan(self) -> list[str]:
+        """Read from the folder which chunks exist; return what interrupted writes left there."""
+        with self._lock:
+            scans = [self._place.scan(*at) for at in zip(self._keys, self._grids, strict=True)]
+            self._refined = [present for present, _ in scans]
+        return [key for _, leftovers in scans for key in leftovers]
+
+    def of(self, scale: int) -> Flags:
+        """Return the flags on the chunk grid; read-only, and only valid for now."""
+        view = self._refined[scale].view()
+        view.setflags(write=False)
+        return view
+
+    def add(self, scale: int, chunks: Box) -> None:
+        """Record that chunks were written."""
+        with self._lock:
+            self._refined[scale][chunks.slices] = True
+            self._unsynced[scale][chunks.slices] = True
+
+    def look(self, scale: int, chunks: Box) -> bool:
+        """Return whether all these files are there right now; if so, they are refined."""
+        for index in product(*map(range, chunks.start, chunks.stop)):
+            if not self._place.exists(chunk_key(self._keys[scale], index)):
+                return False
+        self.add(scale, chunks)
+        return True
+
+    def check_removed(self, scale: int, index: Ints) -> None:
+        """Let a chunk whose file was missing not be refined, unless it is there again by now."""
+        with self._lock:
+            if not self._place.exists(chunk_key(self._keys[scale], index)):
+                self._refined[scale][index] = False
+
+    def remove(self, scale: int, chunks: Box) -> bool:
+        """Remove the files of refined chunks; return whether there were any."""
+        with self._lock:
+            there = self._refined[scale][chunks.slices]
+            found = np.argwhere(there) + chunks.start
+            there[...] = False
+        for index in found.tolist():
+            self._place.remove(chunk_key(self._keys[scale], tuple(index)))
+        return len(found) > 0
+
+    def sync(self) -> None:
+        """Wait until the chunks that were added are on the disk."""
+        self._place.sync(self._take_unsynced())
+
+    def _take_unsynced(self) -> Iterator[str]:
+        for key, unsynced in zip(self._keys, self._unsynced, strict=True):
+            for index in np.argwhere(unsynced).tolist():
+                unsynced[tuple(index)] = False
+                yield chunk_key(key, tuple(index))

@@ -1,0 +1,33 @@
+"""What a model makes of a source image: its grids, its pyramid, and the sketch of every scale."""
+
+from napari_msgan.source._images import (
+    hash_pixels,
+    image_pyramid,
+    lazy_image,
+    write_image_pyramid,
+)
+from napari_msgan.source._plan import (
+    SourcePlan,
+    honest_scale,
+    n_scales_of,
+    plan_source,
+)
+from napari_msgan.source._sketches import (
+    iter_sketch_given,
+    iter_sketch_image,
+    iter_sketch_scales,
+)
+
+__all__ = [
+    "SourcePlan",
+    "hash_pixels",
+    "honest_scale",
+    "image_pyramid",
+    "iter_sketch_given",
+    "iter_sketch_image",
+    "iter_sketch_scales",
+    "lazy_image",
+    "n_scales_of",
+    "plan_source",
+    "write_image_pyramid",
+]

@@ -1,0 +1,108 @@
+"""A source at every scale, in temporary files."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_msgan.durable import create_array_file
+from napari_msgan.geometry import Box
+from napari_msgan.resampling import reduce_mean, resample
+from napari_msgan.sketch import lazy_unit, measure_window
+from napari_msgan.steps import iter_in_threads, run_to_end
+from napari_msgan.volume import LazyArray, Volume, read_padded
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from napari_msgan.config import SketchSettings
+    from napari_msgan.source._plan import SourcePlan
+    from napari_msgan.volume import ArrayLike
+
+    Uint16Array = npt.NDArray[np.uint16]
+
+_TOP = 65535
+
+
+def hash_pixels(volume: Volume) -> str:
+    """Return the sha256 of shape, type and pixels, read slab by slab."""
+    digest = hashlib.sha256(f"{volume.shape} {volume.data.dtype}".encode())
+    rows = max(1, (1 << 24) // max(1, Box.of_shape(volume.shape[1:]).size))
+    for start in range(0, volume.shape[0], rows):
+        key = (
+            slice(start, min(start + rows, volume.shape[0])),
+            *(slice(0, n) for n in volume.shape[1:]),
+        )
+        digest.update(np.ascontiguousarray(volume.data[key]).data)
+    return digest.hexdigest()
+
+
+def write_image_pyramid(
+    plan: SourcePlan, settings: SketchSettings, folder: Path, workers: int
+) -> list[Uint16Array]:
+    """Write the source at every scale to ``folder/image_<scale>.npy`` (its window as uint16).
+
+    Returns
+    -------
+    list of these files, mapped; the first is the coarsest scale. See `lazy_image`.
+    """
+    geometry = plan.geometry
+    window = (
+        measure_window(plan.volume.data) if settings.window == "percentiles" else settings.window
+    )
+    images: list[Uint16Array] = [
+        create_array_file(folder / f"image_{scale}.npy", np.uint16, geometry.shape_at(scale))
+        for scale in range(geometry.n_scales)
+    ]
+
+    def write_finest(box: Box) -> None:
+        block = resample(plan.volume.data, plan.step, plan.first, box)
+        unit = np.clip((block - window[0]) / (window[1] - window[0]), 0, 1)
+        images[-1][box.slices] = np.rint(np.nan_to_num(unit) * _TOP).astype(np.uint16)
+
+    def write_coarser(scale: int, box: Box) -> None:
+        finer = box.multiply(geometry.factor(scale + 1))
+        block = read_padded(images[scale + 1], finer.start, finer.stop)
+        means = reduce_mean(block, geometry.factor(scale + 1))
+        images[scale][box.slices] = np.rint(means).astype(np.uint16)
+
+    run_to_end(iter_in_threads(write_finest, plan.blocks(geometry.finest_scale), workers))
+    for scale in range(geometry.finest_scale - 1, -1, -1):
+        write = partial(write_coarser, scale)
+        run_to_end(iter_in_threads(write, plan.blocks(scale), workers))
+    return images
+
+
+def lazy_image(stored: ArrayLike) -> LazyArray:
+    """Return an image that `write_image_pyramid` wrote, in [0, 1]."""
+    return lazy_unit(stored, 0, _TOP)
+
+
+@contextmanager
+def image_pyramid(
+    plan: SourcePlan, settings: SketchSettings, workers: int, scratch: Path | None = None
+) -> Iterator[list[LazyArray]]:
+    """Give the source at every scale, window [0, 1], from files that are deleted afterwards.
+
+    scratch : folder for these files; None for the system's.
+    """
+    with TemporaryDirectory(prefix="napari-msgan-", dir=scratch) as folder:
+        mapped = write_image_pyramid(plan, settings, Path(folder), workers)
+
+        def read(scale: int, box: Box) -> Uint16Array:
+            return mapped[scale][box.slices]
+
+        try:
+            yield [
+                lazy_image(LazyArray(array.shape, array.dtype, partial(read, scale)))
+                for scale, array in enumerate(mapped)
+            ]
+        finally:
+            mapped.clear()  # Windows deletes no file that is mapped

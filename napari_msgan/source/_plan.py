@@ -1,0 +1,143 @@
+"""A source on the grids of a model: which scales, which voxels."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from napari_msgan.errors import GeometryError, VolumeError
+from napari_msgan.geometry import Box, Floats, Ints, PyramidGeometry
+from napari_msgan.resampling import corner_aligned_first
+from napari_msgan.volume import Orientation, Volume, orient
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari_msgan.config import ModelSpec, ScaleGrid
+
+#: A scale may be this much finer than the thickest axis of the source.
+HONEST_RATIO = 0.7
+
+
+@dataclass(frozen=True)
+class SourcePlan:
+    """A source on the grids of a model.
+
+    volume : turned to the model's orientation.
+    step, first : voxel i of the finest scale lies at ``first + step * i`` of `volume`.
+    honest_scale : the finest scale that the resolution of the source supports.
+    extra_scales : how many scales apply the last generator once more.
+    block_shape : what is worked on at a time, whole chunks of the store.
+    """
+
+    volume: Volume
+    orientation: Orientation
+    geometry: PyramidGeometry
+    step: Floats
+    first: Floats
+    honest_scale: int
+    extra_scales: int
+    block_shape: Ints
+
+    def blocks(self, scale: int) -> list[Box]:
+        """Return the blocks of a scale."""
+        return Box.of_shape(self.geometry.shape_at(scale)).blocks(self.block_shape)
+
+
+def plan_source(volume: Volume, spec: ModelSpec, scale: int | None = None) -> SourcePlan:
+    """Return the pyramid of a source under a model.
+
+    Parameters
+    ----------
+    scale : finest scale of the pyramid, or None for the finest honest one.
+
+    Raises
+    ------
+    VolumeError
+        If the source has another number of axes, or no voxel size where the model needs one.
+    GeometryError
+        If the scale does not exist.
+    """
+    if len(volume.shape) != len(spec.axes):
+        raise VolumeError(
+            f"the image has shape {volume.shape}, but model {spec.name!r} is for "
+            f"{len(spec.axes)}-D images ({', '.join(spec.axes)})"
+        )
+    if spec.kind == "relative":
+        return _plan_relative(volume, spec, scale)
+    return _plan_physical(volume, spec, scale)
+
+
+def n_scales_of(longest: int, base_size: int, factor: int) -> int:
+    """Return how many scales (2 or more) bring the longest side closest to `base_size`."""
+    return max(2, 1 + round(math.log(longest / base_size) / math.log(factor)))
+
+
+def _plan_relative(volume: Volume, spec: ModelSpec, scale: int | None) -> SourcePlan:
+    factor = spec.scales[-1].factor
+    n_scales = n_scales_of(max(volume.shape), spec.base_size, factor[-1])
+    if scale is not None and not 0 <= scale < n_scales:
+        raise GeometryError(
+            f"scale {scale} does not exist: an image of {volume.shape} has the scales 0 to "
+            f"{n_scales - 1}, the finest has the pixels of the image"
+        )
+    extra = max(0, n_scales - spec.n_scales)
+    if extra:
+        warnings.warn(
+            f"the image is larger than model {spec.name!r} was trained for: its last generator "
+            f"is applied {extra} more time(s)",
+            stacklevel=2,
+        )
+    known = [s.factor for s in spec.scales[1:]]
+    factors = tuple((known + [factor] * extra)[: n_scales - 1])
+    geometry = PyramidGeometry(volume.axes, volume.shape, factors, volume.affine, volume.unit)
+    same = Orientation.identity(len(volume.shape))
+    ones, zeros = (1.0,) * len(volume.shape), (0.0,) * len(volume.shape)
+    return SourcePlan(volume, same, geometry, ones, zeros, n_scales - 1, extra, spec.tile_shape)
+
+
+def honest_scale(scales: Sequence[ScaleGrid], spacing_mm: Floats) -> int:
+    """Return the finest scale of at least 0.7 times the voxel size per axis; -1: there is none."""
+    fits = [
+        index
+        for index, scale in enumerate(scales)
+        if scale.spacing_mm
+        and all(
+            mm >= HONEST_RATIO * own * (1 - 1e-6)
+            for mm, own in zip(scale.spacing_mm, spacing_mm, strict=True)
+        )
+    ]
+    return max(fits, default=-1)
+
+
+def _plan_physical(volume: Volume, spec: ModelSpec, scale: int | None) -> SourcePlan:
+    if volume.unit != "millimeter":
+        raise VolumeError(
+            f"the image has no voxel size in mm, which model {spec.name!r} needs. Save it with "
+            "its voxel size (NIfTI, OME-TIFF), or set the layer's scale and units in napari."
+        )
+    turned, orientation = orient(volume, spec.orientation)
+    honest = max(0, honest_scale(spec.scales, turned.spacing))
+    finest = max(1, honest if scale is None else max(scale, honest))
+    if finest >= spec.n_scales:
+        raise GeometryError(
+            f"scale {scale} does not exist: model {spec.name!r} has the scales 0 to "
+            f"{spec.n_scales - 1}"
+        )
+    spacing = spec.scales[finest].spacing_mm
+    assert spacing is not None
+    if finest > honest:
+        warnings.warn(
+            f"scale {finest} ({min(spacing):g} mm) is finer than the source, whose voxels are up "
+            f"to {max(turned.spacing):g} mm: details beyond scale {honest} are invented",
+            stacklevel=2,
+        )
+    step = tuple(mm / own for mm, own in zip(spacing, turned.spacing, strict=True))
+    first = corner_aligned_first(step)
+    shape = tuple(max(1, math.ceil(n / s - 1e-6)) for n, s in zip(turned.shape, step, strict=True))
+    factors = tuple(s.factor for s in spec.scales[1 : finest + 1])
+    affine = turned.affine.rescaled(step, first)
+    geometry = PyramidGeometry(turned.axes, shape, factors, affine, "millimeter")
+    return SourcePlan(turned, orientation, geometry, step, first, honest, 0, spec.tile_shape)

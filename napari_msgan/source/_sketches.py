@@ -1,0 +1,144 @@
+"""The sketch of every scale, from the images of a pyramid or from a given sketch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_msgan.errors import VolumeError
+from napari_msgan.geometry import Box
+from napari_msgan.resampling import resample_max
+from napari_msgan.sketch import (
+    REDUCE_HALO,
+    Uint8Array,
+    interpolate_sketch,
+    measure_thresholds,
+    reduce_sketch,
+    sketch_block,
+    thin,
+    weakest_kept,
+)
+from napari_msgan.source._images import image_pyramid
+from napari_msgan.steps import iter_in_threads
+from napari_msgan.volume import LazyArray, Volume, read_padded
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from napari_msgan.config import SketchSettings, SketchThresholds
+    from napari_msgan.intensity import Float32Array
+    from napari_msgan.source._plan import SourcePlan
+
+WriteSketch = Callable[[int, Box, Uint8Array], None]
+
+
+def iter_sketch_image(
+    plan: SourcePlan,
+    settings: SketchSettings,
+    write: WriteSketch,
+    workers: int,
+    scratch: Path | None = None,
+) -> Iterator[tuple[int, int, list[SketchThresholds]]]:
+    """Write the sketch of every scale of an image; yield (done, total, thresholds so far)."""
+    with image_pyramid(plan, settings, workers, scratch) as images:
+        yield from iter_sketch_scales(images, plan, settings, write, workers)
+
+
+def iter_sketch_scales(
+    images: Sequence[LazyArray],
+    plan: SourcePlan,
+    settings: SketchSettings,
+    write: WriteSketch,
+    workers: int,
+) -> Iterator[tuple[int, int, list[SketchThresholds]]]:
+    """Write the sketch of every image of a pyramid; yield as `iter_sketch_image` does."""
+    work = [(s, box) for s in range(plan.geometry.n_scales) for box in plan.blocks(s)]
+    with ThreadPoolExecutor(workers) as pool:
+        thresholds = list(pool.map(lambda image: measure_thresholds(image, settings), images))
+
+    def sketch_one(place: tuple[int, Box]) -> None:
+        scale, box = place
+        write(scale, box, sketch_block(images[scale], box, thresholds[scale], settings))
+
+    for done, _ in enumerate(iter_in_threads(sketch_one, work, workers), 1):
+        yield done, len(work), thresholds
+
+
+def iter_sketch_given(
+    plan: SourcePlan,
+    settings: SketchSettings,
+    read_sketch: Callable[[int, Box], Uint8Array],
+    write: WriteSketch,
+) -> Iterator[tuple[int, int, list[SketchThresholds]]]:
+    """Write a given sketch at every scale; yield as `iter_sketch_image` does.
+
+    The finest scale is the maximum over the voxels of the source, thinned where the grids differ;
+    coarser ones are block maxima, thinned, the weakest left out beyond the model's density; or
+    they are interpolated from the finest, if that is what the model was trained on.
+    """
+    geometry = plan.geometry
+    to_unit = _sketch_scaling(plan.volume)
+    written = [
+        LazyArray(geometry.shape_at(s), np.uint8, lambda box, s=s: read_sketch(s, box))  # type: ignore[misc]
+        for s in range(geometry.n_scales)
+    ]
+    same_grid = all(step == 1 for step in plan.step)
+
+    def finest(box: Box) -> Uint8Array:
+        wide = box if same_grid else box.grow(REDUCE_HALO)
+        given = resample_max(plan.volume.data, plan.step, plan.first, wide)
+        lines = np.rint(to_unit(given.astype(np.float32)) * 255).astype(np.uint8)
+        return lines if same_grid else thin(lines)[box.relative_to(wide.start).slices]
+
+    def interpolated(scale: int, box: Box) -> Uint8Array:
+        values = interpolate_sketch(written[-1], geometry.shape_at(scale))[box.slices]
+        rounded: Uint8Array = np.rint(values).astype(np.uint8)
+        return rounded
+
+    def thinned(scale: int, box: Box) -> Uint8Array:
+        wide = box.grow(REDUCE_HALO)
+        finer = wide.multiply(geometry.factor(scale + 1))
+        given = read_padded(written[scale + 1], finer.start, finer.stop)
+        reduced = reduce_sketch(given, geometry.factor(scale + 1))
+        return reduced[box.relative_to(wide.start).slices]
+
+    is_thinned = settings.given == "thinned"
+    coarser = thinned if is_thinned else interpolated
+    total = sum(len(plan.blocks(s)) for s in range(geometry.n_scales))
+    done = 0
+    for scale in range(geometry.finest_scale, -1, -1):
+        strengths = np.zeros(256, np.int64)
+        for box in plan.blocks(scale):
+            block = finest(box) if scale == geometry.finest_scale else coarser(scale, box)
+            write(scale, box, block)
+            strengths += np.bincount(block.ravel(), minlength=256)
+            done += 1
+            yield done, total, []
+        weakest = weakest_kept(strengths, settings.low_density)
+        if is_thinned and scale < geometry.finest_scale and weakest > 1:
+            for box in plan.blocks(scale):
+                block = read_sketch(scale, box)
+                write(scale, box, np.where(block < weakest, 0, block).astype(np.uint8))
+
+
+def _sketch_scaling(volume: Volume) -> Callable[[Float32Array], Float32Array]:
+    """Return the function to [0, 1]: integers by the maximum of their type, floats as they are."""
+    dtype = volume.data.dtype
+    if dtype.kind in "iu":
+        top = np.float32(np.iinfo(dtype).max)
+        return lambda block: np.clip(block / top, 0, 1)
+
+    def check(block: Float32Array) -> Float32Array:
+        low, high = float(np.nanmin(block)), float(np.nanmax(block))
+        if low < -1e-3 or high > 1 + 1e-3 or not math.isfinite(low + high):
+            raise VolumeError(
+                f"a sketch of floats must lie in [0, 1], this one goes from {low:g} to {high:g}. "
+                "Divide it by its maximum, or give it as an image, not as a sketch."
+            )
+        return np.clip(block, 0, 1)
+
+    return check
