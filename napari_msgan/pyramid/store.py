@@ -117,10 +117,14 @@ class PyramidStore:
         self._geometry.check_scale(scale)
         return (self._sketches if sketch else self._images)[scale]
 
-    def read(self, scale: int, box: Box) -> npt.NDArray[Any]:
+    def read(self, scale: int, box: Box, *, missing: list[Ints] | None = None) -> npt.NDArray[Any]:
         """Return a box of a scale in the stored type.
 
         A chunk that was refined and that another process has removed is not refined from then on.
+
+        Parameters
+        ----------
+        missing : where the chunks without a file are appended, which are read as the fill value.
 
         Raises
         ------
@@ -129,11 +133,13 @@ class PyramidStore:
         """
         level, chunks = self.level(scale), self._chunks(box)
         before = self._refined.of(scale)[chunks.slices].copy()
-        missing: list[Ints] = []
-        result = level.read(box, missing)
-        for index in missing:
+        without_file: list[Ints] = []
+        result = level.read(box, without_file)
+        for index in without_file:
             if before[tuple(i - f for i, f in zip(index, chunks.start, strict=True))]:
                 self._refined.check_removed(scale, index)
+        if missing is not None:
+            missing += without_file
         return result
 
     def read_sketch(self, scale: int, box: Box) -> npt.NDArray[np.uint8]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,23 +45,34 @@ class PyramidView(WindowedArray):
     def _read(self, box: Box) -> npt.NDArray[Any]:
         if self._coarser is None:
             return self._store.read(self._scale, box)
-        cells = box.cover(self._chunk_shape).slices
+        chunks = box.cover(self._chunk_shape)
         while True:
-            refined = self._store.refined_chunks(self._scale)[cells].copy()
-            block = self._compose(box, refined)
-            # A chunk that was cleared meanwhile was read as the fill value: read again.
-            if (self._store.refined_chunks(self._scale)[cells] >= refined).all():
+            refined = self._store.refined_chunks(self._scale)[chunks.slices].copy()
+            missing: list[Ints] = []
+            block = self._compose(box, refined, missing)
+            # A chunk that was cleared meanwhile was read as the fill value: read again. The flags
+            # alone would not tell, because it may have been made again by now.
+            if not any(
+                refined[tuple(i - first for i, first in zip(index, chunks.start, strict=True))]
+                for index in missing
+            ):
                 return block
 
-    def _compose(self, box: Box, refined: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
-        """Return the box, given which of the chunks that it touches are refined."""
+    def _compose(
+        self, box: Box, refined: npt.NDArray[np.bool_], missing: list[Ints]
+    ) -> npt.NDArray[Any]:
+        """Return the box, given which of the chunks that it touches are refined.
+
+        missing : where the chunks are appended that were read, and have no file.
+        """
+        read_stored = partial(self._store.read, self._scale, missing=missing)
         if refined.all():
-            return self._store.read(self._scale, box)
+            return read_stored(box)
         if not refined.any():
             return self._upsample(box)
         first = box.cover(self._chunk_shape).start
         block = np.empty(box.shape, self.dtype)
-        for chosen, read in ((refined, self._read_stored), (~refined, self._upsample)):
+        for chosen, read in ((refined, read_stored), (~refined, self._upsample)):
             where = np.argwhere(chosen)
             span = Box(tuple(where.min(axis=0).tolist()), tuple((where.max(axis=0) + 1).tolist()))
             part = span.shift(first).multiply(self._chunk_shape).intersect(box)
@@ -68,9 +80,6 @@ class PyramidView(WindowedArray):
             mask = chosen[np.ix_(*(np.arange(a, b) // c - f for a, b, c, f in voxels))]
             np.copyto(block[part.relative_to(box.start).slices], read(part), where=mask)
         return block
-
-    def _read_stored(self, box: Box) -> npt.NDArray[Any]:
-        return self._store.read(self._scale, box)
 
     def _upsample(self, box: Box) -> npt.NDArray[Any]:
         assert self._coarser is not None
