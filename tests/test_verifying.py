@@ -422,7 +422,7 @@ def test_repair_is_refused_while_another_process_writes_and_checking_is_not(path
             jobs.verify(path, repair=True)
         found = jobs.verify(path, sample=0)
         assert found.is_sound
-        assert f"Process {process.pid} is writing" in found.notes[0]
+        assert f"written by process {process.pid}:" in found.notes[0]
         process.kill()
     # the killed writer left its lock, its process id and the torn file
     assert not jobs.verify(path, sample=0).is_sound

@@ -45,7 +45,7 @@ def iter_verify(
     """
     given = load_model(model) if isinstance(model, (Path, str)) else model
     steps = iter_verify_store(
-        place_of(store).path,
+        place_of(store),
         lambda opened: model_of(opened, given),
         sample=None if sample == "all" else sample,
         repair=repair,

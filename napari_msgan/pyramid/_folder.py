@@ -21,8 +21,8 @@ from napari_msgan.durable import (
 )
 from napari_msgan.errors import FolderError, StoreError
 from napari_msgan.folders import check_inside
-from napari_msgan.locking import hold_lock
-from napari_msgan.pyramid._place import taken
+from napari_msgan.locking import hold_lock, living_holder
+from napari_msgan.pyramid._place import LOCK_FILES, Entry, taken
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from napari_msgan.geometry import Ints
     from napari_msgan.zarr_folder import ChunkSize
 
-LOCK_KEY = "0/.writer.lock"
+_LOCK_KEY = f"0/{LOCK_FILES[0]}"
 
 
 class FolderPlace:
@@ -101,6 +101,16 @@ class FolderPlace:
                 present[index] = True
         return present, leftovers
 
+    def entries(self, key: str) -> Iterator[Entry]:
+        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(self._root / key) as found:
+            for entry in found:
+                is_folder = entry.is_dir(follow_symlinks=False)
+                yield Entry.seen(entry.name, is_folder=is_folder, is_link=entry.is_symlink())
+
+    def writer(self) -> str | None:
+        pid = living_holder(self._root / _LOCK_KEY)
+        return None if pid is None else f"process {pid}"
+
     def marks(self) -> list[str]:
         return [path.name for path in self._root.glob("*.partial")]
 
@@ -120,7 +130,7 @@ class FolderPlace:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        lock = self._root / LOCK_KEY
+        lock = self._root / _LOCK_KEY
         for file in (lock, lock.with_suffix(".pid")):
             check_inside(self._root, file)  # else a link there would be written through
         with hold_lock(lock, self.address):

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from napari_msgan.errors import StoreError
 from napari_msgan.folders import is_url
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from contextlib import AbstractContextManager
 
     import numpy as np
@@ -18,6 +19,23 @@ if TYPE_CHECKING:
 
     from napari_msgan.geometry import Ints
     from napari_msgan.zarr_folder import ChunkSize
+
+
+#: Who writes is told in these files of the finest level.
+LOCK_FILES = (".writer.lock", ".writer.pid", ".writer.url.lock")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What a folder lists; a link is never followed."""
+
+    name: str
+    kind: Literal["file", "folder", "link"]
+
+    @classmethod
+    def seen(cls, name: str, *, is_folder: bool, is_link: bool) -> Entry:
+        """Return an entry; a link to a folder is a link."""
+        return cls(name, "link" if is_link else "folder" if is_folder else "file")
 
 
 def taken(address: str) -> StoreError:
@@ -73,6 +91,12 @@ class Place(Protocol):
 
     def scan(self, key: str, grid: Ints) -> tuple[npt.NDArray[np.bool_], list[str]]:
         """Return which chunks of an array exist, and the leftovers of interrupted writes."""
+
+    def entries(self, key: str) -> Iterator[Entry]:
+        """Yield what lies in a folder; nothing if there is none."""
+
+    def writer(self) -> str | None:
+        """Return who seems to be writing, e.g. ``"process 1234"``, without touching anything."""
 
     def marks(self) -> list[str]:
         """Return the ``.partial`` files beside the metadata of the store."""

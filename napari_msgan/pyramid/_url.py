@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from napari_msgan.errors import FolderError, StoreError
 from napari_msgan.pyramid._folder import is_index
-from napari_msgan.pyramid._place import taken
+from napari_msgan.pyramid._place import LOCK_FILES, Entry, taken
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from napari_msgan.zarr_folder import ChunkSize
 
 #: Not that of a folder, which stays there when nobody holds it, and may have been copied here.
-_LOCK_KEY = "0/.writer.url.lock"
+_LOCK_KEY = f"0/{LOCK_FILES[2]}"
 #: Here an upload is seen when it is complete; elsewhere a file is renamed into its place.
 _OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "memory"}
 
@@ -117,13 +117,26 @@ class UrlPlace:
                     present[index] = True
         return present, leftovers
 
-    def marks(self) -> list[str]:
+    def entries(self, key: str) -> Iterator[Entry]:
+        folder = self._at(key).rstrip("/")
         try:
-            paths = self._files.ls(self._root, detail=False)
-        except FileNotFoundError:
-            return []
-        names = (path.rstrip("/").rpartition("/")[2] for path in paths)
-        return [name for name in names if name.endswith(".partial")]
+            found = self._files.ls(folder, detail=True)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        for entry in found:
+            path = entry["name"].rstrip("/")
+            if path != folder:  # that would be an object that stands for the folder
+                is_folder, is_link = entry["type"] == "directory", bool(entry.get("islink"))
+                name = path.rpartition("/")[2]
+                yield Entry.seen(name, is_folder=is_folder, is_link=is_link)
+
+    def writer(self) -> str | None:
+        if not self.exists(_LOCK_KEY):
+            return None
+        return f"{self._holder()} (if it was killed, delete {self._url}/{_LOCK_KEY})"
+
+    def marks(self) -> list[str]:
+        return [entry.name for entry in self.entries("") if entry.name.endswith(".partial")]
 
     def sync(self, keys: Iterable[str]) -> None:
         """Return at once: what was sent is as safe as the other side makes it."""
@@ -145,7 +158,7 @@ class UrlPlace:
             self._files.pipe_file(target, json.dumps(mine).encode(), mode="create")
         except FileExistsError:
             raise StoreError(
-                f"{self._url} is being written by {self._writer()}. Wait until that is done, or "
+                f"{self._url} is being written by {self._holder()}. Wait until that is done, or "
                 f"stop it. If it was killed, delete {self._url}/{_LOCK_KEY}."
             ) from None
         except (NotImplementedError, TypeError, ValueError) as error:
@@ -179,7 +192,7 @@ class UrlPlace:
     def _at(self, key: str) -> str:
         return f"{self._root}/{key}"
 
-    def _writer(self) -> str:
+    def _holder(self) -> str:
         try:
             holder: dict[str, Any] = json.loads(self._files.cat_file(self._at(_LOCK_KEY)))
             return f"process {holder['process']} on {holder['host']}"

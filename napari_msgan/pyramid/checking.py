@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from napari_msgan.errors import StoreError
 from napari_msgan.geometry import Ints, level_of_scale
-from napari_msgan.locking import living_holder
 from napari_msgan.pyramid._arrays import (
     array_key,
     chunk_grid,
@@ -18,7 +15,8 @@ from napari_msgan.pyramid._arrays import (
     read_attributes,
     read_info,
 )
-from napari_msgan.pyramid._folder import LOCK_KEY, FolderPlace, is_index
+from napari_msgan.pyramid._folder import is_index
+from napari_msgan.pyramid._place import LOCK_FILES, Entry, Place
 from napari_msgan.pyramid.attributes import root_attributes, sketch_attributes
 
 if TYPE_CHECKING:
@@ -29,8 +27,6 @@ if TYPE_CHECKING:
     from napari_msgan.pyramid.store import PyramidStore
     from napari_msgan.tiling import Tile
 
-_LOCK_FILES = (".writer.lock", ".writer.pid")
-
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -39,14 +35,14 @@ class Problem:
     where : file or tile, as a person would name it.
     seen : what is wrong with it.
     advice : what to do; empty for what ``--repair`` removes.
-    tiles, files : what to remove, so that it can be made again.
+    tiles, files : what to remove, so that it can be made again; files by their keys.
     """
 
     where: str
     seen: str
     advice: str = ""
     tiles: tuple[Tile, ...] = ()
-    files: tuple[Path, ...] = ()
+    files: tuple[str, ...] = ()
 
     @property
     def can_be_repaired(self) -> bool:
@@ -58,10 +54,11 @@ class Stray:
     """A file or folder that is none of a store's.
 
     kind : of an interrupted write; in the place of a chunk, or named as one; neither.
+    key : of the file, as in ``"0/c/3/1"``.
     """
 
     kind: Literal["leftover", "false chunk", "stranger"]
-    path: Path
+    key: str
     seen: str
     is_file: bool
 
@@ -84,16 +81,10 @@ def chunk_name(index: Ints) -> str:
     return f"chunk {'/'.join(map(str, index))}"
 
 
-def writer_of(root: Path) -> int | None:
-    """Return the process that seems to be writing a store."""
-    return living_holder(root / LOCK_KEY)
-
-
-def check_metadata(root: Path) -> tuple[StoreInfo | None, list[Problem]]:
+def check_metadata(place: Place) -> tuple[StoreInfo | None, list[Problem]]:
     """Return what the store says of itself, if that can be read, and what is wrong with it."""
     advice = "Restore the file from a copy, or generate the image again."
     try:
-        place = FolderPlace(root)
         info = read_info(place)
     except StoreError as error:
         return None, [Problem("zarr.json", str(error), advice)]
@@ -128,56 +119,46 @@ def _as_json(value: Any) -> Any:
     return [_as_json(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def iter_strays(root: Path, info: StoreInfo) -> Iterator[Stray]:
-    """Yield every file of a store folder that does not belong there; links are not followed."""
+def iter_strays(place: Place, info: StoreInfo) -> Iterator[Stray]:
+    """Yield every file of a store that does not belong there; links are not followed."""
     geometry = info.to_geometry()
-    levels = {array_key(s, geometry.n_scales, sketch=False): s for s in range(geometry.n_scales)}
-    yield from _iter_unknown(root, {"zarr.json"}, {"sketch", *levels})
-    yield from _iter_unknown(root / "sketch", {"zarr.json"}, set(levels))
+    levels = {array_key(s, geometry.n_scales, sketch=False) for s in range(geometry.n_scales)}
+    finest = array_key(geometry.finest_scale, geometry.n_scales, sketch=False)
+    yield from _iter_unknown(place, "", {"zarr.json"}, {"sketch", *levels})
+    yield from _iter_unknown(place, "sketch", {"zarr.json"}, levels)
     for sketch in (False, True):
         for scale in range(geometry.n_scales):
-            folder = root / array_key(scale, geometry.n_scales, sketch=sketch)
-            locks = _LOCK_FILES if folder == (root / LOCK_KEY).parent else ()
-            yield from _iter_unknown(folder, {"zarr.json", *locks}, {"c"})
+            key = array_key(scale, geometry.n_scales, sketch=sketch)
+            locks = LOCK_FILES if key == finest else ()
+            yield from _iter_unknown(place, key, {"zarr.json", *locks}, {"c"})
             grid = chunk_grid(geometry.shape_at(scale), info.chunk_shape)
-            yield from _iter_false_chunks(folder / "c", grid)
+            yield from _iter_false_chunks(place, f"{key}/c", grid)
 
 
-def _iter_unknown(folder: Path, files: set[str], folders: set[str]) -> Iterator[Stray]:
-    for entry in _entries(folder):
-        fits = entry.name in files and entry.is_file(follow_symlinks=False)
-        if not fits and not (entry.name in folders and entry.is_dir(follow_symlinks=False)):
-            yield _stray(entry, looks_like_chunk=False)
+def _iter_unknown(place: Place, key: str, files: set[str], folders: set[str]) -> Iterator[Stray]:
+    for entry in place.entries(key):
+        known = {"file": files, "folder": folders, "link": set()}
+        if entry.name not in known[entry.kind]:
+            yield _stray(key, entry, looks_like_chunk=False)
 
 
-def _iter_false_chunks(folder: Path, grid: Ints) -> Iterator[Stray]:
-    for entry in _entries(folder):
+def _iter_false_chunks(place: Place, key: str, grid: Ints) -> Iterator[Stray]:
+    for entry in place.entries(key):
         name = entry.name
         is_number = name.isascii() and name.isdecimal()
         if not is_index(name) or int(name) >= grid[0]:
-            yield _stray(entry, looks_like_chunk=is_number)
-        elif len(grid) > 1 and entry.is_dir(follow_symlinks=False):
-            yield from _iter_false_chunks(folder / name, grid[1:])
-        elif len(grid) > 1 or not entry.is_file(follow_symlinks=False):
-            yield _stray(entry, looks_like_chunk=True)
+            yield _stray(key, entry, looks_like_chunk=is_number)
+        elif len(grid) > 1 and entry.kind == "folder":
+            yield from _iter_false_chunks(place, f"{key}/{name}", grid[1:])
+        elif len(grid) > 1 or entry.kind != "file":
+            yield _stray(key, entry, looks_like_chunk=True)
 
 
-def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            yield from entries
-    except (FileNotFoundError, NotADirectoryError):
-        return  # what is missing is told by who looks for it
-
-
-def _stray(entry: os.DirEntry[str], *, looks_like_chunk: bool) -> Stray:
-    path = Path(entry.path)
-    is_file = entry.is_file(follow_symlinks=False)
+def _stray(folder: str, entry: Entry, *, looks_like_chunk: bool) -> Stray:
+    key, is_file = f"{folder}/{entry.name}".lstrip("/"), entry.kind == "file"
     if entry.name.endswith(".partial") and is_file:
-        return Stray("leftover", path, "it was left by a write that was interrupted", True)
-    what = "a link" if entry.is_symlink() else "a file" if is_file else "a folder"
+        return Stray("leftover", key, "it was left by a write that was interrupted", True)
     if looks_like_chunk:
-        return Stray(
-            "false chunk", path, f"it is {what} named as a chunk, but none of this image", is_file
-        )
-    return Stray("stranger", path, f"it is {what} that is no part of the store", is_file)
+        seen = f"it is a {entry.kind} named as a chunk, but none of this image"
+        return Stray("false chunk", key, seen, is_file)
+    return Stray("stranger", key, f"it is a {entry.kind} that is no part of the store", is_file)

@@ -18,7 +18,6 @@ from napari_msgan.verifying.findings import Findings, VerifyStep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     import numpy.typing as npt
 
@@ -33,16 +32,15 @@ _NEW_STORE = (
 )
 
 
-def judge_strays(root: Path, strays: list[Stray], found: Findings, *, busy: bool) -> None:
+def judge_strays(strays: list[Stray], found: Findings, *, busy: bool) -> None:
     """Sort what does not belong there; the leftovers of a busy store may be in use."""
     for stray in strays:
-        where = str(stray.path.relative_to(root))
         if stray.kind == "stranger":
-            found.notes.append(f"{where}: {stray.seen}; it does no harm.")
+            found.notes.append(f"{stray.key}: {stray.seen}; it does no harm.")
         elif stray.kind == "false chunk" and not stray.is_file:
-            found.problems.append(Problem(where, stray.seen, "Delete it, and check again."))
+            found.problems.append(Problem(stray.key, stray.seen, "Delete it, and check again."))
         elif stray.kind == "false chunk" or not busy:
-            found.problems.append(Problem(where, stray.seen, files=(stray.path,)))
+            found.problems.append(Problem(stray.key, stray.seen, files=(stray.key,)))
 
 
 class FileCheck:

@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from napari_msgan.geometry import Box
     from napari_msgan.pyramid.checking import Problem
     from napari_msgan.tiling import Tile
@@ -50,7 +48,6 @@ class Verification:
     removed : what a repair removed, per scale the boxes of tiles; None if nothing was to be.
     """
 
-    path: Path
     problems: tuple[Problem, ...]
     notes: tuple[str, ...]
     chunks: int

@@ -7,22 +7,21 @@ from typing import TYPE_CHECKING
 
 from napari_msgan.errors import StoreError
 from napari_msgan.pyramid import open_pyramid
-from napari_msgan.pyramid.checking import Problem, check_metadata, iter_strays, writer_of
+from napari_msgan.pyramid.checking import Problem, check_metadata, iter_strays
 from napari_msgan.verifying.files import FileCheck, judge_strays
 from napari_msgan.verifying.findings import Findings, Verification, VerifyStep
 from napari_msgan.verifying.tiles import TileCheck
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
-    from pathlib import Path
 
     from napari_msgan.model import Model
-    from napari_msgan.pyramid import PyramidStore
+    from napari_msgan.pyramid import Place, PyramidStore
     from napari_msgan.tiling import Tile
 
 
 def iter_verify_store(
-    path: Path, load: Callable[[PyramidStore], Model], *, sample: int | None, repair: bool
+    place: Place, load: Callable[[PyramidStore], Model], *, sample: int | None, repair: bool
 ) -> Generator[VerifyStep, None, Verification]:
     """Check a store; yield how far it is.
 
@@ -38,21 +37,21 @@ def iter_verify_store(
         If there is no store; or if it is to be repaired, and another process is writing or the
         disk refuses.
     """
-    if not path.is_dir():
-        raise StoreError(f"there is no store at {path}. Check the path.")
+    if not place.is_there():
+        raise StoreError(f"there is no store at {place.address}. Check the path.")
     found = Findings()
-    info, found.problems = check_metadata(path)
+    info, found.problems = check_metadata(place)
     if info is not None:
-        strays = list(iter_strays(path, info))  # who takes the lock removes leftovers
-        writer = None if repair else writer_of(path)
+        strays = list(iter_strays(place, info))  # who takes the lock removes leftovers
+        writer = None if repair else place.writer()
         if writer is not None:
             found.notes.append(
-                f"Process {writer} is writing to the store: what it is in the middle of is not "
+                f"The store is being written by {writer}: what that is in the middle of is not "
                 "judged. Check again when it is done."
             )
-        judge_strays(path, strays, found, busy=writer is not None)
+        judge_strays(strays, found, busy=writer is not None)
         try:
-            store = open_pyramid(path, writable=repair)
+            store = open_pyramid(place.address, writable=repair)
         except (StoreError, OSError) as error:
             if not found.problems:
                 advice = "Restore the folder from a copy, or generate the image again."
@@ -63,7 +62,7 @@ def iter_verify_store(
         found.notes.append("No chunk was read: what is named above has to be right first.")
     removed = found.removed if repair else None
     return Verification(
-        path, tuple(found.problems), tuple(found.notes), found.chunks, found.compared, removed
+        tuple(found.problems), tuple(found.notes), found.chunks, found.compared, removed
     )
 
 
@@ -98,5 +97,5 @@ def _repair(store: PyramidStore, found: Findings) -> None:
         if problem.can_be_repaired:
             doomed.update(problem.tiles)
             for file in problem.files:
-                file.unlink(missing_ok=True)
+                store.place.remove(file)
     found.removed = store.discard(doomed)

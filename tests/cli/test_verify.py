@@ -97,7 +97,7 @@ def test_only_one_process_writes_and_a_killed_one_leaves_no_lock(cli, store, ima
         assert cli("info", store).code == 0
         ended = cli("verify", store, "--sample", "0")
         assert ended.code == 0
-        assert f"note: Process {process.pid} is writing to the store" in ended.out
+        assert f"note: The store is being written by process {process.pid}:" in ended.out
         os.kill(process.pid, signal.SIGKILL)
     for arguments in writers:
         assert cli(*arguments).code == 0

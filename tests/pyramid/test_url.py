@@ -1,6 +1,7 @@
 """A store at a URL holds what a store in a folder holds, and keeps two writers apart."""
 
 import itertools
+import re
 import uuid
 
 import fsspec
@@ -141,9 +142,60 @@ def test_exports_and_info(store, tmp_path, capsys):
     assert store.address in capsys.readouterr().out
 
 
-def test_what_needs_a_folder_says_so(store, capsys):
-    assert main(["verify", store.address]) == 2
-    assert "works with folders only" in capsys.readouterr().err
+def test_verify_finds_damage_there_and_repairs_it(job, url):
+    made = jobs.generate(picture(2), url, job[0], device="cpu")
+    found = jobs.verify(url, model=job[0], sample="all")
+    assert (found.problems, found.notes) == ((), ())
+    assert found.chunks > found.compared > 0
+    files, root = fsspec.core.url_to_fs(url)
+    finest = f"{root}/0/c/0/0"
+    files.pipe_file(finest, files.cat_file(finest)[:-3])
+    files.rm_file(f"{root}/1/c/0/1")
+    files.pipe_file(f"{root}/0/c/0/77", b"no chunk of this image")
+    files.pipe_file(f"{root}/1/c/0/0.abc.partial", b"half")
+    files.pipe_file(f"{root}/notes.txt", b"mine")
+    found = jobs.verify(url, model=job[0], sample=0)
+    seen = {problem.where for problem in found.problems}
+    assert {"0/c/0/77", "1/c/0/0.abc.partial", "level 0 (scale 2), chunk 0/0"} < seen
+    assert any("that it was made from is not" in problem.seen for problem in found.problems)
+    assert any(note.startswith("notes.txt") for note in found.notes)
+    repaired = jobs.verify(url, model=job[0], sample=0, repair=True)
+    assert repaired.is_sound
+    assert repaired.removed
+    assert not any(files.exists(f"{root}/{key}") for key in ("0/c/0/77", "1/c/0/0.abc.partial"))
+    assert files.exists(f"{root}/notes.txt")
+    assert_equal_stores(jobs.refine(url, model=job[0], device="cpu"), job[1])
+    assert jobs.verify(made.address, model=job[0]).problems == ()
+
+
+def test_verify_does_not_judge_what_somebody_is_writing(store, job):
+    files, root = fsspec.core.url_to_fs(store.address)
+    with open_pyramid(store.address, writable=True).writing():
+        files.makedirs(f"{root}/0/c/0", exist_ok=True)
+        files.pipe_file(f"{root}/0/c/0/1.abc.partial", b"half")
+        found = jobs.verify(store.address, model=job[0])
+        assert found.problems == ()
+        assert re.search(r"written by process \d+ on .*if it was killed, delete", found.notes[0])
+        with pytest.raises(StoreError, match="is being written"):
+            jobs.verify(store.address, model=job[0], repair=True)
+    assert jobs.verify(store.address, model=job[0]).problems
+
+
+def test_verify_is_told_where_the_store_is(store, job, capsys):
+    command = ["verify", store.address, "--model", str(job[0].folder)]
+    assert main(command) == 0
+    assert f"{store.address}: all is well" in capsys.readouterr().out
+    files, root = fsspec.core.url_to_fs(store.address)
+    files.makedirs(f"{root}/0/c/0", exist_ok=True)
+    files.pipe_file(f"{root}/0/c/0/99", b"x")
+    assert main([*command, "--repair"]) == 0
+    assert main(["verify", "memory://nowhere/a.ome.zarr"]) == 2
+    assert "no store at memory://nowhere/a.ome.zarr" in capsys.readouterr().err
+
+
+def test_what_needs_a_folder_says_so(store):
+    with pytest.raises(StoreError, match="works with folders only"):
+        open_pyramid(store.address).path  # noqa: B018
 
 
 def test_unknown_kinds_of_urls_are_errors_that_say_what_is_missing(capsys):
