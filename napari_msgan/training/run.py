@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import LightningEnvironment
 from lightning_fabric.strategies.ddp import DDPStrategy
 from pydantic import ValidationError
 
@@ -138,6 +139,8 @@ def open_fabric(config: TrainConfig, device: str = "cpu", devices: int = 1) -> F
         devices=[int(index)] if index else devices,
         strategy=strategy,
         precision="bf16-mixed" if config.precision == "bf16" else "32-true",
+        # Processes are begun from here, also in a job of SLURM, MPI or LSF that has more of them.
+        plugins=LightningEnvironment(),
     )
     if devices > 1:
         fabric.launch()

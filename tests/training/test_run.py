@@ -1,6 +1,7 @@
 """A run that is begun again: with what it began, and with nothing that was left half-made."""
 
 import json
+import os
 
 import pytest
 import tifffile
@@ -8,6 +9,7 @@ import tifffile
 from napari_msgan.errors import TrainingError
 from napari_msgan.training import iter_train, sources, survey
 from napari_msgan.training.record import Record
+from napari_msgan.training.run import open_fabric
 from tests.training.made import blobs, config_of, write_image
 
 
@@ -69,6 +71,20 @@ def test_long_names_of_any_script_are_no_obstacle(data, tmp_path):
     (data / "1.tif").rename(data / ("胸部CT画像データ" * 6 + "二.tif"))
     train(data, tmp_path / "model", config_of(2))
     assert len(list((tmp_path / "model" / ".training" / "cache").iterdir())) == 2
+
+
+@pytest.mark.parametrize("in_a_job", [False, True], ids=["login node", "job"])
+def test_slurm_is_neither_asked_nor_told(in_a_job, tmp_path, monkeypatch):
+    """A warning would be an error here, and so would be a job of three tasks for one process."""
+    (tmp_path / "srun").write_text("#!/bin/sh\n")
+    (tmp_path / "srun").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    if in_a_job:
+        job = {"NTASKS": "3", "JOB_NAME": "train", "NODELIST": "a", "PROCID": "1", "LOCALID": "1"}
+        for name, value in {**job, "JOB_ID": "7", "NODEID": "0", "NNODES": "1"}.items():
+            monkeypatch.setenv(f"SLURM_{name}", value)
+    fabric = open_fabric(config_of(2))
+    assert (fabric.world_size, fabric.global_rank) == (1, 0)
 
 
 def test_half_a_line_that_a_full_disk_left_is_dropped(tmp_path):
