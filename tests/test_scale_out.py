@@ -9,6 +9,7 @@ import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from napari_msgan.errors import JobError
 from napari_msgan.io import read_volume
 from napari_msgan.model import find_by_identity, load_folder
 from napari_msgan.pyramid import open_pyramid
-from napari_msgan.scale_out import open_cluster
+from napari_msgan.scale_out import open_cluster, worker
 from napari_msgan.scale_out.calls import Calls
 from tests.models import write_model
 from tests.test_refiner import assert_equal_stores, picture
@@ -166,9 +167,12 @@ def test_gpu_that_no_worker_has_is_refused(job, fresh, cluster):
         jobs.refine(fresh, model=job[0], cluster=cluster, device="cuda")
 
 
-def test_three_calls_are_in_flight_for_each_thread(cluster):
-    cluster.client.wait_for_workers(2, timeout=60)  # one was killed above
-    assert Calls(cluster, str).capacity == 6
+@pytest.mark.parametrize(
+    ("workers", "capacity"), [({"a": 1}, 6), ({"a": 1, "b": 4}, 15), ({}, 6)], ids=str
+)
+def test_calls_in_flight(workers, capacity):
+    """Three for each thread; more for one thread alone, and some that wait for a worker to come."""
+    assert Calls(SimpleNamespace(workers=workers), str).capacity == capacity
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a named pipe")
@@ -208,8 +212,28 @@ def test_calls_that_ended_beside_a_failed_one_are_not_waited_for(cluster):
         time.sleep(0.01)
     with pytest.raises(JobError, match="MemoryError: 5"):
         calls.finished()
-    assert not calls  # `abandon`, which waits for what is in it, returns
-    calls.abandon("no job")
+    assert not calls
+
+
+@worker._call_of_job
+def _write_two(job, first, second):
+    Path(first).touch()
+    time.sleep(1)
+    Path(second).touch()
+
+
+def test_abandoned_job_has_no_call_that_runs_or_begins(cluster, tmp_path):
+    """Not even one that Ctrl-C kept from being noted: here other objects began it."""
+    first, second, third = (str(tmp_path / name) for name in "abc")
+    forgetful, late = Calls(cluster, str), Calls(cluster, str)
+    forgetful.begin("a call", _write_two, ("a token",), first, second)
+    while not Path(first).exists():
+        time.sleep(0.01)
+    Calls(cluster, str).abandon("a token")
+    assert Path(second).exists()
+    late.begin("a late call", _write_two, ("a token",), third, third)
+    assert late.finished() == [("a late call", (worker.STOPPED,))]
+    assert not Path(third).exists()
 
 
 def _die_once(mark):

@@ -55,13 +55,13 @@ def filled_by(cluster: Cluster, store: PyramidStore, scale: int, region: Box, gr
 def _write_levels(
     cluster: Cluster, job: ExportJob, shapes: list[Ints], progress: Callable[[float], None]
 ) -> None:
-    for _, outcome in [*cluster.ask_all(worker.check_export, tuple(job))]:
-        if outcome is not None:
-            raise failure(outcome)
     waiting = _blocks(shapes)
     done, total = 0, sum(math.prod(shape) for shape in shapes)
     calls: Calls[tuple[int, Box]] = Calls(cluster, _note)
     try:
+        for _, outcome in [*cluster.ask_all(worker.check_export, tuple(job))]:
+            if outcome is not None:
+                raise failure(outcome)
         while True:
             for level, box in islice(waiting, calls.capacity - len(calls)):
                 calls.begin(

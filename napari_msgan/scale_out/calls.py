@@ -20,6 +20,8 @@ Name = TypeVar("Name")
 
 #: Calls that each thread of a worker has: one that runs, others that are there when it ends.
 IN_FLIGHT = 3
+#: Calls that one worker alone has: Dask sends messages in groups, up to 10 ms later.
+_FEWEST_IN_FLIGHT = 6
 _COUNT_EVERY_S = 5.0
 
 
@@ -54,7 +56,8 @@ class Calls(Generic[Name]):
         now = time.monotonic()
         if now > self._counted_s + _COUNT_EVERY_S:
             self._counted_s = now
-            self._capacity = max(1, IN_FLIGHT * sum(self._cluster.workers.values()))
+            n_threads = sum(self._cluster.workers.values())
+            self._capacity = max(_FEWEST_IN_FLIGHT, IN_FLIGHT * n_threads)
         return self._capacity
 
     def begin(
@@ -83,7 +86,6 @@ class Calls(Generic[Name]):
         ended = [self._next()]
         while not self._ended.empty():
             ended.append(self._ended.get())
-        # All of them leave the list before one can raise: `abandon` waits for those that are in it.
         named = [(self._running.pop(future.key)[0], future) for future in ended]
         results = []
         for name, future in named:
@@ -98,17 +100,12 @@ class Calls(Generic[Name]):
     def abandon(self, token: str) -> None:
         """Begin no call of a job any more, and wait for those that run, whatever becomes of them.
 
-        Without workers none runs.
+        What runs is counted by the workers: Ctrl-C may have come between two lines of this class.
         """
-        if self._cluster.client.status == "running":
-            self._cluster.client.run(worker.stop, token, on_error="ignore")
-        while self._running and self._cluster.client.status == "running" and self._cluster.workers:
-            try:
-                future = self._ended.get(timeout=1)
-            except Empty:
-                continue
-            self._running.pop(future.key)
-        self._cluster.client.cancel([future for _, future, _ in self._running.values()])
+        client = self._cluster.client
+        if client.status == "running":
+            client.cancel([future for _, future, _ in self._running.values()])
+            client.run(worker.stop, token, on_error="ignore")
         self._running.clear()
 
     def _next(self) -> Future[Any]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import threading
 import time
-from collections import deque
-from contextlib import ExitStack
+from collections import Counter, deque
+from contextlib import ExitStack, contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
@@ -28,7 +29,7 @@ from napari_msgan.scale_out.machine import (
 from napari_msgan.tiling import Tile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from napari_msgan.config import Precision
     from napari_msgan.pyramid import PyramidStore
@@ -49,8 +50,12 @@ _SHARE = (
 #: Jobs that may still be at work here; one whose coordinator died is pushed out by later ones.
 _ready: dict[str, tuple[Any, ExitStack]] = {}
 _MOST_READY = 4
+_ready_lock = threading.Lock()
+
 _stopped: set[str] = set()
-_lock = threading.Lock()
+#: Calls of each job that run here.
+_running: Counter[str] = Counter()
+_running_lock = threading.Lock()
 
 
 class TileJob(NamedTuple):
@@ -87,13 +92,14 @@ Job = TypeVar("Job", TileJob, ExportJob)
 Ready = TypeVar("Ready")
 
 
-def _told(function: Callable[..., Outcome | None]) -> Callable[..., Outcome | None]:
-    """Return what went wrong instead of raising it."""
+def _call_of_job(function: Callable[..., Outcome | None]) -> Callable[..., Outcome | None]:
+    """Run a call unless its job was stopped; return what went wrong instead of raising it."""
 
     @wraps(function)
-    def call(*arguments: object) -> Outcome | None:
+    def call(job: tuple[Any, ...], *arguments: object) -> Outcome | None:
         try:
-            return function(*arguments)
+            with _counted(job[0]) as is_wanted:
+                return function(job, *arguments) if is_wanted else (STOPPED,)
         except NoModelError:
             return (NEEDS_MODEL, address())
         except (MsganError, OSError) as error:
@@ -102,25 +108,39 @@ def _told(function: Callable[..., Outcome | None]) -> Callable[..., Outcome | No
     return call
 
 
-def stop(token: str) -> None:
-    """Begin no other call of a job, and forget what was got ready for it."""
-    _stopped.add(token)
+@contextmanager
+def _counted(token: str) -> Iterator[bool]:
+    """Count a call of a job while it runs; give False if the job was stopped."""
+    with _running_lock:
+        is_wanted = token not in _stopped
+        _running[token] += is_wanted
+    try:
+        yield is_wanted
+    finally:
+        with _running_lock:
+            _running[token] -= is_wanted
+
+
+async def stop(token: str) -> None:
+    """Begin no other call of a job, wait for those that run, and forget what was got ready."""
+    with _running_lock:
+        _stopped.add(token)
+    while _running[token] > 0:
+        await asyncio.sleep(0.02)
     _forget(token)
 
 
-@_told
+@_call_of_job
 def check_tiles(job: tuple[object, ...]) -> Outcome | None:
     """Get ready for the tiles of a job."""
     _got_ready(TileJob._make(job), _open_context)
     return None
 
 
-@_told
+@_call_of_job
 def run_tile(job: tuple[object, ...], scale: int, index: Ints) -> Outcome | None:
     """Make one tile."""
     described = TileJob._make(job)
-    if described.token in _stopped:
-        return (STOPPED,)
     context = _got_ready(described, _open_context)
     tile, tiling = Tile(scale, index), context.store.tiling
     for needed in tiling.dependencies(tile):
@@ -131,21 +151,19 @@ def run_tile(job: tuple[object, ...], scale: int, index: Ints) -> Outcome | None
     return None
 
 
-@_told
+@_call_of_job
 def check_export(job: tuple[object, ...]) -> Outcome | None:
     """Get ready for the blocks of an export."""
     _got_ready(ExportJob._make(job), _open_levels)
     return None
 
 
-@_told
+@_call_of_job
 def write_block(job: tuple[object, ...], level: int, start: Ints, stop: Ints) -> Outcome | None:
     """Write a block of one level, chunk by chunk."""
     from napari_msgan.io.ome_zarr import write_chunks
 
     described = ExportJob._make(job)
-    if described.token in _stopped:
-        return (STOPPED,)
     data = _got_ready(described, _open_levels)[level]
     deque(write_chunks(Path(described.target), level, data, Box(start, stop)), maxlen=0)
     return None
@@ -176,7 +194,7 @@ def info_hash(store: PyramidStore) -> str:
 
 
 def _got_ready(job: Job, get_ready: Callable[[Job, ExitStack], Ready]) -> Ready:
-    with _lock:  # threads of a worker would do it at the same time
+    with _ready_lock:  # threads of a worker would do it at the same time
         if job.token not in _ready:
             with ExitStack() as stack:
                 _ready[job.token] = (get_ready(job, stack), stack.pop_all())
