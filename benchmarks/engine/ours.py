@@ -6,6 +6,7 @@ Each function prepares a row and returns what is measured.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -76,6 +77,13 @@ def refine_job(job: Job) -> Callable[[], Made]:
         return Made(job.scene.voxels, lambda rows: np.asarray(array[rows]), columns)
 
     return run
+
+
+def refine_job_again(job: Job) -> Callable[[], Made]:
+    """Do the same in a process that has done it before, as napari or a library's user has."""
+    refine_job(job)()
+    shutil.rmtree(job.folder / "store.ome.zarr")
+    return refine_job(job)
 
 
 def whole_program(job: Job) -> Callable[[], Made]:

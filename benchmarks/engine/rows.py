@@ -49,6 +49,7 @@ ROWS = {
         "bare network, memory kept by malloc", ours.bare_network, BOTH, environment=KEPT_PAGES
     ),
     "refine": Row("napari-msgan, refine: store to store", ours.refine_job, BOTH),
+    "refine-again": Row("the same, not the first of its process", ours.refine_job_again, BOTH),
     "monai-constant": Row("MONAI SlidingWindowInferer, 0.25", peers.monai_constant),
     "monai-gaussian": Row("MONAI SlidingWindowInferer, 0.5 gaussian", peers.monai_gaussian),
     "monai-patches": Row("MONAI PatchInferer to Zarr, 0.25", peers.monai_patches),

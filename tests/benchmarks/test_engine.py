@@ -167,8 +167,9 @@ def test_fine_grid_reads_what_the_network_reads(scene):
     assert np.abs((made + 1) / 2 * (high - low) + low - right).max() <= 0.5 + 0.02
 
 
-def test_refine_job_equals_the_whole_pass(scene):
-    columns = measure(ROWS["refine"], scene, "fp32")
+@pytest.mark.parametrize("row", ["refine", "refine-again"])
+def test_refine_job_equals_the_whole_pass(row, scene):
+    columns = measure(ROWS[row], scene, "fp32")
     assert columns["largest_difference"] <= 255 / 65535  # one stored step
     assert columns["equal_share"] > 0.999
     assert columns["mvoxel_s"] == pytest.approx(64 * 64 / columns["seconds"] / 1e6)

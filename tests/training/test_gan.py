@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from lightning_fabric import Fabric
 
 from napari_msgan.training.gan import Batch, ScaleGan
+from napari_msgan.training.run import open_fabric
 from napari_msgan.training.samples import Sample
 from tests.training.made import config_of
 
@@ -14,7 +14,7 @@ def gan_of(scale=1, gan_from=0.0, **changes):
     config = config_of(2, **changes)
     scales = [s.model_copy(update={"gan_from": gan_from, "steps": 10}) for s in config.scales]
     config = config.model_copy(update={"scales": tuple(scales)})
-    return ScaleGan(config, scale, Fabric(accelerator="cpu", devices=1, precision="32-true"))
+    return ScaleGan(config, scale, open_fabric(config))
 
 
 def batch_of(scale=1, truthful=True):
