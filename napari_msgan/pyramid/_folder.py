@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -115,18 +115,17 @@ class FolderPlace:
         return [path.name for path in self._root.glob("*.partial")]
 
     def sync(self, keys: Iterable[str]) -> None:
-        folders: set[Path] = set()
+        folders: set[PurePosixPath] = set()
 
         def files() -> Iterator[Path]:
             for key in keys:
-                file = self._root / key
-                folders.update(p for p in file.parents if p.is_relative_to(self._root))
-                yield file
+                folders.update(PurePosixPath(key).parents)  # the last is that of the store
+                yield self._root / key
 
         sync_files(files())
         for folder in folders:
             with suppress(FileNotFoundError):  # it was cleared meanwhile
-                sync_folder(folder)
+                sync_folder(self._root / folder)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
