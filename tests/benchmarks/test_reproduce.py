@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -179,11 +181,22 @@ def test_equal_patches_counts_a_larger_image_as_more_of_them(data):
     assert config.scales[0].steps == 100
 
 
-def test_measured_seconds_of_a_step_are_positive_and_leave_nothing_behind(data, base, tmp_path):
+def test_measured_seconds_of_a_step_are_those_of_the_processor(data, base, tmp_path):
     run, (folder, files) = METHODS["patches"].run(data), base
     pyramids = [run.view(p) for _, _, p in prepare(files, folder / "cache", data.config)]
-    seconds = measure_step(run, 2, tmp_path, pyramids, open_fabric(run.config))
-    assert 0 < seconds < 10
+    fabric = open_fabric(run.config)
+
+    def build_waiting(network, factor):
+        generator = run.build(network, factor)
+        generator.register_forward_pre_hook(lambda *_: time.sleep(0.25))
+        return generator
+
+    waiting = replace(run, build=build_waiting)
+    started = time.monotonic()
+    seconds = [measure_step(r, 2, tmp_path, pyramids, fabric) for r in (run, waiting)]
+    assert time.monotonic() - started > 16 * 0.25
+    assert 0 < seconds[1] < 3 * seconds[0]
+    assert seconds[1] < 0.25
     assert not list(tmp_path.iterdir())
 
 
