@@ -204,7 +204,7 @@ def _fail_at(number, bad):
         raise MemoryError(str(number))
 
 
-def test_calls_that_ended_beside_a_failed_one_are_not_waited_for(cluster):
+def test_job_can_be_abandoned_after_a_failed_call(cluster):
     calls = Calls(cluster, "call {}".format)
     for number in range(12):
         calls.begin(number, _fail_at, number, 5)
@@ -212,6 +212,7 @@ def test_calls_that_ended_beside_a_failed_one_are_not_waited_for(cluster):
         time.sleep(0.01)
     with pytest.raises(JobError, match="MemoryError: 5"):
         calls.finished()
+    calls.abandon("no job")
     assert not calls
 
 
@@ -225,15 +226,40 @@ def _write_two(job, first, second):
 def test_abandoned_job_has_no_call_that_runs_or_begins(cluster, tmp_path):
     """Not even one that Ctrl-C kept from being noted: here other objects began it."""
     first, second, third = (str(tmp_path / name) for name in "abc")
+    cluster.client.wait_for_workers(2, timeout=60)  # one was killed above
     forgetful, late = Calls(cluster, str), Calls(cluster, str)
     forgetful.begin("a call", _write_two, ("a token",), first, second)
-    while not Path(first).exists():
-        time.sleep(0.01)
+    _wait_for(first)
     Calls(cluster, str).abandon("a token")
     assert Path(second).exists()
     late.begin("a late call", _write_two, ("a token",), third, third)
     assert late.finished() == [("a late call", (worker.STOPPED,))]
     assert not Path(third).exists()
+
+
+def test_worker_that_could_not_be_asked_to_stop_is_asked_again(cluster, tmp_path, monkeypatch):
+    first, second = (str(tmp_path / name) for name in "ab")
+    calls, run, asked = Calls(cluster, str), cluster.client.run, []
+
+    def run_when_reached(function, *arguments, workers, on_error):
+        asked.append(sorted(workers))
+        if len(asked) == 1:
+            return {at: OSError("timed out") for at in workers}
+        return run(function, *arguments, workers=workers, on_error=on_error)
+
+    monkeypatch.setattr(cluster.client, "run", run_when_reached)
+    calls.begin("a call", _write_two, ("another token",), first, second)
+    _wait_for(first)
+    calls.abandon("another token")
+    assert Path(second).exists()
+    assert asked == [sorted(cluster.workers)] * 2
+
+
+def _wait_for(path):
+    until = time.monotonic() + 60
+    while not Path(path).exists():
+        assert time.monotonic() < until
+        time.sleep(0.01)
 
 
 def _die_once(mark):

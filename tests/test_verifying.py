@@ -266,6 +266,16 @@ def test_link_in_the_place_of_a_chunk_is_named_and_left_to_the_user(path, origin
     check_mended(path, original)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a named pipe")
+def test_pipe_named_as_a_chunk_is_left_to_the_user(path):
+    (path / "0/c/0/99").parent.mkdir(parents=True, exist_ok=True)
+    os.mkfifo(path / "0/c/0/99")
+    (problem,) = jobs.verify(path, sample=0, repair=True).remaining
+    assert "a special file" in problem.seen
+    assert problem.advice == "Delete it, and check again."
+    assert (path / "0/c/0/99").exists()
+
+
 def test_strangers_are_mentioned_and_left_alone(path):
     notes = path / "notes.txt"
     notes.write_text("mine")

@@ -42,7 +42,6 @@ from benchmarks.engine.table import (
 )
 
 ROOT = Path(__file__).parents[2]
-RESULTS = ROOT / "benchmarks" / "results" / "engine"
 #: The rows decide themselves how many threads they use.
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -50,6 +49,10 @@ _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 def main() -> None:
     """Measure what is asked for and not measured yet, and print the table."""
     options = _parser().parse_args()
+    if options.csv is None:
+        options.csv = options.work / "rows.csv"
+    if options.table and not options.csv.exists():
+        raise SystemExit(f"nothing was measured: {options.csv} does not exist")
     if options.fresh:
         options.csv.unlink(missing_ok=True)
     lines = [] if options.table else _measure_all(options)
@@ -72,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--sample-3d", type=Path, help="a real CT")
     add("--precisions", nargs="+", choices=("fp32", "bf16"), default=["fp32", "bf16"])
     add("--rounds", type=int, default=3)
-    add("--csv", type=Path, default=RESULTS / "rows.csv", help="what was measured")
+    add("--csv", type=Path, help="what was measured (WORK/rows.csv)")
     add("--work", type=Path, default=Path(tempfile.gettempdir()) / "msgan-engine", help="images")
     add("--fresh", action="store_true", help="forget what the CSV file has")
     add("--table", action="store_true", help="measure nothing")

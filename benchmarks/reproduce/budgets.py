@@ -10,6 +10,7 @@ import math
 import shutil
 import statistics
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -76,8 +77,8 @@ def budgeted(run, budget, patch_shape, seconds_per_step):
 def measure_step(run, scale, folder, training, fabric):
     """Return the mean seconds of a step over the whole of its training, with and without GAN.
 
-    On a CPU they are processor seconds by the threads that compute, so that a method gets no fewer
-    steps because other work ran beside its measurement.
+    On a CPU they are processor seconds of a step that one thread computes (and another draws
+    samples for), so that a method gets no fewer steps because other work ran beside it.
     """
     work = folder / f"calibration_{scale}"
     shutil.rmtree(work, ignore_errors=True)
@@ -90,11 +91,12 @@ def measure_step(run, scale, folder, training, fabric):
     config = run.config.model_copy(update=update)
     trainer = ScaleTrainer(config, scale, work, training, [], fabric, run.build)
     seconds = {False: [], True: []}
-    before = _seconds(fabric)
-    for report in trainer.run():
-        now = _seconds(fabric)
-        seconds["adversarial" in report.losses].append(now - before)
-        before = now
+    with _clock(fabric) as clock:
+        before = clock()
+        for report in trainer.run():
+            now = clock()
+            seconds["adversarial" in report.losses].append(now - before)
+            before = now
     shutil.rmtree(work)
     plain, adversarial = (statistics.median(seconds[kind][_UNCOUNTED:]) for kind in (False, True))
     if plan.gan_weight == 0:
@@ -102,7 +104,14 @@ def measure_step(run, scale, folder, training, fabric):
     return plan.gan_from * plain + (1 - plan.gan_from) * adversarial
 
 
-def _seconds(fabric):
-    if fabric.device.type == "cpu":
-        return time.process_time() / torch.get_num_threads()
-    return time.monotonic()
+@contextmanager
+def _clock(fabric):
+    if fabric.device.type != "cpu":
+        yield time.monotonic
+        return
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # several would wait for each other, and be counted for that
+    try:
+        yield time.process_time
+    finally:
+        torch.set_num_threads(threads)

@@ -22,7 +22,7 @@ from napari_msgan.durable import (
 from napari_msgan.errors import FolderError, StoreError
 from napari_msgan.folders import check_inside
 from napari_msgan.locking import hold_lock, living_holder
-from napari_msgan.pyramid._place import LOCK_FILES, Entry, taken
+from napari_msgan.pyramid._place import LOCK_FILES, Entry, EntryKind, taken
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -85,7 +85,7 @@ class FolderPlace:
             raise
 
     def exists(self, key: str) -> bool:
-        return (self._root / key).exists()
+        return (self._root / key).is_file()
 
     def remove(self, key: str) -> None:
         (self._root / key).unlink(missing_ok=True)
@@ -104,8 +104,7 @@ class FolderPlace:
     def entries(self, key: str) -> Iterator[Entry]:
         with suppress(FileNotFoundError, NotADirectoryError), os.scandir(self._root / key) as found:
             for entry in found:
-                is_folder = entry.is_dir(follow_symlinks=False)
-                yield Entry.seen(entry.name, is_folder=is_folder, is_link=entry.is_symlink())
+                yield Entry(entry.name, _kind(entry))
 
     def writer(self) -> str | None:
         pid = living_holder(self._root / _LOCK_KEY)
@@ -217,10 +216,18 @@ def _walk(
                 index = (*prefix, int(name))
                 if index[-1] >= grid[len(prefix)]:
                     continue
-                if is_last:
-                    yield index, entry
-                else:
+                if not is_last:
                     yield from _walk(root, entry.path, grid, index)
+                elif not entry.is_dir():
+                    yield index, entry
+
+
+def _kind(entry: os.DirEntry[str]) -> EntryKind:
+    if entry.is_symlink():
+        return "link"
+    if entry.is_dir(follow_symlinks=False):
+        return "folder"
+    return "file" if entry.is_file(follow_symlinks=False) else "special file"
 
 
 def is_index(name: str) -> bool:

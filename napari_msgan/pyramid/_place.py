@@ -24,18 +24,15 @@ if TYPE_CHECKING:
 #: Who writes is told in these files of the finest level.
 LOCK_FILES = (".writer.lock", ".writer.pid", ".writer.url.lock")
 
+EntryKind = Literal["file", "folder", "link", "special file"]
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
     """What a folder lists; a link is never followed."""
 
     name: str
-    kind: Literal["file", "folder", "link"]
-
-    @classmethod
-    def seen(cls, name: str, *, is_folder: bool, is_link: bool) -> Entry:
-        """Return an entry; a link to a folder is a link."""
-        return cls(name, "link" if is_link else "folder" if is_folder else "file")
+    kind: EntryKind
 
 
 def taken(address: str) -> StoreError:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from napari_msgan.errors import FolderError, StoreError
 from napari_msgan.pyramid._folder import is_index
-from napari_msgan.pyramid._place import LOCK_FILES, Entry, taken
+from napari_msgan.pyramid._place import LOCK_FILES, Entry, EntryKind, taken
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 #: Not that of a folder, which stays there when nobody holds it, and may have been copied here.
 _LOCK_KEY = f"0/{LOCK_FILES[2]}"
+_KINDS: dict[str, EntryKind] = {"directory": "folder", "file": "file", "link": "link"}
 #: Here an upload is seen when it is complete; elsewhere a file is renamed into its place.
 _OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "memory"}
 
@@ -97,7 +98,7 @@ class UrlPlace:
             raise
 
     def exists(self, key: str) -> bool:
-        return bool(self._files.exists(self._at(key)))
+        return bool(self._files.isfile(self._at(key)))
 
     def remove(self, key: str) -> None:
         with suppress(FileNotFoundError):
@@ -126,9 +127,8 @@ class UrlPlace:
         for entry in found:
             path = entry["name"].rstrip("/")
             if path != folder:  # that would be an object that stands for the folder
-                is_folder, is_link = entry["type"] == "directory", bool(entry.get("islink"))
-                name = path.rpartition("/")[2]
-                yield Entry.seen(name, is_folder=is_folder, is_link=is_link)
+                kind = "link" if entry.get("islink") else _KINDS.get(entry["type"], "special file")
+                yield Entry(path.rpartition("/")[2], kind)
 
     def writer(self) -> str | None:
         if not self.exists(_LOCK_KEY):
@@ -196,5 +196,5 @@ class UrlPlace:
         try:
             holder: dict[str, Any] = json.loads(self._files.cat_file(self._at(_LOCK_KEY)))
             return f"process {holder['process']} on {holder['host']}"
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError):
             return "another process"

@@ -137,8 +137,8 @@ def iter_strays(place: Place, info: StoreInfo) -> Iterator[Stray]:
 
 def _iter_unknown(place: Place, key: str, files: set[str], folders: set[str]) -> Iterator[Stray]:
     for entry in place.entries(key):
-        known = {"file": files, "folder": folders, "link": set()}
-        if entry.name not in known[entry.kind]:
+        known = {"file": files, "folder": folders}
+        if entry.name not in known.get(entry.kind, ()):
             yield _stray(key, entry, looks_like_chunk=False)
 
 

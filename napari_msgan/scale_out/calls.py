@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -22,7 +23,7 @@ Name = TypeVar("Name")
 IN_FLIGHT = 3
 #: Calls that one worker alone has: Dask sends messages in groups, up to 10 ms later.
 _FEWEST_IN_FLIGHT = 6
-_COUNT_EVERY_S = 5.0
+_COUNT_EVERY_S, _ASK_AGAIN_S = 5.0, 0.5
 
 
 def failure(outcome: worker.Outcome, note: str = "") -> JobError:
@@ -86,9 +87,9 @@ class Calls(Generic[Name]):
         ended = [self._next()]
         while not self._ended.empty():
             ended.append(self._ended.get())
-        named = [(self._running.pop(future.key)[0], future) for future in ended]
         results = []
-        for name, future in named:
+        for future in ended:
+            name, _, _ = self._running.pop(future.key)
             if future.status != "finished":
                 problem = JobError(self._problem(future))
                 problem.add_note(self._note(name))
@@ -102,11 +103,19 @@ class Calls(Generic[Name]):
 
         What runs is counted by the workers: Ctrl-C may have come between two lines of this class.
         """
-        client = self._cluster.client
-        if client.status == "running":
-            client.cancel([future for _, future, _ in self._running.values()])
-            client.run(worker.stop, token, on_error="ignore")
+        futures = [future for _, future, _ in self._running.values()]
         self._running.clear()
+        client, told = self._cluster.client, set[str]()
+        with suppress(OSError):  # the scheduler is gone, and with it all that it would begin
+            if client.status == "running":
+                client.cancel(futures)
+            # Asked again is who could not be reached, for as long as the scheduler has it.
+            while client.status == "running" and (others := self._cluster.workers.keys() - told):
+                answers = client.run(worker.stop, token, workers=[*others], on_error="return")
+                reached = {at for at, answer in answers.items() if not isinstance(answer, OSError)}
+                if not reached:
+                    time.sleep(_ASK_AGAIN_S)
+                told |= reached
 
     def _next(self) -> Future[Any]:
         while True:

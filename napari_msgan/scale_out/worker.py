@@ -113,12 +113,14 @@ def _counted(token: str) -> Iterator[bool]:
     """Count a call of a job while it runs; give False if the job was stopped."""
     with _running_lock:
         is_wanted = token not in _stopped
-        _running[token] += is_wanted
+        if is_wanted:
+            _running[token] += 1
     try:
         yield is_wanted
     finally:
-        with _running_lock:
-            _running[token] -= is_wanted
+        if is_wanted:
+            with _running_lock:
+                _running[token] -= 1
 
 
 async def stop(token: str) -> None:
@@ -127,6 +129,8 @@ async def stop(token: str) -> None:
         _stopped.add(token)
     while _running[token] > 0:
         await asyncio.sleep(0.02)
+    with _running_lock:
+        _running.pop(token, None)
     _forget(token)
 
 
@@ -204,8 +208,8 @@ def _got_ready(job: Job, get_ready: Callable[[Job, ExitStack], Ready]) -> Ready:
 
 
 def _forget(token: str) -> None:
-    if token in _ready:
-        _ready.pop(token)[1].close()
+    if (forgotten := _ready.pop(token, None)) is not None:
+        forgotten[1].close()
 
 
 def _open_context(job: TileJob, stack: ExitStack) -> TileContext:

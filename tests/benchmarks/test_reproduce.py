@@ -195,8 +195,7 @@ def test_measured_seconds_of_a_step_are_those_of_the_processor(data, base, tmp_p
     started = time.monotonic()
     seconds = [measure_step(r, 2, tmp_path, pyramids, fabric) for r in (run, waiting)]
     assert time.monotonic() - started > 16 * 0.25
-    assert 0 < seconds[1] < 3 * seconds[0]
-    assert seconds[1] < 0.25
+    assert max(seconds) < 0.25
     assert not list(tmp_path.iterdir())
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from napari_msgan.errors import MsganError, StoreError
 from napari_msgan.geometry import Box
-from napari_msgan.pyramid import open_pyramid
+from napari_msgan.pyramid import PyramidView, open_pyramid
 
 
 @pytest.fixture
@@ -55,6 +55,19 @@ def test_writing_through_a_folder_that_is_a_link_outside_is_refused(store, outsi
     with pytest.raises(MsganError, match="leads out of"):
         write_scale(store, 0, 5)
     assert sorted(p.name for p in outside.iterdir()) == ["0.partial", "file"]
+
+
+@pytest.mark.parametrize("opened", ["before", "after"])
+def test_folder_in_the_place_of_a_chunk_is_no_chunk(store, write_scale, opened):
+    for scale in range(3):
+        write_scale(store, scale, 5 + scale)
+    chunk = store.path / "0/c/0/0"
+    chunk.unlink()
+    chunk.mkdir()
+    reader = store if opened == "before" else open_pyramid(store.path)
+    assert (PyramidView(reader, 2)[0:4, 0:4] == 6).all()
+    assert not reader.refined_chunks(2)[0, 0]
+    assert reader.refined_chunks(2)[0, 1]
 
 
 def test_pipe_in_the_place_of_a_chunk_does_not_hang(store):

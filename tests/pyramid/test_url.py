@@ -97,9 +97,10 @@ def test_two_writers_are_kept_apart_and_the_second_names_the_first(store):
         pass
 
 
-def test_the_lock_of_a_killed_writer_stays_until_it_is_deleted(store):
+@pytest.mark.parametrize("content", [b"not even JSON", b"[]", b'{"host": "a"}'], ids=str)
+def test_the_lock_of_a_killed_writer_stays_until_it_is_deleted(store, content):
     files, root = fsspec.core.url_to_fs(store.address)
-    files.pipe_file(f"{root}/0/.writer.url.lock", b"not even JSON")
+    files.pipe_file(f"{root}/0/.writer.url.lock", content)
     writer = open_pyramid(store.address, writable=True)
     with pytest.raises(StoreError, match=r"another process.*delete .*0/\.writer\.url\.lock"):
         writer.writing().__enter__()
