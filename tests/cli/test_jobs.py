@@ -336,7 +336,7 @@ def test_interrupted_run_goes_on_and_ends_with_the_same_pixels(
     with subprocess.Popen(
         command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
-        while process.poll() is None and not list(out.glob("0/c/*/*")):
+        while process.poll() is None and not chunks(out, "0"):
             time.sleep(0.005)
         process.send_signal(kind)
         _, err = process.communicate(timeout=60)
@@ -344,7 +344,7 @@ def test_interrupted_run_goes_on_and_ends_with_the_same_pixels(
     if kind == signal.SIGINT:
         assert process.returncode == 130
         assert "stopped. What is finished stays; the same command goes on from there." in err
-    kept = {path: path.stat().st_mtime_ns for path in out.glob("[0-9]/c/*/*")}
+    kept = {path: path.stat().st_mtime_ns for path in chunks(out)}
     assert 0 < len(kept) < 200
     ended = cli(*arguments)
     assert ended.code == 0
@@ -352,6 +352,12 @@ def test_interrupted_run_goes_on_and_ends_with_the_same_pixels(
     # A tile is four chunks: one that was killed in between is made again.
     assert len(twice) <= (0 if kind == signal.SIGINT else 3)
     assert_same_pixels(out, whole)
+    assert not list(out.rglob("*.partial"))
+
+
+def chunks(store, scale="[0-9]"):
+    """Return the chunks of the image, without what a killed process had begun to write."""
+    return [path for path in store.glob(f"{scale}/c/*/*") if path.name.isdigit()]
 
 
 def test_stopping_while_the_sketch_is_made_leaves_nothing(cli, image, model, tmp_path, monkeypatch):
