@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from napari_msgan.volume import ArrayLike
 
 _SKETCH_TOP = np.float32(255)
+#: Scales 0 to this one are computed in float32 in every precision.
+_LAST_IN_FLOAT32 = 1
 #: Enough for each coarse chunk to be read once where a slice across the longest axis of the finest
 #: scale has 512 x 512 voxels; a part of what a job takes at any size.
 COARSE_CACHE_BYTES, SKETCH_CACHE_BYTES = 64 << 20, 32 << 20
@@ -83,13 +85,17 @@ class TileContext:
         """Bring the generators of these scales to the device, in the layout that is fastest."""
         import torch
 
-        if self.device != "cpu":  # TF32 would round fp32 convolutions to 10 bits
+        if self.device != "cpu":
+            torch.backends.cudnn.deterministic = True
+            # TF32 would round fp32 convolutions to 10 bits
             torch.backends.cudnn.allow_tf32 = self.precision != "fp32"
         ndim = self.store.geometry.ndim
         layout = torch.channels_last if ndim == 2 else torch.channels_last_3d
         for scale in scales:
             generator = self.model.generator(scale).to(self.device)
             self._generators[scale] = generator.to(memory_format=layout)  # type: ignore[call-overload]
+        if self.device != "cpu":  # streams of workers do not wait for the one that has copied these
+            torch.cuda.synchronize(self.device)
 
     def generator(self, scale: int) -> AnyGenerator:
         return self._generators[scale]
@@ -142,15 +148,15 @@ def run_tile(context: TileContext, tile: Tile) -> npt.NDArray[Any]:
 
 @contextmanager
 def _autocast(context: TileContext, scale: int) -> Iterator[None]:
-    """Compute in the precision of a job; scale 0 always in float32.
+    """Compute in the precision of a job; the coarsest scales always in float32.
 
-    It takes next to no time, and its rounding would be most of the difference to float32 at every
-    scale: 0.4 % of the voxels of an X-ray differed by a grey level of 255, without it 0.01 %.
+    They take next to no time, and their rounding would be most of the difference to float32 at
+    every scale: 0.24 % of the voxels of a CT differed by a grey level of 255, now it is 0.05 %.
     """
     import torch
 
-    kind, lower = context.device.split(":")[0], context.precision == "bf16" and scale > 0
-    with torch.autocast(kind, dtype=torch.bfloat16, enabled=lower):
+    is_lower = context.precision == "bf16" and scale > _LAST_IN_FLOAT32
+    with torch.autocast(context.device.split(":")[0], dtype=torch.bfloat16, enabled=is_lower):
         yield
 
 
@@ -198,7 +204,8 @@ def iter_refine_tiles(
 def in_threads(workers: int) -> Drive:
     """Make tiles in threads of this process.
 
-    On the CPU each of them computes with one thread, because the bits of a tile depend on it.
+    On the CPU each of them computes with one thread, because the bits of a tile depend on it; on a
+    GPU each has its own stream, so that one copies while another computes.
     """
     return partial(_threads, workers=workers)
 
@@ -212,12 +219,14 @@ def _threads(context: TileContext, plan: Sequence[Tile], *, workers: int) -> Ite
     # Each thread keeps the memory of a tile: no more of them than have something to do.
     workers = min(workers, max(of_scale.values(), default=1))
 
-    def use_one_thread() -> None:
+    def prepare_thread() -> None:
         if context.device == "cpu":
             torch.set_num_threads(1)
+        else:
+            torch.cuda.set_stream(torch.cuda.Stream(context.device))  # type: ignore[no-untyped-call]
 
     context.prepare(sorted(of_scale))
-    pool = ThreadPoolExecutor(workers, "tile", use_one_thread)
+    pool = ThreadPoolExecutor(workers, "tile", prepare_thread)
     with large_buffers_kept(workers) as buffers:
         try:
             # Twice as many, so that no worker waits for its next tile.
