@@ -58,10 +58,7 @@ class ModelPanel(Section):
     @property
     def spec(self) -> ModelSpec | None:
         """Return the chosen model, None if there is none that can be used."""
-        try:
-            return read_spec(self.folder) if self.folder is not None else None
-        except ModelError:
-            return None
+        return self._spec_at(self.box.currentIndex())
 
     def reload(self) -> None:
         """List the models again; the chosen one stays chosen."""
@@ -103,18 +100,26 @@ class ModelPanel(Section):
         """
         self.choose(find_model(name))
 
-    def choose_for(self, ndim: int) -> None:
-        """Choose the first model for images with this many axes, unless the chosen one fits."""
-        if self.spec is not None and len(self.spec.axes) == ndim:
-            return
-        for index in range(self.box.count()):
-            try:
-                fits = len(read_spec(Path(self.box.itemData(index))).axes) == ndim
-            except ModelError:
-                continue
-            if fits:
-                self.box.setCurrentIndex(index)
-                return
+    def choose_for(self, ndim: int, *, in_hu: bool = False) -> None:
+        """Choose the first model for images with this many axes, unless the chosen one fits.
+
+        in_hu : the image is in Hounsfield units: a model of CT fits better, else any other.
+        """
+
+        def fit(index: int) -> tuple[bool, bool, bool]:
+            spec, is_chosen = self._spec_at(index), index == self.box.currentIndex()
+            if spec is None or len(spec.axes) != ndim:
+                return False, False, is_chosen
+            return True, (spec.modality.upper() == "CT") == in_hu, is_chosen
+
+        self.box.setCurrentIndex(max(range(self.box.count()), key=fit, default=-1))
+
+    def _spec_at(self, index: int) -> ModelSpec | None:
+        path = self.box.itemData(index)
+        try:
+            return None if path is None else read_spec(Path(path))
+        except ModelError:
+            return None
 
     def _explain(self, text: str) -> None:
         self.box.setItemData(self.box.count() - 1, text, Qt.ItemDataRole.ToolTipRole)

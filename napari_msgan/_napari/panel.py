@@ -8,8 +8,8 @@ from typing import Any
 
 import napari
 import napari.viewer
-from qtpy.QtCore import Qt, QTimer
-from qtpy.QtWidgets import QScrollArea, QVBoxLayout, QWidget
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_msgan._napari.controllers import JobController, SaveController, StoreController
 from napari_msgan._napari.docked import Docked
@@ -22,7 +22,8 @@ from napari_msgan._napari.scene import Scene, key_of
 from napari_msgan._napari.source_panel import SourcePanel
 from napari_msgan._napari.state import JobState, Opened, SessionState
 from napari_msgan._napari.view_panel import ViewPanel
-from napari_msgan._napari.widgets import Hint, button, row
+from napari_msgan._napari.widgets import Hint, UprightScrollArea, button, row
+from napari_msgan._napari.windows import is_in_hu
 from napari_msgan._napari.workers import start_in_thread, tell
 from napari_msgan.errors import MsganError
 
@@ -104,16 +105,10 @@ class GeneratePanel(Docked):
         notice = Hint()
         notice.say(NOTICE)
         inner.addWidget(notice)
-        area = QScrollArea()
-        area.setWidgetResizable(True)
-        area.setFrameShape(QScrollArea.Shape.NoFrame)
-        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        area.setWidget(content)
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 6, 4)
-        outer.addWidget(area, 1)
+        outer.addWidget(UprightScrollArea(content), 1)
         outer.addWidget(self.bar)
-        self.setMinimumWidth(350)
 
     def _connect(self) -> None:
         viewer = self._viewer
@@ -131,6 +126,7 @@ class GeneratePanel(Docked):
             emitter.connect(callback)
         self.model.changed.connect(self._on_model)
         self.source.changed.connect(self._show_job)
+        self.source.layer_changed.connect(self._fit_model)
         self.source.changed.connect(self.view.update_orientation)
         self.job.events.connect(self._show_job)
         self.session.events.connect(self._show_store)
@@ -181,6 +177,12 @@ class GeneratePanel(Docked):
 
     def _on_model(self) -> None:
         self.source.set_model(self.model.folder, self.model.spec)
+
+    def _fit_model(self) -> None:
+        """Choose a model for images like the source; one that the user chooses later stays."""
+        layer = self.source.layer
+        if layer is not None:
+            self.model.choose_for(layer.ndim, in_hu=is_in_hu(layer))
 
     def _show_store(self, *_: object) -> None:
         opened: Opened | None = self.session.opened

@@ -33,6 +33,8 @@ class SourcePanel(Section):
     """Source layer, device, precision and folder; says what does not fit before anything runs."""
 
     changed = Signal()
+    #: Another layer is the source.
+    layer_changed = Signal()
 
     def __init__(self, viewer: ViewerModel) -> None:
         super().__init__("Source")
@@ -94,6 +96,7 @@ class SourcePanel(Section):
 
     def set_model(self, folder: Path | None, spec: ModelSpec | None) -> None:
         self._model, self._spec = folder, spec
+        self.finest.clear()  # scales of another model
         self._propose_path(None if spec is None else spec.name)
         self._check()
 
@@ -208,8 +211,10 @@ class SourcePanel(Section):
     def _check(self, event: object = None) -> None:
         layer = self.layer
         self.check = check_source(layer, self._spec)
-        if layer is not self._watched:
+        is_other = layer is not self._watched
+        if is_other:
             self._watch(layer)
+            self.finest.clear()  # what another image resolves
             link = None if layer is None else store_link(layer)
             is_drawn = link is not None and link.role == "sketch"
             self.is_sketch.setChecked(is_drawn or isinstance(layer, Labels))
@@ -219,3 +224,5 @@ class SourcePanel(Section):
         set_choices(self.finest, self.check.finest)
         self.finest.setEnabled(len(self.check.finest) > 1)
         self.changed.emit()
+        if is_other:
+            self.layer_changed.emit()

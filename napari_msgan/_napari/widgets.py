@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from napari.layers import Layer
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QEvent, QObject, Qt
 from qtpy.QtWidgets import (
     QComboBox,
     QFormLayout,
     QHBoxLayout,
     QLabel,
     QPushButton,
+    QScrollArea,
     QSizePolicy,
     QToolButton,
     QVBoxLayout,
@@ -54,6 +55,25 @@ class Section(QWidget):
     def _fold(self, is_open: bool) -> None:
         self._title.setArrowType(Qt.ArrowType.DownArrow if is_open else Qt.ArrowType.RightArrow)
         self.content.setVisible(is_open)
+
+
+class UprightScrollArea(QScrollArea):
+    """Scrolls up and down only: never narrower than what it shows and the scroll bar."""
+
+    def __init__(self, content: QWidget) -> None:
+        super().__init__()
+        self.setWidgetResizable(True)
+        self.setFrameShape(QScrollArea.Shape.NoFrame)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.setWidget(content)
+
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
+        """Ask for more or less room when what is shown changes."""
+        content, bar = self.widget(), self.verticalScrollBar()
+        if event is not None and event.type() == QEvent.Type.LayoutRequest and content and bar:
+            around = bar.sizeHint().width() + 2 * self.frameWidth()
+            self.setMinimumWidth(content.minimumSizeHint().width() + around)
+        return super().eventFilter(watched, event)
 
 
 class Hint(QLabel):

@@ -92,8 +92,8 @@ def generated(panel, finish):
     """Press Generate for a layer; return the store."""
 
     def generate(layer):
-        panel.model.choose_for(layer.ndim)
         panel.source.choose(layer)
+        panel.model.choose_name("small-xr" if layer.ndim == 2 else "small-ct")
         panel.generate_button.click()
         finish()
         assert panel.session.opened is not None, panel.job.outcome

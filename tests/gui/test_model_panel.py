@@ -13,3 +13,17 @@ def test_panel_says_of_imported_models_that_they_are_not_exact(qtbot, tmp_path):
     assert INEXACT_NOTE in panel.hint.text()
     panel.choose(write_model(tmp_path / "small"))
     assert INEXACT_NOTE not in panel.hint.text()
+
+
+def test_model_is_chosen_that_fits_the_image(qtbot):
+    panel = ModelPanel()
+    qtbot.addWidget(panel)
+    panel.choose_for(3, in_hu=True)
+    assert panel.spec.modality == "CT"
+    panel.choose_for(3)
+    assert (panel.spec.modality, len(panel.spec.axes)) == ("MR", 3)
+    panel.choose_for(2, in_hu=True)  # there is none of CT
+    assert len(panel.spec.axes) == 2
+    chosen = panel.folder
+    panel.choose_for(7)
+    assert panel.folder == chosen

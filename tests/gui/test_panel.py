@@ -5,6 +5,7 @@ import threading
 
 import numpy as np
 import pytest
+from qtpy.QtWidgets import QScrollArea
 
 from napari_msgan import generate as library_generate
 from napari_msgan import refine as library_refine
@@ -116,8 +117,8 @@ def test_rectangle_in_a_volume_gets_the_slices_of_the_panel(panel, viewer, ct, g
 
 
 def test_wrong_sources_are_told_before_running(panel, viewer, xray, ct):
-    panel.model.choose_for(3)
     panel.source.choose(xray)
+    panel.model.choose_for(3)
     assert "is for 3-D images" in panel.source.problem.text()
     assert not panel.generate_button.isEnabled()
     plain = viewer.add_image(np.zeros((9, 9, 9), np.uint8), name="plain", scale=(2, 1, 1))
@@ -133,6 +134,45 @@ def test_wrong_sources_are_told_before_running(panel, viewer, xray, ct):
     colour = viewer.add_image(np.zeros((9, 9, 3), np.uint8), name="colour", rgb=True)
     panel.source.choose(colour)
     assert "Split RGB" in panel.source.problem.text()
+
+
+def test_model_fits_the_axes_of_the_layer_until_another_is_chosen(panel, viewer, xray, ct):
+    for layer in (ct, xray, ct):
+        panel.source.choose(layer)
+        assert len(panel.model.spec.axes) == layer.ndim
+        assert panel.generate_button.isEnabled()
+    in_hu = np.full((9, 9, 9), -1000, np.int16)
+    panel.source.choose(viewer.add_image(in_hu, name="air", units=("mm",) * 3))
+    assert panel.model.spec.modality == "CT"
+    panel.model.choose_name("small-xr")
+    viewer.layers.move(0, 1)  # layers are listed anew, the source stays
+    assert panel.model.spec.name == "small-xr"
+
+
+def test_another_model_or_layer_brings_its_own_finest_scale(panel, viewer, ct):
+    panel.source.choose(ct)
+    panel.model.choose_name("small-ct")
+    default = panel.source.finest.currentText()
+    assert panel.source.finest.currentIndex() == 0
+    last = panel.source.finest.count() - 1
+    panel.source.finest.setCurrentIndex(last)
+    panel.source.choose(viewer.add_image(ct.data, name="other", scale=ct.scale, units=ct.units))
+    assert panel.source.finest.currentIndex() == 0
+    panel.source.finest.setCurrentIndex(last)
+    panel.model.choose_name("brain-mri")
+    assert panel.source.finest.currentIndex() == 0
+    panel.model.choose_name("small-ct")
+    assert last > 0
+    assert panel.source.finest.currentText() == default
+
+
+def test_nothing_is_cut_off_where_the_panel_has_to_scroll(panel, viewer, qtbot):
+    panel.source.where.content.show()
+    viewer.window._qt_window.resize(1000, 480)
+    area = panel.findChild(QScrollArea)
+    qtbot.waitUntil(lambda: area.verticalScrollBar().isVisible())
+    qtbot.waitUntil(lambda: area.widget().width() <= area.viewport().width())
+    assert area.widget().width() >= area.widget().minimumSizeHint().width() > 100
 
 
 def test_source_is_checked_again_when_its_layer_changes(panel, viewer, ct):
