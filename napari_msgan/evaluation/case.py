@@ -46,7 +46,7 @@ class Case:
 
     store : the sketch, and every scale made from the scale before it.
     by_true : the same sketch; its images are overwritten scale by scale, see `iter_from_true`.
-    truth : the true image at every scale, in the stored type of the model.
+    truth : the true image at every scale that is measured, in the stored type of the model.
     """
 
     name: str
@@ -61,6 +61,11 @@ class Case:
         spec = self.model.spec
         return Window(*spec.window, np.dtype(spec.dtype))
 
+    @property
+    def finest_scale(self) -> int:
+        """Return the finest scale that is measured; the stores may have finer ones."""
+        return len(self.truth) - 1
+
     def made(self, scale: int) -> npt.NDArray[Any]:
         """Return the generated image of a scale, in the stored type."""
         return self.store.read(scale, Box.of_shape(self.store.geometry.shape_at(scale)))
@@ -74,7 +79,7 @@ def iter_open_case(
     Parameters
     ----------
     folder : empty; the stores and the true pyramid are made in it.
-    scale : finest scale; None for the finest that the image supports.
+    scale : finest scale that is made; None for the finest that the image supports.
 
     Raises
     ------
@@ -83,22 +88,24 @@ def iter_open_case(
     """
     volume = read_volume(path)
     plan = plan_source(volume, model.spec, scale)
-    truth = save_truth(plan, model.spec, folder, computing.workers)
+    truth = save_truth(plan, model.spec, folder, computing.workers, scale)
     store = _store_with_sketch(plan, volume, model, folder / "generated.ome.zarr", computing)
     shutil.copytree(store.path, folder / "by-true.ome.zarr")
     by_true = open_pyramid(folder / "by-true.ome.zarr", writable=True)
     case = Case(path.name, model, store, by_true, truth, computing)
     context = TileContext(store, model, computing.device, computing.precision)
-    whole, finest = Box.of_shape(store.geometry.shape), store.geometry.finest_scale
-    for report in iter_refine_tiles(context, whole, finest, drive=in_threads(computing.workers)):
+    whole, drive = Box.of_shape(store.geometry.shape), in_threads(computing.workers)
+    for report in iter_refine_tiles(context, whole, case.finest_scale, drive=drive):
         yield report.done / report.total
     return case
 
 
 def save_truth(
-    plan: SourcePlan, spec: ModelSpec, folder: Path, workers: int
+    plan: SourcePlan, spec: ModelSpec, folder: Path, workers: int, finest: int | None = None
 ) -> list[npt.NDArray[Any]]:
     """Return the source at every scale in the stored type of a model, as files in `folder`.
+
+    finest : the last scale; None for all of the plan.
 
     The window of the source is that of its sketch, as in training: a fixed one for HU, else its
     own 0.5 to 99.5 percentiles.
@@ -106,7 +113,7 @@ def save_truth(
     window = Window(*spec.window, np.dtype(spec.dtype))
     saved: list[npt.NDArray[Any]] = []
     with image_pyramid(plan, spec.sketch, workers) as images:
-        for scale, image in enumerate(images):
+        for scale, image in enumerate(images[: None if finest is None else finest + 1]):
             path = folder / f"truth_{scale}.npy"
             array = create_array_file(path, window.dtype, tuple(image.shape))
             for box in Box.of_shape(array.shape).blocks(plan.block_shape):

@@ -45,7 +45,7 @@ def overview(case: Case, *, size: int = 420, with_difference: bool = True) -> Im
     """
     panels = _panels(case, with_difference=with_difference)
     shape = panels[-1].grey.shape
-    spacing = case.store.geometry.spacing_at(case.store.geometry.finest_scale)
+    spacing = case.store.geometry.spacing_at(case.finest_scale)
     height_mm, width_mm = shape[0] * spacing[0], shape[1] * spacing[-1]
     ratio = size / max(height_mm, width_mm)
     target = max(1, round(width_mm * ratio)), max(1, round(height_mm * ratio))
@@ -56,15 +56,14 @@ def overview(case: Case, *, size: int = 420, with_difference: bool = True) -> Im
 
 
 def _panels(case: Case, *, with_difference: bool) -> list[Panel]:
-    store, window = case.store, case.window
-    finest = store.geometry.finest_scale
+    store, window, finest = case.store, case.window, case.finest_scale
     shown = min(finest, 2)
     sketch = _plane(np.asarray(store.sketch_array(shown)[...])).astype(np.float32)
 
     def grey(stored: npt.NDArray[Any]) -> Float32Array:
         return to_unit(_plane(stored), window)
 
-    made = [Panel(f"scale {s}", grey(case.made(s))) for s in range(store.n_scales)]
+    made = [Panel(f"scale {s}", grey(case.made(s))) for s in range(finest + 1)]
     truth = Panel("truth", grey(case.truth[finest]))
     sketch /= np.float32(_SKETCH_WHITE)
     panels = [Panel(f"sketch of scale {shown}", sketch), *made, truth]

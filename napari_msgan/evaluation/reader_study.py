@@ -40,7 +40,7 @@ def draw_regions(case: Case, body: BoolArray, count: int, seed: int = 0) -> list
 
     The middle of each lies in the body. There are fewer than `count` where they do not fit.
     """
-    scale = case.store.geometry.finest_scale
+    scale = case.finest_scale
     shape = body.shape
     size = np.minimum(_SIZE[body.ndim], shape[-2:])
     # one region per cell of a grid, so that none overlap; of volumes at most one per slice

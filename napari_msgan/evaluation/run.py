@@ -129,7 +129,7 @@ def iter_evaluate(
     out : folder, made if it is missing. Written are ``figures.csv``, ``summary.csv``,
         ``report.md``, ``pictures/<image>.png`` and, if asked for, ``reader-study.html``.
     computing : None for the CPU, one worker.
-    scale : finest scale; None for the finest that each image supports.
+    scale : finest scale that is measured; None for the finest that each image supports.
     training : the images that the model was trained on, to measure memorisation.
     patients : whose each image is; None where each is another patient's.
 
@@ -160,7 +160,7 @@ def iter_evaluate(
                 share = -(-_MEMORISATION_PATCHES // len(images))
                 patches += draw_patches(made, true, body, share, seed=number)
             if reader_study:
-                _, _, body = _in_units(case, case.store.geometry.finest_scale)
+                _, _, body = _in_units(case, case.finest_scale)
                 share = -(-_READER_REGIONS // len(images))
                 regions += draw_regions(case, body, share, seed=number)
     _write_tables(out, model, rows, None)
@@ -215,7 +215,7 @@ def _search_training(
             warnings.simplefilter("ignore", UserWarning)  # that an image is larger than the model's
             try:
                 plan = plan_source(read_volume(path), model.spec)
-                truth = save_truth(plan, model.spec, Path(folder), computing.workers)
+                truth = save_truth(plan, model.spec, Path(folder), computing.workers, scale)
             except MsganError as error:
                 error.add_note(f"while searching {path}")
                 raise

@@ -20,6 +20,7 @@ from napari_msgan.evaluation import (
     overview,
     run_to_end,
 )
+from napari_msgan.evaluation.reader_study import draw_regions
 from napari_msgan.geometry import Box
 from napari_msgan.model import load_folder
 from napari_msgan.refiner import TileContext, run_tile
@@ -109,6 +110,19 @@ def test_progress_never_goes_back(evaluated):
 def test_same_input_gives_the_same_figures_whatever_the_workers(evaluated, measured):
     for row, other in zip(evaluated[0].rows, measured[1], strict=False):
         assert row.values == pytest.approx(other.values, nan_ok=True, rel=1e-6, abs=1e-9)
+
+
+def test_no_scale_beyond_the_chosen_one_is_made_or_measured(flat, tmp_path):
+    model, data = flat
+    steps = iter_evaluate_image(data / "0.tif", model, tmp_path, Computing(), 1)
+    case, rows = finish(steps)[0]
+    assert [row.scale for row in rows] == [0, 1]
+    assert [case.store.refined_fraction(scale) for scale in range(3)] == [1, 1, 0]
+    shapes = [image.shape for image in (case.truth[-1], case.made(1))]
+    assert shapes == [case.store.geometry.shape_at(1)] * 2
+    overview(case)
+    body = np.ones(case.truth[-1].shape, bool)
+    assert draw_regions(case, body, 1)[0].made.std() > 0
 
 
 def test_from_true_starts_from_the_true_scale_before(measured):
