@@ -105,10 +105,11 @@ def ct(data, n_scales):
 
 
 def bundled_config(name):
-    """Return the settings that a bundled model was trained with; they end with their steps."""
+    """Return the settings of a bundled model, but for the steps, which a budget decides."""
     path = find_model(bundled_folder() / name) / "training.json"
     config = TrainConfig.model_validate_json(path.read_bytes())
-    return config.model_copy(update={"patience": None, "name": "compared"})
+    scales = tuple(plan.model_copy(update={"steps": 1}) for plan in config.scales)
+    return config.model_copy(update={"scales": scales, "patience": None, "name": "compared"})
 
 
 def _shrink(source, target, size):

@@ -149,8 +149,8 @@ def _whole_config(ndim, size):
     from benchmarks.reproduce.data import bundled_config
 
     config = bundled_config(_MODELS[ndim])
-    changes = {"factor": (1,) * ndim, "batch": 1, "patch_shape": (size,) * ndim, "gan_from": 0.0}
-    plan = config.scales[0].model_copy(update=changes)
+    changes = {"factor": (1,) * ndim, "batch": 1, "patch_shape": (size,) * ndim}
+    plan = config.scales[0].model_copy(update=changes | {"steps": _STEPS, "gan_from": 0.0})
     return config.model_copy(update={"scales": (plan, plan)})
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from benchmarks.reproduce import networks
 from benchmarks.reproduce.budgets import Budget, budgeted, measure_step
-from benchmarks.reproduce.data import DataSet
+from benchmarks.reproduce.data import DataSet, bundled_config
 from benchmarks.reproduce.figures import (
     mean_and_interval,
     measure_heldout,
@@ -228,3 +228,8 @@ def test_minutes_are_kept_as_numbers(data, base, tmp_path):
     folder, files = base
     train(METHODS["patches"].run(data), data, files, folder, tmp_path, _few_patches())
     assert json.loads((tmp_path / "minutes.json").read_text())["2"] >= 0
+
+
+def test_settings_of_bundled_models_do_not_say_for_how_long_to_train():
+    for name in ("chest-xray", "thorax-ct"):
+        assert {plan.steps for plan in bundled_config(name).scales} == {1}
