@@ -10,6 +10,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from typing import TYPE_CHECKING, TypeVar
 
+from napari_msgan.buffers import share_one_arena
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
 
@@ -61,6 +63,7 @@ def iter_in_threads(
     Few items wait at a time, so that memory does not grow with their number. Who stops waits for
     those in progress, and no other is begun.
     """
+    share_one_arena()
     with ThreadPoolExecutor(workers) as pool:
         begun: set[Future[object]] = set()
         try:

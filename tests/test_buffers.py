@@ -80,3 +80,41 @@ def test_private_bytes_are_those_of_no_file():
     block = bytearray(64 << 20)
     assert (60 << 20) < buffers.private_bytes() - before < (80 << 20)
     assert block
+
+
+_ARENAS = """
+import ctypes, os, threading
+from napari_msgan.steps import iter_in_threads
+
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+libc.free.argtypes = [ctypes.c_void_p]
+all_here = threading.Barrier(4)
+
+def use(_):
+    block = libc.malloc(1 << 20)
+    all_here.wait()
+    libc.free(block)
+
+{work}
+libc.fdopen.restype = ctypes.c_void_p
+out = ctypes.c_void_p(libc.fdopen(1, b"w"))
+libc.malloc_info(0, out)
+libc.fflush(out)
+"""
+_WITHOUT_SHARING = """
+threads = [threading.Thread(target=use, args=(0,)) for _ in range(4)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+"""
+
+
+def _arenas(work):
+    command = [sys.executable, "-c", _ARENAS.format(work=work)]
+    seen = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return seen.count("<heap nr=")
+
+
+def test_threads_that_work_on_items_share_one_heap():
+    assert _arenas("list(iter_in_threads(use, range(4), 4))") == 1
+    assert _arenas(_WITHOUT_SHARING) > 1

@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 
 from benchmarks.reproduce.methods import METHODS, Run
-from napari_msgan.training.config import CoarseMixture, SketchChanges
+from napari_msgan.training.config import CoarseMixture, ImageChanges, SketchChanges
 
 UNCHANGED = "unchanged"
 _TRUE_ONLY = CoarseMixture(true=1, generated=0, blurred=0, grey=0, target="truth")
@@ -17,6 +17,10 @@ _CHANGES = {
         {"spectral_norm": False, "accuracy_gate": 0.8},
     ),
     "last-weights": ("last weights instead of their average", {"average": 0.0}),
+    "plain-images": (
+        "images only shifted and scaled: no turns, stretches, grey values, flips",
+        {"images": ImageChanges(turn=0, stretch=0, view=(1, 1), flip=False)},
+    ),
     "plain-sketches": (
         "sketches unchanged but for noise",
         {"sketches": SketchChanges(share=0, reduced=0)},
@@ -29,8 +33,8 @@ _CHANGES = {
 
 def _changed_run(update, data):
     run = Run(data.config.model_copy(update=update), tuple(range(data.finest + 1)))
-    # the changed images of scale 0 hold changed sketches, too
-    return replace(run, has_own_pool="sketches" in update)
+    # the pool of scale 0 holds changed images and sketches
+    return replace(run, has_own_pool=bool({"images", "sketches"} & set(update)))
 
 
 ABLATIONS = {UNCHANGED: replace(METHODS["ours"], title="ours")} | {

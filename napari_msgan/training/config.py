@@ -22,7 +22,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class ImageChanges(Settings):
-    """How whole images are changed before scale 0 sees them; all zero: not at all.
+    """How whole images are changed before scale 0 sees them; all zero: shifted and scaled only.
 
     turn : standard deviation of each off-diagonal entry of the affine matrix, about radians.
     stretch : standard deviation of the logarithm of the stretch of each axis.
@@ -31,7 +31,8 @@ class ImageChanges(Settings):
     bend : standard deviation of a smooth displacement, as a share of the field of view.
     gamma : standard deviation of the logarithm of the exponent of the grey values; in CT only of
         those between air and water, which makes lungs that are more or less inflated.
-    flip : whether left and right are exchanged every second time.
+    flip : whether left and right are exchanged every second time; in patches of the finer scales
+        of volumes also front and back.
     """
 
     turn: Annotated[float, Field(ge=0, le=0.5)] = 0.04

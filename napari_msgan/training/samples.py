@@ -228,7 +228,8 @@ class PatchSampler:
         self._chance = sizes**0.5 / (sizes**0.5).sum()
         self._scale, self._halo, self._config = scale, halo, config
         # left and right; in volumes also front and back, but never head and feet
-        self._flippable = range(len(halo))[-1:] if len(halo) == 2 else range(1, 3)
+        axes = range(len(halo))[-1:] if len(halo) == 2 else range(1, 3)
+        self._flippable = axes if config.images.flip else ()
 
     def fixed(self, count: int) -> list[Sample]:
         """Return always the same samples, as a user's images will be: from generated ones."""

@@ -64,6 +64,21 @@ def test_sample_depends_on_seed_scale_and_step_only(prepared):
     assert not np.array_equal(first.image, other.image)
 
 
+def test_patches_are_mirrored_only_where_images_are(prepared):
+    config, pyramids, _, _ = prepared
+    still = config.model_copy(update={"images": ImageChanges(flip=False)})
+    ndim = len(config.axes)
+    axes = [(), (-1,)] if ndim == 2 else [(), (1,), (2,), (1, 2)]
+    seen = set()
+    for step in range(16):
+        plain, mirrored = (
+            PatchSampler(pyramids, 1, (4,) * ndim, c).draw(sample_random(c, 1, step, 0))
+            for c in (still, config)
+        )
+        seen |= {a for a in axes if np.array_equal(np.flip(plain.image, a), mirrored.image)}
+    assert seen == set(axes)
+
+
 def test_prepared_sources_are_kept(prepared):
     config, pyramids, data, cache = prepared
     path = pyramids[0].folder / "image_1.npy"
