@@ -60,7 +60,10 @@ class KeptBuffers:
 
 
 def share_one_arena() -> None:
-    """Have threads that begin from now on take their memory from where all others do."""
+    """Have threads that begin from now on take their memory from arenas that are there.
+
+    Where no other thread was begun before, that is one.
+    """
     _set((_M_ARENA_MAX, 1))
 
 

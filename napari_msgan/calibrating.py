@@ -99,7 +99,9 @@ def calibrate(
         return known
     arguments = [str(model.folder.absolute()), device, precision, str(workers)]
     command = [sys.executable, "-m", "napari_msgan.calibrating", *arguments]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    # as the terminal program does before it imports numpy
+    environment = os.environ | {"MALLOC_ARENA_MAX": "1"}
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     try:
         found = Calibration.model_validate_json(ended.stdout)
     except ValidationError as error:

@@ -21,7 +21,7 @@ LAYERS = (
     ("durable",),
     ("folders", "geometry", "locking", "packed_sizes"),
     ("zarr_folder",),
-    ("tiling", "volume", "config"),
+    ("tiling", "volume", "config", "recording"),
     ("intensity",),
     ("resampling",),
     ("sketch", "networks", "pyramid", "io"),

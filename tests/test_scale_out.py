@@ -262,16 +262,31 @@ def _wait_for(path):
         time.sleep(0.01)
 
 
-def _die_once(mark):
-    if not Path(mark).exists():
-        Path(mark).touch()
+def _die(marks):
+    """End this process with the first of these marks; False where it went on."""
+    for mark in marks:
+        try:
+            Path(mark).touch(exist_ok=False)
+        except FileExistsError:
+            continue
         os._exit(9)
+    return False
 
 
-def test_worker_that_dies_while_it_gets_ready_is_named(tmp_path):
+def test_worker_that_dies_while_it_gets_ready_is_left_out(job, fresh, tmp_path):
     with open_cluster("local:2") as own:
-        with pytest.raises(JobError, match=r"worker tcp://127.0.0.1:\d+ died while it got ready"):
-            list(own.ask_all(_die_once, str(tmp_path / "died")))
+        before = set(own.workers)
+        answers = dict(own.ask_all(_die, [str(tmp_path / "one")]))
+        assert [*answers.values()] == [False]
+        assert answers.keys() < before
+        both = [str(tmp_path / name) for name in ("two", "three")]
+        own.client.wait_for_workers(2, timeout=60)
+        with pytest.raises(JobError, match=r"all workers of local:2 died while they got ready"):
+            list(own.ask_all(_die, both))
+        own.client.wait_for_workers(1, timeout=60)
+        own.send_model(job[0], "tcp://127.0.0.1:1")  # nobody is there (any more)
+        store = jobs.refine(fresh, model=job[0], cluster=own)
+    assert_equal_stores(store, job[1])
 
 
 def test_ports_are_bound_to_the_loopback(cluster):

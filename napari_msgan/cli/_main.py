@@ -11,6 +11,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from napari_msgan.buffers import share_one_arena
 from napari_msgan.cli._parser import build_parser
 from napari_msgan.cli._tables import printable
 from napari_msgan.durable import disk_full_text, is_disk_full
@@ -36,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with _plain_warnings():
             arguments = build_parser().parse_args(argv)
             advice, out = arguments.when_stopped, getattr(arguments, "out", out)
+            share_one_arena()  # before numpy and torch begin threads
             getattr(import_module(arguments.module), arguments.function)(arguments)
             sys.stdout.flush()
     except MsganError as error:

@@ -64,7 +64,8 @@ class PatchGenerator(Generator):
             x = block(x)
         # In lower precision the residual would show steps: the last layer is float32.
         with full_precision(x):
-            residual = self.tail(functional.silu(x.float()))
+            in_place = not torch.is_grad_enabled()
+            residual = self.tail(functional.silu(x.float(), inplace=in_place))
             margin = (coarse.shape[2] - residual.shape[2]) // 2
             base = upsample(crop(coarse.float(), margin - 1), self.factor)
             result = crop(base, self.factor) + unfold(residual, self.factor)

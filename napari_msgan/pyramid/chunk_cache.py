@@ -6,6 +6,7 @@ import threading
 from collections import OrderedDict
 from concurrent.futures import Future
 from functools import partial
+from mmap import mmap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
     Chunk = npt.NDArray[Any]
     Key = tuple[str, Ints]
+
+#: Bytes; of smaller ones there could be more than the maps that a process may have.
+_LARGE = 1 << 16
 
 
 class ChunkCache:
@@ -66,7 +70,7 @@ class ChunkCache:
         if waiting is not None:
             return waiting.result()
         try:
-            mine.set_result(load())
+            mine.set_result(_outside_the_heap(load()))
         except BaseException as error:
             mine.set_exception(error)
         with self._lock:
@@ -82,3 +86,16 @@ class ChunkCache:
         while self._size > self._capacity:
             _, oldest = self._chunks.popitem(last=False)
             self._size -= oldest.nbytes
+
+
+def _outside_the_heap(chunk: Chunk) -> Chunk:
+    """Return a copy in pages of its own.
+
+    Chunks live for longer than the buffers of tiles: between them, they would keep the heap from
+    being used again, or given back.
+    """
+    if chunk.nbytes < _LARGE:
+        return chunk
+    copy: Chunk = np.frombuffer(mmap(-1, chunk.nbytes), chunk.dtype).reshape(chunk.shape)
+    copy[...] = chunk
+    return copy

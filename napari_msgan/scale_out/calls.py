@@ -79,16 +79,17 @@ class Calls(Generic[Name]):
     def finished(self) -> list[tuple[Name, Any]]:
         """Wait for a call, and return the names and results of those that ended.
 
+        A call at one worker is dropped when that is gone: its successor has another address.
+
         Raises
         ------
         JobError
             If the function raised, its worker died again and again, or the scheduler is gone.
         """
-        ended = [self._next()]
-        while not self._ended.empty():
-            ended.append(self._ended.get())
         results = []
-        for future in ended:
+        for future in self._wait():
+            if future.key not in self._running:
+                continue  # it was dropped
             name, _, _ = self._running.pop(future.key)
             if future.status != "finished":
                 problem = JobError(self._problem(future))
@@ -117,22 +118,27 @@ class Calls(Generic[Name]):
                     time.sleep(_ASK_AGAIN_S)
                 told |= reached
 
-    def _next(self) -> Future[Any]:
-        while True:
+    def _wait(self) -> list[Future[Any]]:
+        """Return calls that ended; none if those that were waited for were dropped."""
+        ended: list[Future[Any]] = []
+        while self._running and not ended:
             try:
-                return self._ended.get(timeout=1)  # without a timeout Windows hears no Ctrl-C
+                ended.append(self._ended.get(timeout=1))  # without one Windows hears no Ctrl-C
             except Empty:
-                self._check_workers()
+                self._drop_lost()
+        while not self._ended.empty():
+            ended.append(self._ended.get())
+        return ended
 
-    def _check_workers(self) -> None:
-        """Refuse to wait for a worker that is gone: its successor has another address."""
+    def _drop_lost(self) -> None:
         awaited = {at for _, _, at in self._running.values() if at is not None}
-        if awaited and self._cluster.client.status == "running":
-            for address in sorted(awaited - self._cluster.workers.keys()):
-                raise JobError(
-                    f"worker {address} died while it got ready. Was its memory used up? Its log "
-                    "may say why. The same command tries again."
-                )
+        if not awaited or self._cluster.client.status != "running":
+            return
+        lost = awaited - self._cluster.workers.keys()
+        for key, (_, future, at) in list(self._running.items()):
+            if at in lost:
+                del self._running[key]
+                self._cluster.client.cancel([future])
 
     def _problem(self, future: Future[Any]) -> str:
         from distributed.scheduler import KilledWorker

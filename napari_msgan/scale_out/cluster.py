@@ -152,17 +152,37 @@ class Cluster:
         return kind
 
     def ask_all(self, function: Callable[..., Any], *arguments: Any) -> Iterator[tuple[str, Any]]:
-        """Yield each worker's address and what the function returned there."""
+        """Yield each worker's address and what the function returned there.
+
+        Workers that die meanwhile are left out; their successors get ready at their first call.
+
+        Raises
+        ------
+        JobError
+            If the function raised, or all of them died.
+        """
         calls: Calls[str] = Calls(self, "on worker {}".format)
-        for address in self.workers:
+        asked, n_answers = sorted(self.workers), 0
+        for address in asked:
             calls.begin(address, function, *arguments, at=address)
         while calls:
-            yield from calls.finished()
+            answers = calls.finished()
+            n_answers += len(answers)
+            yield from answers
+        if not n_answers:
+            raise JobError(
+                f"all workers of {self.address} died while they got ready: {', '.join(asked)}. Was "
+                "their memory used up? Their logs may say why. The same command tries again."
+            )
 
     def send_model(self, model: Model, address: str) -> None:
-        """Give a worker the files of a model; it checks their hashes."""
+        """Give a worker the files of a model, unless it is gone; it checks their hashes."""
         for name in ("model.json", *(scale.file for scale in model.spec.scales)):
             content = (model.folder / name).read_bytes()
-            self.client.run(
-                machine.take_file, model.spec.identity, name, content, workers=[address]
-            )
+            take = machine.take_file, model.spec.identity, name, content
+            try:
+                self.client.run(*take, workers=[address])
+            except OSError:  # of the connection, or of its disk
+                if address in self.workers:
+                    raise
+                return

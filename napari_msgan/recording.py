@@ -1,0 +1,93 @@
+"""Tiles on a GPU: the kernels of a network are recorded once, then played for each tile.
+
+A tile is some forty short kernels, which take a processor longer to launch than a fast GPU to
+compute; a CUDA graph launches them together. Windows and tiles go through pinned memory.
+
+Not run yet: no machine with a GPU was at hand. `tests/test_recording.py` compares bit by bit.
+
+References
+----------
+CUDA graphs, in the notes of PyTorch: https://docs.pytorch.org/docs/stable/notes/cuda.html
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import numpy as np
+    import numpy.typing as npt
+
+    from napari_msgan.geometry import Ints
+
+    Float32Array = npt.NDArray[np.float32]
+
+#: Calls before recording, in which libraries choose their kernels and take their workspaces.
+_WARM_UP = 3
+#: Recording stops where another thread waits for the whole GPU.
+_recording = threading.Lock()
+
+
+class RecordedNetwork:
+    """What a network makes of windows of one shape, for one thread.
+
+    Parameters
+    ----------
+    network : takes tensors of shape (1, 1, *window), returns one of shape (1, 1, *tile). What it
+        does must depend on the shapes only.
+    shapes : of the windows that it takes.
+    device : "cuda" or "cuda:N".
+    pool : memory that recordings of the same thread share, see `torch.cuda.graph_pool_handle`.
+    """
+
+    def __init__(
+        self,
+        network: Callable[..., torch.Tensor],
+        shapes: Sequence[Ints],
+        device: str,
+        pool: Any,
+    ) -> None:
+        self._device = device
+        self._sent = [torch.zeros((1, 1, *shape), pin_memory=True) for shape in shapes]
+        self._windows = [sent.to(device) for sent in self._sent]
+        with _recording:
+            for _ in range(_WARM_UP):
+                network(*self._windows)
+            self._graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
+                self._made = network(*self._windows).float()
+        self._received = torch.empty(self._made.shape, pin_memory=True)
+
+    def __call__(self, *windows: Float32Array) -> Float32Array:
+        """Return a tile, in memory that the next call writes to."""
+        for sent, window, values in zip(self._sent, self._windows, windows, strict=True):
+            sent[0, 0] = torch.from_numpy(values)
+            window.copy_(sent, non_blocking=True)
+        self._graph.replay()
+        self._received.copy_(self._made, non_blocking=True)
+        torch.cuda.current_stream(self._device).synchronize()
+        tile: Float32Array = self._received[0, 0].numpy()
+        return tile
+
+
+class Recordings(threading.local):
+    """The recordings of each thread, by scale; made when they are first asked for."""
+
+    def __init__(self) -> None:
+        self._networks: dict[int, RecordedNetwork] = {}
+        self._pool: Any = None
+
+    def of(
+        self, scale: int, network: Callable[..., torch.Tensor], shapes: Sequence[Ints], device: str
+    ) -> RecordedNetwork:
+        """Return what was recorded of the network of a scale; all its windows have these shapes."""
+        if self._pool is None:
+            self._pool = torch.cuda.graph_pool_handle()
+        if scale not in self._networks:
+            self._networks[scale] = RecordedNetwork(network, shapes, device, self._pool)
+        return self._networks[scale]

@@ -1,0 +1,51 @@
+"""What a GPU recorded is what it would compute. Each test needs one."""
+
+import numpy as np
+import pytest
+import torch
+
+from napari_msgan import recording
+from napari_msgan.config import PatchNetwork
+from napari_msgan.networks import build_generator
+
+pytestmark = pytest.mark.gpu
+FACTOR = (2, 2, 2)
+
+
+@pytest.fixture
+def network():
+    torch.backends.cudnn.deterministic = True
+    generator = build_generator(PatchNetwork(width=8, blocks=2), FACTOR)
+    return generator.to("cuda", memory_format=torch.channels_last_3d).eval()
+
+
+def windows(seed):
+    random = np.random.default_rng(seed)
+    return [random.random((size,) * 3, np.float32) for size in (20, 40)]
+
+
+def made_by(network, arrays):
+    tensors = [torch.from_numpy(a[None, None]).cuda() for a in arrays]
+    return network(*tensors)[0, 0].float().cpu().numpy()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_recorded_network_makes_the_bits_of_the_network(network, precision):
+    recordings = recording.Recordings()
+    lower = torch.autocast("cuda", torch.bfloat16, enabled=precision == "bf16", cache_enabled=False)
+    with torch.inference_mode(), lower:
+        for seed in (0, 1, 0):
+            arrays = windows(seed)
+            played = recordings.of(1, network, [a.shape for a in arrays], "cuda")(*arrays).copy()
+            np.testing.assert_array_equal(played, made_by(network, arrays))
+            assert not np.array_equal(played, made_by(network, windows(seed + 2)))
+
+
+def test_recordings_of_two_scales_do_not_disturb_each_other(network):
+    other = build_generator(PatchNetwork(width=8, blocks=3), FACTOR).to("cuda").eval()
+    recordings = recording.Recordings()
+    with torch.inference_mode():
+        for scale, made_with in ((1, network), (2, other), (1, network), (2, other)):
+            arrays = windows(scale)
+            played = recordings.of(scale, made_with, [a.shape for a in arrays], "cuda")(*arrays)
+            np.testing.assert_array_equal(played, made_by(made_with, arrays))
