@@ -19,6 +19,7 @@ from benchmarks.reproduce.ablations import ABLATIONS, UNCHANGED
 from benchmarks.reproduce.budgets import Budget
 from benchmarks.reproduce.compare import iter_compare
 from benchmarks.reproduce.data import ct, xray
+from benchmarks.reproduce.figures import read_csv
 from benchmarks.reproduce.memory import SIZES, measure_memory
 from benchmarks.reproduce.methods import METHODS, TRAINED_BY
 from benchmarks.reproduce.places import Places
@@ -46,10 +47,10 @@ def run_part(part, options, places):
         translate_all(options.data, places)
     elif part != "report":
         for _ in _iter_compare(part, options, places):
-            places.sign(part, _command(part))
+            places.sign(part, _command(part, places))
             write_report(places)
     if part in ("memory", "translation") and any(places.part(part).iterdir()):
-        places.sign(part, _command(part))
+        places.sign(part, _command(part, places))
     write_report(places)
 
 
@@ -63,7 +64,6 @@ def _iter_compare(part, options, places):
     known = ABLATIONS if part == "ablations" else METHODS
     chosen = set(options.methods or known)
     chosen |= {TRAINED_BY[name] for name in chosen & set(TRAINED_BY)}
-    methods = {name: method for name, method in known.items() if name in chosen}
     if options.pool:
         config = data.config.model_copy(update={"pool": options.pool})
         data = replace(data, config=config)
@@ -72,15 +72,21 @@ def _iter_compare(part, options, places):
     else:
         budget = Budget(minutes=options.minutes)
     same = UNCHANGED if part == "ablations" else None
-    return iter_compare(part, data, methods, budget, places, same_steps_as=same)
+    return iter_compare(part, data, known, chosen, budget, places, same_steps_as=same)
 
 
-def _command(part):
+def _command(part, places):
     settings = [argument for argument in sys.argv[1:] if argument not in PARTS]
     for private in ("--data", "--work", "--results", "--docs"):
         if private in settings:
             at = settings.index(private)
             del settings[at : at + 2]
+    if "--methods" in settings:  # the table may hold others, of other runs
+        at = settings.index("--methods") + 1
+        while at < len(settings) and not settings[at].startswith("--"):
+            del settings[at]
+        names = (row["method"] for row in read_csv(places.part(part) / "figures.csv"))
+        settings[at:at] = dict.fromkeys(names)
     return shlex.join(["python", "-m", "benchmarks.reproduce", part, *settings])
 
 

@@ -13,13 +13,14 @@ from benchmarks.reproduce.train import curves, prepare_base, train, training_sum
 _LOG = logging.getLogger("reproduce")
 
 
-def iter_compare(part, data, methods, budget, places, *, same_steps_as=None):
+def iter_compare(part, data, methods, chosen, budget, places, *, same_steps_as=None):
     """Train and measure methods one after the other; yield the name of each that is published.
 
     Parameters
     ----------
     methods : by name, in the order of the tables; those that only show another view of a trained
         method come after it.
+    chosen : names of those to run.
     same_steps_as : name of the method whose numbers of steps all get.
     """
     if not data.heldout:
@@ -28,6 +29,8 @@ def iter_compare(part, data, methods, budget, places, *, same_steps_as=None):
     _LOG.info("%s: images of %s", part, data.name)
     files = prepare_base(data, base)
     for name, method in methods.items():
+        if name not in chosen:
+            continue
         _LOG.info("%s: %s", part, method.title)
         trainer = TRAINED_BY.get(name, name)
         run = methods[trainer].run(data)
@@ -44,24 +47,38 @@ def iter_compare(part, data, methods, budget, places, *, same_steps_as=None):
 
 
 def publish(part, data, methods, work, places):
-    """Write the tables of the finished methods of a part, its curves and its pictures."""
-    figures, runs, points = [], [], []
+    """Write the tables of the finished methods of a part, its curves and its pictures.
+
+    What was published of other methods stays: they may have been run elsewhere.
+    """
+    figures, runs, points = {}, {}, {}
     finished = {n: m for n, m in methods.items() if _is_finished(work / n, data)}
     for name, method in finished.items():
         folder = work / name
         titled = {"method": name, "title": method.title}
-        figures += [titled | row for row in read_csv(folder / "figures.csv")]
+        figures[name] = [titled | row for row in read_csv(folder / "figures.csv")]
         if method.run is not None:
             run, shape = method.run(data), data.config.scales[-1].patch_shape
-            runs += [titled | row for row in training_summary(run, folder, shape)]
-            points += [titled | row for row in curves(run, folder)]
+            runs[name] = [titled | row for row in training_summary(run, folder, shape)]
+            points[name] = [titled | row for row in curves(run, folder)]
     out = places.part(part)
-    write_csv(out / "figures.csv", figures)
-    write_csv(out / "runs.csv", runs)
-    write_csv(out / "curves.csv", points)
-    curve_plot(points, places.picture(f"{part}-curves.png"))
+    tables = {"figures.csv": figures, "runs.csv": runs, "curves.csv": points}
+    for name, made in tables.items():
+        write_csv(out / name, _with_published(made, out / name, methods))
+        tables[name] = read_csv(out / name)
+    curve_plot(tables["curves.csv"], places.picture(f"{part}-curves.png"))
     folders = {method.title: work / n for n, method in finished.items()}
-    picture_sheet(folders, places.picture(f"{part}.png"))
+    titles = dict.fromkeys(row["title"] for row in tables["figures.csv"])
+    picture_sheet(folders, places.picture(f"{part}.png"), titles)
+
+
+def _with_published(made, path, methods):
+    """Return all rows of a table in the order of the methods; new ones replace those of a file."""
+    rows = {name: list(found) for name, found in made.items()}
+    for row in read_csv(path) if path.exists() else ():
+        if row["method"] not in made:
+            rows.setdefault(row["method"], []).append(row)
+    return [row for name in methods for row in rows.get(name, ())]
 
 
 def _is_finished(folder, data):

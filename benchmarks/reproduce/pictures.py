@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
+from PIL.PngImagePlugin import PngInfo
 
 mpl.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
 _PANEL = 260
@@ -15,6 +17,8 @@ _TITLE = 16
 _GAP = 4
 #: Images of a sheet, and the part of each that is shown larger.
 _SHOWN, _ZOOM = 2, 0.3
+#: Where a sheet says what its columns show.
+_COLUMNS = "columns"
 
 
 def curve_plot(points, path):
@@ -69,12 +73,13 @@ def _sizes_and_gb(rows, column):
     return [int(row["size"]) for row in rows], [float(row[column]) / 1000 for row in rows]
 
 
-def picture_sheet(folders, path):
+def picture_sheet(folders, path, order):
     """Draw sketch, what each method made of it and the truth: whole, and a part enlarged.
 
     Parameters
     ----------
     folders : of the figures of each method, by its title.
+    order : titles of all methods of the sheet; those without a folder are on the one that is there.
     """
     first = next(iter(folders.values()))
     names = sorted(file.name for file in (first / "pictures").glob("*.npz"))[:_SHOWN]
@@ -86,11 +91,35 @@ def picture_sheet(folders, path):
         panels |= {title: found["made"] for title, found in made.items()}
         panels["truth"] = known["truth"]
         rows += [panels, {title: _part(grey) for title, grey in panels.items()}]
-    panel_sheet(rows, path)
+    sheet = _sheet(rows)
+    columns = _columns(sheet, [*rows[0]])
+    if set(order) - columns.keys():
+        with Image.open(path) as before:
+            columns = _columns(before, json.loads(before.info[_COLUMNS])) | columns
+    titles = ["sketch", *order, "truth"]
+    whole = Image.new("L", (sum(columns[title].width for title in titles), sheet.height), 255)
+    for number, title in enumerate(titles):
+        whole.paste(columns[title], (number * columns[title].width, 0))
+    named = PngInfo()
+    named.add_text(_COLUMNS, json.dumps(titles))
+    whole.save(path, optimize=True, pnginfo=named)
+
+
+def _columns(sheet, titles):
+    """Return the columns of a sheet by their titles."""
+    width = sheet.width // len(titles)
+    return {
+        title: sheet.crop((number * width, 0, (number + 1) * width, sheet.height))
+        for number, title in enumerate(titles)
+    }
 
 
 def panel_sheet(rows, path):
     """Write rows of titled grey pictures (uint8, 2-D) as one picture."""
+    _sheet(rows).save(path, optimize=True)
+
+
+def _sheet(rows):
     scale = _PANEL / max(max(grey.shape) for grey in rows[0].values())
     width = max(round(grey.shape[1] * scale) for grey in rows[0].values())
     pictures = [
@@ -107,7 +136,7 @@ def panel_sheet(rows, path):
         for row, height in zip(pictures, heights, strict=True):
             sheet.paste(row[column], (column * (width + _GAP), top))
             top += height + _GAP
-    sheet.save(path, optimize=True)
+    return sheet
 
 
 def _short(title, draw, width):

@@ -14,6 +14,7 @@ from PIL import Image
 
 from benchmarks.reproduce import networks
 from benchmarks.reproduce.budgets import Budget, budgeted, measure_step
+from benchmarks.reproduce.compare import _with_published
 from benchmarks.reproduce.data import DataSet, bundled_config
 from benchmarks.reproduce.figures import (
     mean_and_interval,
@@ -21,8 +22,10 @@ from benchmarks.reproduce.figures import (
     model_of,
     paired_difference,
     read_csv,
+    write_csv,
 )
 from benchmarks.reproduce.methods import METHODS, TRAINED_BY
+from benchmarks.reproduce.pictures import picture_sheet
 from benchmarks.reproduce.train import curves, prepare_base, train, training_summary
 from napari_msgan.config import LowResNetwork, PatchNetwork
 from napari_msgan.training.config import ScaleTraining, TrainConfig
@@ -228,6 +231,37 @@ def test_minutes_are_kept_as_numbers(data, base, tmp_path):
     folder, files = base
     train(METHODS["patches"].run(data), data, files, folder, tmp_path, _few_patches())
     assert json.loads((tmp_path / "minutes.json").read_text())["2"] >= 0
+
+
+def _pictures(folder, seed):
+    (folder / "pictures").mkdir(parents=True)
+    for number in range(2):
+        random = np.random.default_rng(number)
+        grey = {name: random.integers(0, 255, (90, 70), np.uint8) for name in ("sketch", "truth")}
+        made = np.random.default_rng(seed).integers(0, 255, (90, 70), np.uint8)
+        np.savez(folder / "pictures" / f"{number}.npz", made=made, **grey)
+    return folder
+
+
+def test_sheet_keeps_the_columns_of_methods_that_were_run_elsewhere(tmp_path):
+    folders = {title: _pictures(tmp_path / title, seed) for seed, title in enumerate("abc")}
+    picture_sheet(folders, tmp_path / "at_once.png", "abc")
+    grown = tmp_path / "grown.png"
+    picture_sheet({"a": folders["a"], "c": folders["c"]}, grown, "ac")
+    picture_sheet({"b": folders["b"]}, grown, "abc")
+    at_once = np.asarray(Image.open(tmp_path / "at_once.png"))
+    np.testing.assert_array_equal(np.asarray(Image.open(grown)), at_once)
+    picture_sheet({"b": folders["a"]}, grown, "abc")
+    assert not np.array_equal(np.asarray(Image.open(grown)), at_once)
+
+
+def test_table_keeps_the_rows_of_methods_that_were_run_elsewhere(tmp_path):
+    path = tmp_path / "figures.csv"
+    old = [{"method": name, "image": "1", "mae": "old"} for name in ("ours", "whole")]
+    write_csv(path, old)
+    new = {n: [{"method": n, "image": "1", "mae": "new"}] for n in ("whole", "patches")}
+    seen = [(row["method"], row["mae"]) for row in _with_published(new, path, METHODS)]
+    assert seen == [("ours", "old"), ("patches", "new"), ("whole", "new")]
 
 
 def test_settings_of_bundled_models_do_not_say_for_how_long_to_train():
