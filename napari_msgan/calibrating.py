@@ -55,11 +55,14 @@ _SAMPLE_EVERY_S = 0.003
 class Calibration(Settings):
     """Costs on this machine; seconds are of the clock, with all workers busy.
 
-    start_s : until the program and the model are loaded.
+    start_s : until the program and the model are loaded, and at its end until the process is gone.
     warm_up_s : what the first sketch of a process takes beside its voxels.
     sketch_s, threshold_s : per voxel of the finest scale, and per voxel that is sampled.
     first_s, first_bytes : per voxel of scale 0.
     tile_s : of one tile of scale `scale`; N workers make N tiles in N times that.
+    sample_first_s, sample_tiles_s : of scale 0 and of all other tiles of the sample, the first tile
+        of each scale and worker included, which takes longer than others.
+    sample_first, sample_tiles : voxels of its scale 0, and tiles of each scale from 0 on.
     base_bytes : of the process with its model.
     sketch_bytes : that making a sketch takes on top.
     tile_bytes : that a worker takes on top while it makes a tile.
@@ -73,6 +76,10 @@ class Calibration(Settings):
     threshold_s: float
     first_s: float
     tile_s: float
+    sample_first_s: float
+    sample_tiles_s: float
+    sample_first: int
+    sample_tiles: tuple[int, ...]
     scale: int
     base_bytes: int
     sketch_bytes: int
@@ -102,9 +109,12 @@ def calibrate(
     # as the terminal program does before it imports numpy
     environment = os.environ | {"MALLOC_ARENA_MAX": "1"}
     ended = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    gone = time.time()
     try:
-        found = Calibration.model_validate_json(ended.stdout)
-    except ValidationError as error:
+        text, told = ended.stdout.split()
+        found = Calibration.model_validate_json(text)
+        found = found.model_copy(update={"start_s": found.start_s + gone - float(told)})
+    except ValueError as error:  # what pydantic raises is one, too
         said = (ended.stderr.strip() or "nothing").splitlines()[-1]
         raise JobError(f"this machine could not be measured; the process said: {said}") from error
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -166,6 +176,7 @@ def measure(model: Model, device: str, precision: Precision, workers: int) -> Ca
             steps, sketch_s = begin(volume, "sample.ome.zarr")
         warm_steps, warm_s = begin(piece, "warm.ome.zarr")
         warm_steps.close()
+        begun = time.monotonic()
         with _peak() as tile_peak:
             for step in steps:
                 if step.report is not None:
@@ -186,6 +197,10 @@ def measure(model: Model, device: str, precision: Precision, workers: int) -> Ca
         threshold_s=threshold_s,
         first_s=first_s,
         tile_s=(ends[-1] - ends[workers - 1]) / (len(ends) - workers),
+        sample_first_s=times[0][-1] - begun,
+        sample_tiles_s=ends[-1] - times[0][-1],
+        sample_first=math.prod(plan.geometry.shape_at(0)),
+        sample_tiles=tuple(len(times[s]) for s in range(plan.geometry.n_scales)),
         scale=plan.geometry.finest_scale,
         base_bytes=base,
         sketch_bytes=max(0, sketch_peak[0] - base - sample_bytes),
@@ -282,7 +297,7 @@ def _main() -> None:
     warnings.simplefilter("ignore")
     model = load_folder(Path(folder))
     kind: Precision = "bf16" if precision == "bf16" else "fp32"
-    print(measure(model, device, kind, int(workers)).model_dump_json())
+    print(measure(model, device, kind, int(workers)).model_dump_json(), time.time())
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from napari_msgan.tiling import Tiling
 from napari_msgan.volume import Volume
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from napari_msgan.calibrating import Calibration
     from napari_msgan.config import ModelSpec, Precision
@@ -135,10 +135,13 @@ def estimate(
     known = calibrate(model, device, precision, workers, again=again)
     before_s = known.start_s + packed / _UNPACKED_PER_S
     before_s += known.warm_up_s + sketch_seconds(plan, known, workers)
+    n_tiles = [cells[s].size for s in range(scale + 1)]
+    of_sample = tiles_seconds(model, known, known.sample_tiles, workers)
+    # what the first tiles of a process cost on top, as much for any image
     first_s = before_s + known.first_s * math.prod(geometry.shape_at(0))
-    tiles_s = sum(
-        tile_seconds(model, known, s, cells[s].size, workers) for s in range(1, scale + 1)
-    )
+    first_s += max(0.0, known.sample_first_s - known.first_s * known.sample_first)
+    tiles_s = tiles_seconds(model, known, n_tiles, workers)
+    tiles_s += max(0.0, known.sample_tiles_s - of_sample) if scale else 0.0
     everything = sum(math.prod(geometry.shape_at(s)) for s in range(geometry.n_scales))
     image = sum(written_box(tiling, s, cells[s]).size for s in cells)
     store_bytes = round(known.stored_sketch * everything + known.stored_image * image)
@@ -192,11 +195,19 @@ def sketch_seconds(plan: SourcePlan, known: Calibration, workers: int) -> float:
     return known.sketch_s * voxels + known.threshold_s * sampled / workers
 
 
-def tile_seconds(model: Model, known: Calibration, scale: int, n_tiles: int, workers: int) -> float:
-    """Return the seconds for the tiles of a scale: few tiles take as long as one per worker."""
-    rounds = math.ceil(n_tiles / workers)
-    busy = n_tiles if rounds > 2 else rounds * workers
-    return known.tile_s * busy * tile_work(model, scale) / tile_work(model, known.scale)
+def tiles_seconds(model: Model, known: Calibration, n_tiles: Sequence[int], workers: int) -> float:
+    """Return the seconds for tiles of scales 1 and up: few take as long as one per worker.
+
+    Parameters
+    ----------
+    n_tiles : of each scale from 0 on.
+    """
+    seconds = 0.0
+    for scale, count in enumerate(n_tiles[1:], 1):
+        rounds = math.ceil(count / workers)
+        busy = count if rounds > 2 else rounds * workers
+        seconds += known.tile_s * busy * tile_work(model, scale) / tile_work(model, known.scale)
+    return seconds
 
 
 def tile_work(model: Model, scale: int) -> float:

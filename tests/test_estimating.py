@@ -28,6 +28,10 @@ KNOWN = Calibration(
     threshold_s=1e-7,
     first_s=1e-4,
     tile_s=0.5,
+    sample_first_s=0.0,
+    sample_tiles_s=0.0,
+    sample_first=0,
+    sample_tiles=(1, 6),
     scale=1,
     base_bytes=200_000_000,
     sketch_bytes=50_000_000,
@@ -127,6 +131,20 @@ def test_fewer_tiles_than_workers_take_as_long_as_one_each(model, known):
     tile = run(picture((128, 128)), model, region="0:32,0:32", scale=1)
     assert tile.tiles == {0: 1, 1: 1}
     assert tile.seconds - tile.first_s == pytest.approx(2 * KNOWN.tile_s)
+
+
+def test_first_tiles_of_a_process_cost_as_much_for_any_image(model, known):
+    image = picture((96, 96))
+    plain = estimate(image, model, device="cpu", workers=2)
+    warming = known.model_copy(
+        update={"sample_first_s": 3.0, "sample_first": 10_000, "sample_tiles_s": 3.0 + 0.75}
+    )
+    calibration_file(model, "cpu", "fp32", 2).write_text(warming.model_dump_json())
+    slower = estimate(image, model, device="cpu", workers=2)
+    assert slower.first_s - plain.first_s == pytest.approx(2.0)  # a second is for the voxels
+    assert slower.seconds - plain.seconds == pytest.approx(2.0 + 0.75)  # six tiles take 3 s
+    low = estimate(image, model, device="cpu", workers=2, scale=0)
+    assert low.seconds == pytest.approx(low.first_s)
 
 
 def test_first_picture_is_the_time_without_tiles(model, known):
