@@ -65,8 +65,7 @@ class Calibration(Settings):
     sample_first, sample_tiles : voxels of its scale 0, and tiles of each scale from 0 on.
     base_bytes : of the process with its model.
     sketch_bytes : that making a sketch takes on top.
-    tile_bytes : that a worker takes on top while it makes a tile.
-    cached_bytes : of what was measured, decoded chunks at most, which grow with the image.
+    tile_bytes : that a worker takes on top while it makes a tile, without chunks that are kept.
     stored_image, stored_sketch : bytes on the disk per voxel.
     """
 
@@ -85,7 +84,6 @@ class Calibration(Settings):
     sketch_bytes: int
     first_bytes: float
     tile_bytes: int
-    cached_bytes: int
     stored_image: float
     stored_sketch: float
 
@@ -206,7 +204,6 @@ def measure(model: Model, device: str, precision: Precision, workers: int) -> Ca
         sketch_bytes=max(0, sketch_peak[0] - base - sample_bytes),
         first_bytes=first_bytes,
         tile_bytes=max(0, tile_peak[0] - base - sample_bytes) // workers,
-        cached_bytes=n_voxels * (1 + np.dtype(model.spec.dtype).itemsize),
         stored_image=stored[0],
         stored_sketch=stored[1],
     )

@@ -234,7 +234,7 @@ def memory_bytes(plan: SourcePlan, spec: ModelSpec, known: Calibration, workers:
         _SAMPLE_COPIES * sampled * np.dtype(plan.volume.data.dtype).itemsize,
         known.sketch_bytes,
         first,
-        known.tile_bytes * workers + max(0, cached - known.cached_bytes),
+        known.tile_bytes * workers + cached,
     )
     return round(known.base_bytes + max(stages))
 

@@ -37,7 +37,6 @@ KNOWN = Calibration(
     sketch_bytes=50_000_000,
     first_bytes=100.0,
     tile_bytes=150_000_000,
-    cached_bytes=0,
     stored_image=1.5,
     stored_sketch=0.2,
 )

@@ -89,7 +89,7 @@ class ChunkCache:
 
 
 def _outside_the_heap(chunk: Chunk) -> Chunk:
-    """Return a copy in pages of its own.
+    """Return a copy in pages of its own, which `buffers.private_bytes` does not count.
 
     Chunks live for longer than the buffers of tiles: between them, they would keep the heap from
     being used again, or given back.
