@@ -107,7 +107,7 @@ def calibrate(
     # as the terminal program does before it imports numpy
     environment = os.environ | {"MALLOC_ARENA_MAX": "1"}
     ended = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    gone = time.time()
+    gone = time.monotonic()  # the same clock for all processes of a computer
     try:
         text, told = ended.stdout.split()
         found = Calibration.model_validate_json(text)
@@ -294,7 +294,7 @@ def _main() -> None:
     warnings.simplefilter("ignore")
     model = load_folder(Path(folder))
     kind: Precision = "bf16" if precision == "bf16" else "fp32"
-    print(measure(model, device, kind, int(workers)).model_dump_json(), time.time())
+    print(measure(model, device, kind, int(workers)).model_dump_json(), time.monotonic())
 
 
 if __name__ == "__main__":
