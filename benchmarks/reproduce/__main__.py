@@ -37,6 +37,8 @@ PARTS = {
     "translation": "images of other domains through the bundled models",
     "report": "nothing but docs/results.md, from the tables that there are",
 }
+#: Where data and results lie.
+_ELSEWHERE = ("--data", "--work", "--results", "--docs")
 
 
 def run_part(part, options, places):
@@ -46,6 +48,7 @@ def run_part(part, options, places):
     elif part == "translation":
         translate_all(options.data, places)
     elif part != "report":
+        _refuse_other_settings(part, places)
         for _ in _iter_compare(part, options, places):
             places.sign(part, _command(part, places))
             write_report(places)
@@ -76,18 +79,38 @@ def _iter_compare(part, options, places):
 
 
 def _command(part, places):
-    settings = [argument for argument in sys.argv[1:] if argument not in PARTS]
-    for private in ("--data", "--work", "--results", "--docs"):
-        if private in settings:
-            at = settings.index(private)
-            del settings[at : at + 2]
-    if "--methods" in settings:  # the table may hold others, of other runs
-        at = settings.index("--methods") + 1
-        while at < len(settings) and not settings[at].startswith("--"):
-            del settings[at]
-        names = (row["method"] for row in read_csv(places.part(part) / "figures.csv"))
-        settings[at:at] = dict.fromkeys(names)
-    return shlex.join(["python", "-m", "benchmarks.reproduce", part, *settings])
+    """Return what makes all that is published of a part, also what was run elsewhere."""
+    settings, methods = _settings(sys.argv[1:]), []
+    if "--methods" in sys.argv:
+        rows = read_csv(places.part(part) / "figures.csv")
+        methods = ["--methods", *dict.fromkeys(row["method"] for row in rows)]
+    return shlex.join(["python", "-m", "benchmarks.reproduce", part, *methods, *settings])
+
+
+def _settings(arguments):
+    """Return the arguments that decide what methods become: not which, and not where."""
+    kept, name = [], None
+    for argument in (a for a in arguments if a not in PARTS):
+        name = argument if argument.startswith("--") else name
+        if name is not None and name not in (
+            "--methods",
+            "--data",
+            "--work",
+            "--results",
+            "--docs",
+        ):
+            kept.append(argument)
+    return kept
+
+
+def _refuse_other_settings(part, places):
+    """Keep methods of one table from being trained in different ways."""
+    published = places.command(part)
+    if published and _settings(shlex.split(published)[4:]) != _settings(sys.argv[1:]):
+        raise SystemExit(
+            f"{places.part(part)} holds what was made by\n    {published}\nGive the same settings, "
+            "choose another folder with --results, or remove it."
+        )
 
 
 def main():

@@ -45,6 +45,11 @@ class Places:
         """Return the beginning of the page."""
         return Path(__file__).with_name("introduction.md").read_text(encoding="utf-8")
 
+    def command(self, part):
+        """Return what a part was run with, None if it was not run."""
+        path = self.results / part / "about.json"
+        return json.loads(path.read_text())["command"] if path.exists() else None
+
     def sign(self, part, command):
         """Write what a part was run with."""
         about = {"command": command, "date": str(date.today()), "machine": _machine()}

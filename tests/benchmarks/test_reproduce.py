@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from benchmarks.reproduce import networks
+from benchmarks.reproduce.__main__ import _command, _refuse_other_settings
 from benchmarks.reproduce.budgets import Budget, budgeted, measure_step
 from benchmarks.reproduce.compare import _with_published
 from benchmarks.reproduce.data import DataSet, bundled_config
@@ -26,6 +27,7 @@ from benchmarks.reproduce.figures import (
 )
 from benchmarks.reproduce.methods import METHODS, TRAINED_BY
 from benchmarks.reproduce.pictures import picture_sheet
+from benchmarks.reproduce.places import Places
 from benchmarks.reproduce.train import curves, prepare_base, train, training_summary
 from napari_msgan.config import LowResNetwork, PatchNetwork
 from napari_msgan.training.config import ScaleTraining, TrainConfig
@@ -262,6 +264,21 @@ def test_table_keeps_the_rows_of_methods_that_were_run_elsewhere(tmp_path):
     new = {n: [{"method": n, "image": "1", "mae": "new"}] for n in ("whole", "patches")}
     seen = [(row["method"], row["mae"]) for row in _with_published(new, path, METHODS)]
     assert seen == [("ours", "old"), ("patches", "new"), ("whole", "new")]
+
+
+def test_a_table_takes_no_methods_that_were_trained_in_another_way(tmp_path, monkeypatch):
+    places = Places(tmp_path, tmp_path, tmp_path)
+    typed = ["ct-time", "--methods", "ours", "--work", "here", "--minutes", "90"]
+    monkeypatch.setattr("sys.argv", ["reproduce", *typed])
+    _refuse_other_settings("ct-time", places)  # nothing is published
+    write_csv(places.part("ct-time") / "figures.csv", [{"method": "ours"}, {"method": "whole"}])
+    command = _command("ct-time", places)
+    assert command.endswith("ct-time --methods ours whole --minutes 90")
+    places.sign("ct-time", command)
+    _refuse_other_settings("ct-time", places)
+    monkeypatch.setattr("sys.argv", ["reproduce", "ct-time", "--minutes", "9"])
+    with pytest.raises(SystemExit, match="Give the same settings"):
+        _refuse_other_settings("ct-time", places)
 
 
 def test_settings_of_bundled_models_do_not_say_for_how_long_to_train():
