@@ -34,7 +34,7 @@ from napari_msgan.errors import JobError
 from napari_msgan.geometry import Affine
 from napari_msgan.jobs import iter_generate
 from napari_msgan.model import load_folder
-from napari_msgan.sketch import measure_thresholds
+from napari_msgan.sketch import lazy_unit, measure_thresholds
 from napari_msgan.source import plan_source
 from napari_msgan.volume import Volume
 
@@ -166,7 +166,7 @@ def measure(model: Model, device: str, precision: Precision, workers: int) -> Ca
         return steps, time.monotonic() - begun
 
     with tempfile.TemporaryDirectory(prefix="napari-msgan-") as folder:
-        small = tuple(slice(0, n) for n in model.spec.tile_shape)
+        small = tuple(slice(0, n // 4) for n in model.spec.tile_shape)
         piece = Volume(volume.data[small], volume.affine, volume.unit)
         cold_steps, cold_s = begin(piece, "piece.ome.zarr")
         cold_steps.close()
@@ -182,16 +182,17 @@ def measure(model: Model, device: str, precision: Precision, workers: int) -> Ca
         store = step.store
         assert store is not None
         stored = [_bytes_per_voxel(store, sketch=kind) for kind in (False, True)]
-    threshold_s = _threshold_seconds(plan, model.spec)
+    threshold_s = _threshold_seconds(plan, model.spec, workers)
     ends = times[plan.geometry.finest_scale]
     first_s, first_bytes = _measure_first(model)
     n_voxels, n_small = math.prod(plan.geometry.shape), math.prod(piece.shape)
     # What every sketch takes, however small, is in both: it must not count for each voxel.
-    voxel_s = max(0.0, sketch_s - warm_s) / (n_voxels - n_small)
+    both_s = max(0.0, sketch_s - warm_s) / (n_voxels - n_small)
+    sampled = sum(math.prod(plan.geometry.shape_at(s)) for s in range(plan.geometry.n_scales))
     return Calibration(
         start_s=start_s,
-        warm_up_s=max(0.0, cold_s - voxel_s * n_small),
-        sketch_s=max(0.0, voxel_s - threshold_s / workers),
+        warm_up_s=max(0.0, cold_s - both_s * n_small),
+        sketch_s=max(0.0, both_s - threshold_s * sampled / n_voxels / workers),
         threshold_s=threshold_s,
         first_s=first_s,
         tile_s=(ends[-1] - ends[workers - 1]) / (len(ends) - workers),
@@ -234,14 +235,12 @@ def sample_volume(spec: ModelSpec, workers: int) -> Volume:
     return Volume(data, Affine.of_spacing(scale.spacing_mm), "millimeter")
 
 
-def _threshold_seconds(plan: SourcePlan, spec: ModelSpec) -> float:
-    """Return seconds per voxel in one thread."""
-    low, high = spec.window
-    block = tuple(slice(0, n) for n in plan.block_shape)
-    part = (np.asarray(plan.volume.data[block], np.float32) - low) / (high - low)
+def _threshold_seconds(plan: SourcePlan, spec: ModelSpec, workers: int) -> float:
+    """Return seconds per voxel and thread, with all workers busy."""
+    unit = lazy_unit(plan.volume.data, *spec.window)
     begun = time.monotonic()
-    measure_thresholds(part, spec.sketch)
-    return (time.monotonic() - begun) / part.size
+    measure_thresholds(unit, spec.sketch, workers)
+    return (time.monotonic() - begun) * workers / math.prod(unit.shape)
 
 
 def _measure_first(model: Model) -> tuple[float, float]:

@@ -21,6 +21,7 @@ from napari_msgan.config import SketchSettings, SketchThresholds
 from napari_msgan.errors import VolumeError
 from napari_msgan.geometry import Box, Ints
 from napari_msgan.resampling import interpolate, reduce_max
+from napari_msgan.steps import iter_in_threads, run_to_end
 from napari_msgan.volume import ArrayLike, LazyArray, read_padded
 
 if TYPE_CHECKING:
@@ -114,33 +115,37 @@ def _sample_boxes(shape: Ints) -> list[Box]:
     return boxes[:: every if every % 2 or every == 1 else every + 1]
 
 
-def measure_thresholds(image: ArrayLike, settings: SketchSettings) -> SketchThresholds:
+def measure_thresholds(
+    image: ArrayLike, settings: SketchSettings, workers: int = 1
+) -> SketchThresholds:
     """Return the thresholds that give this scale the density that `settings` asks for.
 
     Parameters
     ----------
     image : array-like, the image at one scale, its window in [0, 1].
+    workers : threads; the thresholds do not depend on their number.
     """
     halo = _nms_halo(settings)
+    boxes = _sample_boxes(tuple(image.shape))
     values: list[Float32Array] = []
-    total = 0
-    for box in _sample_boxes(tuple(image.shape)):
+
+    def measure(box: Box) -> None:
         window = box.grow(halo)
         block = read_padded(image, window.start, window.stop).astype(np.float32, copy=False)
         magnitude, ridge = _ridge(block, settings.sigma, _FLAT)
         values.append(magnitude[ridge])
-        total += box.size
-    ordered = np.concatenate(values)
+
+    run_to_end(iter_in_threads(measure, boxes, workers))
+    total = sum(box.size for box in boxes)
+    ridges = np.concatenate(values)
     values.clear()  # there may be millions
-    ordered.sort()
-
-    def at_density(density: float) -> float:
-        count = int(density * total)
-        return float(ordered[-1 - count]) if count < len(ordered) else _FLAT
-
-    low, high = at_density(settings.low_density), at_density(settings.high_density)
-    normaliser = at_density(0.1 * settings.high_density)
-    density = min(len(ordered) / total, settings.low_density)
+    wanted = settings.low_density, settings.high_density, 0.1 * settings.high_density
+    ranks = [len(ridges) - 1 - int(density * total) for density in wanted]
+    there = [rank for rank in ranks if rank >= 0]
+    if there:
+        ridges.partition(there)
+    low, high, normaliser = (float(ridges[r]) if r >= 0 else _FLAT for r in ranks)
+    density = min(len(ridges) / total, settings.low_density)
     return SketchThresholds(low=low, high=high, normaliser=normaliser, density=density)
 
 

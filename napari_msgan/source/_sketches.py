@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -57,8 +56,7 @@ def iter_sketch_scales(
 ) -> Iterator[tuple[int, int, list[SketchThresholds]]]:
     """Write the sketch of every image of a pyramid; yield as `iter_sketch_image` does."""
     work = [(s, box) for s in range(plan.geometry.n_scales) for box in plan.blocks(s)]
-    with ThreadPoolExecutor(workers) as pool:
-        thresholds = list(pool.map(lambda image: measure_thresholds(image, settings), images))
+    thresholds = [measure_thresholds(image, settings, workers) for image in images]
 
     def sketch_one(place: tuple[int, Box]) -> None:
         scale, box = place
