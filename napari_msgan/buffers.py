@@ -21,7 +21,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Hashable, Iterator
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -3, -4, -8
 _NEVER = 2**31 - 1
@@ -43,14 +43,22 @@ class KeptBuffers:
 
     def __init__(self, n_threads: int) -> None:
         self._warm_up, self._uses, self._usual = 2 * n_threads, 0, 0
+        self._kind: Hashable = None
         self._lock = Lock()
 
-    def used(self) -> None:
+    def used(self, kind: Hashable = None) -> None:
         """Give back what is free if the process has become larger than after the first uses.
 
         To be called by each thread when it has freed its buffers.
+
+        Parameters
+        ----------
+        kind : of use: free buffers of another kind are of other sizes, so they are given back.
         """
         with self._lock:
+            if kind != self._kind:
+                self._kind, self._uses, self._usual = kind, 0, 0
+                _call("malloc_trim", 0)
             size = private_bytes()
             self._uses += 1
             if self._uses <= self._warm_up:

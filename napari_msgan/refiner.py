@@ -275,7 +275,7 @@ class _Threads:
 
     def _make(self, tile: Tile) -> None:
         make_tile(self._context, tile)
-        self._buffers.used()
+        self._buffers.used(tile.scale)
 
     def finished(self) -> list[Tile]:
         done, _ = wait(self._running, return_when=FIRST_COMPLETED)

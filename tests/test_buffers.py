@@ -75,6 +75,25 @@ def test_what_grows_beyond_the_first_uses_is_given_back(monkeypatch):
     assert set(calls) == {("malloc_trim", 0)}
 
 
+def test_another_kind_of_use_gives_back_what_is_free_and_is_measured_anew(monkeypatch):
+    sizes, calls = [], []
+    monkeypatch.setattr(buffers, "private_bytes", lambda: sizes.pop(0))
+    monkeypatch.setattr(buffers, "_call", lambda *arguments: calls.append(arguments))
+    kept = buffers.KeptBuffers(1)
+    for kind, size, trims in (
+        ("large", 100, 1),
+        ("large", 100, 1),
+        ("large", 119, 1),
+        ("small", 40, 2),
+        ("small", 50, 2),
+        ("small", 59, 2),
+        ("small", 61, 3),
+    ):
+        sizes.append(size)
+        kept.used(kind)
+        assert len(calls) == trims, (kind, size)
+
+
 def test_private_bytes_are_those_of_no_file():
     before = buffers.private_bytes()
     block = bytearray(64 << 20)
