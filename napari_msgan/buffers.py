@@ -4,6 +4,9 @@ A network asks for the same few hundred megabytes at every tile and at every tra
 default glibc maps such buffers anew each time, and the system clears every page of them: in 3-D
 that is a quarter of the CPU time of a tile in float32, and a third of a training step.
 
+Buffers of several threads come to lie between each other, so what is kept is bounded: what does not
+fit is mapped, as by default.
+
 glibc also gives each thread an arena of its own, from which the others take nothing back: with two
 workers that is up to twice the memory.
 
@@ -21,50 +24,20 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator
+    from collections.abc import Iterator
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -3, -4, -8
 _NEVER = 2**31 - 1
 #: What glibc arrives at by itself after it has freed large buffers (`DEFAULT_MMAP_THRESHOLD_MAX`).
 _USUAL = ((_M_MMAP_MAX, 65536), (_M_MMAP_THRESHOLD, 2**25), (_M_TRIM_THRESHOLD, 2**26))
 
-#: Blocks of several threads come to lie between each other, so that what is kept slowly grows.
-_MOST_GROWTH = 1.2
+#: Bytes that are kept for each thread: about what a tile of 128^3 takes.
+KEPT_BYTES = 128 << 20
+#: Smaller buffers are never mapped.
+_LARGE = 1 << 20
 
 _lock = Lock()
 _holders = 0
-
-
-class KeptBuffers:
-    """The buffers that are kept; tells when they have grown too much.
-
-    n_threads : that use them at the same time.
-    """
-
-    def __init__(self, n_threads: int) -> None:
-        self._warm_up, self._uses, self._usual = 2 * n_threads, 0, 0
-        self._kind: Hashable = None
-        self._lock = Lock()
-
-    def used(self, kind: Hashable = None) -> None:
-        """Give back what is free if the process has become larger than after the first uses.
-
-        To be called by each thread when it has freed its buffers.
-
-        Parameters
-        ----------
-        kind : of use: free buffers of another kind are of other sizes, so they are given back.
-        """
-        with self._lock:
-            if kind != self._kind:
-                self._kind, self._uses, self._usual = kind, 0, 0
-                _call("malloc_trim", 0)
-            size = private_bytes()
-            self._uses += 1
-            if self._uses <= self._warm_up:
-                self._usual = max(self._usual, size)
-            elif size > _MOST_GROWTH * self._usual:
-                _call("malloc_trim", 0)
 
 
 def share_one_arena() -> None:
@@ -76,20 +49,23 @@ def share_one_arena() -> None:
 
 
 def keep_large_buffers() -> None:
-    """Keep them from now on, for processes that do nothing else."""
+    """Keep all of them from now on, for processes that do nothing else."""
     share_one_arena()
     _set((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, _NEVER))
 
 
 @contextmanager
-def large_buffers_kept(n_threads: int = 1) -> Iterator[KeptBuffers]:
-    """Keep them inside the ``with`` block; the last block that ends gives them back."""
+def large_buffers_kept(n_threads: int = 1) -> Iterator[None]:
+    """Keep some inside the ``with`` block; the last block that ends gives them back."""
     global _holders
     with _lock:
         _holders += 1
         keep_large_buffers()
+        _make_room(n_threads * KEPT_BYTES)
+        # asked only for what finds no room among the buffers that were freed
+        _set((_M_MMAP_MAX, 65536), (_M_MMAP_THRESHOLD, _LARGE))
     try:
-        yield KeptBuffers(n_threads)
+        yield
     finally:
         with _lock:
             _holders -= 1
@@ -104,6 +80,15 @@ def private_bytes() -> int:
 
     seen = Process().memory_info()
     return int(seen.rss - getattr(seen, "shared", 0))
+
+
+def _make_room(n_bytes: int) -> None:
+    """Have the heap become so much larger; its pages are taken when they are first written."""
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None)
+        libc.malloc.argtypes, libc.malloc.restype = [ctypes.c_size_t], ctypes.c_void_p
+        libc.free.argtypes = [ctypes.c_void_p]
+        libc.free(libc.malloc(n_bytes))
 
 
 def _set(*values: tuple[int, int]) -> None:

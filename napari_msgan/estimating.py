@@ -34,8 +34,6 @@ _SAMPLED = 1.25 * 2**24
 _SAMPLE_COPIES = 4.5
 #: Bytes per voxel of the temporary images of every scale.
 _PYRAMID_BYTES = 2
-#: With many tiles the blocks of workers come to lie between each other, see `napari_msgan.buffers`.
-_MANY_TILES, _GROWTH = 8, 1.15
 #: Bytes per second that gzip unpacks, an assumption: it is a small part of any job.
 _UNPACKED_PER_S = 120e6
 
@@ -153,10 +151,7 @@ def estimate(
         tiles={s: cells[s].size for s in sorted(cells)},
         seconds=first_s + tiles_s,
         first_s=first_s,
-        memory_bytes=round(
-            memory_bytes(plan, model.spec, known, busy_workers(cells, workers))
-            * (_GROWTH if cells[scale].size > _MANY_TILES * workers else 1.0)
-        ),
+        memory_bytes=memory_bytes(plan, model.spec, known, busy_workers(cells, workers)),
         memory_free=int(psutil.virtual_memory().available),
         store_bytes=store_bytes,
         store=Space(here, max(store_bytes, sketching), shutil.disk_usage(here).free),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_msgan.buffers import KeptBuffers, large_buffers_kept
+from napari_msgan.buffers import large_buffers_kept
 from napari_msgan.errors import JobError
 from napari_msgan.intensity import Window
 from napari_msgan.pyramid import ChunkCache, Fingerprint
@@ -251,10 +251,10 @@ def _threads(context: TileContext, plan: Sequence[Tile], *, workers: int) -> Ite
 
     context.prepare(sorted(of_scale))
     pool = ThreadPoolExecutor(workers, "tile", prepare_thread)
-    with large_buffers_kept(workers) as buffers:
+    with large_buffers_kept(workers):
         try:
             # Twice as many, so that no worker waits for its next tile.
-            yield _Threads(context, pool, 2 * workers, buffers)
+            yield _Threads(context, pool, 2 * workers)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
             torch.set_num_threads(before)
@@ -263,19 +263,13 @@ def _threads(context: TileContext, plan: Sequence[Tile], *, workers: int) -> Ite
 class _Threads:
     """The driver of `in_threads`."""
 
-    def __init__(
-        self, context: TileContext, pool: ThreadPoolExecutor, capacity: int, buffers: KeptBuffers
-    ) -> None:
+    def __init__(self, context: TileContext, pool: ThreadPoolExecutor, capacity: int) -> None:
         self.capacity = capacity
-        self._context, self._pool, self._buffers = context, pool, buffers
+        self._context, self._pool = context, pool
         self._running: dict[Future[None], Tile] = {}
 
     def begin(self, tile: Tile) -> None:
-        self._running[self._pool.submit(self._make, tile)] = tile
-
-    def _make(self, tile: Tile) -> None:
-        make_tile(self._context, tile)
-        self._buffers.used(tile.scale)
+        self._running[self._pool.submit(make_tile, self._context, tile)] = tile
 
     def finished(self) -> list[Tile]:
         done, _ = wait(self._running, return_when=FIRST_COMPLETED)

@@ -37,6 +37,8 @@ _LAZY_SIDE = {2: 1024, 3: 128}
 #: Gradients below this share of the window are rounding noise of a flat image.
 _FLAT = 1e-5
 _TRUNCATE = 3.0
+#: Voxels whose neighbours are gathered at a time; they fit into the cache of a core.
+_AT_ONCE = 1 << 14
 
 
 def required_halo(settings: SketchSettings) -> int:
@@ -56,11 +58,14 @@ def _gradient(image: Float32Array, sigma: float) -> tuple[Float32Array, list[Flo
     for axis in range(image.ndim):
         ahead, behind = list(inside), list(inside)
         ahead[axis], behind[axis] = slice(2, None), slice(None, -2)
-        parts.append((smooth[tuple(ahead)] - smooth[tuple(behind)]) * np.float32(0.5))
+        part = smooth[tuple(ahead)] - smooth[tuple(behind)]
+        part *= np.float32(0.5)
+        parts.append(part)
+    del smooth
     magnitude = parts[0] ** 2
     for part in parts[1:]:
         magnitude += part**2
-    return np.sqrt(magnitude), parts
+    return np.sqrt(magnitude, out=magnitude), parts
 
 
 def _ridge(
@@ -71,19 +76,19 @@ def _ridge(
     Both are smaller than the image by `_nms_halo` on every side.
     """
     magnitude, parts = _gradient(image, sigma)
-    flat = magnitude.ravel()
-    candidates = np.flatnonzero(magnitude > floor)
-    inside = np.zeros(magnitude.shape, bool)
-    inside[(slice(1, -1),) * image.ndim] = True
-    candidates = candidates[inside.ravel()[candidates]]
-    direction = np.stack([part.ravel()[candidates] for part in parts])
-    direction /= np.abs(direction).max(axis=0, initial=np.finfo(np.float32).tiny)
-    strides = np.array(magnitude.strides) // magnitude.itemsize
-    offset = (np.rint(direction).astype(np.intp) * strides[:, None]).sum(axis=0)
-    value = flat[candidates]
-    kept = candidates[(value >= flat[candidates - offset]) & (value > flat[candidates + offset])]
+    inside = (slice(1, -1),) * image.ndim
     ridge = np.zeros(magnitude.shape, bool)
-    ridge.ravel()[kept] = True
+    ridge[inside] = magnitude[inside] > floor
+    candidates = np.flatnonzero(ridge)
+    strides = np.array(magnitude.strides)[:, None] // magnitude.itemsize
+    flat, components, is_ridge = magnitude.ravel(), [part.ravel() for part in parts], ridge.ravel()
+    for start in range(0, len(candidates), _AT_ONCE):
+        some = candidates[start : start + _AT_ONCE]
+        direction = np.stack([component[some] for component in components])
+        direction /= np.abs(direction).max(axis=0, initial=np.finfo(np.float32).tiny)
+        offset = (np.rint(direction).astype(np.intp) * strides).sum(axis=0)
+        value = flat[some]
+        is_ridge[some] = (value >= flat[some - offset]) & (value > flat[some + offset])
     crop = (slice(_nms_halo_after_gradient(sigma), -_nms_halo_after_gradient(sigma)),) * image.ndim
     return magnitude[crop], ridge[crop]
 
@@ -264,8 +269,10 @@ def lazy_unit(image: ArrayLike, low: float, high: float) -> LazyArray:
     """Return an image as float32 where `low` to `high` becomes [0, 1]; the rest is clipped."""
 
     def read(box: Box) -> Float32Array:
-        block: Float32Array = np.nan_to_num(np.asarray(image[box.slices], np.float32))
-        unit: Float32Array = (block - np.float32(low)) / np.float32(high - low)
-        return np.clip(unit, 0, 1)
+        block: Float32Array = np.array(image[box.slices], np.float32)
+        np.nan_to_num(block, copy=False)
+        block -= np.float32(low)
+        block /= np.float32(high - low)
+        return np.clip(block, 0, 1, out=block)
 
     return LazyArray(tuple(image.shape), np.float32, read)

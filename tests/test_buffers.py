@@ -34,6 +34,32 @@ with {block}:
 print(resident() * resource.getpagesize() / size)
 """
 
+_HEAP = """
+import ctypes
+from contextlib import contextmanager
+from napari_msgan.buffers import keep_large_buffers, large_buffers_kept
+
+class Seen(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_size_t) for name in (
+        "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks",
+        "fordblks", "keepcost",
+    )]
+
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+libc.mallinfo2.restype = Seen
+
+@contextmanager
+def keep():
+    yield keep_large_buffers()
+
+with {block}:
+    before = libc.mallinfo2()
+    blocks = [libc.malloc(20 << 20) for _ in range(14)]
+    after = libc.mallinfo2()
+print(after.arena, after.hblks - before.hblks)
+"""
+
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only glibc is told")
 
 
@@ -54,44 +80,17 @@ def test_without_the_block_pages_are_made_again_each_time():
     assert made > 4
 
 
-def test_what_grows_beyond_the_first_uses_is_given_back(monkeypatch):
-    sizes, calls = [], []
-    monkeypatch.setattr(buffers, "private_bytes", lambda: sizes.pop(0))
-    monkeypatch.setattr(buffers, "_call", lambda *arguments: calls.append(arguments))
-    kept = buffers.KeptBuffers(2)
-    for size, trims in (
-        (50, 0),
-        (100, 0),
-        (90, 0),
-        (80, 0),
-        (119, 0),
-        (121, 1),
-        (110, 1),
-        (130, 2),
-    ):
-        sizes.append(size)
-        kept.used()
-        assert len(calls) == trims, size
-    assert set(calls) == {("malloc_trim", 0)}
-
-
-def test_another_kind_of_use_gives_back_what_is_free_and_is_measured_anew(monkeypatch):
-    sizes, calls = [], []
-    monkeypatch.setattr(buffers, "private_bytes", lambda: sizes.pop(0))
-    monkeypatch.setattr(buffers, "_call", lambda *arguments: calls.append(arguments))
-    kept = buffers.KeptBuffers(1)
-    for kind, size, trims in (
-        ("large", 100, 1),
-        ("large", 100, 1),
-        ("large", 119, 1),
-        ("small", 40, 2),
-        ("small", 50, 2),
-        ("small", 59, 2),
-        ("small", 61, 3),
-    ):
-        sizes.append(size)
-        kept.used(kind)
-        assert len(calls) == trims, (kind, size)
+def test_what_is_kept_is_bounded():
+    more = "large_buffers_kept(), large_buffers_kept()"  # two jobs share what one of them keeps
+    for block in ("large_buffers_kept()", more):
+        command = [sys.executable, "-c", _HEAP.format(block=block)]
+        kept, mapped = map(int, subprocess.check_output(command, text=True).split())
+        assert kept < 1.1 * buffers.KEPT_BYTES
+        assert mapped > 7
+    command = [sys.executable, "-c", _HEAP.format(block="keep()")]
+    kept, mapped = map(int, subprocess.check_output(command, text=True).split())
+    assert kept > 2 * buffers.KEPT_BYTES
+    assert mapped == 0
 
 
 def test_private_bytes_are_those_of_no_file():

@@ -246,4 +246,4 @@ def test_memory_counts_the_workers_that_have_something_to_do(model, known):
     assert 0 <= one.memory_bytes - (200_000_000 + 150_000_000) < 2**21  # decoded chunks
     assert 0 <= many.memory_bytes - (200_000_000 + 2 * 150_000_000) < 2**21
     very_many = run(picture((512, 512)), model)
-    assert very_many.memory_bytes / many.memory_bytes == pytest.approx(1.15, abs=0.01)
+    assert 0 <= very_many.memory_bytes - (200_000_000 + 2 * 150_000_000) < 2**21

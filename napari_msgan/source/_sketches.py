@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_msgan.buffers import large_buffers_kept
 from napari_msgan.errors import VolumeError
 from napari_msgan.geometry import Box
 from napari_msgan.resampling import resample_max
@@ -43,7 +44,10 @@ def iter_sketch_image(
     scratch: Path | None = None,
 ) -> Iterator[tuple[int, int, list[SketchThresholds]]]:
     """Write the sketch of every scale of an image; yield (done, total, thresholds so far)."""
-    with image_pyramid(plan, settings, workers, scratch) as images:
+    with (
+        large_buffers_kept(workers),
+        image_pyramid(plan, settings, workers, scratch) as images,
+    ):
         yield from iter_sketch_scales(images, plan, settings, write, workers)
 
 
