@@ -24,20 +24,26 @@ _COLUMNS = "columns"
 def curve_plot(points, path):
     """Draw L1 of validation (where there is none, of training) against the share of the steps.
 
-    One panel per scale.
+    One panel per scale; a method has the same colour in all of them.
     """
     scales = sorted({row["scale"] for row in points})
-    figure = Figure(figsize=(3.6 * len(scales), 3.2), layout="constrained")
+    titles = list(dict.fromkeys(row["title"] for row in points))
+    figure = Figure(figsize=(3.6 * len(scales), 3.6), layout="constrained")
     axes = figure.subplots(1, len(scales), squeeze=False)[0]
+    lines = {}
     for axis, scale in zip(axes, scales, strict=True):
-        for title in dict.fromkeys(row["title"] for row in points):
+        for number, title in enumerate(titles):
             of_one = [r for r in points if (r["scale"], r["title"]) == (scale, title)]
             if of_one:
                 shares = [float(r["share"]) for r in of_one]
-                axis.plot(shares, [_watched(r) for r in of_one], label=title, linewidth=1.2)
+                values = [_watched(r) for r in of_one]
+                (lines[title],) = axis.plot(shares, values, color=f"C{number}", linewidth=1.2)
         axis.set(title=f"scale {scale}", xlabel="share of the steps")
-        axis.legend(fontsize=6)
     axes[0].set_ylabel("L1, values in [-1, 1]")
+    shown = [title for title in titles if title in lines]
+    figure.legend(
+        [lines[title] for title in shown], shown, loc="outside lower center", ncols=3, fontsize=7
+    )
     figure.savefig(path, dpi=110)
 
 
