@@ -96,8 +96,10 @@ class _Residual(nn.Module):
         self.skip = nn.Identity() if n_in == n_out else conv(ndim, n_in, n_out, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        inner = self.first(functional.silu(self.norm_in(x)))
+        in_place = not torch.is_grad_enabled()  # the same bits, fewer large buffers
+        inner = self.first(functional.silu(self.norm_in(x), inplace=in_place))
         inner = torch.feature_dropout(inner, self.dropout, self.training)
-        inner = self.second(functional.silu(self.norm_out(inner)))
-        result: Tensor = self.skip(x) + inner
+        inner = self.second(functional.silu(self.norm_out(inner), inplace=in_place))
+        skip = self.skip(x)
+        result: Tensor = inner.add_(skip) if in_place else skip + inner
         return result
