@@ -62,7 +62,7 @@ def large_buffers_kept(n_threads: int = 1) -> Iterator[None]:
         _holders += 1
         keep_large_buffers()
         _make_room(n_threads * KEPT_BYTES)
-        # asked only for what finds no room among the buffers that were freed
+        # glibc looks among the freed buffers first, and maps only what finds no room there
         _set((_M_MMAP_MAX, 65536), (_M_MMAP_THRESHOLD, _LARGE))
     try:
         yield
