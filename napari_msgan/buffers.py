@@ -4,11 +4,11 @@ A network asks for the same few hundred megabytes at every tile and at every tra
 default glibc maps such buffers anew each time, and the system clears every page of them: in 3-D
 that is a quarter of the CPU time of a tile in float32, and a third of a training step.
 
-Buffers of several threads come to lie between each other, so what is kept is bounded: what does not
-fit is mapped, as by default.
-
 glibc also gives each thread an arena of its own, from which the others take nothing back: with two
-workers that is up to twice the memory.
+workers that is up to twice the memory. In one arena buffers of several threads come to lie between
+each other, so what is kept of it is bounded: what does not fit is mapped, as by default. Other
+arenas cannot be made large, so where there are several (napari begins threads before us) all is
+kept.
 
 References
 ----------
@@ -56,14 +56,18 @@ def keep_large_buffers() -> None:
 
 @contextmanager
 def large_buffers_kept(n_threads: int = 1) -> Iterator[None]:
-    """Keep some inside the ``with`` block; the last block that ends gives them back."""
+    """Keep them inside the ``with`` block; the last block that ends gives them back.
+
+    Where all threads share one arena, `KEPT_BYTES` for each thread are kept.
+    """
     global _holders
     with _lock:
         _holders += 1
         keep_large_buffers()
-        _make_room(n_threads * KEPT_BYTES)
-        # glibc looks among the freed buffers first, and maps only what finds no room there
-        _set((_M_MMAP_MAX, 65536), (_M_MMAP_THRESHOLD, _LARGE))
+        if count_arenas() == 1:
+            _make_room(n_threads * KEPT_BYTES)
+            # glibc looks among the freed buffers first, and maps only what finds no room there
+            _set((_M_MMAP_MAX, 65536), (_M_MMAP_THRESHOLD, _LARGE))
     try:
         yield
     finally:
@@ -82,13 +86,27 @@ def private_bytes() -> int:
     return int(seen.rss - getattr(seen, "shared", 0))
 
 
+def count_arenas() -> int:
+    """Return from how many arenas of glibc threads take memory; 0 where there is no glibc."""
+    libc: Any = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if not hasattr(libc, "malloc_info"):
+        return 0
+    text, size = ctypes.c_void_p(), ctypes.c_size_t()
+    libc.open_memstream.restype = ctypes.c_void_p
+    stream = ctypes.c_void_p(libc.open_memstream(ctypes.byref(text), ctypes.byref(size)))
+    libc.malloc_info(0, stream)
+    libc.fclose(stream)
+    found = ctypes.string_at(text, size.value).count(b"<heap nr=")
+    libc.free(text)
+    return found
+
+
 def _make_room(n_bytes: int) -> None:
     """Have the heap become so much larger; its pages are taken when they are first written."""
-    if sys.platform == "linux":
-        libc = ctypes.CDLL(None)
-        libc.malloc.argtypes, libc.malloc.restype = [ctypes.c_size_t], ctypes.c_void_p
-        libc.free.argtypes = [ctypes.c_void_p]
-        libc.free(libc.malloc(n_bytes))
+    libc = ctypes.CDLL(None)
+    libc.malloc.argtypes, libc.malloc.restype = [ctypes.c_size_t], ctypes.c_void_p
+    libc.free.argtypes = [ctypes.c_void_p]
+    libc.free(libc.malloc(n_bytes))
 
 
 def _set(*values: tuple[int, int]) -> None:

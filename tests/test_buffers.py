@@ -37,7 +37,7 @@ print(resident() * resource.getpagesize() / size)
 _HEAP = """
 import ctypes
 from contextlib import contextmanager
-from napari_msgan.buffers import keep_large_buffers, large_buffers_kept
+from napari_msgan.buffers import count_arenas, keep_large_buffers, large_buffers_kept
 
 class Seen(ctypes.Structure):
     _fields_ = [(name, ctypes.c_size_t) for name in (
@@ -53,11 +53,25 @@ libc.mallinfo2.restype = Seen
 def keep():
     yield keep_large_buffers()
 
+def use(_):
+    libc.malloc(1 << 20)
+    all_here.wait()
+
+{before}
 with {block}:
     before = libc.mallinfo2()
     blocks = [libc.malloc(20 << 20) for _ in range(14)]
     after = libc.mallinfo2()
-print(after.arena, after.hblks - before.hblks)
+print(after.arena, after.hblks - before.hblks, count_arenas())
+"""
+
+_KEPT = "large_buffers_kept()"
+_THREADS = """
+import threading
+all_here = threading.Barrier(2)
+threads = [threading.Thread(target=use, args=(n,)) for n in range(2)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
 """
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only glibc is told")
@@ -80,15 +94,25 @@ def test_without_the_block_pages_are_made_again_each_time():
     assert made > 4
 
 
-def test_what_is_kept_is_bounded():
+def _kept_and_mapped(block, before="pass"):
+    command = [sys.executable, "-c", _HEAP.format(block=block, before=before)]
+    kept, mapped, arenas = map(int, subprocess.check_output(command, text=True).split())
+    return kept, mapped, arenas
+
+
+def test_what_is_kept_of_one_heap_is_bounded():
     more = "large_buffers_kept(), large_buffers_kept()"  # two jobs share what one of them keeps
     for block in ("large_buffers_kept()", more):
-        command = [sys.executable, "-c", _HEAP.format(block=block)]
-        kept, mapped = map(int, subprocess.check_output(command, text=True).split())
+        kept, mapped, arenas = _kept_and_mapped(block)
+        assert arenas == 1
         assert kept < 1.1 * buffers.KEPT_BYTES
         assert mapped > 7
-    command = [sys.executable, "-c", _HEAP.format(block="keep()")]
-    kept, mapped = map(int, subprocess.check_output(command, text=True).split())
+
+
+@pytest.mark.parametrize(("block", "before"), [("keep()", "pass"), (_KEPT, _THREADS)])
+def test_all_is_kept_on_demand_and_where_threads_have_heaps_of_their_own(block, before):
+    kept, mapped, arenas = _kept_and_mapped(block, before)
+    assert arenas == (1 if before == "pass" else 3)
     assert kept > 2 * buffers.KEPT_BYTES
     assert mapped == 0
 
