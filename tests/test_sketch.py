@@ -4,6 +4,7 @@ import SimpleITK as sitk
 import torch
 from scipy import ndimage
 
+from napari_msgan import sketch
 from napari_msgan.config import SketchSettings
 from napari_msgan.geometry import Box
 from napari_msgan.sketch import (
@@ -46,6 +47,36 @@ def test_any_block_equals_the_same_block_of_the_whole(shape, settings):
         np.testing.assert_array_equal(
             sketch_block(image, box, thresholds, settings), whole[box.slices]
         )
+
+
+def test_thresholds_do_not_depend_on_threads_or_on_how_many_neighbours_are_gathered(monkeypatch):
+    image = texture((150, 70, 66))  # six blocks are measured
+    found = measure_thresholds(image, SOLID)
+    assert measure_thresholds(image, SOLID, workers=3) == found
+    box = Box.of_shape(image.shape)
+    block = sketch_block(image, box, found, SOLID)
+    monkeypatch.setattr(sketch, "_AT_ONCE", 7)
+    assert measure_thresholds(image[:40, :40, :40], SOLID) != found
+    np.testing.assert_array_equal(sketch_block(image, box, found, SOLID), block)
+
+
+def test_thresholds_are_the_values_at_their_ranks():
+    image = texture((60, 64))
+    _, ridge = sketch._ridge(np.pad(image, sketch._nms_halo(FLAT), mode="edge"), FLAT.sigma, 1e-5)
+    magnitude, _ = sketch._ridge(np.pad(image, sketch._nms_halo(FLAT), mode="edge"), FLAT.sigma, 0)
+    ordered = np.sort(magnitude[ridge])[::-1]
+    found = measure_thresholds(image, FLAT)
+    assert found.high == ordered[int(FLAT.high_density * image.size)]
+    assert found.normaliser == ordered[int(0.1 * FLAT.high_density * image.size)]
+    assert found.low == ordered[int(FLAT.low_density * image.size)]
+
+
+def test_reading_an_image_between_0_and_1_leaves_it_as_it_is():
+    image = np.array([[0.0, np.nan, 4.0]], np.float32)
+    before = image.copy()
+    unit = sketch.lazy_unit(image, 0, 2)
+    np.testing.assert_array_equal(unit[0:1, 0:3], [[0, 0, 1]])
+    np.testing.assert_array_equal(image, before)
 
 
 def test_window_without_its_halo_changes_some_block():

@@ -37,8 +37,8 @@ PARTS = {
     "translation": "images of other domains through the bundled models",
     "report": "nothing but docs/results.md, from the tables that there are",
 }
-#: Where data and results lie.
-_ELSEWHERE = ("--data", "--work", "--results", "--docs")
+#: Which methods, and where data and results lie: nothing that decides what a method becomes.
+_NO_SETTINGS = ("--methods", "--data", "--work", "--results", "--docs")
 
 
 def run_part(part, options, places):
@@ -92,13 +92,7 @@ def _settings(arguments):
     kept, name = [], None
     for argument in (a for a in arguments if a not in PARTS):
         name = argument if argument.startswith("--") else name
-        if name is not None and name not in (
-            "--methods",
-            "--data",
-            "--work",
-            "--results",
-            "--docs",
-        ):
+        if name is not None and name not in _NO_SETTINGS:
             kept.append(argument)
     return kept
 
