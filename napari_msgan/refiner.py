@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 _SKETCH_TOP = np.float32(255)
 #: Scales 0 to this one are computed in float32 in every precision.
 _LAST_IN_FLOAT32 = 1
-#: Enough for each coarse chunk to be read once where a slice across the longest axis of the finest
-#: scale has 512 x 512 voxels; a part of what a job takes at any size.
-COARSE_CACHE_BYTES, SKETCH_CACHE_BYTES = 32 << 20, 32 << 20
+#: A part of what a job takes at any size. The first is enough for each coarse chunk to be read once
+#: where a slice across the longest axis of the finest scale has 512 x 512 voxels.
+COARSE_CACHE_BYTES, SKETCH_CACHE_BYTES = 24 << 20, 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
