@@ -31,7 +31,7 @@ _NEVER = 2**31 - 1
 #: What glibc arrives at by itself after it has freed large buffers (`DEFAULT_MMAP_THRESHOLD_MAX`).
 _USUAL = ((_M_MMAP_MAX, 65536), (_M_MMAP_THRESHOLD, 2**25), (_M_TRIM_THRESHOLD, 2**26))
 
-#: Bytes that are kept for each thread: about what a tile of 128^3 takes.
+#: Bytes: about what a tile of 128^3 takes in bfloat16.
 KEPT_BYTES = 128 << 20
 #: Smaller buffers are never mapped.
 _LARGE = 1 << 20
@@ -55,17 +55,19 @@ def keep_large_buffers() -> None:
 
 
 @contextmanager
-def large_buffers_kept(n_threads: int = 1) -> Iterator[None]:
+def large_buffers_kept(n_threads: int = 1, bytes_each: int = KEPT_BYTES) -> Iterator[None]:
     """Keep them inside the ``with`` block; the last block that ends gives them back.
 
-    Where all threads share one arena, `KEPT_BYTES` for each thread are kept.
+    Parameters
+    ----------
+    bytes_each : kept for each thread, where all threads share one arena.
     """
     global _holders
     with _lock:
         _holders += 1
         keep_large_buffers()
         if count_arenas() == 1:
-            _make_room(n_threads * KEPT_BYTES)
+            _make_room(n_threads * bytes_each)
             # glibc looks among the freed buffers first, and maps only what finds no room there
             _set((_M_MMAP_MAX, 65536), (_M_MMAP_THRESHOLD, _LARGE))
     try:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_msgan.buffers import large_buffers_kept
+from napari_msgan.buffers import KEPT_BYTES, large_buffers_kept
 from napari_msgan.errors import JobError
 from napari_msgan.intensity import Window
 from napari_msgan.pyramid import ChunkCache, Fingerprint
@@ -225,6 +225,11 @@ def iter_refine_tiles(
                 yield TileReport(tile, tiling.core(tile), done, len(plan), elapsed)
 
 
+def buffers_kept(context: TileContext, workers: int = 1) -> AbstractContextManager[None]:
+    """Keep as much of freed buffers as the tiles of so many threads take."""
+    return large_buffers_kept(workers, KEPT_BYTES * (2 if context.precision == "fp32" else 1))
+
+
 def in_threads(workers: int) -> Drive:
     """Make tiles in threads of this process.
 
@@ -251,7 +256,7 @@ def _threads(context: TileContext, plan: Sequence[Tile], *, workers: int) -> Ite
 
     context.prepare(sorted(of_scale))
     pool = ThreadPoolExecutor(workers, "tile", prepare_thread)
-    with large_buffers_kept(workers):
+    with buffers_kept(context, workers):
         try:
             # Twice as many, so that no worker waits for its next tile.
             yield _Threads(context, pool, 2 * workers)

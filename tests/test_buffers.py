@@ -109,6 +109,11 @@ def test_what_is_kept_of_one_heap_is_bounded():
         assert mapped > 7
 
 
+def test_more_is_kept_for_each_thread_where_it_is_asked_for():
+    assert _kept_and_mapped("large_buffers_kept(1, 1 << 26)")[0] < 1.1 * 2**26
+    assert _kept_and_mapped("large_buffers_kept(2, 1 << 26)")[0] > 1.8 * 2**26
+
+
 @pytest.mark.parametrize(("block", "before"), [("keep()", "pass"), (_KEPT, _THREADS)])
 def test_all_is_kept_on_demand_and_where_threads_have_heaps_of_their_own(block, before):
     kept, mapped, arenas = _kept_and_mapped(block, before)

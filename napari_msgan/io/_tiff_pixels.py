@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: Place and length of a strip or tile, in the shortest form.
 _LEAST_SEGMENT_BYTES = 2 + 2
+#: What is read of packed segments at a time; tifffile's default is 256 MiB.
+_PACKED_BYTES = 16 << 20
 #: Z, and what tifffile calls pages without further metadata.
 _STACK_AXES = "ZIQ"
 _LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow does
@@ -49,7 +51,7 @@ def stored_pixels(path: Path, tif: TiffFile, series: TiffPageSeries) -> npt.NDAr
             "or incomplete; fetch or save it again"
         )
     target = empty_image(path, series.shape, series.dtype)
-    stored: npt.NDArray[Any] = series.asarray(out=target)
+    stored: npt.NDArray[Any] = series.asarray(out=target, buffersize=_PACKED_BYTES)
     return stored
 
 

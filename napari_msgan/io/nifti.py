@@ -135,8 +135,10 @@ def write(
         header.write_to(stream)
         stream.write(bytes(int(header["vox_offset"]) - stream.tell()))
         for slab in iter_slabs(volume.data, progress=progress):
-            stream.write(np.ascontiguousarray(slab, header.get_data_dtype()).data)
-            del slab  # before the next one is read
+            plain = np.ascontiguousarray(slab, header.get_data_dtype()).reshape(-1)
+            for start in range(0, plain.size, _PIECE):  # a packed slab would lie in memory whole
+                stream.write(plain[start : start + _PIECE].data)
+            del slab, plain  # before the next one is read
         stream.close()
 
 

@@ -22,6 +22,29 @@ def conv(
     return cast("nn.Module", _CONV[ndim](n_in, n_out, kernel, stride, padding))
 
 
+def pointwise(layer: nn.Module, x: Tensor) -> Tensor:
+    """Return what a convolution with a kernel of one voxel makes of `x`.
+
+    As a product of matrices: on one thread torch's convolution over three axes takes a copy of `x`.
+    """
+    weight, bias = layer.weight, layer.bias
+    assert isinstance(weight, Tensor)
+    assert isinstance(bias, Tensor)
+    return functional.linear(x.movedim(1, -1), weight.flatten(1), bias).movedim(-1, 1)
+
+
+def normalise_(norm: nn.GroupNorm, x: Tensor) -> Tensor:
+    """Return what a normalisation makes of `x`; in float32 it is written into `x`."""
+    if x.dtype != torch.float32:
+        return norm(x)  # type: ignore[no-any-return]
+    groups = x.unflatten(1, (norm.num_groups, -1))  # type: ignore[no-untyped-call]
+    axes = list(range(2, groups.dim()))
+    variance, mean = torch.var_mean(groups, axes, correction=0, keepdim=True)
+    groups.sub_(mean).mul_(torch.rsqrt(variance + norm.eps))
+    shape = (-1, *[1] * (x.dim() - 2))
+    return x.mul_(norm.weight.view(shape)).add_(norm.bias.view(shape))
+
+
 def fold(x: Tensor, factor: Sequence[int]) -> Tensor:
     """Return space as channels: (N, C, Z, Y, X) to (N, C * prod(f), Z / fz, Y / fy, X / fx)."""
     n, channels, *shape = x.shape

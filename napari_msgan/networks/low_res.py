@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_msgan.networks.blocks import conv, fold, full_precision
+from napari_msgan.networks.blocks import conv, fold, full_precision, normalise_, pointwise
 from napari_msgan.networks.generator import Generator
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class LowResGenerator(Generator):
             _Residual(ndim, widths[-1], widths[-1]), _Residual(ndim, widths[-1], widths[-1])
         )
         pairs = list(itertools.pairwise(widths))[::-1]
-        self.decoders = nn.ModuleList(_Residual(ndim, a + b, a) for a, b in pairs)
+        self.decoders = nn.ModuleList(_Joining(ndim, a + b, a) for a, b in pairs)
         self.tail = conv(ndim, widths[0], 1, 3, padding=1)
 
     @property
@@ -76,8 +76,7 @@ class LowResGenerator(Generator):
             x = down(x)
         x = self.middle(x)
         for decoder in self.decoders:
-            x = torch.cat([functional.interpolate(x, scale_factor=2.0), skips.pop()], dim=1)
-            x = decoder(x)
+            x = decoder(x, skips)
         with full_precision(x):
             result = self.tail(functional.silu(x.float()))[(..., *(slice(n) for n in shape))]
         return result if self.training else torch.clamp(result, -1, 1)
@@ -96,10 +95,42 @@ class _Residual(nn.Module):
         self.skip = nn.Identity() if n_in == n_out else conv(ndim, n_in, n_out, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        in_place = not torch.is_grad_enabled()  # the same bits, fewer large buffers
-        inner = self.first(functional.silu(self.norm_in(x), inplace=in_place))
+        # in place: the same bits, fewer large buffers
+        inner = functional.silu(self.norm_in(x), inplace=not torch.is_grad_enabled())
+        return self._add(self.skip(x), self.first(inner))
+
+    def _add(self, skip: Tensor, inner: Tensor) -> Tensor:
+        in_place = not torch.is_grad_enabled()
         inner = torch.feature_dropout(inner, self.dropout, self.training)
         inner = self.second(functional.silu(self.norm_out(inner), inplace=in_place))
-        skip = self.skip(x)
         result: Tensor = inner.add_(skip) if in_place else skip + inner
         return result
+
+
+class _Joining(_Residual):
+    """The same for an upsampled tensor beside the last one of a list, which is taken out of it.
+
+    The two together are the largest tensor of the network; outside training there is one of it.
+    """
+
+    def forward(self, x: Tensor, kept: list[Tensor]) -> Tensor:  # type: ignore[override]
+        if torch.is_grad_enabled():
+            return super().forward(torch.cat([_double(x), kept.pop()], dim=1))
+        both = _join(x, kept)
+        skip = pointwise(self.skip, both)
+        inner = self.first(functional.silu(normalise_(self.norm_in, both), inplace=True))
+        del both
+        return self._add(skip, inner)
+
+
+def _double(x: Tensor) -> Tensor:
+    return functional.interpolate(x, scale_factor=2.0)
+
+
+def _join(x: Tensor, kept: list[Tensor]) -> Tensor:
+    """Return the channels of `x`, upsampled, and those of the last of `kept`, which is freed."""
+    n, channels, *shape = kept[-1].shape
+    both = x.new_empty((n, *shape, x.shape[1] + channels)).movedim(-1, 1)  # channels last
+    both[:, x.shape[1] :] = kept.pop()
+    both[:, : x.shape[1]] = _double(x)
+    return both

@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from napari_msgan import __version__
-from napari_msgan.buffers import large_buffers_kept
 from napari_msgan.errors import JobError, MsganError
 from napari_msgan.exporting import Grid, grid_volumes
 from napari_msgan.geometry import Box, Ints
 from napari_msgan.pyramid import open_pyramid, place_of
-from napari_msgan.refiner import TileContext, make_tile
+from napari_msgan.refiner import TileContext, buffers_kept, make_tile
 from napari_msgan.scale_out.machine import (
     NoModelError,
     address,
@@ -182,6 +181,8 @@ def wait_until_seen(store: PyramidStore, tile: Tile) -> None:
         If it is not.
     """
     core = store.tiling.core(tile)
+    if store.is_refined(tile.scale, core):
+        return  # under the coordinator's lock nobody removes what was seen
     until = time.monotonic() + PATIENCE_S
     while not store.look(tile.scale, core):
         if time.monotonic() > until:
@@ -222,7 +223,7 @@ def _open_context(job: TileJob, stack: ExitStack) -> TileContext:
     model = own_model(job.model, store.info.model_path)
     context = TileContext(store, model, own_device(job.device), job.precision)
     context.prepare(job.scales)
-    stack.enter_context(large_buffers_kept())
+    stack.enter_context(buffers_kept(context))
     return context
 
 

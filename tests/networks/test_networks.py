@@ -48,6 +48,23 @@ def test_untrained_patch_generator_shows_no_checkerboard(factor):
     assert phases.std(dim=1).max() < 1e-6
 
 
+@pytest.mark.parametrize("is_channels_last", [False, True])
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_low_res_generator_makes_the_same_with_and_without_gradients(ndim, is_channels_last):
+    torch.manual_seed(0)
+    generator = build_generator(LowResNetwork(widths=(8, 16, 24)), (2,) * ndim).eval()
+    if is_channels_last:
+        layouts = {2: torch.channels_last, 3: torch.channels_last_3d}
+        generator = generator.to(memory_format=layouts[ndim])
+    sketch = torch.rand(1, 1, *(20, 28, 36)[:ndim])
+    with torch.no_grad():
+        made = generator(sketch)
+    torch.testing.assert_close(made, generator(sketch).detach(), rtol=0, atol=1e-5)
+    with torch.no_grad():  # the kept tensor and the upsampled one are not mixed up
+        generator.decoders[0].norm_in.weight[0] += 1
+        assert (generator(sketch) - made).abs().max() > 1e-4
+
+
 @pytest.mark.parametrize("shape", [(33, 20), (8, 8), (64, 61)], ids=str)
 def test_low_res_generator_keeps_any_shape(shape):
     generator = build_generator(LowResNetwork(widths=(4, 8, 8)), (2, 2)).eval()
