@@ -18,7 +18,7 @@ def read_version() -> str:
 
 
 BASE = [
-    "filelock",
+    "filelock>=4",
     "imagecodecs",
     "magicgui",
     "napari>=0.9",  # without a Qt binding: that choice is the user's

@@ -6,18 +6,19 @@ and lose the content.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import shutil
+import sys
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from napari_msgan.steps import iter_in_threads, run_to_end
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from typing import Any
 
     import numpy.typing as npt
 
@@ -80,6 +81,20 @@ def sync_tree(path: Path) -> None:
     sync_files(files())
     for folder in folders:
         sync_folder(folder)
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Let two names change places in one step; return whether the system can (Linux, glibc).
+
+    References
+    ----------
+    `renameat2(2)` of the Linux manual, RENAME_EXCHANGE.
+    """
+    libc: Any = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if not hasattr(libc, "renameat2"):
+        return False
+    here, both_stay = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return not libc.renameat2(here, os.fsencode(one), here, os.fsencode(other), both_stay)
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
@@ -31,7 +32,7 @@ def hold_lock(file: Path, what: str, kind: type[MsganError] = StoreError) -> Ite
     from filelock import FileLock, Timeout
 
     pid_file = file.with_suffix(".pid")
-    lock = FileLock(file, thread_local=False)
+    lock = FileLock(file, thread_local=False, fallback_to_soft=False)
     try:
         lock.acquire(blocking=False)
     except Timeout:
@@ -41,6 +42,12 @@ def hold_lock(file: Path, what: str, kind: type[MsganError] = StoreError) -> Ite
     except OSError as error:
         if is_disk_full(error):
             raise kind(disk_full_text(error, what)) from error
+        if error.errno == errno.ENOSYS:
+            raise kind(
+                f"{what} cannot be written: its file system keeps no locks, so two writers could "
+                "not be kept apart. Mount it with locks (Lustre: the option flock), or write to a "
+                "folder elsewhere and copy that."
+            ) from error
         raise kind(
             f"{what} cannot be written: {error.strerror or error}. Check its permissions, and "
             "whether its disk is read-only."

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import errno
 import os
+import sys
 import threading
 import time
 from pathlib import Path
@@ -12,8 +14,11 @@ import numpy as np
 import pytest
 
 from napari_msgan import durable, jobs
+from napari_msgan.errors import StoreError
 from napari_msgan.geometry import Affine
 from napari_msgan.io import write_volume
+from napari_msgan.io._atomic import complete_or_nothing
+from napari_msgan.locking import hold_lock
 from napari_msgan.pyramid import PyramidStore, open_pyramid
 from napari_msgan.volume import Volume
 from tests.models import write_model
@@ -104,7 +109,59 @@ def test_chunks_are_on_the_disk_when_a_job_has_ended_and_cancelling_does_not_wai
     steps.close()
     assert unsynced(2)
     jobs.refine(store.path, device="cpu")
-    assert (store.path / "0" / "c" / "2" / "2").stat().st_ino in record.synced
+    assert unsynced(2) == []  # also what was cancelled by another object, or killed
+
+
+def test_chunks_of_a_job_that_ended_are_not_waited_for_again(record, source, model, tmp_path):
+    store = jobs.generate(source, tmp_path / "a.ome.zarr", model, scale=1, device="cpu")
+    record.synced.clear()
+    jobs.refine(store.path, device="cpu")
+    assert not [p for p in (store.path / "1/c").rglob("*") if p.stat().st_ino in record.synced]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux exchanges names")
+def test_folder_that_is_overwritten_has_its_name_all_the_time(tmp_path, monkeypatch):
+    for name in ("new", "old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "zarr.json").write_text(name)
+    old, new = tmp_path / "old", tmp_path / "new"
+    assert durable.exchange(new, old)
+    assert ((old / "zarr.json").read_text(), (new / "zarr.json").read_text()) == ("new", "old")
+    assert not durable.exchange(new, tmp_path / "none")
+
+    def refuse(*_):
+        raise AssertionError("for a moment the name would be free")
+
+    monkeypatch.setattr("pathlib.Path.rename", refuse)
+    with complete_or_nothing(old, overwrite=True) as partial:
+        partial.mkdir()
+        (partial / "zarr.json").write_text("newest")
+    assert (old / "zarr.json").read_text() == "newest"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["new", "old"]
+
+
+def test_folder_is_overwritten_also_where_names_cannot_be_exchanged(tmp_path, monkeypatch):
+    monkeypatch.setattr("napari_msgan.io._atomic.exchange", lambda *_: False)
+    old = tmp_path / "old"
+    old.mkdir()
+    (old / "zarr.json").write_text("old")
+    with complete_or_nothing(old, overwrite=True) as partial:
+        partial.mkdir()
+        (partial / "zarr.json").write_text("new")
+    assert (old / "zarr.json").read_text() == "new"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["old"]
+
+
+def test_without_locks_of_the_file_system_nobody_writes(tmp_path, monkeypatch):
+    def missing(_):
+        raise OSError(errno.ENOSYS, "no flock")
+
+    file = tmp_path / "x.lock"
+    with hold_lock(file, "x"):
+        pass
+    monkeypatch.setattr("filelock._unix.lock_fd_nonblocking", missing)
+    with pytest.raises(StoreError, match="keeps no locks"), hold_lock(file, "x"):
+        pass
 
 
 def test_cancelling_waits_for_the_tiles_in_progress_only(source, model, tmp_path, monkeypatch):

@@ -331,7 +331,7 @@ def test_single_files_are_not_written_by_a_cluster(job, tmp_path):
 
 
 def test_workers_share_a_store_at_a_url(job, fresh, cluster):
-    url = f"file://{fresh}"
+    url = f"local://{fresh}"  # file:// would be the folder
     store = jobs.refine(url, model=job[0], cluster=cluster)
     assert store.address == url
     assert_equal_stores(store, job[1])

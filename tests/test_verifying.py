@@ -13,7 +13,7 @@ import pytest
 import zarr
 
 from napari_msgan import jobs
-from napari_msgan.errors import StoreError
+from napari_msgan.errors import MsganError, StoreError
 from napari_msgan.geometry import Affine, Box
 from napari_msgan.model import load_folder
 from napari_msgan.pyramid import open_pyramid
@@ -287,6 +287,42 @@ def test_strangers_are_mentioned_and_left_alone(path):
     assert notes.read_text() == "mine"
 
 
+def test_folder_of_chunks_of_the_sketch_that_is_a_link_outside_is_left_alone(path, tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    for name in ("precious.partial", "99999", "notes"):
+        (outside / name).write_bytes(b"precious")
+    chunks = path / "sketch/0/c"
+    shutil.rmtree(chunks)
+    chunks.symlink_to(outside)
+    found = jobs.verify(path, repair=True)
+    assert "sketch/0/c: it is a link that is no part of the store; it does no harm." in found.notes
+    assert {problem.where.split(",")[0] for problem in found.remaining} == {"sketch of level 0 (scale 2)"}
+    assert sorted(p.name for p in outside.iterdir()) == ["99999", "notes", "precious.partial"]
+    with pytest.raises(MsganError, match="leads out of"):
+        open_pyramid(path).place.remove("sketch/0/c/99999")
+
+
+def test_folder_named_as_a_leftover_stops_nobody(path, original):
+    for folder in ("x.partial", "0/c/x.partial"):
+        (path / folder).mkdir()
+    found = jobs.verify(path, sample=0)
+    assert [p.where for p in found.problems] == []
+    assert "x.partial: it is a folder that is no part of the store" in "\n".join(found.notes)
+    with open_pyramid(path, writable=True).writing() as store:
+        store.clear(1, Box.of_shape(store.geometry.shape_at(1)))
+    check_mended(path, original)
+
+
+def test_damage_elsewhere_is_mended_where_the_sketch_is_damaged_too(path):
+    for level in ("sketch/0", "0"):
+        a_chunk(path, level).write_bytes(b"")
+    found = jobs.verify(path, repair=True)
+    (left,) = found.remaining
+    assert "the sketch" in left.where or "sketch of" in left.where
+    assert sum(map(len, found.removed.values())) == 1
+
+
 @pytest.mark.parametrize("how", ["broken", "missing", "changed"])
 def test_damaged_sketch_is_found_and_cannot_be_mended(path, how):
     chunk = a_chunk(path, "sketch/0")
@@ -297,8 +333,9 @@ def test_damaged_sketch_is_found_and_cannot_be_mended(path, how):
     else:
         array = zarr.open(path / "sketch" / "0", mode="r+")
         array[(0,) * array.ndim] ^= 255
-    found = jobs.verify(path, sample=0, repair=True)
+    found = jobs.verify(path, repair=True)
     (problem,) = found.remaining
+    assert "the sketch that they are made from is damaged" in found.notes[0]
     assert ("the sketch" if how == "changed" else "sketch of level 0") in problem.where
     assert "generate the image anew from its source" in problem.advice
     assert found.removed == {}

@@ -93,6 +93,7 @@ def _hull(boxes: Sequence[Box]) -> Box:
 
 def _verdict(found: Verification, path: Path) -> str:
     count = len(found.remaining)
-    if any(problem.can_be_repaired for problem in found.remaining):
-        return f"{path} has {count} problem(s): napari-msgan verify {path} --repair removes them"
+    if repairable := sum(problem.can_be_repaired for problem in found.remaining):
+        which = "them" if repairable == count else f"{repairable} of them"
+        return f"{path} has {count} problem(s): napari-msgan verify {path} --repair removes {which}"
     return f"{path} has {count} problem(s) that --repair cannot remove: see above what to do"

@@ -9,7 +9,7 @@ import uuid
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from napari_msgan.durable import sync_folder, sync_tree, told_if_disk_full
+from napari_msgan.durable import exchange, sync_folder, sync_tree, told_if_disk_full
 from napari_msgan.errors import VolumeError
 from napari_msgan.locking import hold_lock
 
@@ -28,8 +28,9 @@ def complete_or_nothing(
     """Yield a hidden sibling of `path` to write to, which takes the name when all went well.
 
     Whatever stops the body (an error, Ctrl-C, a generator that is closed) removes the sibling; what
-    a killed process left is removed by the next one that writes `path`. After a power cut the name
-    stands for the old or the new content.
+    a killed process left is removed by the next one that writes `path`. Whenever it is killed, and
+    after a power cut, the name stands for the old or the new content; only where the system cannot
+    exchange two folders, that of an old folder is free for a moment.
 
     needed_bytes : how large it may become, for the message that the disk is full.
 
@@ -87,17 +88,20 @@ def _move(partial: Path, path: Path, old: Path, overwrite: bool) -> None:
     if not path.is_dir():
         os.replace(partial, path)  # noqa: PTH105 - Path.replace hides that it is atomic
         return
+    if exchange(partial, path):
+        _remove(partial)
+        return
     path.rename(old)
     try:
         partial.rename(path)
     except OSError:
         old.rename(path)
         raise
-    shutil.rmtree(old)
+    _remove(old)
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)

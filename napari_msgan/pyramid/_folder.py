@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from napari_msgan.geometry import Ints
     from napari_msgan.zarr_folder import ChunkSize
 
-_LOCK_KEY = f"0/{LOCK_FILES[0]}"
+_LOCK_KEY, _UNSAFE_KEY = f"0/{LOCK_FILES[0]}", f"0/{LOCK_FILES[3]}"
 
 
 class FolderPlace:
@@ -88,7 +88,9 @@ class FolderPlace:
         return (self._root / key).is_file()
 
     def remove(self, key: str) -> None:
-        (self._root / key).unlink(missing_ok=True)
+        path = self._root / key
+        check_inside(self._root, path.parent)  # the file itself may be a link: that is removed
+        path.unlink(missing_ok=True)
 
     def scan(self, key: str, grid: Ints) -> tuple[npt.NDArray[np.bool_], list[str]]:
         present = np.zeros(grid, dtype=np.bool_)
@@ -102,7 +104,12 @@ class FolderPlace:
         return present, leftovers
 
     def entries(self, key: str) -> Iterator[Entry]:
-        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(self._root / key) as found:
+        folder = self._root / key
+        try:
+            check_inside(self._root, folder)
+        except FolderError:
+            return  # the link is named where it lies
+        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as found:
             for entry in found:
                 yield Entry(entry.name, _kind(entry))
 
@@ -111,7 +118,7 @@ class FolderPlace:
         return None if pid is None else f"process {pid}"
 
     def marks(self) -> list[str]:
-        return [path.name for path in self._root.glob("*.partial")]
+        return [path.name for path in self._root.glob("*.partial") if not path.is_dir()]
 
     def sync(self, keys: Iterable[str]) -> None:
         folders: set[PurePosixPath] = set()
@@ -125,6 +132,14 @@ class FolderPlace:
         for folder in folders:
             with suppress(FileNotFoundError):  # it was cleared meanwhile
                 sync_folder(self._root / folder)
+
+    def note_unsafe(self, *, is_unsafe: bool) -> bool:
+        file = self._root / _UNSAFE_KEY
+        check_inside(self._root, file)
+        was_unsafe = file.exists()
+        with suppress(OSError):  # on a full disk tiles can still be removed
+            file.touch() if is_unsafe else file.unlink(missing_ok=True)
+        return was_unsafe
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -171,7 +186,8 @@ class FolderPlace:
 
     def _forget_creation(self) -> None:
         """Remove the lock of somebody who was killed when the store had just come to its place."""
-        if self._creation_file.exists():
+        file = self._creation_file
+        if file.exists() or file.with_suffix(".pid").exists():
             with suppress(StoreError), self._creation_lock():  # it is held: by its creator
                 pass
 
@@ -211,7 +227,8 @@ def _walk(
             if entry.is_symlink():
                 check_inside(root, Path(entry.path))
             if name.endswith(".partial"):
-                yield None, entry
+                if not entry.is_dir():
+                    yield None, entry
             elif is_index(name):
                 index = (*prefix, int(name))
                 if index[-1] >= grid[len(prefix)]:

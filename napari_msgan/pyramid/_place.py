@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from napari_msgan.errors import StoreError
 from napari_msgan.folders import is_url
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
 
 #: Who writes is told in these files of the finest level.
-LOCK_FILES = (".writer.lock", ".writer.pid", ".writer.url.lock")
+LOCK_FILES = (".writer.lock", ".writer.pid", ".writer.url.lock", ".writer.unsafe")
 
 EntryKind = Literal["file", "folder", "link", "special file"]
 
@@ -101,6 +103,9 @@ class Place(Protocol):
     def sync(self, keys: Iterable[str]) -> None:
         """Wait until files that were written are safe."""
 
+    def note_unsafe(self, *, is_unsafe: bool) -> bool:
+        """Note whether there may be files that were not waited for; return what was noted."""
+
     def lock(self) -> AbstractContextManager[None]:
         """Be the only writer.
 
@@ -131,6 +136,8 @@ class Place(Protocol):
 
 def place_of(address: Path | str) -> Place:
     """Return the place that an address names."""
+    if not isinstance(address, Path) and address.startswith("file://"):
+        address = Path(url2pathname(urlsplit(address).path))  # one store has one lock
     if not isinstance(address, Path) and is_url(address):
         from napari_msgan.pyramid._url import UrlPlace
 

@@ -86,6 +86,12 @@ class RefinedChunks:
             self._place.remove(chunk_key(self._keys[scale], tuple(index)))
         return len(found) > 0
 
+    def add_unsynced(self) -> None:
+        """Let `sync` wait for all chunks that there are, whoever wrote them."""
+        with self._lock:
+            for refined, unsynced in zip(self._refined, self._unsynced, strict=True):
+                unsynced |= refined
+
     def sync(self) -> None:
         """Wait until the chunks that were added are on the disk."""
         self._place.sync(self._take_unsynced())

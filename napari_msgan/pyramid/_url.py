@@ -141,6 +141,10 @@ class UrlPlace:
     def sync(self, keys: Iterable[str]) -> None:
         """Return at once: what was sent is as safe as the other side makes it."""
 
+    def note_unsafe(self, *, is_unsafe: bool) -> bool:
+        """Return False: see `sync`."""
+        return False
+
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Be the only writer; the lock of a process that was killed stays, and has to be deleted.

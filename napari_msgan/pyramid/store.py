@@ -232,6 +232,9 @@ class PyramidStore:
             yield self
             # Not for who was stopped: on a slow disk cancelling would take long.
             self._refined.sync()
+            with self._writers_lock:
+                if self._writers == 1:
+                    self._place.note_unsafe(is_unsafe=False)
         finally:
             with self._writers_lock:
                 self._writers -= 1
@@ -335,6 +338,8 @@ class PyramidStore:
             raise StoreError(f"{self.address} was replaced after it was opened. Open it again.")
         self._info = info
         self._clean()
+        if self._place.note_unsafe(is_unsafe=True):
+            self._refined.add_unsynced()  # the writer before us did not wait for its last ones
 
     def _chunks(self, box: Box) -> Box:
         """Return the chunks that a box of voxels touches, as a box that counts chunks."""

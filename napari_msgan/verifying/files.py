@@ -73,7 +73,9 @@ class FileCheck:
                 whole.update(hashlib.sha256(pixels.tobytes()).digest())
             self._found.chunks += len(chunks)
             yield
-        if is_complete and whole.hexdigest() != store.info.sketch.sha256:
+        is_sound = is_complete and whole.hexdigest() == store.info.sketch.sha256
+        self._found.sketch_is_sound = is_sound
+        if is_complete and not is_sound:
             seen = (
                 f"its pixels have the hash {whole.hexdigest()[:12]}, recorded is "
                 f"{str(store.info.sketch.sha256)[:12]}: it was changed after it was made"

@@ -85,6 +85,9 @@ class TileCheck:
                 self._found.notes.append("No tile was made again: there is none to compare.")
             return
         skipped = "No tile was made again to be compared: "
+        if not self._found.sketch_is_sound:  # else sound tiles would seem wrong
+            self._found.notes.append(f"{skipped}the sketch that they are made from is damaged.")
+            return
         try:
             context = TileContext(store, load(store), made.device, made.precision)
         except ModelError as error:

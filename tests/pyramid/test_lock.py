@@ -33,6 +33,11 @@ def test_a_second_process_is_refused_until_the_first_ends_even_if_killed(store, 
             store.writing(),
         ):
             pass
+        with (
+            pytest.raises(StoreError, match=f"being written by process {process.pid}"),
+            open_pyramid(store.path.as_uri(), writable=True).writing(),
+        ):
+            pass
         open_pyramid(store.path)  # reading needs no lock
         process.kill()
     with store.writing():

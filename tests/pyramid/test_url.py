@@ -27,7 +27,7 @@ def job(tmp_path_factory):
     return model, jobs.generate(picture(2), folder / "whole.ome.zarr", model, device="cpu")
 
 
-@pytest.fixture(params=["memory", "file"])
+@pytest.fixture(params=["memory", "local"])
 def url(request, tmp_path):
     """An address where nothing is yet."""
     where = f"/{uuid.uuid4().hex}" if request.param == "memory" else str(tmp_path / "files")
