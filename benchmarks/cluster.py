@@ -29,7 +29,7 @@ from napari_msgan.geometry import Affine, Box
 from napari_msgan.jobs import iter_refine
 from napari_msgan.model import save_spec, save_weights
 from napari_msgan.networks import build_generator
-from napari_msgan.scale_out import Cluster, open_cluster, worker
+from napari_msgan.scale_out import Cluster, open_cluster
 from napari_msgan.scale_out.calls import Calls
 from napari_msgan.volume import Volume
 
@@ -98,7 +98,7 @@ def overhead(cluster: Cluster, n_calls: int) -> dict[str, float]:
     wall, busy, memory = time.monotonic(), time.process_time(), own.memory_info().rss
     while ended < n_calls:
         while begun < n_calls and len(calls) < calls.capacity:
-            calls.begin(begun, worker.stop, "benchmark", rank=begun)
+            calls.begin(begun, len, (begun,), rank=begun)
             begun += 1
         ended += len(calls.finished())
     return {

@@ -2,6 +2,10 @@
 
     python benchmarks/crash.py [--kills 18] [--seed 0] [--csv crash.csv]
 
+Nine of ten kills come while the command does one of its stages (sketch, tiles, ...), each as often,
+the others while it starts. Exports overwrite an old one, whose name has to stand for the old or the
+new content after the kill.
+
 Each kill (SIGKILL to the whole process group) is followed by the same command, which has to end
 with exactly what a run that nobody disturbed left: the voxels of every level and the sketch, the
 bytes of an export, the weights of a model, and the same files, none more. Stores are also checked
@@ -12,7 +16,6 @@ is changed, which the same check has to find: so it can fail.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import csv
 import hashlib
 import json
@@ -69,6 +72,7 @@ CONFIG = {
 _UUID = re.compile(rb"urn:uuid:[0-9a-f-]{36}")
 #: Kills that may come too late, for each that does not.
 _ATTEMPTS = 20
+_NO_STAGE = "start or end"
 KEPT_NAMES = ("tensorboard",)  # its file names hold times and process ids
 
 
@@ -82,8 +86,10 @@ class Case:
 
     def begin(self, base: Path, folder: Path) -> None:
         folder.mkdir()
-        if self.name == "refine":
-            shutil.copytree(base / "start.ome.zarr", folder / self.result)
+        old = base / ("start.ome.zarr" if self.name == "refine" else f"old-{self.result}")
+        if old.exists():
+            copy = shutil.copytree if old.is_dir() else shutil.copy
+            copy(old, folder / self.result)
 
     def command(self, base: Path, folder: Path) -> list[str]:
         texts = [a.format(base=base, out=folder / self.result) for a in self.arguments]
@@ -94,15 +100,15 @@ class Case:
         out = folder / self.result
         hidden = [p.name for p in folder.iterdir() if ".partial-" in p.name]
         if self.name == "export":
-            return "writing" if hidden else "start or end"
+            return "writing" if hidden else _NO_STAGE
         if self.name == "train":
             done = sorted(p.stem for p in (out / ".training").glob("scale_*.pt"))
             pools = list((out / ".training").glob("*pool/*"))
-            return f"after a checkpoint of {done[-1]}" if done else "pool" if pools else "start"
+            return f"after a checkpoint of {done[-1]}" if done else "pool" if pools else _NO_STAGE
         if hidden:
             return "sketch"
         written = (out / "0" / ".writer.pid").exists()
-        return "tiles" if written else "start or end"
+        return "tiles" if written else _NO_STAGE
 
     def digest(self, folder: Path) -> dict[str, str]:
         """Return the hash of each part of the result that has to be the same."""
@@ -115,9 +121,7 @@ class Case:
                 for what, get in (("image", store.array), ("sketch", store.sketch_array))
             }
             return {name: sha256(np.asarray(a[...]).tobytes()) for name, a in arrays.items()}
-        files = [out] if out.is_file() else sorted(p for p in out.rglob("*") if p.is_file())
-        kept = [p for p in files if ".training" not in p.parts]
-        return {str(p.relative_to(folder)): sha256(_UUID.sub(b"", p.read_bytes())) for p in kept}
+        return hashes(out)
 
     def files(self, folder: Path) -> set[str]:
         """Return the names of everything that the command left."""
@@ -158,6 +162,13 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+def hashes(out: Path) -> dict[str, str]:
+    """Return the hash of each file of a result by its name in it."""
+    files = [out] if out.is_file() else sorted(p for p in out.rglob("*") if p.is_file())
+    kept = [p for p in files if ".training" not in p.parts]
+    return {str(p.relative_to(out)): sha256(_UUID.sub(b"", p.read_bytes())) for p in kept}
+
+
 def picture(shape: tuple[int, int], seed: int) -> np.ndarray:
     """Return smooth noise, uint16."""
     noise = ndimage.gaussian_filter(np.random.default_rng(seed).random(shape), 4)
@@ -187,48 +198,42 @@ def prepare(base: Path) -> None:
     napari_msgan(
         "generate", base / "large.tif", base / LARGE, "--model", base / "wide", "--scale", 0
     )
+    for case in CASES:
+        if case.name == "export":
+            napari_msgan("export", base / "start.ome.zarr", base / f"old-{case.result}")
 
 
-def state(folder: Path) -> tuple[tuple[str, int], ...]:
-    """Return a cheap fingerprint of the top of a folder, to see when a command begins to write."""
-    found = []
-    for path in [*folder.iterdir(), *folder.glob("*/*"), *folder.glob("*/0/.writer.pid")]:
-        with contextlib.suppress(FileNotFoundError):
-            found.append((str(path), path.stat().st_mtime_ns))
-    return tuple(sorted(found))
-
-
-def timed(case: Case, base: Path, folder: Path) -> tuple[float, float]:
-    """Run a command undisturbed; return the seconds before its first change, and after it."""
-    before, begun, first = state(folder), time.monotonic(), None
+def timed(case: Case, base: Path, folder: Path) -> dict[str, float]:
+    """Run a command undisturbed; return the seconds of each stage."""
+    spent: Counter[str] = Counter()
     process = subprocess.Popen(case.command(base, folder), start_new_session=True)
+    last = time.monotonic()
     while process.poll() is None:
-        if first is None and state(folder) != before:
-            first = time.monotonic() - begun
-        time.sleep(0.01)
+        stage = case.stage(folder)
+        time.sleep(0.002)
+        now = time.monotonic()
+        spent[stage] += now - last
+        last = now
     if process.returncode:
         raise SystemExit(f"{case.name} fails without being killed")
-    whole = time.monotonic() - begun
-    return (first or whole), whole - (first or whole)
+    return dict(spent)
 
 
 def run_and_kill(
-    case: Case, base: Path, folder: Path, random: random.Random, active_s: float
+    case: Case, base: Path, folder: Path, random: random.Random, spent: dict[str, float]
 ) -> str:
-    """Run a command and kill it at a random time; return the stage, or "" if it had ended."""
-    before, in_start = state(folder), random.random() < 0.1
+    """Run a command and kill it in one of its stages; return which, or "" if it had ended."""
+    stages = sorted(set(spent) - {_NO_STAGE})
+    aim = _NO_STAGE if random.random() < 0.1 or not stages else random.choice(stages)
     process = subprocess.Popen(case.command(base, folder), start_new_session=True)
-    if in_start:
-        time.sleep(random.random())
-    else:
-        while process.poll() is None and state(folder) == before:
-            time.sleep(0.005)
-        time.sleep(random.random() * active_s)
+    while process.poll() is None and case.stage(folder) != aim:
+        time.sleep(0.001)
+    time.sleep(random.random() * spent[aim])
     if process.poll() is not None:
         return ""
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    return "start or end" if in_start else case.stage(folder)
+    return case.stage(folder)
 
 
 def problems(case: Case, folder: Path, expected: dict[str, str], files: set[str]) -> list[str]:
@@ -246,9 +251,12 @@ def problems(case: Case, folder: Path, expected: dict[str, str], files: set[str]
     return found
 
 
-def torn(case: Case, folder: Path) -> list[str]:
-    """Return what `verify` says of a store right after the kill; partial files are allowed."""
+def torn(case: Case, base: Path, folder: Path, expected: dict[str, str]) -> list[str]:
+    """Return what is wrong right after the kill: with an export, or by `verify` with a store."""
     out = folder / case.result
+    if case.name == "export":
+        is_complete = hashes(out) in (hashes(base / f"old-{case.result}"), expected)
+        return [] if is_complete else ["the name stands for neither the old nor the new content"]
     if case.name not in ("generate", "refine") or not out.exists():
         return []
     found = verify(out, sample=0).problems
@@ -259,7 +267,7 @@ def run_case(case: Case, base: Path, kills: int, random: random.Random) -> dict[
     """Return the row of a command."""
     folder = base / "work"
     case.begin(base, folder)
-    start_s, active_s = timed(case, base, folder)
+    spent = timed(case, base, folder)
     expected, files = case.digest(folder), case.files(folder)
     stages: Counter[str] = Counter()
     lost: list[str] = []
@@ -268,11 +276,11 @@ def run_case(case: Case, base: Path, kills: int, random: random.Random) -> dict[
             break
         shutil.rmtree(folder)
         case.begin(base, folder)
-        stage = run_and_kill(case, base, folder, random, active_s)
+        stage = run_and_kill(case, base, folder, random, spent)
         if not stage:
             continue
         stages[stage] += 1
-        found = torn(case, folder)
+        found = torn(case, base, folder, expected)
         ended = subprocess.run(case.command(base, folder), capture_output=True, text=True)
         found += [f"exit {ended.returncode}: {ended.stderr}"] if ended.returncode else []
         found += problems(case, folder, expected, files)
@@ -291,7 +299,7 @@ def run_case(case: Case, base: Path, kills: int, random: random.Random) -> dict[
         "hit at": ", ".join(f"{stage} {count}" for stage, count in stages.most_common()),
         "survived": str(kills - len(lost)),
         "one changed byte is found": "yes" if control else "NO",
-        "undisturbed run": f"{start_s + active_s:.1f} s ({active_s:.1f} s after its first file)",
+        "undisturbed run": ", ".join(f"{name} {s:.1f} s" for name, s in sorted(spent.items())),
     }
 
 

@@ -75,7 +75,8 @@ def living_holder(file: Path) -> int | None:
 
 def _pid_in(pid_file: Path) -> int | None:
     try:
-        return int(pid_file.read_text(encoding="ascii"))
+        with pid_file.open(encoding="ascii") as file:
+            return int(file.read(20))
     except (OSError, ValueError):  # the holder has not written it yet
         return None
 

@@ -297,7 +297,9 @@ def test_folder_of_chunks_of_the_sketch_that_is_a_link_outside_is_left_alone(pat
     chunks.symlink_to(outside)
     found = jobs.verify(path, repair=True)
     assert "sketch/0/c: it is a link that is no part of the store; it does no harm." in found.notes
-    assert {problem.where.split(",")[0] for problem in found.remaining} == {"sketch of level 0 (scale 2)"}
+    assert {problem.where.split(",")[0] for problem in found.remaining} == {
+        "sketch of level 0 (scale 2)"
+    }
     assert sorted(p.name for p in outside.iterdir()) == ["99999", "notes", "precious.partial"]
     with pytest.raises(MsganError, match="leads out of"):
         open_pyramid(path).place.remove("sketch/0/c/99999")

@@ -167,8 +167,8 @@ class Store(Target):
                 path = store / choices.pick(self.chunks)
                 path.write_bytes(changed_bytes(choices, path.read_bytes(), head=24))
             case 3:
-                odd = ("0/.writer.lock", "0/.writer.pid", "0/c/0/0.x.partial", ".zgroup")
-                change_folder(choices, store, (*self.files, *odd), self.outside)
+                odd = ("0/.writer.lock", "0/.writer.pid", "0/.writer.unsafe", "0/c/0/0.x.partial")
+                change_folder(choices, store, (*self.files, *odd, ".zgroup"), self.outside)
 
     def use(self, choices: Choices, folder: Path) -> None:
         from benchmarks.fuzz.terminal import run_terminal
@@ -177,7 +177,7 @@ class Store(Target):
         from napari_msgan.pyramid import open_pyramid, view_volume
 
         path = folder / "a.ome.zarr"
-        match choices.below(4):
+        match choices.below(6):
             case 0:
                 store = open_pyramid(path)
                 for scale in range(store.n_scales):
@@ -194,6 +194,11 @@ class Store(Target):
             case 3:
                 region = ["--region", "0:30,0:40", "--workers", "1", "--device", "cpu", "-q"]
                 run_terminal(["refine", str(path), "--model", str(self.model), *region])
+            case 4:
+                run_terminal(["verify", str(path), "-q", "--model", str(self.model)])
+            case 5:
+                sample = ["--sample", choices.pick(("0", "2", "all"))]
+                run_terminal(["verify", str(path), "--repair", "--model", str(self.model), *sample])
 
 
 class Reader(Target):

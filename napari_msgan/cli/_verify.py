@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_msgan.cli._progress import progress_shown
+from napari_msgan.cli._tables import printable
 from napari_msgan.errors import StoreError
 from napari_msgan.geometry import Box
 from napari_msgan.jobs import iter_verify
@@ -37,7 +38,8 @@ def verify(arguments: Namespace) -> None:
         found = run_to_end(steps, lambda step: show(step.stage, step.done, step.total))
     lines = [*_problems(found), *(f"note: {note}" for note in found.notes)]
     if not arguments.quiet:
-        print("\n".join([*lines, *_repaired(found), *_summary(found, arguments.store)]))
+        lines += [*_repaired(found), *_summary(found, arguments.store)]
+        print("\n".join(map(printable, lines)))
     if not found.is_sound:
         raise StoreError(_verdict(found, arguments.store))
 

@@ -114,7 +114,12 @@ class FolderPlace:
                 yield Entry(entry.name, _kind(entry))
 
     def writer(self) -> str | None:
-        pid = living_holder(self._root / _LOCK_KEY)
+        lock = self._root / _LOCK_KEY
+        try:
+            check_inside(self._root, lock.with_suffix(".pid"))
+        except FolderError:
+            return None
+        pid = living_holder(lock)
         return None if pid is None else f"process {pid}"
 
     def marks(self) -> list[str]:

@@ -20,7 +20,7 @@ if not out.exists():
 CAREFUL = """
 import pathlib, sys, time
 out = pathlib.Path(sys.argv[1])
-partial = out.with_name("x.partial")
+partial = out.with_name("x.partial-1")
 with partial.open("w", buffering=1) as file:
     print("first half", file=file)
     time.sleep(1)
@@ -46,6 +46,6 @@ def test_a_program_that_loses_what_it_made_is_noticed(tmp_path, is_careful, caps
 
 
 def test_files_that_are_left_over_are_noticed(tmp_path):
-    leaving = CAREFUL.replace('"x.partial"', 'f"{time.time_ns()}.partial"')
+    leaving = CAREFUL.replace('"x.partial-1"', 'f"{time.time_ns()}.partial-1"')
     row = run_case(Program("export", "a.txt", (leaving,)), tmp_path, 2, random.Random(1))
     assert row["survived"] == "0"

@@ -50,6 +50,16 @@ def test_lock_that_is_a_link_outside_is_not_written_through(store, outside, name
     assert (outside / "file").read_bytes() == b"precious"
 
 
+def test_lock_that_is_a_link_outside_is_not_read(store, outside):
+    (outside / "file").write_text(str(os.getpid()))
+    holder = store.path / "0/.writer.pid"
+    holder.symlink_to(outside / "file")
+    assert store.place.writer() is None
+    holder.unlink()
+    holder.write_text(str(os.getpid()))
+    assert store.place.writer() == f"process {os.getpid()}"
+
+
 def test_writing_through_a_folder_that_is_a_link_outside_is_refused(store, outside, write_scale):
     (store.path / "2/c").symlink_to(outside)
     with pytest.raises(MsganError, match="leads out of"):
