@@ -138,13 +138,14 @@ class FolderPlace:
             with suppress(FileNotFoundError):  # it was cleared meanwhile
                 sync_folder(self._root / folder)
 
-    def note_unsafe(self, *, is_unsafe: bool) -> bool:
+    def is_unsafe(self) -> bool:
+        return (self._root / _UNSAFE_KEY).exists()
+
+    def note_unsafe(self, *, is_unsafe: bool) -> None:
         file = self._root / _UNSAFE_KEY
         check_inside(self._root, file)
-        was_unsafe = file.exists()
-        with suppress(OSError):  # on a full disk tiles can still be removed
+        with told_if_disk_full(self._root, StoreError):
             file.touch() if is_unsafe else file.unlink(missing_ok=True)
-        return was_unsafe
 
     @contextmanager
     def lock(self) -> Iterator[None]:

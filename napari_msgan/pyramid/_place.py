@@ -103,8 +103,11 @@ class Place(Protocol):
     def sync(self, keys: Iterable[str]) -> None:
         """Wait until files that were written are safe."""
 
-    def note_unsafe(self, *, is_unsafe: bool) -> bool:
-        """Note whether there may be files that were not waited for; return what was noted."""
+    def is_unsafe(self) -> bool:
+        """Return whether there may be files that were not waited for, see `note_unsafe`."""
+
+    def note_unsafe(self, *, is_unsafe: bool) -> None:
+        """Note whether there may be files that were not waited for."""
 
     def lock(self) -> AbstractContextManager[None]:
         """Be the only writer.

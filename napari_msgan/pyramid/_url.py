@@ -141,9 +141,12 @@ class UrlPlace:
     def sync(self, keys: Iterable[str]) -> None:
         """Return at once: what was sent is as safe as the other side makes it."""
 
-    def note_unsafe(self, *, is_unsafe: bool) -> bool:
+    def is_unsafe(self) -> bool:
         """Return False: see `sync`."""
         return False
+
+    def note_unsafe(self, *, is_unsafe: bool) -> None:
+        """Do nothing: see `sync`."""
 
     @contextmanager
     def lock(self) -> Iterator[None]:

@@ -299,7 +299,7 @@ class PyramidStore:
             self._info.fingerprint.check_continued(fingerprint, self.address)
 
     def set_fingerprint(self, fingerprint: Fingerprint) -> None:
-        """Record how tiles are made, unless that is known; then it is only checked.
+        """Record how tiles are made, before the first is; if that is known, it is only checked.
 
         Raises
         ------
@@ -311,6 +311,7 @@ class PyramidStore:
         if self._info.fingerprint is None:
             self._info = self._info.model_copy(update={"fingerprint": fingerprint})
             write_info(self._place, self._info)
+        self._place.note_unsafe(is_unsafe=True)
 
     def tidy(self) -> None:
         """Read from the folder which chunks exist, and remove what was left half-written.
@@ -338,7 +339,7 @@ class PyramidStore:
             raise StoreError(f"{self.address} was replaced after it was opened. Open it again.")
         self._info = info
         self._clean()
-        if self._place.note_unsafe(is_unsafe=True):
+        if self._place.is_unsafe():
             self._refined.add_unsynced()  # the writer before us did not wait for its last ones
 
     def _chunks(self, box: Box) -> Box:
