@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
     from napari_msgan.errors import MsganError
 
+#: What a file system says that keeps no locks.
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+_LARGEST_PID = 2**31 - 1
+
 
 @contextmanager
 def hold_lock(file: Path, what: str, kind: type[MsganError] = StoreError) -> Iterator[None]:
@@ -42,7 +46,9 @@ def hold_lock(file: Path, what: str, kind: type[MsganError] = StoreError) -> Ite
     except OSError as error:
         if is_disk_full(error):
             raise kind(disk_full_text(error, what)) from error
-        if error.errno == errno.ENOSYS:
+        if error.errno in _NO_LOCKS:
+            with suppress(OSError):  # nobody holds what cannot be held
+                file.unlink()
             raise kind(
                 f"{what} cannot be written: its file system keeps no locks, so two writers could "
                 "not be kept apart. Mount it with locks (Lustre: the option flock), or write to a "
@@ -76,9 +82,10 @@ def living_holder(file: Path) -> int | None:
 def _pid_in(pid_file: Path) -> int | None:
     try:
         with pid_file.open(encoding="ascii") as file:
-            return int(file.read(20))
+            pid = int(file.read(20))
     except (OSError, ValueError):  # the holder has not written it yet
         return None
+    return pid if 0 < pid <= _LARGEST_PID else None
 
 
 def _holder(pid_file: Path) -> str:

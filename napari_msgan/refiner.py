@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 _SKETCH_TOP = np.float32(255)
 #: Scales 0 to this one are computed in float32 in every precision.
 _LAST_IN_FLOAT32 = 1
-#: A part of what a job takes at any size. The first is enough for each coarse chunk to be read once
+#: A part of what a job takes at any size. With the first, coarse chunks are read about once each
 #: where a slice across the longest axis of the finest scale has 512 x 512 voxels.
 COARSE_CACHE_BYTES, SKETCH_CACHE_BYTES = 24 << 20, 16 << 20
 

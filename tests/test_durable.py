@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import errno
 import os
+import shutil
 import sys
 import threading
 import time
@@ -15,7 +16,7 @@ import pytest
 
 from napari_msgan import durable, jobs
 from napari_msgan.errors import StoreError
-from napari_msgan.geometry import Affine
+from napari_msgan.geometry import Affine, Box
 from napari_msgan.io import write_volume
 from napari_msgan.io._atomic import complete_or_nothing
 from napari_msgan.locking import hold_lock
@@ -140,6 +141,29 @@ def test_folder_that_is_overwritten_has_its_name_all_the_time(tmp_path, monkeypa
     assert sorted(p.name for p in tmp_path.iterdir()) == ["new", "old"]
 
 
+@pytest.mark.parametrize("can_exchange", [False, True])
+def test_old_content_stays_until_the_new_name_is_on_the_disk(
+    record, tmp_path, monkeypatch, can_exchange
+):
+    if not can_exchange:
+        monkeypatch.setattr("napari_msgan.io._atomic.exchange", lambda *_: False)
+    old = tmp_path / "old"
+    old.mkdir()
+    (old / "zarr.json").write_text("old")
+    rmtree, safe = shutil.rmtree, []
+
+    def note(path, **options):
+        safe.append(tmp_path.stat().st_ino in record.synced)
+        rmtree(path, **options)
+
+    monkeypatch.setattr("shutil.rmtree", note)
+    with complete_or_nothing(old, overwrite=True) as partial:
+        partial.mkdir()
+        (partial / "zarr.json").write_text("new")
+        record.synced.clear()
+    assert safe == [True]
+
+
 def test_folder_is_overwritten_also_where_names_cannot_be_exchanged(tmp_path, monkeypatch):
     monkeypatch.setattr("napari_msgan.io._atomic.exchange", lambda *_: False)
     old = tmp_path / "old"
@@ -152,9 +176,11 @@ def test_folder_is_overwritten_also_where_names_cannot_be_exchanged(tmp_path, mo
     assert sorted(p.name for p in tmp_path.iterdir()) == ["old"]
 
 
-def test_without_locks_of_the_file_system_nobody_writes(tmp_path, monkeypatch):
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows locks in another way")
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_without_locks_of_the_file_system_nobody_writes(tmp_path, monkeypatch, code):
     def missing(_):
-        raise OSError(errno.ENOSYS, "no flock")
+        raise OSError(code, "no flock")
 
     file = tmp_path / "x.lock"
     with hold_lock(file, "x"):
@@ -162,6 +188,29 @@ def test_without_locks_of_the_file_system_nobody_writes(tmp_path, monkeypatch):
     monkeypatch.setattr("filelock._unix.lock_fd_nonblocking", missing)
     with pytest.raises(StoreError, match="keeps no locks"), hold_lock(file, "x"):
         pass
+    assert not file.exists()
+
+
+def test_chunks_stay_noted_until_somebody_has_waited_for_them(
+    record, source, model, tmp_path, monkeypatch
+):
+    store = jobs.generate(source, tmp_path / "a.ome.zarr", model, scale=1, device="cpu")
+    mark, voxels = store.path / "0/.writer.unsynced", Box.of_shape(store.geometry.shape_at(0))
+    pixels = store.read(0, voxels)
+
+    def fail(*_):
+        raise OSError(errno.EIO, "broken")
+
+    with store.writing():
+        store.set_fingerprint(store.info.fingerprint)
+        with monkeypatch.context() as patch:
+            patch.setattr(type(store.place), "sync", fail)
+            with pytest.raises(OSError, match="broken"), store.writing():
+                store.write(0, voxels, pixels)
+        assert mark.exists()
+        record.synced.clear()
+    assert not mark.exists()
+    assert [p for p in (store.path / "2/c").rglob("*") if p.stat().st_ino in record.synced]
 
 
 def test_cancelling_waits_for_the_tiles_in_progress_only(source, model, tmp_path, monkeypatch):

@@ -325,6 +325,37 @@ def test_damage_elsewhere_is_mended_where_the_sketch_is_damaged_too(path):
     assert sum(map(len, found.removed.values())) == 1
 
 
+def test_wrong_voxels_are_found_where_the_sketch_of_another_scale_is_damaged(path):
+    a_chunk(path, "sketch/0").write_bytes(b"")
+    array = zarr.open(path / "1", mode="r+")
+    array[(0,) * array.ndim] += 100
+    found = jobs.verify(path, sample=None, repair=True)
+    assert sorted(s for s, boxes in found.removed.items() if boxes) == [1, 2]
+
+
+@pytest.mark.parametrize("kind", ["folder", "link"])
+@pytest.mark.parametrize("name", [".writer.lock", ".writer.pid", ".writer.unsynced"])
+def test_what_is_no_file_where_ours_belong_stops_writers_before_they_begin(path, name, kind):
+    file = path / "0" / name
+    file.unlink(missing_ok=True)
+    if kind == "folder":
+        file.mkdir()
+    else:
+        file.symlink_to(path.parent)
+    (problem,) = jobs.verify(path, sample=0).problems
+    assert (problem.where, problem.can_be_repaired) == (f"0/{name}", False)
+    before = sorted(path.rglob("*"))
+    with pytest.raises(MsganError, match=r"is a folder, where|leads out of"):
+        jobs.verify(path, sample=0, repair=True)
+    assert sorted(path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("text", ["9" * 10, "9" * 19, "9" * 20, "-1", "0", "x"])
+def test_nobody_writes_where_the_process_id_is_none(path, text):
+    (path / "0" / ".writer.pid").write_text(text)
+    assert not [n for n in jobs.verify(path, sample=0).notes if "being written" in n]
+
+
 @pytest.mark.parametrize("how", ["broken", "missing", "changed"])
 def test_damaged_sketch_is_found_and_cannot_be_mended(path, how):
     chunk = a_chunk(path, "sketch/0")
@@ -337,7 +368,9 @@ def test_damaged_sketch_is_found_and_cannot_be_mended(path, how):
         array[(0,) * array.ndim] ^= 255
     found = jobs.verify(path, repair=True)
     (problem,) = found.remaining
-    assert "the sketch that they are made from is damaged" in found.notes[0]
+    scales = "0, 1, 2" if how == "changed" else "2"
+    assert found.notes[0].endswith(f"made from is damaged: {scales}.")
+    assert (found.compared > 0) == (how != "changed")
     assert ("the sketch" if how == "changed" else "sketch of level 0") in problem.where
     assert "generate the image anew from its source" in problem.advice
     assert found.removed == {}

@@ -120,7 +120,7 @@ def change_folder(choices: Choices, folder: Path, names: Sequence[str], outside:
         path.unlink(missing_ok=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     target = choices.pick((outside / "secret", outside))
-    match choices.below(8):
+    match choices.below(9):
         case 0:
             path.symlink_to(target)
         case 1:
@@ -137,3 +137,5 @@ def change_folder(choices: Choices, folder: Path, names: Sequence[str], outside:
             path.parent.rmdir() if not any(path.parent.iterdir()) else None
         case 7:
             path.write_bytes(content + bytes(choices.pick((1, 10_000, 3_000_000))))
+        case 8:
+            path.write_bytes(b"9" * choices.pick((1, 10, 20, 5000)))

@@ -167,7 +167,7 @@ class Store(Target):
                 path = store / choices.pick(self.chunks)
                 path.write_bytes(changed_bytes(choices, path.read_bytes(), head=24))
             case 3:
-                odd = ("0/.writer.lock", "0/.writer.pid", "0/.writer.unsafe", "0/c/0/0.x.partial")
+                odd = ("0/.writer.lock", "0/.writer.pid", "0/.writer.unsynced", "0/c/0/0.x.partial")
                 change_folder(choices, store, (*self.files, *odd, ".zgroup"), self.outside)
 
     def use(self, choices: Choices, folder: Path) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from napari_msgan.buffers import share_one_arena
 from napari_msgan.cli._parser import build_parser
-from napari_msgan.cli._tables import printable
+from napari_msgan.cli._tables import one_line
 from napari_msgan.durable import disk_full_text, is_disk_full
 from napari_msgan.errors import MsganError
 
@@ -61,12 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: str) -> int:
-    print(f"error: {_one_line(message)}", file=sys.stderr)
+    print(f"error: {one_line(message)}", file=sys.stderr)
     return BAD_INPUT
-
-
-def _one_line(message: object) -> str:
-    return printable(" ".join(str(message).splitlines()))
 
 
 @contextmanager
@@ -81,7 +77,7 @@ def _plain_warnings() -> Iterator[None]:
         file: TextIO | None = None,
         line: str | None = None,
     ) -> None:
-        print(f"warning: {_one_line(message)}", file=sys.stderr)
+        print(f"warning: {one_line(message)}", file=sys.stderr)
 
     with warnings.catch_warnings():
         if not sys.warnoptions:

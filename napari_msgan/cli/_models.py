@@ -6,7 +6,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from napari_msgan.cli._tables import lengths, megabytes, print_table, printable
+from napari_msgan.cli._tables import lengths, megabytes, one_line, print_table, printable
 from napari_msgan.config import INEXACT_NOTE
 from napari_msgan.folders import read_inside
 from napari_msgan.model import ModelEntry, find_model, list_models, read_spec, user_folder
@@ -34,7 +34,7 @@ def models(arguments: Namespace) -> None:
         print("There are no models yet.")
     for entry in entries:
         if entry.problem is not None:
-            print(printable(f"problem with {entry.name}: {entry.problem}"))
+            print(one_line(f"problem with {entry.name}: {entry.problem}"))
         elif entry.spec is not None and not entry.spec.exact:
             print(f"note on {entry.name}: {INEXACT_NOTE}")
     print(f"\nOwn models belong in {user_folder()}; --model also takes a folder.")

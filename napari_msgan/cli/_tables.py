@@ -38,6 +38,17 @@ def printable(text: str) -> str:
     )
 
 
+def one_line(message: object) -> str:
+    r"""Return a text as one line without control characters.
+
+    Examples
+    --------
+    >>> one_line("a\nb")
+    'a b'
+    """
+    return printable(" ".join(str(message).splitlines()))
+
+
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: str = "") -> None:
     """Print rows under bold names; `numbers` lists the columns to align right."""
     from rich.table import Table

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_msgan.cli._progress import progress_shown
-from napari_msgan.cli._tables import printable
+from napari_msgan.cli._tables import one_line
 from napari_msgan.errors import StoreError
 from napari_msgan.geometry import Box
 from napari_msgan.jobs import iter_verify
@@ -39,7 +39,7 @@ def verify(arguments: Namespace) -> None:
     lines = [*_problems(found), *(f"note: {note}" for note in found.notes)]
     if not arguments.quiet:
         lines += [*_repaired(found), *_summary(found, arguments.store)]
-        print("\n".join(map(printable, lines)))
+        print("\n".join(map(one_line, lines)))
     if not found.is_sound:
         raise StoreError(_verdict(found, arguments.store))
 

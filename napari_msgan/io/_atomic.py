@@ -88,7 +88,9 @@ def _move(partial: Path, path: Path, old: Path, overwrite: bool) -> None:
     if not path.is_dir():
         os.replace(partial, path)  # noqa: PTH105 - Path.replace hides that it is atomic
         return
+    # The old content goes when the new name is on the disk.
     if exchange(partial, path):
+        sync_folder(path.absolute().parent)
         _remove(partial)
         return
     path.rename(old)
@@ -97,6 +99,7 @@ def _move(partial: Path, path: Path, old: Path, overwrite: bool) -> None:
     except OSError:
         old.rename(path)
         raise
+    sync_folder(path.absolute().parent)
     _remove(old)
 
 

@@ -135,10 +135,11 @@ def write(
         header.write_to(stream)
         stream.write(bytes(int(header["vox_offset"]) - stream.tell()))
         for slab in iter_slabs(volume.data, progress=progress):
-            plain = np.ascontiguousarray(slab, header.get_data_dtype()).reshape(-1)
-            for start in range(0, plain.size, _PIECE):  # a packed slab would lie in memory whole
-                stream.write(plain[start : start + _PIECE].data)
-            del slab, plain  # before the next one is read
+            plain = np.ascontiguousarray(slab, header.get_data_dtype())
+            content = plain.reshape(-1).view(np.uint8).data
+            for start in range(0, len(content), _PIECE):  # packed at once it would lie in memory
+                stream.write(content[start : start + _PIECE])
+            del slab, plain, content  # before the next one is read
         stream.close()
 
 

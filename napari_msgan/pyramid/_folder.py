@@ -22,7 +22,7 @@ from napari_msgan.durable import (
 from napari_msgan.errors import FolderError, StoreError
 from napari_msgan.folders import check_inside
 from napari_msgan.locking import hold_lock, living_holder
-from napari_msgan.pyramid._place import LOCK_FILES, Entry, EntryKind, taken
+from napari_msgan.pyramid._place import LOCK_FILE, UNSYNCED_FILE, Entry, EntryKind, taken
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from napari_msgan.geometry import Ints
     from napari_msgan.zarr_folder import ChunkSize
 
-_LOCK_KEY, _UNSAFE_KEY = f"0/{LOCK_FILES[0]}", f"0/{LOCK_FILES[3]}"
+_LOCK_KEY, _UNSYNCED_KEY = f"0/{LOCK_FILE}", f"0/{UNSYNCED_FILE}"
 
 
 class FolderPlace:
@@ -138,20 +138,21 @@ class FolderPlace:
             with suppress(FileNotFoundError):  # it was cleared meanwhile
                 sync_folder(self._root / folder)
 
-    def is_unsafe(self) -> bool:
-        return (self._root / _UNSAFE_KEY).exists()
+    def has_unsynced(self) -> bool:
+        return (self._root / _UNSYNCED_KEY).exists()
 
-    def note_unsafe(self, *, is_unsafe: bool) -> None:
-        file = self._root / _UNSAFE_KEY
-        check_inside(self._root, file)
+    def note_unsynced(self, *, are_there: bool) -> None:
+        file = self._root / _UNSYNCED_KEY
         with told_if_disk_full(self._root, StoreError):
-            file.touch() if is_unsafe else file.unlink(missing_ok=True)
+            file.touch() if are_there else file.unlink(missing_ok=True)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
         lock = self._root / _LOCK_KEY
-        for file in (lock, lock.with_suffix(".pid")):
+        for file in (lock, lock.with_suffix(".pid"), self._root / _UNSYNCED_KEY):
             check_inside(self._root, file)  # else a link there would be written through
+            if file.is_dir():
+                raise StoreError(f"{file} is a folder, where a file of ours belongs. Delete it.")
         with hold_lock(lock, self.address):
             self._forget_creation()
             yield

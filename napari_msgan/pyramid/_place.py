@@ -23,8 +23,11 @@ if TYPE_CHECKING:
     from napari_msgan.zarr_folder import ChunkSize
 
 
-#: Who writes is told in these files of the finest level.
-LOCK_FILES = (".writer.lock", ".writer.pid", ".writer.url.lock", ".writer.unsafe")
+LOCK_FILE, URL_LOCK_FILE = ".writer.lock", ".writer.url.lock"
+#: There while chunks may not be on the disk yet, see `Place.note_unsynced`.
+UNSYNCED_FILE = ".writer.unsynced"
+#: Files of the finest level that are no part of the image.
+WRITER_FILES = (LOCK_FILE, ".writer.pid", URL_LOCK_FILE, UNSYNCED_FILE)
 
 EntryKind = Literal["file", "folder", "link", "special file"]
 
@@ -103,10 +106,10 @@ class Place(Protocol):
     def sync(self, keys: Iterable[str]) -> None:
         """Wait until files that were written are safe."""
 
-    def is_unsafe(self) -> bool:
-        """Return whether there may be files that were not waited for, see `note_unsafe`."""
+    def has_unsynced(self) -> bool:
+        """Return whether there may be files that were not waited for, see `note_unsynced`."""
 
-    def note_unsafe(self, *, is_unsafe: bool) -> None:
+    def note_unsynced(self, *, are_there: bool) -> None:
         """Note whether there may be files that were not waited for."""
 
     def lock(self) -> AbstractContextManager[None]:
@@ -138,9 +141,15 @@ class Place(Protocol):
 
 
 def place_of(address: Path | str) -> Place:
-    """Return the place that an address names."""
+    """Return the place that an address names.
+
+    Raises
+    ------
+    StoreError
+        If a URL names no place.
+    """
     if not isinstance(address, Path) and address.startswith("file://"):
-        address = Path(url2pathname(urlsplit(address).path))  # one store has one lock
+        address = _folder_of(address)  # one store has one lock
     if not isinstance(address, Path) and is_url(address):
         from napari_msgan.pyramid._url import UrlPlace
 
@@ -148,3 +157,12 @@ def place_of(address: Path | str) -> Place:
     from napari_msgan.pyramid._folder import FolderPlace
 
     return FolderPlace(Path(address).absolute())
+
+
+def _folder_of(url: str) -> Path:
+    parts = urlsplit(url)
+    path = Path(url2pathname(parts.path))
+    has_more = parts.netloc not in ("", "localhost") or parts.query or parts.fragment
+    if has_more or not path.is_absolute():
+        raise StoreError(f"{url} names no folder of this computer. Write its path instead.")
+    return path

@@ -12,8 +12,6 @@ import numpy.typing as npt
 from napari_msgan.pyramid._arrays import array_key, chunk_grid, chunk_key
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from napari_msgan.geometry import Box, Ints
     from napari_msgan.pyramid._place import Place
     from napari_msgan.pyramid.metadata import StoreInfo
@@ -92,12 +90,26 @@ class RefinedChunks:
             for refined, unsynced in zip(self._refined, self._unsynced, strict=True):
                 unsynced |= refined
 
+    @property
+    def has_unsynced(self) -> bool:
+        """Return whether there are chunks for which `sync` has not waited."""
+        with self._lock:
+            return any(unsynced.any() for unsynced in self._unsynced)
+
     def sync(self) -> None:
         """Wait until the chunks that were added are on the disk."""
-        self._place.sync(self._take_unsynced())
-
-    def _take_unsynced(self) -> Iterator[str]:
-        for key, unsynced in zip(self._keys, self._unsynced, strict=True):
-            for index in np.argwhere(unsynced).tolist():
-                unsynced[tuple(index)] = False
-                yield chunk_key(key, tuple(index))
+        with self._lock:
+            taken = [unsynced.copy() for unsynced in self._unsynced]
+            for unsynced in self._unsynced:
+                unsynced[...] = False
+        try:
+            self._place.sync(
+                chunk_key(key, tuple(index))
+                for key, flags in zip(self._keys, taken, strict=True)
+                for index in np.argwhere(flags).tolist()
+            )
+        except BaseException:
+            with self._lock:
+                for unsynced, flags in zip(self._unsynced, taken, strict=True):
+                    unsynced |= flags
+            raise

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from napari_msgan.errors import FolderError, StoreError
 from napari_msgan.pyramid._folder import is_index
-from napari_msgan.pyramid._place import LOCK_FILES, Entry, EntryKind, taken
+from napari_msgan.pyramid._place import URL_LOCK_FILE, Entry, EntryKind, taken
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from napari_msgan.zarr_folder import ChunkSize
 
 #: Not that of a folder, which stays there when nobody holds it, and may have been copied here.
-_LOCK_KEY = f"0/{LOCK_FILES[2]}"
+_LOCK_KEY = f"0/{URL_LOCK_FILE}"
 _KINDS: dict[str, EntryKind] = {"directory": "folder", "file": "file", "link": "link"}
 #: Here an upload is seen when it is complete; elsewhere a file is renamed into its place.
 _OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "memory"}
@@ -141,11 +141,11 @@ class UrlPlace:
     def sync(self, keys: Iterable[str]) -> None:
         """Return at once: what was sent is as safe as the other side makes it."""
 
-    def is_unsafe(self) -> bool:
+    def has_unsynced(self) -> bool:
         """Return False: see `sync`."""
         return False
 
-    def note_unsafe(self, *, is_unsafe: bool) -> None:
+    def note_unsynced(self, *, are_there: bool) -> None:
         """Do nothing: see `sync`."""
 
     @contextmanager

@@ -16,7 +16,7 @@ from napari_msgan.pyramid._arrays import (
     read_info,
 )
 from napari_msgan.pyramid._folder import is_index
-from napari_msgan.pyramid._place import LOCK_FILES, Entry, Place
+from napari_msgan.pyramid._place import WRITER_FILES, Entry, Place
 from napari_msgan.pyramid.attributes import root_attributes, sketch_attributes
 
 if TYPE_CHECKING:
@@ -53,11 +53,11 @@ class Problem:
 class Stray:
     """A file or folder that is none of a store's.
 
-    kind : of an interrupted write; in the place of a chunk, or named as one; neither.
+    kind : of an interrupted write; where a file of the store belongs, or named as a chunk; neither.
     key : of the file, as in ``"0/c/3/1"``.
     """
 
-    kind: Literal["leftover", "false chunk", "stranger"]
+    kind: Literal["leftover", "impostor", "stranger"]
     key: str
     seen: str
     is_file: bool
@@ -129,8 +129,8 @@ def iter_strays(place: Place, info: StoreInfo) -> Iterator[Stray]:
     for sketch in (False, True):
         for scale in range(geometry.n_scales):
             key = array_key(scale, geometry.n_scales, sketch=sketch)
-            locks = LOCK_FILES if key == finest else ()
-            yield from _iter_unknown(place, key, {"zarr.json", *locks}, {"c"})
+            own = WRITER_FILES if key == finest else ()
+            yield from _iter_unknown(place, key, {"zarr.json", *own}, {"c"})
             grid = chunk_grid(geometry.shape_at(scale), info.chunk_shape)
             yield from _iter_false_chunks(place, f"{key}/c", grid)
 
@@ -138,7 +138,10 @@ def iter_strays(place: Place, info: StoreInfo) -> Iterator[Stray]:
 def _iter_unknown(place: Place, key: str, files: set[str], folders: set[str]) -> Iterator[Stray]:
     for entry in place.entries(key):
         known = {"file": files, "folder": folders}
-        if entry.name not in known.get(entry.kind, ()):
+        if entry.name in files and entry.kind != "file":
+            seen = f"it is a {entry.kind}, where a file of the store belongs"
+            yield Stray("impostor", f"{key}/{entry.name}".lstrip("/"), seen, False)
+        elif entry.name not in known.get(entry.kind, ()):
             yield _stray(key, entry, looks_like_chunk=False)
 
 
@@ -160,5 +163,5 @@ def _stray(folder: str, entry: Entry, *, looks_like_chunk: bool) -> Stray:
         return Stray("leftover", key, "it was left by a write that was interrupted", True)
     if looks_like_chunk:
         seen = f"it is a {entry.kind} named as a chunk, but none of this image"
-        return Stray("false chunk", key, seen, is_file)
+        return Stray("impostor", key, seen, is_file)
     return Stray("stranger", key, f"it is a {entry.kind} that is no part of the store", is_file)

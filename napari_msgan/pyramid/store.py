@@ -233,8 +233,8 @@ class PyramidStore:
             # Not for who was stopped: on a slow disk cancelling would take long.
             self._refined.sync()
             with self._writers_lock:
-                if self._writers == 1:
-                    self._place.note_unsafe(is_unsafe=False)
+                if self._writers == 1 and not self._refined.has_unsynced:
+                    self._place.note_unsynced(are_there=False)
         finally:
             with self._writers_lock:
                 self._writers -= 1
@@ -299,7 +299,9 @@ class PyramidStore:
             self._info.fingerprint.check_continued(fingerprint, self.address)
 
     def set_fingerprint(self, fingerprint: Fingerprint) -> None:
-        """Record how tiles are made, before the first is; if that is known, it is only checked.
+        """Record how tiles are made, unless that is known; then it is only checked.
+
+        Called before the first tile is made: it also notes that some may not be on the disk yet.
 
         Raises
         ------
@@ -311,7 +313,7 @@ class PyramidStore:
         if self._info.fingerprint is None:
             self._info = self._info.model_copy(update={"fingerprint": fingerprint})
             write_info(self._place, self._info)
-        self._place.note_unsafe(is_unsafe=True)
+        self._place.note_unsynced(are_there=True)
 
     def tidy(self) -> None:
         """Read from the folder which chunks exist, and remove what was left half-written.
@@ -339,7 +341,7 @@ class PyramidStore:
             raise StoreError(f"{self.address} was replaced after it was opened. Open it again.")
         self._info = info
         self._clean()
-        if self._place.is_unsafe():
+        if self._place.has_unsynced():
             self._refined.add_unsynced()  # the writer before us did not wait for its last ones
 
     def _chunks(self, box: Box) -> Box:

@@ -37,9 +37,9 @@ def judge_strays(strays: list[Stray], found: Findings, *, busy: bool) -> None:
     for stray in strays:
         if stray.kind == "stranger":
             found.notes.append(f"{stray.key}: {stray.seen}; it does no harm.")
-        elif stray.kind == "false chunk" and not stray.is_file:
+        elif stray.kind == "impostor" and not stray.is_file:
             found.problems.append(Problem(stray.key, stray.seen, "Delete it, and check again."))
-        elif stray.kind == "false chunk" or not busy:
+        elif stray.kind == "impostor" or not busy:
             found.problems.append(Problem(stray.key, stray.seen, files=(stray.key,)))
 
 
@@ -62,20 +62,19 @@ class FileCheck:
 
     def _iter_sketch(self) -> Iterator[None]:
         """Compare with the recorded hash, see `napari_msgan.creating.iter_make_sketch`."""
-        store, whole, is_complete = self._store, hashlib.sha256(), True
+        store, whole, changed = self._store, hashlib.sha256(), self._found.changed_sketches
         for scale, block, chunks in self._blocks():
             missing = [c for c in chunks if not has_sketch_chunk(store, scale, c)]
             pixels = None if missing else self._read(store.read_sketch, scale, block)
             if pixels is None:
-                is_complete = False
+                changed.add(scale)
                 self._judge_sketch(scale, chunks, missing)
             else:
                 whole.update(hashlib.sha256(pixels.tobytes()).digest())
             self._found.chunks += len(chunks)
             yield
-        is_sound = is_complete and whole.hexdigest() == store.info.sketch.sha256
-        self._found.sketch_is_sound = is_sound
-        if is_complete and not is_sound:
+        if not changed and whole.hexdigest() != store.info.sketch.sha256:
+            changed.update(range(store.n_scales))  # which of them the hash does not tell
             seen = (
                 f"its pixels have the hash {whole.hexdigest()[:12]}, recorded is "
                 f"{str(store.info.sketch.sha256)[:12]}: it was changed after it was made"

@@ -24,7 +24,7 @@ class VerifyStep:
 class Findings:
     """What has been found so far.
 
-    sketch_is_sound : whether it is as it was when the tiles were made.
+    changed_sketches : scales at which it is not as it was when the tiles were made.
     damaged : tiles that cannot be trusted, so that nothing is compared with them.
     chunks, compared : chunks that were read (those of the sketch too), tiles that were made again.
     removed : what a repair removed, per scale the boxes of tiles.
@@ -32,7 +32,7 @@ class Findings:
 
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    sketch_is_sound: bool = True
+    changed_sketches: set[int] = field(default_factory=set)
     damaged: set[Tile] = field(default_factory=set)
     chunks: int = 0
     compared: int = 0

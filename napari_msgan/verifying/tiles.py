@@ -80,14 +80,16 @@ class TileCheck:
         """Make a sample of tiles again and compare all voxels."""
         tiles = self._sample(sample)
         made, store = self._store.info.fingerprint, self._store
+        if (changed := self._found.changed_sketches) and sample != 0:
+            self._found.notes.append(
+                "Tiles of these scales are not compared, because the sketch that they were made "
+                f"from is damaged: {', '.join(map(str, sorted(changed)))}."
+            )
         if not tiles or made is None:
             if sample != 0:
                 self._found.notes.append("No tile was made again: there is none to compare.")
             return
         skipped = "No tile was made again to be compared: "
-        if not self._found.sketch_is_sound:  # else sound tiles would seem wrong
-            self._found.notes.append(f"{skipped}the sketch that they are made from is damaged.")
-            return
         try:
             context = TileContext(store, load(store), made.device, made.precision)
         except ModelError as error:
@@ -121,6 +123,8 @@ class TileCheck:
         if size == 0:
             return []
         for tile in self._iter_tiles():
+            if tile.scale in self._found.changed_sketches:
+                continue  # sound ones would seem wrong
             needed = self._store.tiling.dependencies(tile)
             whole = self._store.is_refined(tile.scale, self._store.tiling.core(tile))
             if whole and self._found.damaged.isdisjoint([tile, *needed]):

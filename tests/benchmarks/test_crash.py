@@ -49,3 +49,11 @@ def test_files_that_are_left_over_are_noticed(tmp_path):
     leaving = CAREFUL.replace('"x.partial-1"', 'f"{time.time_ns()}.partial-1"')
     row = run_case(Program("export", "a.txt", (leaving,)), tmp_path, 2, random.Random(1))
     assert row["survived"] == "0"
+
+
+def test_an_old_export_that_is_gone_for_a_moment_is_noticed(tmp_path, capsys):
+    removing = CAREFUL.replace("partial =", "out.unlink(missing_ok=True)\npartial =")
+    (tmp_path / "old-a.txt").write_text("old")
+    row = run_case(Program("export", "a.txt", (removing,)), tmp_path, 2, random.Random(1))
+    assert row["survived"] == "0"
+    assert "neither the old nor the new" in capsys.readouterr().err

@@ -121,6 +121,21 @@ def test_equal_images_make_equal_compressed_files(rng, tmp_path):
     assert (tmp_path / "a.nii.gz").read_bytes()[3:8] == bytes(5)  # no name, no time
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "float64"])
+def test_large_image_is_packed_piece_by_piece(tmp_path, monkeypatch, dtype):
+    written, write = [], gzip.GzipFile.write
+
+    def note(self, content):
+        written.append(memoryview(content).nbytes)
+        return write(self, content)
+
+    monkeypatch.setattr(gzip.GzipFile, "write", note)
+    image = Volume(np.zeros((40, 500, 500), dtype), Affine(np.eye(4)), "mm")
+    write_volume(tmp_path / "a.nii.gz", [image], description={})
+    assert sum(written[-3:]) > 8 << 20  # more than a piece
+    assert max(written) <= 8 << 20
+
+
 def test_header_changed_by_another_program_wins_over_our_note(rng, tmp_path):
     write_volume(tmp_path / "a.nii", [make_volume(rng, 3)], description={"seed": 1})
     image = nib.load(tmp_path / "a.nii")

@@ -60,7 +60,7 @@ def test_low_res_generator_makes_the_same_with_and_without_gradients(ndim, is_ch
     with torch.no_grad():
         made = generator(sketch)
     torch.testing.assert_close(made, generator(sketch).detach(), rtol=0, atol=1e-5)
-    with torch.no_grad():  # the kept tensor and the upsampled one are not mixed up
+    with torch.no_grad():  # what is normalised in place is in the result
         generator.decoders[0].norm_in.weight[0] += 1
         assert (generator(sketch) - made).abs().max() > 1e-4
 

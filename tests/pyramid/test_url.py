@@ -233,3 +233,12 @@ def test_a_copy_of_a_folder_is_not_locked_by_the_lock_that_came_along(job, url):
     files.put(f"{job[1].path}/", f"{root}/", recursive=True)
     with open_pyramid(url, writable=True).writing():
         pass
+
+
+@pytest.mark.parametrize(
+    "url", ["file://a.ome.zarr", "file://host/a", "file:///a#1", "file:///a?b", "file://", "file:a"]
+)
+def test_file_url_that_names_no_folder_here_is_refused(url, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StoreError, match=r"no folder of this computer|no store"):
+        jobs.verify(url)
