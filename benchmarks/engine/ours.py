@@ -11,6 +11,7 @@ import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from importlib import import_module
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 CORES = len(os.sched_getaffinity(0))
 _TILES_PER_WORKER = 4
+#: What the first job of a process imports; no row counts imports.
+_IMPORTED_LATE = ("filelock", "napari_msgan.packed_sizes", "napari_msgan.zarr_folder", "zarr")
 _AUTHORS_WIDTH = 64  # in their scripts
 _START = "import napari_msgan.jobs, napari_msgan.io.nifti, napari_msgan.io.tiff, torch"
 
@@ -63,6 +66,8 @@ def bare_network(job: Job) -> Callable[[], Made]:
 def refine_job(job: Job) -> Callable[[], Made]:
     """Open a store that lacks its finest scale, refine it, have it on disk."""
     model = job.scene.model()
+    for name in _IMPORTED_LATE:
+        import_module(name)
     path = job.folder / "store.ome.zarr"
     job.scene.copy_store(path)
 
