@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -214,3 +216,32 @@ def test_process_that_fails_says_what_it_said():
     with pytest.raises(SystemExit, match="oh no"):
         measure_process([sys.executable, "-c", "raise SystemExit('oh no')"])
     assert measure_process([sys.executable, "-c", "pass"])["seconds"] > 0
+
+
+FIRST_JOB = """
+import sys
+from pathlib import Path
+from benchmarks.engine.ours import refine_job
+from benchmarks.engine.scene import Job, Scene
+from napari_msgan.model import load_model
+
+folder = Path(sys.argv[1])
+
+class Small(Scene):
+    def model(self):
+        return load_model(folder / "model")
+
+job = folder / "first"
+job.mkdir()
+run = refine_job(Job(Small(folder, 2, 64), "fp32", job))
+before = set(sys.modules)
+run()
+print(*sorted({name.split(".")[0] for name in set(sys.modules) - before} - {"encodings"}))
+"""
+
+
+def test_first_job_of_a_process_imports_nothing_while_it_is_timed(scene):
+    command = [sys.executable, "-c", FIRST_JOB, str(scene.folder.parent)]
+    root = Path(__file__).parents[2]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root)
+    assert ended.stdout.strip() == ""
