@@ -9,6 +9,7 @@ from benchmarks.reproduce.figures import measure_heldout, model_of, read_csv, wr
 from benchmarks.reproduce.methods import TRAINED_BY
 from benchmarks.reproduce.pictures import curve_plot, picture_sheet
 from benchmarks.reproduce.train import curves, prepare_base, train, training_summary
+from benchmarks.reproduce.yardstick import OURS, on_this_machine
 
 _LOG = logging.getLogger("reproduce")
 
@@ -28,6 +29,9 @@ def iter_compare(part, data, methods, chosen, budget, places, *, same_steps_as=N
     work, base = places.work / data.name / part, places.work / data.name / "images"
     _LOG.info("%s: images of %s", part, data.name)
     files = prepare_base(data, base)
+    if OURS not in chosen:
+        published = places.part(part) / "runs.csv"
+        budget = on_this_machine(budget, methods, data, files, base, work, published)
     for name, method in methods.items():
         if name not in chosen:
             continue

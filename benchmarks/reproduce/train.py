@@ -70,6 +70,13 @@ def train(run, data, files, base, folder, budget):
     return trained
 
 
+def seconds_per_step(run, data, files, folder, scale):
+    """Return the seconds of a step of a run, from the images of a folder, without training it."""
+    keep_large_buffers()
+    training, _ = split_pyramids(_pyramids(files, folder, data, run.view), run.config)
+    return _measured(run, folder, training, open_fabric(run.config), scale)
+
+
 def training_summary(run, folder, patch_shape):
     """Return a row per scale: steps, minutes and patches that were seen."""
     config = TrainConfig.model_validate_json((folder / "config.json").read_bytes())

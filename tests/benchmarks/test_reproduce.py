@@ -6,6 +6,7 @@ import json
 import math
 import time
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ from benchmarks.reproduce.methods import METHODS, TRAINED_BY
 from benchmarks.reproduce.pictures import picture_sheet
 from benchmarks.reproduce.places import Places
 from benchmarks.reproduce.train import curves, prepare_base, train, training_summary
+from benchmarks.reproduce.yardstick import minutes_of, on_this_machine
 from napari_msgan.config import LowResNetwork, PatchNetwork
 from napari_msgan.training.config import ScaleTraining, TrainConfig
 from napari_msgan.training.run import open_fabric
@@ -202,6 +204,35 @@ def test_measured_seconds_of_a_step_are_those_of_the_processor(data, base, tmp_p
     assert time.monotonic() - started > 16 * 0.25
     assert max(seconds) < 0.25
     assert not list(tmp_path.iterdir())
+
+
+def test_minutes_are_those_that_the_published_steps_of_ours_take_here(data, base, tmp_path):
+    folder, files = base
+    published, work = tmp_path / "runs.csv", tmp_path / "work"
+    budget = partial(
+        on_this_machine, Budget(minutes=90), METHODS, data, files, folder, work, published
+    )
+    assert budget() == Budget(minutes=90)  # nothing is published
+    scales = [{"method": "ours", "scale": scale, "steps": 10**6} for scale in range(3)]
+    write_csv(published, [*scales, {"method": "whole", "scale": 2, "steps": 10**9}])
+    found = budget()
+    assert 3e6 * 0.001 < 60 * found.minutes < 3e6 * 0.2
+    assert budget() == found  # of all methods, also when the machine is busier
+    assert not list(folder.glob("calibration*"))
+    (work / "ours").mkdir()
+    assert budget() == Budget(minutes=90)
+
+
+def test_minutes_of_steps_of_known_seconds():
+    assert minutes_of({0: 120, 2: 30}, {0: 0.5, 2: 4.0}.get) == 3.0
+
+
+def test_equal_patches_are_equal_on_every_machine(data, base, tmp_path):
+    folder, files = base
+    published = tmp_path / "runs.csv"
+    write_csv(published, [{"method": "ours", "scale": 0, "steps": 10}])
+    budget = Budget(patches=4)
+    assert on_this_machine(budget, METHODS, data, files, folder, tmp_path, published) == budget
 
 
 def test_paired_difference_of_known_values():

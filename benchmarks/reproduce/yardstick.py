@@ -1,0 +1,60 @@
+"""Equal time for methods that are trained on another day than `ours`.
+
+The speed of a machine changes from day to day by a third and more. So a method that joins a
+published table gets the processor time that the published steps of `ours` take here and now.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from functools import partial
+
+from benchmarks.reproduce.budgets import Budget
+from benchmarks.reproduce.figures import read_csv
+from benchmarks.reproduce.train import seconds_per_step
+from napari_msgan.durable import write_atomically
+
+OURS = "ours"
+_LOG = logging.getLogger("reproduce")
+
+
+def on_this_machine(budget, methods, data, files, base, work, published):
+    """Return a budget of minutes as minutes of this machine; any other budget as it is.
+
+    Measured once for all methods of a part, and kept in ``yardstick.json``.
+
+    Parameters
+    ----------
+    base : folder of the images that all methods share.
+    work : folder of what is trained; `ours` is the yardstick only where it was trained elsewhere.
+    published : path of the table of published runs, which need not exist.
+    """
+    steps = _steps_of_ours(published)
+    if budget.minutes is None or not steps or (work / OURS).exists():
+        return budget
+    path = work / "yardstick.json"
+    if not path.exists():
+        seconds = partial(seconds_per_step, methods[OURS].run(data), data, files, base)
+        minutes = minutes_of(steps, seconds)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps({"minutes": minutes}).encode())
+    minutes = json.loads(path.read_text())["minutes"]
+    _LOG.info("the steps of ours take %.1f instead of %g minutes here", minutes, budget.minutes)
+    return Budget(minutes=minutes)
+
+
+def minutes_of(steps, seconds):
+    """Return the minutes of some steps of each scale.
+
+    Parameters
+    ----------
+    steps : by scale.
+    seconds : function from a scale to the seconds of one step.
+    """
+    return sum(count * seconds(scale) for scale, count in steps.items()) / 60
+
+
+def _steps_of_ours(published):
+    rows = read_csv(published) if published.exists() else ()
+    return {int(row["scale"]): int(row["steps"]) for row in rows if row["method"] == OURS}
