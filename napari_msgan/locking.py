@@ -63,7 +63,9 @@ def hold_lock(file: Path, what: str, kind: type[MsganError] = StoreError) -> Ite
             pid_file.write_text(str(os.getpid()), encoding="ascii")
         yield
     finally:
-        pid_file.unlink(missing_ok=True)
+        # Who has deleted the lock's file inside has a successor already, whose id it may be.
+        if _pid_in(pid_file) in (None, os.getpid()):
+            pid_file.unlink(missing_ok=True)
         lock.release()
 
 

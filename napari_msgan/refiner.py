@@ -128,12 +128,10 @@ class TileContext:
 
     def sketch(self, scale: int) -> ArrayLike:
         """Return the sketch that the tiles of a scale read, in [0, 255]."""
-        info, finest = self.store.info.sketch, self.store.geometry.finest_scale
-        if info.given and info.settings.given == "interpolated" and scale < finest:
-            # The stored one is rounded, which is enough to look at.
-            stored = self.sketch_cache.view(self.store.level(finest, sketch=True))
-            return interpolate_sketch(stored, self.store.geometry.shape_at(scale))
-        return self.sketch_cache.view(self.store.level(scale, sketch=True))
+        at = self.store.info.sketch_scale(scale)
+        stored = self.sketch_cache.view(self.store.level(at, sketch=True))
+        shape = self.store.geometry.shape_at(max(scale, 1))
+        return stored if stored.shape == shape else interpolate_sketch(stored, shape)
 
     def image(self, scale: int) -> ArrayLike:
         """Return the image that the tiles of the next scale read, in the stored type."""
@@ -154,9 +152,7 @@ class TileContext:
 def run_tile(context: TileContext, tile: Tile) -> npt.NDArray[Any]:
     """Return the voxels of one tile, clipped to the image, in the stored type."""
     windows = context.store.tiling.windows(tile)
-    sketch = read_padded(
-        context.sketch(max(tile.scale, 1)), windows.sketch.start, windows.sketch.stop
-    )
+    sketch = read_padded(context.sketch(tile.scale), windows.sketch.start, windows.sketch.stop)
     inputs = [sketch.astype(np.float32) / _SKETCH_TOP]
     if windows.coarse is not None:
         image = context.image(tile.scale - 1)

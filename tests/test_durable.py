@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from napari_msgan import durable, jobs
-from napari_msgan.errors import StoreError
+from napari_msgan.errors import StoreError, VolumeError
 from napari_msgan.geometry import Affine, Box
 from napari_msgan.io import write_volume
 from napari_msgan.io._atomic import complete_or_nothing
@@ -162,6 +162,38 @@ def test_old_content_stays_until_the_new_name_is_on_the_disk(
         (partial / "zarr.json").write_text("new")
         record.synced.clear()
     assert safe == [True]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux exchanges names")
+def test_old_content_stays_if_the_new_name_does_not_come_to_the_disk(tmp_path, monkeypatch):
+    def fail(_):
+        raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr("napari_msgan.io._atomic.sync_folder", fail)
+    old = tmp_path / "old"
+    old.mkdir()
+    (old / "zarr.json").write_text("old")
+
+    def overwrite():
+        with complete_or_nothing(old, overwrite=True) as partial:
+            partial.mkdir()
+            (partial / "zarr.json").write_text("new")
+
+    with pytest.raises(VolumeError, match="broken"):
+        overwrite()
+    assert (old / "zarr.json").read_text() == "old"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["old"]
+
+
+def test_who_deletes_its_lock_leaves_the_process_id_of_its_successor(tmp_path):
+    file, pid = tmp_path / "x.lock", tmp_path / "x.pid"
+    with hold_lock(file, "x"):
+        assert pid.read_text() == str(os.getpid())
+        pid.write_text("1")
+    assert pid.read_text() == "1"
+    with hold_lock(file, "x"):
+        pass
+    assert not pid.exists()
 
 
 def test_folder_is_overwritten_also_where_names_cannot_be_exchanged(tmp_path, monkeypatch):

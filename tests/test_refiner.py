@@ -13,6 +13,7 @@ from napari_msgan.model import load_folder
 from napari_msgan.pyramid import ChunkCache, open_pyramid
 from napari_msgan.refiner import TileContext, run_tile
 from napari_msgan.scheduling import plan_tiles
+from napari_msgan.tiling import Tile
 from napari_msgan.volume import Volume
 from tests.models import write_model
 
@@ -250,3 +251,17 @@ def test_on_a_gpu_workers_change_no_bit_and_voxels_are_near_those_of_the_cpu(job
     grey = (model.spec.window[1] - model.spec.window[0]) / 255
     for made, expected in zip(contents(stores[0]), contents(whole), strict=True):
         assert np.abs(made.astype(float) - expected).max() < grey
+
+
+@pytest.mark.parametrize("level", ["2", "sketch/1"])
+def test_chunk_that_was_deleted_is_an_error_not_the_fill_value(job, fresh, level):
+    """As of half of a copied store."""
+    store, model = open_pyramid(fresh), job[0]
+    context = TileContext(store, model, "cpu", "fp32")
+    context.prepare([1])
+    shutil.rmtree(fresh / level / "c")
+    with pytest.raises(StoreError, match=f"{level}/c/.* is missing: files of the store were"):
+        run_tile(context, Tile(1, (0,) * store.geometry.ndim))
+    if level == "sketch/1":
+        with pytest.raises(StoreError, match="is missing"):
+            jobs.refine(fresh, model=model, device="cpu")

@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 import time
+from collections import deque
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +19,7 @@ from napari_msgan import jobs
 from napari_msgan.errors import JobError
 from napari_msgan.io import read_volume
 from napari_msgan.model import find_by_identity, load_folder
-from napari_msgan.pyramid import open_pyramid
+from napari_msgan.pyramid import PyramidStore, open_pyramid
 from napari_msgan.scale_out import open_cluster, worker
 from napari_msgan.scale_out.calls import Calls
 from tests.models import write_model
@@ -107,6 +108,17 @@ def test_closed_job_leaves_a_store_that_is_gone_on_with(job, fresh, cluster):
     assert_equal_stores(jobs.refine(fresh, model=job[0], device="cpu"), job[1])
 
 
+def test_workers_write_nothing_more_once_somebody_else_may_be_writing(job, fresh, cluster):
+    steps = jobs.iter_refine(fresh, model=job[0], cluster=cluster)
+    store = next(steps).store
+    (mark,) = store.place.marks()
+    store.place.remove(mark)  # as who takes the lock of a killed coordinator does
+    with pytest.raises(JobError, match="is not written to any more"):
+        deque(steps, maxlen=0)
+    assert leftovers(fresh) == []
+    assert_equal_stores(jobs.refine(fresh, model=job[0], device="cpu"), job[1])
+
+
 def test_tile_that_fails_is_named(job, fresh, cluster):
     store = open_pyramid(fresh)
     (chunk,) = (fresh / "sketch" / "0" / "c").glob("0/0")
@@ -143,7 +155,7 @@ def test_cancelled_export_leaves_nothing(job, tmp_path, cluster):
 
 
 def test_worker_that_sees_another_folder_is_refused(job, fresh, cluster, monkeypatch):
-    monkeypatch.setattr("napari_msgan.scale_out.tiles._put_mark", lambda store: ".absent.partial")
+    monkeypatch.setattr(PyramidStore, "put_mark", lambda store: ".absent.partial")
     with pytest.raises(JobError, match="sees another store"):
         jobs.refine(fresh, model=job[0], cluster=cluster)
 

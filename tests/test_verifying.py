@@ -376,6 +376,54 @@ def test_damaged_sketch_is_found_and_cannot_be_mended(path, how):
     assert found.removed == {}
 
 
+@pytest.mark.parametrize("damage", [lambda p: p.unlink(), lambda p: p.write_bytes(b"torn")])
+def test_tiles_of_a_damaged_sketch_are_kept_also_those_of_scale_0(path, original, damage):
+    damage(a_chunk(path, "sketch/1"))  # scale 0 reads the sketch of scale 1
+    found = jobs.verify(path, sample="all", repair=True)
+    assert found.notes[0].endswith("made from is damaged: 0, 1.")
+    assert found.removed == {}
+    assert found.compared > 0
+    for kept, before in zip(voxels(path), voxels(original), strict=True):
+        np.testing.assert_array_equal(kept, before)
+
+
+def test_sketch_that_goes_while_tiles_are_made_again_accuses_no_tile(path, monkeypatch):
+    from napari_msgan.verifying.tiles import TileCheck
+
+    look = TileCheck.find_orphans
+
+    def look_and_lose(check):
+        look(check)
+        shutil.rmtree(path / "sketch/1/c")
+
+    monkeypatch.setattr(TileCheck, "find_orphans", look_and_lose)
+    found = jobs.verify(path, sample="all", repair=True)
+    assert found.removed == {}
+    assert any("was not made again" in note and "is missing" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("scale", [0, 1, 2])
+def test_tiles_of_an_interpolated_sketch_are_made_from_the_finest(path, scale):
+    info = open_pyramid(path).info
+    assert info.sketch_scale(scale) == max(scale, 1)
+    settings = info.sketch.settings.model_copy(update={"given": "interpolated"})
+    sketch = info.sketch.model_copy(update={"given": True, "settings": settings})
+    assert info.model_copy(update={"sketch": sketch}).sketch_scale(scale) == 2
+
+
+@pytest.mark.parametrize("name", ["zarr.json", "1/zarr.json", "sketch/2/zarr.json"])
+def test_metadata_that_are_a_link_are_followed_inside_the_store_only(path, tmp_path, name):
+    inside = path / "kept" / "description"
+    inside.parent.mkdir()
+    (path / name).rename(inside)
+    (path / name).symlink_to(inside)
+    assert jobs.verify(path, sample=0).is_sound
+    outside = inside.rename(tmp_path / "outside")
+    (path / name).unlink()
+    (path / name).symlink_to(outside)
+    assert not jobs.verify(path, sample=0).is_sound
+
+
 @pytest.mark.parametrize(
     ("file", "change", "seen"),
     [

@@ -90,7 +90,11 @@ def _move(partial: Path, path: Path, old: Path, overwrite: bool) -> None:
         return
     # The old content goes when the new name is on the disk.
     if exchange(partial, path):
-        sync_folder(path.absolute().parent)
+        try:
+            sync_folder(path.absolute().parent)
+        except OSError:
+            exchange(partial, path)
+            raise
         _remove(partial)
         return
     path.rename(old)

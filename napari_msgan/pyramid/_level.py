@@ -89,12 +89,17 @@ class Level:
         Raises
         ------
         StoreError
-            If it is damaged.
+            If it is damaged, or has no file.
         MsganError
             If the disk or the network refuses.
         """
         chunk = self._find_chunk(index)
-        return np.full(self.chunks, self.array.fill_value, self.dtype) if chunk is None else chunk
+        if chunk is None:
+            raise StoreError(
+                f"{self.place.address}/{self.file_key(index)} is missing: files of the store were "
+                "deleted, or not copied. napari-msgan verify says what can be repaired."
+            )
+        return chunk
 
     def _find_chunk(self, index: Ints) -> npt.NDArray[Any] | None:
         """Return a whole chunk; None if it has no file."""

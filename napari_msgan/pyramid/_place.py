@@ -160,9 +160,13 @@ def place_of(address: Path | str) -> Place:
 
 
 def _folder_of(url: str) -> Path:
-    parts = urlsplit(url)
+    problem = StoreError(f"{url} names no folder of this computer. Write its path instead.")
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:  # e.g. a bracket that is not closed
+        raise problem from error
     path = Path(url2pathname(parts.path))
     has_more = parts.netloc not in ("", "localhost") or parts.query or parts.fragment
     if has_more or not path.is_absolute():
-        raise StoreError(f"{url} names no folder of this computer. Write its path instead.")
+        raise problem
     return path

@@ -36,17 +36,26 @@ class RefinedChunks:
             chunk_grid(geometry.shape_at(scale), info.chunk_shape)
             for scale in range(geometry.n_scales)
         ]
-        self._refined: list[Flags] = []
-        self._unsynced: list[Flags] = [np.zeros(grid, np.bool_) for grid in self._grids]
+        self._refined: list[Flags] = self._none()
+        self._unsynced: list[Flags] = self._none()
         self._lock = threading.Lock()
         self.scan()
+        self._unsynced = self._none()  # who wrote those has waited, or has noted that it did not
 
     def scan(self) -> list[str]:
-        """Read from the folder which chunks exist; return what interrupted writes left there."""
+        """Read from the folder which chunks exist; return what interrupted writes left there.
+
+        `sync` waits for those that came since they were read before.
+        """
         with self._lock:
             scans = [self._place.scan(*at) for at in zip(self._keys, self._grids, strict=True)]
-            self._refined = [present for present, _ in scans]
+            before, self._refined = self._refined, [present for present, _ in scans]
+            for unsynced, then, now in zip(self._unsynced, before, self._refined, strict=True):
+                unsynced |= now & ~then
         return [key for _, leftovers in scans for key in leftovers]
+
+    def _none(self) -> list[Flags]:
+        return [np.zeros(grid, np.bool_) for grid in self._grids]
 
     def of(self, scale: int) -> Flags:
         """Return the flags on the chunk grid; read-only, and only valid for now."""

@@ -138,6 +138,8 @@ def iter_strays(place: Place, info: StoreInfo) -> Iterator[Stray]:
 def _iter_unknown(place: Place, key: str, files: set[str], folders: set[str]) -> Iterator[Stray]:
     for entry in place.entries(key):
         known = {"file": files, "folder": folders}
+        if entry.kind == "link" and entry.name in files - {*WRITER_FILES}:
+            continue  # followed inside the store, and refused by `check_metadata` elsewhere
         if entry.name in files and entry.kind != "file":
             seen = f"it is a {entry.kind}, where a file of the store belongs"
             yield Stray("impostor", f"{key}/{entry.name}".lstrip("/"), seen, False)

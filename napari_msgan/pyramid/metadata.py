@@ -188,6 +188,12 @@ class StoreInfo(Settings):
     sketch: SketchInfo
     fingerprint: Fingerprint | None = None
 
+    def sketch_scale(self, scale: int) -> int:
+        """Return the scale of the stored sketch that the tiles of a scale are made from."""
+        if self.sketch.given and self.sketch.settings.given == "interpolated":
+            return len(self.halos) - 1  # coarser ones are rounded, which is enough to look at
+        return max(scale, 1)  # scale 0 reads it at twice its own resolution
+
     @model_validator(mode="after")
     def _fits_together(self) -> StoreInfo:
         geometry = self.to_geometry()

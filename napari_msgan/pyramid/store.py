@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import numpy as np
 import numpy.typing as npt
@@ -59,7 +60,7 @@ class PyramidStore:
         self._sketches = [open_level(place, info, s, sketch=True) for s in scales]
         self._refined = RefinedChunks(place, info)
         self._writers = 0
-        self._is_assistant = False
+        self._mark: str | None = None
         self._writers_lock = threading.Lock()
         self._held = ExitStack()
 
@@ -198,17 +199,32 @@ class PyramidStore:
         self._geometry.check_scale(scale)
         return self._refined.look(scale, self._chunks(box))
 
-    def assist(self) -> None:
-        """Let this object write without the lock: another process holds it and planned the work.
+    def put_mark(self) -> str:
+        """Put an empty file into the store, by which helpers know it, and return its name.
+
+        Who takes the lock next removes it.
+        """
+        name = f".{uuid4().hex}.partial"
+        self._place.write(name, b"")
+        return name
+
+    def assist(self, mark: str) -> None:
+        """Let this object write without the lock, for its holder, who planned the work.
+
+        Parameters
+        ----------
+        mark : of the holder. Without it the store is not written to any more: if the holder was
+            killed, somebody else may be writing.
 
         Raises
         ------
         StoreError
-            If the store was opened for reading.
+            If the store was opened for reading, or has no such mark.
         """
         if not self._writable:
             raise StoreError(f"{self.address} was opened for reading. Open it with writable=True.")
-        self._is_assistant = True
+        self._mark = mark
+        self._check_writing()
 
     @contextmanager
     def writing(self) -> Iterator[PyramidStore]:
@@ -315,8 +331,8 @@ class PyramidStore:
             write_info(self._place, self._info)
         self._place.note_unsynced(are_there=True)
 
-    def tidy(self) -> None:
-        """Read from the folder which chunks exist, and remove what was left half-written.
+    def tidy(self, mark: str) -> None:
+        """Read from the folder what helpers wrote and left half-written, and remove their mark.
 
         Raises
         ------
@@ -324,15 +340,27 @@ class PyramidStore:
             If the writer's lock is not held.
         """
         self._check_writing()
-        self._clean()
+        self._place.remove(mark)
+        with self._writers_lock:
+            if self._writers == 1:
+                self._clean()
+            else:  # another job of this process writes, too
+                self._refined.scan()
 
     def _clean(self) -> None:
         for key in (*self._refined.scan(), *self._place.marks()):
             self._place.remove(key)
 
     def _check_writing(self) -> None:
-        if self._writers == 0 and not self._is_assistant:
+        if self._writers > 0:
+            return
+        if self._mark is None:
             raise StoreError(f"{self.address} is only changed inside `with store.writing()`.")
+        if not self._place.exists(self._mark):
+            raise StoreError(
+                f"{self.address} is not written to any more: the process that this one helped is "
+                "gone, and another may be writing."
+            )
 
     def _take_over(self) -> None:
         """See what the writer before us did, and remove what it left half-written."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -16,7 +15,6 @@ from napari_msgan.scale_out.worker import TileJob, wait_until_seen
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from napari_msgan.pyramid import PyramidStore
     from napari_msgan.refiner import Drive, TileContext
     from napari_msgan.scale_out.cluster import Cluster
     from napari_msgan.tiling import Tile
@@ -40,7 +38,7 @@ def _on_workers(
 
     store = context.store
     job = TileJob(
-        _put_mark(store),
+        store.put_mark(),
         store.address,
         context.model.spec.identity,
         context.device,
@@ -55,14 +53,7 @@ def _on_workers(
         yield driver
     finally:
         driver.stop()
-        store.tidy()
-
-
-def _put_mark(store: PyramidStore) -> str:
-    """Put a file into a store by which workers see that theirs is the same; return its name."""
-    name = f".{uuid.uuid4().hex}.partial"  # `tidy` removes it, after a crash the next writer does
-    store.place.write(name, b"")
-    return name
+        store.tidy(job.token)
 
 
 class _Workers:

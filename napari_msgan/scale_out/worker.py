@@ -147,7 +147,7 @@ def run_tile(job: tuple[object, ...], scale: int, index: Ints) -> Outcome | None
     context = _got_ready(described, _open_context)
     tile, tiling = Tile(scale, index), context.store.tiling
     for needed in tiling.dependencies(tile):
-        # A chunk that is not seen yet would silently be read as the fill value.
+        # A network folder may not show yet what another computer wrote.
         wait_until_seen(context.store, needed)
     with own_threads(context.device):
         make_tile(context, tile)
@@ -219,7 +219,7 @@ def _open_context(job: TileJob, stack: ExitStack) -> TileContext:
     _check_versions(job.version, job.torch, torch.__version__)
     _check_sees_store(job.store, job.token)
     store = open_pyramid(job.store, writable=True)
-    store.assist()
+    store.assist(job.token)
     model = own_model(job.model, store.info.model_path)
     context = TileContext(store, model, own_device(job.device), job.precision)
     context.prepare(job.scales)

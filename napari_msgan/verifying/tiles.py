@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_msgan.errors import JobError, ModelError
+from napari_msgan.errors import JobError, ModelError, StoreError
 from napari_msgan.geometry import Box
 from napari_msgan.pyramid.checking import Problem, level_name
 from napari_msgan.refiner import TileContext, run_tile
@@ -80,10 +80,11 @@ class TileCheck:
         """Make a sample of tiles again and compare all voxels."""
         tiles = self._sample(sample)
         made, store = self._store.info.fingerprint, self._store
-        if (changed := self._found.changed_sketches) and sample != 0:
+        left_out = [s for s in range(store.n_scales) if not self._has_sketch(s)]
+        if left_out and sample != 0:
             self._found.notes.append(
                 "Tiles of these scales are not compared, because the sketch that they were made "
-                f"from is damaged: {', '.join(map(str, sorted(changed)))}."
+                f"from is damaged: {', '.join(map(str, left_out))}."
             )
         if not tiles or made is None:
             if sample != 0:
@@ -110,12 +111,21 @@ class TileCheck:
         threads = 1 if made.device == "cpu" else before
         with ThreadPoolExecutor(1, "tile", lambda: torch.set_num_threads(threads)) as pool:
             try:
-                for tile in tiles:
-                    self._compare(tile, pool.submit(_run, context, tile).result(), excuse)
-                    self._found.compared += 1
-                    yield VerifyStep("compare", self._found.compared, len(tiles))
+                for done, tile in enumerate(tiles, 1):
+                    made_again = pool.submit(_run, context, tile)
+                    if isinstance(problem := made_again.exception(), StoreError):
+                        name = self._tile_name(tile)
+                        self._found.notes.append(f"{name} was not made again: {problem}")
+                    else:
+                        self._compare(tile, made_again.result(), excuse)
+                        self._found.compared += 1
+                    yield VerifyStep("compare", done, len(tiles))
             finally:
                 torch.set_num_threads(before)
+
+    def _has_sketch(self, scale: int) -> bool:
+        """Return whether the sketch is sound that tiles of a scale are made from."""
+        return self._store.info.sketch_scale(scale) not in self._found.changed_sketches
 
     def _sample(self, size: int | None) -> list[Tile]:
         """Return complete tiles of sound sources: every scale in turn, and always the same ones."""
@@ -123,7 +133,7 @@ class TileCheck:
         if size == 0:
             return []
         for tile in self._iter_tiles():
-            if tile.scale in self._found.changed_sketches:
+            if not self._has_sketch(tile.scale):
                 continue  # sound ones would seem wrong
             needed = self._store.tiling.dependencies(tile)
             whole = self._store.is_refined(tile.scale, self._store.tiling.core(tile))

@@ -230,6 +230,52 @@ def test_leftovers_of_an_interrupted_write_are_no_chunks_and_go_with_the_next_wr
     assert all(file.exists() for file in strangers)
 
 
+def test_helper_writes_for_as_long_as_its_holder_has_the_lock(store):
+    helper, box = open_pyramid(store.path, writable=True), Box((0, 0), (8, 8))
+    pixels = np.ones((8, 8), np.int16)
+    with pytest.raises(StoreError, match="may be writing"):
+        helper.assist(".absent.partial")
+    with store.writing():
+        helper.assist(store.put_mark())
+        helper.write(2, box, pixels)
+    # the holder was killed, and somebody else takes over
+    with open_pyramid(store.path, writable=True).writing() as other:
+        assert other.is_refined(2, box)
+        with pytest.raises(StoreError, match="is not written to any more"):
+            helper.write(2, Box((8, 8), (16, 16)), pixels)
+    assert not store.place.marks()
+
+
+def test_tidying_after_one_job_leaves_what_another_is_writing(store):
+    torn = store.path / "0" / "c" / "1.0123.partial"
+    with store.writing():
+        with store.writing():
+            mine, other = store.put_mark(), store.put_mark()
+            torn.parent.mkdir(exist_ok=True)
+            torn.write_bytes(b"in the middle")
+            store.tidy(mine)
+            assert store.place.marks() == [other]
+            assert torn.exists()
+        store.tidy(other)
+        assert not store.place.marks()
+        assert not torn.exists()
+
+
+def test_chunks_of_helpers_are_waited_for(store, monkeypatch):
+    synced = []
+    monkeypatch.setattr(type(store.place), "sync", lambda place, keys: synced.extend(keys))
+    helper = open_pyramid(store.path, writable=True)
+    with store.writing():
+        mark = store.put_mark()
+        helper.assist(mark)
+        helper.write(2, Box((0, 0), (8, 8)), np.ones((8, 8), np.int16))
+        store.tidy(mark)
+    assert synced == ["0/c/0/0"]
+    with store.writing():
+        pass
+    assert synced == ["0/c/0/0"]
+
+
 def test_fingerprint_is_kept_and_another_device_precision_or_tile_is_refused(store):
     store.check_fingerprint(CPU)
     with store.writing():

@@ -236,7 +236,11 @@ def test_a_copy_of_a_folder_is_not_locked_by_the_lock_that_came_along(job, url):
 
 
 @pytest.mark.parametrize(
-    "url", ["file://a.ome.zarr", "file://host/a", "file:///a#1", "file:///a?b", "file://", "file:a"]
+    "url",
+    [
+        *("file://a.ome.zarr", "file://host/a", "file:///a#1", "file:///a?b", "file://", "file:a"),
+        *("file://[", "file://[x]/a"),
+    ],
 )
 def test_file_url_that_names_no_folder_here_is_refused(url, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
