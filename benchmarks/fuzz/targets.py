@@ -546,7 +546,9 @@ class CommandLines(Target):
         "cpu",
         "cuda", "fp32", "bf16", "source", "store", "0:16,0:16", "0:30,0:40", "fast", "small",
         "chest-xray", "", " ", "\udcff", "\x1b[31m", "two\nlines", "é", "x" * 5000, "1:2:3",
-        "../..",
+        "../..", "--repair", "--sample", "--again", "--cluster", "all", "local:0", "tcp://", "tcp:",
+        "://", "file://[", "file://[x]/a", "file://{store}", "memory://", "memory://a.ome.zarr",
+        "s3://[", "nothing://a",
     )  # fmt: skip
     #: Openings that reach the code behind the parser.
     STARTS: ClassVar[tuple[tuple[str, ...], ...]] = (
@@ -555,6 +557,7 @@ class CommandLines(Target):
         ("models", "{model}"),
         ("refine", "{store}", "--model", "{model}", "--device", "cpu", "--region"),
         ("export", "{store}", "{folder}/out.tif"),
+        ("verify", "{store}", "--repair"),
         ("sketch", "{image}", "{folder}/out.tif"),
         ("generate", "{image}", "{folder}/out.ome.zarr", "--model", "{model}", "--device", "cpu"),
         ("generate", "{image}", "{folder}/out.ome.zarr", "--model", "{model}", "--scale"),

@@ -1,0 +1,101 @@
+"""How far bfloat16 is from float32: share of the voxels within one grey level of 255, by scale.
+
+    python -m benchmarks.precision MODEL IMAGE [IMAGE ...] [--csv precision.csv]
+
+Each image is generated twice, from its sketch on, so that what a scale rounds is passed on to the
+next. A grey level is 1/255 of the output window. The bar is 99.9 % (docs/performance.md).
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import platform
+import tempfile
+import warnings
+from collections import defaultdict
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_msgan import generate, load_model
+from napari_msgan.geometry import Box
+
+if TYPE_CHECKING:
+    from napari_msgan.pyramid import PyramidStore
+
+NAMES = ("image", "scale", "voxels", "within_one", "largest")
+
+
+def compare(exact: PyramidStore, rounded: PyramidStore, scale: int) -> tuple[int, float, float]:
+    """Return the number of voxels, the share within one grey level, and the largest difference.
+
+    The largest difference is in grey levels of 255 over the output window.
+    """
+    low, high = exact.info.window
+    shape = exact.geometry.shape_at(scale)
+    near, largest = 0, 0.0
+    for block in Box.of_shape(shape).blocks(exact.info.tile_shape):
+        one, other = (store.read(scale, block).astype(np.float64) for store in (exact, rounded))
+        levels = np.abs(one - other) * (255 / (high - low))
+        near += int(np.count_nonzero(levels <= 1))
+        largest = max(largest, float(levels.max()))
+    n_voxels = Box.of_shape(shape).size
+    return n_voxels, near / n_voxels, largest
+
+
+def measure(model: str, image: Path) -> list[tuple[str, int, int, float, float]]:
+    """Return a row per scale of an image."""
+    with tempfile.TemporaryDirectory() as work, warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that a source is coarse
+        stores = [
+            generate(image, f"{work}/{kind}.ome.zarr", load_model(model), precision=kind)
+            for kind in ("fp32", "bf16")
+        ]
+        return [(image.name, s, *compare(*stores, s)) for s in range(stores[0].n_scales)]
+
+
+def table(rows: list[tuple[str, int, int, float, float]]) -> str:
+    """Return the worst image of each scale as Markdown."""
+    scales = defaultdict(list)
+    for row in rows:
+        scales[row[1]].append(row)
+    lines = [
+        "| scale | images | within one grey level, lowest | mean | largest difference |",
+        "|---|---|---|---|---|",
+    ]
+    for scale, found in sorted(scales.items()):
+        lowest, mean = min(r[3] for r in found), np.mean([r[3] for r in found])
+        largest = max(r[4] for r in found)
+        lines.append(
+            f"| {scale} | {len(found)} | {100 * lowest:.3f} % | {100 * mean:.3f} % "
+            f"| {largest:.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure the images that are given and print the table."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.precision",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", help="name or folder")
+    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    parser.add_argument("--csv", type=Path, default=Path("precision.csv"))
+    options = parser.parse_args()
+    rows = []
+    for image in options.images:
+        rows += measure(options.model, image)
+        print(*rows[-1], flush=True)
+    with options.csv.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerows([NAMES, *rows])
+    print(f"\n{options.model}, {date.today()}, {platform.machine()}\n\n{table(rows)}")
+
+
+if __name__ == "__main__":
+    main()
