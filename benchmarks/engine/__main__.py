@@ -31,7 +31,9 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from benchmarks.engine.rows import ROWS, Row
+import torch
+
+from benchmarks.engine.rows import ON_GPU, ROWS, Row
 from benchmarks.engine.table import (
     VALUES,
     key_of,
@@ -68,7 +70,8 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--rows", nargs="+", choices=ROWS, metavar="ROW", default=list(ROWS), help="default: all")
+    here = [name for name in ROWS if name not in ON_GPU or torch.cuda.is_available()]
+    add("--rows", nargs="+", choices=ROWS, metavar="ROW", default=here, help="default: all")
     add("--sizes-2d", nargs="*", type=_even, default=[2048], help="sides of X-rays (2048)")
     add("--sizes-3d", nargs="*", type=_even, default=[256], help="sides of CTs (256)")
     add("--sample-2d", type=Path, help="a real X-ray to fill the image with, instead of waves")
@@ -167,7 +170,8 @@ def _write_about(table: Path) -> None:
     cpu = models[0].partition(":")[2].strip() if models else platform.machine()
     command = shlex.join(["python", "-m", "benchmarks.engine", *sys.argv[1:]])
     cores = len(os.sched_getaffinity(0))
-    line = f"{date.today()}, {cpu}, {cores} cores, torch {version('torch')}: `{command}`"
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    line = f"{date.today()}, {cpu}, {cores} cores{gpu}, torch {version('torch')}: `{command}`"
     table.parent.mkdir(parents=True, exist_ok=True)
     _about_file(table).write_text(json.dumps({"line": line}) + "\n")
 

@@ -63,8 +63,11 @@ def bare_network(job: Job) -> Callable[[], Made]:
     return _steady(compute, count * int(np.prod(store.info.tile_shape)), count, CORES, 1)
 
 
-def refine_job(job: Job) -> Callable[[], Made]:
-    """Open a store that lacks its finest scale, refine it, have it on disk."""
+def refine_job(job: Job, device: str = "cpu") -> Callable[[], Made]:
+    """Open a store that lacks its finest scale, refine it, have it on disk.
+
+    On a GPU `gpu_mb` is the most memory that torch had there.
+    """
     model = job.scene.model()
     for name in _IMPORTED_LATE:
         import_module(name)
@@ -73,25 +76,27 @@ def refine_job(job: Job) -> Callable[[], Made]:
 
     def run() -> Made:
         with _counted_reads() as reads:
-            store = refine(path, model=model, device="cpu", precision=job.precision)
+            store = refine(path, model=model, device=device, precision=job.precision)
         array, finest = store.array(store.geometry.finest_scale), store.n_scales - 1
         columns = {
             "coarse_reads": _per_chunk(reads, "1", store.array(finest - 1)),
             "sketch_reads": _per_chunk(reads, "sketch/0", store.sketch_array(finest)),
         }
+        if device != "cpu":
+            columns["gpu_mb"] = torch.cuda.max_memory_allocated(device) / 1e6
         return Made(job.scene.voxels, lambda rows: np.asarray(array[rows]), columns)
 
     return run
 
 
-def refine_job_again(job: Job) -> Callable[[], Made]:
+def refine_job_again(job: Job, device: str = "cpu") -> Callable[[], Made]:
     """Do the same in a process that has done it before, as napari or a library's user has."""
-    refine_job(job)()
+    refine_job(job, device)()
     shutil.rmtree(job.folder / "store.ome.zarr")
-    return refine_job(job)
+    return refine_job(job, device)
 
 
-def whole_program(job: Job) -> Callable[[], Made]:
+def whole_program(job: Job, device: str = "cpu") -> Callable[[], Made]:
     """``napari-msgan generate`` from the image file: sketch, all scales, OME-Zarr on disk.
 
     `start_s` is what a process takes that only imports what `generate` needs and loads the model;
@@ -105,7 +110,7 @@ def whole_program(job: Job) -> Callable[[], Made]:
         out = str(job.folder / "out.ome.zarr")
         command = [sys.executable, "-m", "napari_msgan", "generate", str(scene.image), out]
         command += ["--model", MODELS[scene.ndim], "--precision", job.precision, "--quiet"]
-        columns = measure_process([*command, "--device", "cpu"])
+        columns = measure_process([*command, "--device", device])
         columns["peak_mb"] -= start["peak_mb"]
         return Made(scene.voxels, None, {**columns, "start_s": start["seconds"]})
 

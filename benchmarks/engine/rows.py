@@ -9,6 +9,7 @@ import json
 import sys
 import tempfile
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,7 +69,21 @@ ROWS = {
     "program": Row(
         "napari-msgan generate: image to OME-Zarr", ours.whole_program, BOTH, needs_store=False
     ),
+    "refine-gpu": Row("refine on a GPU", partial(ours.refine_job, device="cuda"), BOTH),
+    "refine-gpu-again": Row(
+        "the same, not the first of its process",
+        partial(ours.refine_job_again, device="cuda"),
+        BOTH,
+    ),
+    "program-gpu": Row(
+        "generate on a GPU: image to OME-Zarr",
+        partial(ours.whole_program, device="cuda"),
+        BOTH,
+        needs_store=False,
+    ),
 }
+#: What a computer without a GPU cannot measure.
+ON_GPU = ("refine-gpu", "refine-gpu-again", "program-gpu")
 
 
 def measure(row: Row, scene: Scene, precision: str) -> dict[str, float]:

@@ -25,6 +25,7 @@ VALUES = (
     "equal_share",
     "coarse_reads",
     "sketch_reads",
+    "gpu_mb",
 )
 #: The bare network as glibc has it and with memory that is kept: the faster one is the limit.
 LIMITS = ("limit", "limit-kept")
@@ -88,8 +89,11 @@ def ratio_to_limit(lines: Sequence[Line], limits: Sequence[Line]) -> float | Non
 
 
 def _image_table(title: str, lines: Sequence[Line]) -> list[str]:
-    names = ("Mvoxel/s", "of the limit", "s", "of them start-up", "CPU s", "peak MB", "bytes/voxel")
-    more = ("largest difference (grey levels)", "equal voxels", "reads per coarse/sketch chunk")
+    names = ("Mvoxel/s", "of the limit", "s", "of them start-up", "CPU s", "peak MB", "GPU MB")
+    more = (
+        *("bytes/voxel", "largest difference (grey levels)", "equal voxels"),
+        "reads per coarse/sketch chunk",
+    )
     head = ("", "precision", *names, *more, "rounds")
     text = [f"**{title}**", "", f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     groups: dict[tuple[str, str], list[Line]] = defaultdict(list)
@@ -114,7 +118,7 @@ def _image_table(title: str, lines: Sequence[Line]) -> list[str]:
 
 def _cells(lines: Sequence[Line], ratio: float | None) -> list[str]:
     def middle(name: str) -> float | None:
-        values = [float(line[name]) for line in lines if line[name]]
+        values = [float(line[name]) for line in lines if line.get(name)]  # old tables lack some
         return median(values) if values else None
 
     reads = [_number(middle(name), ".2f") for name in ("coarse_reads", "sketch_reads")]
@@ -125,6 +129,7 @@ def _cells(lines: Sequence[Line], ratio: float | None) -> list[str]:
         _number(middle("start_s"), ".2f"),
         _number(middle("cpu_s"), ".3g"),
         _number(middle("peak_mb"), ".0f"),
+        _number(middle("gpu_mb"), ".0f"),
         _number(middle("bytes_per_voxel"), ".1f"),
         _number(middle("largest_difference"), ".3g"),
         _percent(middle("equal_share")),

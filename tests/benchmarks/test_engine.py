@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.engine.__main__ import _parser
 from benchmarks.engine.fine import FineGrid, FineNetwork
 from benchmarks.engine.measure import Meter, difference, measure_process
 from benchmarks.engine.rows import ROWS, measure
@@ -178,6 +179,32 @@ def test_refine_job_equals_the_whole_pass(row, scene):
     # 4 tiles of 32 px, with a halo of 3 coarse pixels, read chunks of 16 px
     assert columns["coarse_reads"] >= 1
     assert columns["sketch_reads"] >= 1
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("row", ["refine-gpu", "refine-gpu-again"])
+def test_refine_job_on_a_gpu_is_near_the_whole_pass(row, scene):
+    columns = measure(ROWS[row], scene, "fp32")
+    assert columns["largest_difference"] <= 1
+    assert columns["gpu_mb"] > 0
+    assert _row_of(ROWS[row].title, text_table([_line(row, gpu_mb=str(columns["gpu_mb"]))]))[8]
+
+
+def test_rows_of_a_gpu_are_measured_only_where_there_is_one():
+    ended = subprocess.run(
+        [sys.executable, "-m", "benchmarks.engine", "--help"],
+        capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    assert "program-gpu" in ended.stdout
+    asked = _parser().parse_args([]).rows
+    assert ("program-gpu" in asked) == torch.cuda.is_available()
+    assert {"limit", "refine", "tiler"} < {*asked}
+
+
+def test_memory_of_a_gpu_has_a_column():
+    old, new = _line("refine-gpu"), _line("refine-gpu", "1", gpu_mb="1234")
+    assert "1234" in _row_of(ROWS["refine-gpu"].title, text_table([old, new]))
 
 
 def test_whole_pass_of_another_coarse_image_is_told_apart(scene, tmp_path):
