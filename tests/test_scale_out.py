@@ -22,6 +22,7 @@ from napari_msgan.model import find_by_identity, load_folder
 from napari_msgan.pyramid import PyramidStore, open_pyramid
 from napari_msgan.scale_out import open_cluster, worker
 from napari_msgan.scale_out.calls import Calls
+from napari_msgan.scale_out.machine import own_device
 from tests.models import write_model
 from tests.test_refiner import assert_equal_stores, picture
 
@@ -177,6 +178,25 @@ def test_worker_of_another_version_is_refused(job, fresh, cluster, monkeypatch, 
 def test_gpu_that_no_worker_has_is_refused(job, fresh, cluster):
     with pytest.raises(JobError, match=r"worker tcp://127\.0\.0\.1:[0-9]+ sees no GPU"):
         jobs.refine(fresh, model=job[0], cluster=cluster, device="cuda")
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "device"),
+    [
+        ("gpu-0", 4, "cuda:0"),
+        ("gpu-3", 4, "cuda:3"),
+        (2, 4, "cuda:2"),  # of local:4
+        ("node-b-5", 4, "cuda:1"),
+        ("gpu-3", 1, "cuda:0"),  # it sees its own alone
+        ("tcp://10.0.0.1:40003", 4, "cuda:0"),  # a name that nobody gave
+        ("worker", 4, "cuda:0"),
+    ],
+)
+def test_worker_takes_the_gpu_of_its_number(monkeypatch, name, count, device):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: count)
+    monkeypatch.setattr("distributed.get_worker", lambda: SimpleNamespace(name=name))
+    assert own_device("cuda") == device
+    assert own_device("cpu") == "cpu"
 
 
 @pytest.mark.parametrize(
