@@ -1,0 +1,153 @@
+"""Single files of images: NIfTI, TIFF, PNG and JPEG."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from benchmarks.fuzz.mutate import changed_bytes
+from benchmarks.fuzz.targets.base import Target
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from benchmarks.fuzz.choices import Choices
+
+
+class Reader(Target):
+    """A file of one image format."""
+
+    suffix: ClassVar[str]
+
+    def make(self, folder: Path) -> None:
+        from napari_msgan.geometry import Affine
+        from napari_msgan.io import write_volume
+        from napari_msgan.volume import Volume
+
+        values = np.random.default_rng(5).integers(0, 250, (3, 17, 21)).astype(np.int16)
+        volume = Volume(values, Affine.of_spacing((2.5, 0.7, 0.6)), "millimeter")
+        write_volume(folder / f"a{self.suffix}", [volume], description={"content": "made"})
+
+    def harm(self, choices: Choices, folder: Path) -> None:
+        path = folder / f"a{self.suffix}"
+        path.write_bytes(changed_bytes(choices, path.read_bytes()))
+
+    def use(self, choices: Choices, folder: Path) -> None:
+        from napari_msgan.io import read_description, read_volume
+
+        path = folder / f"a{self.suffix}"
+        data = read_volume(path).data
+        np.asarray(data[tuple(slice(0, 64) for _ in data.shape)])
+        read_description(path)
+
+
+class Nifti(Reader):
+    """NIfTI, with pieces of the header and the comment changed."""
+
+    suffix = ".nii"
+
+
+class NiftiGz(Reader):
+    """Compressed NIfTI: the header inside changed, or the compressed file."""
+
+    suffix = ".nii.gz"
+
+    def harm(self, choices: Choices, folder: Path) -> None:
+        import gzip
+
+        path = folder / f"a{self.suffix}"
+        if choices.below(4) == 3:
+            super().harm(choices, folder)
+        else:
+            content = changed_bytes(choices, gzip.decompress(path.read_bytes()))
+            path.write_bytes(gzip.compress(content, 1, mtime=0))
+
+
+class OmeTiff(Reader):
+    """OME-TIFF as the package writes it."""
+
+    suffix = ".ome.tif"
+
+
+class Tiff(Reader):
+    """TIFF of other programs: strips or tiles, compressions, colours, ImageJ."""
+
+    suffix = ".tif"
+
+    def make(self, folder: Path) -> None:
+        import tifffile
+
+        values = np.random.default_rng(5).integers(0, 250, (3, 32, 48)).astype(np.uint8)
+        variants: tuple[dict[str, Any], ...] = (
+            {},
+            {"imagej": True, "resolution": (2.0, 2.0), "metadata": {"unit": "mm", "spacing": 3.0}},
+            {"tile": (16, 16), "compression": "lzw"},
+            {"rowsperstrip": 8, "compression": "packbits", "photometric": "miniswhite"},
+            {"tile": (16, 16), "compression": "jpeg"},
+            {"rowsperstrip": 8, "compression": "zstd", "bigtiff": True},
+            {"photometric": "rgb", "planarconfig": "separate", "compression": "zlib"},
+        )
+        for index, options in enumerate(variants):
+            options = {"photometric": "minisblack", **options}
+            tifffile.imwrite(folder / f"{index}.tif", values, **options)
+        self.contents = [(folder / f"{i}.tif").read_bytes() for i in range(len(variants))]
+
+    def harm(self, choices: Choices, folder: Path) -> None:
+        content = choices.pick(self.contents)
+        # The tags stand behind the pixels where tifffile compresses.
+        where = int.from_bytes(content[4:8], "little")
+        if choices.below(2) and 8 < where < len(content):
+            content = content[:where] + changed_bytes(choices, content[where:], head=256)
+        else:
+            content = changed_bytes(choices, content)
+        (folder / "a.tif").write_bytes(content)
+
+
+class Picture(Reader):
+    """PNG and JPEG of several kinds of pixels."""
+
+    suffix = ".png"
+
+    def make(self, folder: Path) -> None:
+        from PIL import Image
+
+        grey = np.random.default_rng(5).integers(0, 250, (23, 31)).astype(np.uint8)
+        kinds = {
+            "a.png": Image.fromarray(grey),
+            "b.png": Image.fromarray(grey.astype(np.uint16) * 200),
+            "c.png": Image.fromarray(grey).convert("P"),
+            "a.jpg": Image.fromarray(grey),
+            "b.jpg": Image.fromarray(grey).convert("CMYK"),
+        }
+        for name, picture in kinds.items():
+            exif = Image.Exif()
+            exif[0x0112] = 6
+            picture.save(folder / name, exif=exif)
+        self.contents = {name: (folder / name).read_bytes() for name in kinds}
+
+    def harm(self, choices: Choices, folder: Path) -> None:
+        self.name = choices.pick(sorted(self.contents))
+        content = changed_bytes(choices, self.contents[self.name], head=128)
+        if self.name.endswith("png") and choices.below(2):
+            content = _with_checksums(content)
+        (folder / self.name).write_bytes(content)
+
+    def use(self, choices: Choices, folder: Path) -> None:
+        from napari_msgan.io import read_volume
+
+        read_volume(folder / self.name)
+
+
+def _with_checksums(png: bytes) -> bytes:
+    """Return a PNG whose chunks have the checksums that their content needs."""
+    import zlib
+
+    data, at = bytearray(png), 8
+    while at + 12 <= len(data):
+        end = at + 8 + int.from_bytes(data[at : at + 4], "big")
+        if end + 4 > len(data):
+            break
+        data[end : end + 4] = zlib.crc32(data[at + 4 : end]).to_bytes(4, "big")
+        at = end + 4
+    return bytes(data)
