@@ -1,6 +1,6 @@
 """How far bfloat16 is from float32: share of the voxels within one grey level of 255, by scale.
 
-    python -m benchmarks.precision MODEL IMAGE [IMAGE ...] [--csv precision.csv]
+    python -m benchmarks.precision MODEL IMAGE [IMAGE ...] [--scale S] [--csv precision.csv]
 
 Each image is generated twice, from its sketch on, so that what a scale rounds is passed on to the
 next. A grey level is 1/255 of the output window. The bar is 99.9 % (docs/performance.md).
@@ -46,12 +46,16 @@ def compare(exact: PyramidStore, rounded: PyramidStore, scale: int) -> tuple[int
     return n_voxels, near / n_voxels, largest
 
 
-def measure(model: str, image: Path) -> list[tuple[str, int, int, float, float]]:
-    """Return a row per scale of an image."""
+def measure(
+    model: str, image: Path, scale: int | None = None
+) -> list[tuple[str, int, int, float, float]]:
+    """Return a row per scale of an image, up to `scale` (None: the finest that it supports)."""
     with tempfile.TemporaryDirectory() as work, warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that a source is coarse
         stores = [
-            generate(image, f"{work}/{kind}.ome.zarr", load_model(model), precision=kind)
+            generate(
+                image, f"{work}/{kind}.ome.zarr", load_model(model), scale=scale, precision=kind
+            )
             for kind in ("fp32", "bf16")
         ]
         return [(image.name, s, *compare(*stores, s)) for s in range(stores[0].n_scales)]
@@ -85,11 +89,12 @@ def main() -> None:
     )
     parser.add_argument("model", help="name or folder")
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    parser.add_argument("--scale", type=int, help="last one (the finest that the image supports)")
     parser.add_argument("--csv", type=Path, default=Path("precision.csv"))
     options = parser.parse_args()
     rows = []
     for image in options.images:
-        rows += measure(options.model, image)
+        rows += measure(options.model, image, options.scale)
         print(*rows[-1], flush=True)
     with options.csv.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
