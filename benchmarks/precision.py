@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from napari_msgan.pyramid import PyramidStore
 
 NAMES = ("image", "scale", "voxels", "within_one", "largest")
+Row = tuple[str, int, int, float, float]
 
 
 def compare(exact: PyramidStore, rounded: PyramidStore, scale: int) -> tuple[int, float, float]:
@@ -46,9 +47,7 @@ def compare(exact: PyramidStore, rounded: PyramidStore, scale: int) -> tuple[int
     return n_voxels, near / n_voxels, largest
 
 
-def measure(
-    model: str, image: Path, scale: int | None = None
-) -> list[tuple[str, int, int, float, float]]:
+def measure(model: str, image: Path, scale: int | None = None) -> list[Row]:
     """Return a row per scale of an image, up to `scale` (None: the finest that it supports)."""
     with tempfile.TemporaryDirectory() as work, warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that a source is coarse
@@ -61,7 +60,7 @@ def measure(
         return [(image.name, s, *compare(*stores, s)) for s in range(stores[0].n_scales)]
 
 
-def table(rows: list[tuple[str, int, int, float, float]]) -> str:
+def table(rows: list[Row]) -> str:
     """Return the worst image of each scale as Markdown."""
     scales = defaultdict(list)
     for row in rows:
