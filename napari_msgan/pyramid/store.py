@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import threading
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 import numpy as np
 import numpy.typing as npt
@@ -13,14 +11,11 @@ import numpy.typing as npt
 from napari_msgan.durable import told_if_disk_full
 from napari_msgan.errors import StoreError
 from napari_msgan.geometry import Box, Ints, PyramidGeometry
-from napari_msgan.pyramid._arrays import (
-    open_level,
-    read_info,
-    write_info,
-)
+from napari_msgan.pyramid._arrays import open_level, read_info, write_info
 from napari_msgan.pyramid._level import write_chunks
 from napari_msgan.pyramid._place import Place, place_of
 from napari_msgan.pyramid._refined import RefinedChunks
+from napari_msgan.pyramid._writers import Writers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -52,17 +47,14 @@ class PyramidStore:
     """
 
     def __init__(self, place: Place, info: StoreInfo, *, writable: bool) -> None:
-        self._place, self._info, self._writable = place, info, writable
+        self._place, self._info = place, info
         self._geometry = info.to_geometry()
         self._tiling = info.to_tiling()
         scales = range(self._geometry.n_scales)
         self._images = [open_level(place, info, s) for s in scales]
         self._sketches = [open_level(place, info, s, sketch=True) for s in scales]
         self._refined = RefinedChunks(place, info)
-        self._writers = 0
-        self._mark: str | None = None
-        self._writers_lock = threading.Lock()
-        self._held = ExitStack()
+        self._writers = Writers(place, allowed=writable)
 
     @property
     def address(self) -> str:
@@ -103,7 +95,7 @@ class PyramidStore:
 
     @property
     def is_writable(self) -> bool:
-        return self._writable
+        return self._writers.allowed
 
     def array(self, scale: int) -> ZarrArray:
         """Return the stored image of a scale, read-only; not refined chunks are the fill value."""
@@ -163,7 +155,7 @@ class PyramidStore:
         StoreError
             If the writer's lock is not held, or the data have another shape or type.
         """
-        self._check_writing()
+        self._writers.check()
         with told_if_disk_full(self.address, StoreError):
             write_chunks(self.level(scale), box, data)
         self._refined.add(scale, self._chunks(box))
@@ -204,9 +196,7 @@ class PyramidStore:
 
         Who takes the lock next removes it.
         """
-        name = f".{uuid4().hex}.partial"
-        self._place.write(name, b"")
-        return name
+        return self._writers.put_mark()
 
     def assist(self, mark: str) -> None:
         """Let this object write without the lock, for its holder, who planned the work.
@@ -221,10 +211,7 @@ class PyramidStore:
         StoreError
             If the store was opened for reading, or has no such mark.
         """
-        if not self._writable:
-            raise StoreError(f"{self.address} was opened for reading. Open it with writable=True.")
-        self._mark = mark
-        self._check_writing()
+        self._writers.assist(mark)
 
     @contextmanager
     def writing(self) -> Iterator[PyramidStore]:
@@ -235,27 +222,13 @@ class PyramidStore:
         StoreError
             If the store was opened for reading, or somebody else is writing.
         """
-        if not self._writable:
-            raise StoreError(f"{self.address} was opened for reading. Open it with writable=True.")
-        with self._writers_lock:
-            if self._writers == 0:
-                with ExitStack() as stack:
-                    stack.enter_context(self._place.lock())
-                    self._take_over()
-                    self._held = stack.pop_all()
-            self._writers += 1
-        try:
+        with self._writers.hold(self._take_over):
             yield self
             # Not for who was stopped: on a slow disk cancelling would take long.
             self._refined.sync()
-            with self._writers_lock:
-                if self._writers == 1 and not self._refined.has_unsynced:
+            with self._writers.paused() as is_only:
+                if is_only and not self._refined.has_unsynced:
                     self._place.note_unsynced(are_there=False)
-        finally:
-            with self._writers_lock:
-                self._writers -= 1
-                if self._writers == 0:
-                    self._held.close()
 
     def clear(self, scale: int, box: Box) -> dict[int, list[Box]]:
         """Remove the tiles of a scale that a box touches, and every finer tile made from them.
@@ -270,7 +243,7 @@ class PyramidStore:
         StoreError
             If the scale is 0, or the writer's lock is not held.
         """
-        self._check_writing()
+        self._writers.check()
         self._geometry.check_scale(scale)
         if scale == 0:
             raise StoreError("scale 0 cannot be cleared: all is made from it. Delete the store.")
@@ -289,7 +262,7 @@ class PyramidStore:
         StoreError
             If the writer's lock is not held.
         """
-        self._check_writing()
+        self._writers.check()
         doomed: dict[int, set[Tile]] = {scale: set() for scale in range(self.n_scales)}
         for tile in tiles:
             doomed[tile.scale].add(tile)
@@ -324,7 +297,7 @@ class PyramidStore:
         StoreError
             If it does not fit what is recorded, or the writer's lock is not held.
         """
-        self._check_writing()
+        self._writers.check()
         self.check_fingerprint(fingerprint)
         if self._info.fingerprint is None:
             self._info = self._info.model_copy(update={"fingerprint": fingerprint})
@@ -339,10 +312,10 @@ class PyramidStore:
         StoreError
             If the writer's lock is not held.
         """
-        self._check_writing()
+        self._writers.check()
         self._place.remove(mark)
-        with self._writers_lock:
-            if self._writers == 1:
+        with self._writers.paused() as is_only:
+            if is_only:
                 self._clean()
             else:  # another job of this process writes, too
                 self._refined.scan()
@@ -350,17 +323,6 @@ class PyramidStore:
     def _clean(self) -> None:
         for key in (*self._refined.scan(), *self._place.marks()):
             self._place.remove(key)
-
-    def _check_writing(self) -> None:
-        if self._writers > 0:
-            return
-        if self._mark is None:
-            raise StoreError(f"{self.address} is only changed inside `with store.writing()`.")
-        if not self._place.exists(self._mark):
-            raise StoreError(
-                f"{self.address} is not written to any more: the process that this one helped is "
-                "gone, and another may be writing."
-            )
 
     def _take_over(self) -> None:
         """See what the writer before us did, and remove what it left half-written."""

@@ -1,0 +1,107 @@
+"""Who may write to a store: the holder of its lock, and the helpers that it named."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from napari_msgan.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from napari_msgan.pyramid._place import Place
+
+
+class Writers:
+    """The writers of one open store; any thread may use it.
+
+    Either threads of this process hold the lock of the store together, or this process helps the
+    holder, who put a *mark* into the store: an empty file, which the next holder removes.
+    """
+
+    def __init__(self, place: Place, *, allowed: bool) -> None:
+        self._place, self.allowed = place, allowed
+        self._count = 0
+        self._mark: str | None = None
+        self._lock = threading.Lock()
+        self._held = ExitStack()
+
+    @contextmanager
+    def hold(self, begin: Callable[[], None]) -> Iterator[None]:
+        """Hold the lock of the store until the last ``with`` of this object ends.
+
+        Parameters
+        ----------
+        begin : called by the first that holds it, when it does.
+
+        Raises
+        ------
+        StoreError
+            If the store was opened for reading, or somebody else is writing.
+        """
+        self._check_allowed()
+        with self._lock:
+            if self._count == 0:
+                with ExitStack() as stack:
+                    stack.enter_context(self._place.lock())
+                    begin()
+                    self._held = stack.pop_all()
+            self._count += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._count -= 1
+                if self._count == 0:
+                    self._held.close()
+
+    @contextmanager
+    def paused(self) -> Iterator[bool]:
+        """Let no other writer of this process come or go; yield whether there is none."""
+        with self._lock:
+            yield self._count == 1
+
+    def put_mark(self) -> str:
+        """Put a mark into the store and return its name."""
+        name = f".{uuid4().hex}.partial"
+        self._place.write(name, b"")
+        return name
+
+    def assist(self, mark: str) -> None:
+        """Write without the lock, for its holder, as long as the mark is there.
+
+        Raises
+        ------
+        StoreError
+            If the store was opened for reading, or has no such mark.
+        """
+        self._check_allowed()
+        self._mark = mark
+        self.check()
+
+    def check(self) -> None:
+        """Refuse to write for nobody.
+
+        Raises
+        ------
+        StoreError
+            If the lock is not held, here or by whom this process helps.
+        """
+        if self._count > 0:
+            return
+        address = self._place.address
+        if self._mark is None:
+            raise StoreError(f"{address} is only changed inside `with store.writing()`.")
+        if not self._place.exists(self._mark):
+            raise StoreError(
+                f"{address} is not written to any more: the process that this one helped is gone, "
+                "and another may be writing."
+            )
+
+    def _check_allowed(self) -> None:
+        if not self.allowed:
+            address = self._place.address
+            raise StoreError(f"{address} was opened for reading. Open it with writable=True.")
