@@ -29,12 +29,18 @@ class Settings(BaseModel):
 
 
 class LowResNetwork(Settings):
-    """Residual U-Net on the whole scale-0 image; `widths` are the channels of each depth."""
+    """Residual U-Net on the whole scale-0 image.
+
+    widths : channels of each depth.
+    upsampling : from a depth to the one above. ``"nearest"`` repeats voxels, which shows as a woven
+        texture where the sketch is empty; it is what models have that do not say.
+    """
 
     type: Literal["low_res"] = "low_res"
     widths: Annotated[
         tuple[Annotated[int, Field(ge=1, le=1024)], ...], Field(min_length=1, max_length=8)
     ] = (32, 64, 128, 256)
+    upsampling: Literal["nearest", "linear"] = "nearest"
 
 
 class PatchNetwork(Settings):
@@ -240,6 +246,10 @@ class ModelSpec(Settings):
     def identity(self) -> str:
         """Return the sha256 of everything that decides what the model computes."""
         content = self.model_dump(mode="json", exclude={"title", "licence"})
-        if self.sketch.given == "thinned":  # as models were hashed when there was no other way
+        # as models were hashed when there was no other way
+        if self.sketch.given == "thinned":
             del content["sketch"]["given"]
+        for scale in content["scales"]:
+            if scale["network"].get("upsampling") == "nearest":
+                del scale["network"]["upsampling"]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

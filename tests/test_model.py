@@ -1,3 +1,4 @@
+import hashlib
 import json
 import shutil
 
@@ -6,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from napari_msgan.config import ModelSpec
 from napari_msgan.errors import ModelError
 from napari_msgan.megan_import import import_megan
 from napari_msgan.model import (
@@ -183,6 +185,20 @@ def test_identity_ignores_the_title_and_notices_weights(folder, original):
     assert find_by_identity(before.identity, str(original)) == original
     with pytest.raises(ModelError, match="Copy its folder there"):
         find_by_identity("0" * 64)
+
+
+def test_identity_of_a_model_that_does_not_say_how_it_upsamples_is_as_before(folder):
+    content = json.loads((folder / "model.json").read_text())
+    before = ModelSpec.model_validate(content)
+    network = content["scales"][0]["network"]
+    assert network.pop("upsampling") == "nearest"
+    assert ModelSpec.model_validate(content) == before
+    dumped = before.model_dump(mode="json", exclude={"title", "licence"})
+    del dumped["scales"][0]["network"]["upsampling"], dumped["sketch"]["given"]
+    as_before = hashlib.sha256(json.dumps(dumped, sort_keys=True).encode()).hexdigest()
+    assert before.identity == as_before
+    network["upsampling"] = "linear"
+    assert ModelSpec.model_validate(content).identity != as_before
 
 
 def test_bundled_models_load_and_are_small():

@@ -37,7 +37,18 @@ def _changed_run(update, data):
     return replace(run, has_own_pool=bool({"images", "sketches"} & set(update)))
 
 
+def _nearest_run(data):
+    """Return a run whose scale 0 repeats voxels from one depth to the next."""
+    first, *others = data.config.scales
+    network = first.network.model_copy(update={"upsampling": "nearest"})
+    scales = (first.model_copy(update={"network": network}), *others)
+    return _changed_run({"scales": scales}, data)
+
+
 ABLATIONS = {UNCHANGED: replace(METHODS["ours"], title="ours")} | {
     name: replace(METHODS["ours"], title=title, run=partial(_changed_run, update))
     for name, (title, update) in _CHANGES.items()
 }
+ABLATIONS["nearest"] = replace(
+    METHODS["ours"], title="scale 0 repeats voxels, does not interpolate", run=_nearest_run
+)

@@ -43,6 +43,12 @@ def add_train(add: AddCommand) -> None:
         "or the name of bundled ones",
     )
     command.add_argument(
+        "--start-from",
+        metavar="MODEL",
+        help="train the networks of this model on, instead of new ones, with its settings unless "
+        "there is --config",
+    )
+    command.add_argument(
         "--plan-only", action="store_true", help="show and write the settings, and train nothing"
     )
     command.add_argument(

@@ -89,10 +89,16 @@ def _settings(arguments: Namespace, device: str) -> tuple[TrainConfig, list[Trai
         config = read_config(given)
         files = look(config)
         origin = f"settings of {given}"
+    elif arguments.start_from:
+        config = _settings_of_model(arguments.start_from, _model_name(out))
+        files = look(config)
+        origin = f"settings of {arguments.start_from}"
     else:
         files = look(None)
         config = derive_config(files, _model_name(out), arguments.preset, free_memory_of(device))
         origin = f"settings for these {len(files)} images"
+    if arguments.start_from:
+        config = config.model_copy(update={"start_from": arguments.start_from})
     check_run(files, out, config, devices=arguments.devices)
     if not arguments.quiet:
         _print_plan(config, files, out, origin)
@@ -103,6 +109,20 @@ def _settings(arguments: Namespace, device: str) -> tuple[TrainConfig, list[Trai
         if not arguments.quiet:
             print(f"They are in {plan}: edit them and give them back with --config.")
     return config, files
+
+
+def _settings_of_model(model: str, name: str) -> TrainConfig:
+    """Return what a model was trained with, for other images."""
+    from napari_msgan.model import find_model
+
+    path = find_model(model) / "training.json"
+    if not path.is_file():
+        raise TrainingError(
+            f"{path} is missing, so how {model} was trained is not known: give settings with its "
+            "networks by --config"
+        )
+    update = {"name": name, "title": "", "licence": "", "include": ("**/*",), "slice_mm": {}}
+    return read_config(str(path)).model_copy(update=update)
 
 
 def _print_plan(config: TrainConfig, files: list[TrainingFile], out: Path, origin: str) -> None:

@@ -31,7 +31,7 @@ def build_generator(network: AnyNetwork, factor: Ints) -> AnyGenerator:
     """Return a generator with fresh weights."""
     match network:
         case LowResNetwork():
-            return LowResGenerator(factor, network.widths)
+            return LowResGenerator(factor, network.widths, network.upsampling)
         case PatchNetwork():
             return PatchGenerator(factor, network.width, network.blocks)
         case MeganLowResNetwork():

@@ -10,22 +10,41 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_msgan.networks.blocks import conv, fold, full_precision, normalise_, pointwise
+from napari_msgan.networks.blocks import (
+    conv,
+    fold,
+    full_precision,
+    normalise_,
+    pointwise,
+    upsample,
+)
 from napari_msgan.networks.generator import Generator
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from napari_msgan.geometry import Ints
+
+
+def _repeat(x: Tensor) -> Tensor:
+    return functional.interpolate(x, scale_factor=2.0)
+
+
+def _interpolate(x: Tensor) -> Tensor:
+    return upsample(x, (2,) * (x.dim() - 2))
+
+
+_DOUBLE: dict[str, Callable[[Tensor], Tensor]] = {"nearest": _repeat, "linear": _interpolate}
 
 
 class LowResGenerator(Generator):
     """Residual U-Net from the folded sketch to the whole low-resolution image.
 
     widths : channels at each depth; each further depth halves the grid.
+    upsampling : "nearest" or "linear", from a depth to the one above.
     """
 
-    def __init__(self, factor: Ints, widths: Sequence[int]) -> None:
+    def __init__(self, factor: Ints, widths: Sequence[int], upsampling: str = "linear") -> None:
         super().__init__()
         ndim = len(factor)
         self.factor = factor
@@ -38,7 +57,8 @@ class LowResGenerator(Generator):
             _Residual(ndim, widths[-1], widths[-1]), _Residual(ndim, widths[-1], widths[-1])
         )
         pairs = list(itertools.pairwise(widths))[::-1]
-        self.decoders = nn.ModuleList(_Joining(ndim, a + b, a) for a, b in pairs)
+        double = _DOUBLE[upsampling]
+        self.decoders = nn.ModuleList(_Joining(ndim, a + b, a, double) for a, b in pairs)
         self.tail = conv(ndim, widths[0], 1, 3, padding=1)
 
     @property
@@ -113,24 +133,25 @@ class _Joining(_Residual):
     The two together are the largest tensor of the network; outside training there is one of it.
     """
 
+    def __init__(
+        self, ndim: int, n_in: int, n_out: int, double: Callable[[Tensor], Tensor]
+    ) -> None:
+        super().__init__(ndim, n_in, n_out)
+        self._double = double
+
     def forward(self, x: Tensor, kept: list[Tensor]) -> Tensor:  # type: ignore[override]
         if torch.is_grad_enabled():
-            return super().forward(torch.cat([_double(x), kept.pop()], dim=1))
-        both = _join(x, kept)
+            return super().forward(torch.cat([self._double(x), kept.pop()], dim=1))
+        both = self._join(x, kept)
         skip = pointwise(self.skip, both)
         inner = self.first(functional.silu(normalise_(self.norm_in, both), inplace=True))
         del both
         return self._add(skip, inner)
 
-
-def _double(x: Tensor) -> Tensor:
-    return functional.interpolate(x, scale_factor=2.0)
-
-
-def _join(x: Tensor, kept: list[Tensor]) -> Tensor:
-    """Return the channels of `x`, upsampled, and those of the last of `kept`, which is freed."""
-    n, channels, *shape = kept[-1].shape
-    both = x.new_empty((n, *shape, x.shape[1] + channels)).movedim(-1, 1)  # channels last
-    both[:, x.shape[1] :] = kept.pop()
-    both[:, : x.shape[1]] = _double(x)
-    return both
+    def _join(self, x: Tensor, kept: list[Tensor]) -> Tensor:
+        """Return `x`, upsampled, beside the last of `kept`, which is freed."""
+        n, channels, *shape = kept[-1].shape
+        both = x.new_empty((n, *shape, x.shape[1] + channels)).movedim(-1, 1)  # channels last
+        both[:, x.shape[1] :] = kept.pop()
+        both[:, : x.shape[1]] = self._double(x)
+        return both

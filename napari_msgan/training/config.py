@@ -130,6 +130,7 @@ class TrainConfig(Settings):
     pool : number of changed images that scale 0 is trained on.
     images, sketches, coarse : how samples are changed.
     validation_every : each n-th file is kept out of training to watch the loss; 0 for none.
+    start_from : model, by name or folder, whose generators are trained on, or None.
     warm_start : whether a finer scale starts from the weights of the coarser one.
     spectral_norm : whether the discriminator is spectrally normalised.
     accuracy_gate : the discriminator is not updated where its accuracy is above this share, as in
@@ -166,6 +167,7 @@ class TrainConfig(Settings):
     images: ImageChanges = ImageChanges()
     sketches: SketchChanges = SketchChanges()
     coarse: CoarseMixture = CoarseMixture()
+    start_from: str | None = None
     warm_start: bool = True
     spectral_norm: bool = True
     accuracy_gate: Share | None = None

@@ -237,7 +237,7 @@ def _scale(
     ndim = len(base)
     strides: tuple[Literal[1, 2], ...] = (2, 1) if index == 0 else (2, 2, 1)
     plan = ScaleTraining(
-        network=LowResNetwork(widths=sizes.widths)
+        network=LowResNetwork(widths=sizes.widths, upsampling="linear")
         if index == 0
         else PatchNetwork(width=sizes.width, blocks=sizes.blocks),
         factor=factors[max(index - 1, 0)],

@@ -28,6 +28,7 @@ from napari_msgan.training.same_run import begin_run, check_same_run
 from napari_msgan.training.samples import iter_make_pool
 from napari_msgan.training.scale import ScaleTrainer, StepReport
 from napari_msgan.training.sources import prepare
+from napari_msgan.training.start import check_start
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
@@ -117,12 +118,14 @@ def check_run(
     Raises
     ------
     TrainingError
-        If the settings describe no model or do not go together, if `out` holds a run with other
+        If the settings describe no model or do not go together, or do not fit the model to start
+        from; if `out` holds a run with other
         settings or images, or if the disk is too small.
     """
     if out.exists() and not out.is_dir():
         raise TrainingError(f"{out} is a file: choose a folder for the model")
     _check_config(config, devices)
+    check_start(config)
     check_same_run(files, out, config)
     _check_disk(files, out, config)
 

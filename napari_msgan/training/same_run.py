@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from napari_msgan.durable import write_atomically
 from napari_msgan.errors import TrainingError
+from napari_msgan.training.config import TrainConfig
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from napari_msgan.training.config import TrainConfig
     from napari_msgan.training.survey import TrainingFile
 
 _NAMED = 3
@@ -41,7 +41,8 @@ def check_same_run(files: Sequence[TrainingFile], out: Path, config: TrainConfig
     """
     begun = run_file(out)
     instead = f"Choose another folder, or delete {begun.parent} to start again."
-    if begun.exists() and begun.read_bytes() != config.model_dump_json(indent=2).encode():
+    # compared as settings: a file of an earlier version does not name those that came since
+    if begun.exists() and TrainConfig.model_validate_json(begun.read_bytes()) != config:
         raise TrainingError(f"{out} holds a training run with other settings. {instead}")
     if not _images_file(out).exists():
         return

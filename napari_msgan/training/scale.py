@@ -17,6 +17,7 @@ from napari_msgan.training.losses import l1_per_sample
 from napari_msgan.training.plateau import Plateau
 from napari_msgan.training.record import Record
 from napari_msgan.training.samples import LowResPool, PatchSampler, Sample, sample_random
+from napari_msgan.training.start import starting_weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -88,7 +89,12 @@ class ScaleTrainer:
         self._validation = Batch.of(fixed, self._fabric.device) if fixed else None
 
     def _warm_start(self) -> None:
-        """Start from the weights of the scale before, where the networks are the same."""
+        """Start from a given model, or from the scale before where its networks are the same."""
+        given = starting_weights(self._config, self._scale)
+        if given is not None:
+            self.gan.generator.load_state_dict(given)
+            self.gan.start_average()
+            return
         if not self._config.warm_start or self._scale < 2:
             return
         coarser = self._config.scales[self._scale - 1]

@@ -107,6 +107,24 @@ def test_trained_model_can_be_used_and_training_again_changes_nothing(
     assert {"model.json", "training.json"} <= set(names_in(out))
 
 
+def test_a_model_is_trained_on_with_its_own_settings(cli, data, write_config, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert cli("train", data, first, "--config", write_config(), "--device", "cpu", "-q").code == 0
+    start = ("train", data, second, "--start-from", first, "--device", "cpu")
+    ended = cli(*start, "--plan-only")
+    assert ended.code == 0
+    assert f"settings of {first}" in ended.out
+    assert cli(*start).code == 0
+    kept = json.loads((second / "training.json").read_text())
+    own = json.loads((first / "training.json").read_text())
+    changed = {"name", "include", "start_from"}
+    assert {name for name in own if own[name] != kept[name]} == changed
+    assert hashes(second) != hashes(first)
+    (first / "training.json").unlink()
+    refused = cli("train", data, tmp_path / "third", "--start-from", first, "--device", "cpu")
+    refused.check_refused("training.json is missing")
+
+
 STOPS = {
     "while preparing": ("preparing images", 2),
     "in scale 0": ("training scale 0 of 1", 4),

@@ -6,10 +6,13 @@ import os
 import pytest
 import tifffile
 
-from napari_msgan.errors import TrainingError
+from napari_msgan.config import PatchNetwork
+from napari_msgan.errors import ModelError, TrainingError
+from napari_msgan.model import load_model
 from napari_msgan.training import iter_train, sources, survey
 from napari_msgan.training.record import Record
 from napari_msgan.training.run import open_fabric
+from napari_msgan.training.same_run import run_file
 from tests.training.made import blobs, config_of, write_image
 
 
@@ -92,3 +95,47 @@ def test_half_a_line_that_a_full_disk_left_is_dropped(tmp_path):
     path.write_text('{"step": 1, "l1": 0.5}\n{"step": 9, "l1": 0.4}\n{"step": 2, "l')
     Record(tmp_path, 0, 5).close()
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1]
+
+
+def _weights(model):
+    return [generator.state_dict() for generator in load_model(model).generators]
+
+
+def _farthest(some, others):
+    return max(
+        float((a[name] - b[name]).abs().max())
+        for a, b in zip(some, others, strict=True)
+        for name in a
+    )
+
+
+def test_a_run_starts_from_the_weights_of_a_model(data, tmp_path):
+    first, second, alone = tmp_path / "first", tmp_path / "second", tmp_path / "alone"
+    train(data, first, config_of(2, seed=1))
+    slow = config_of(2, seed=2, learning_rate=1e-9)
+    train(data, second, slow.model_copy(update={"start_from": str(first)}))
+    train(data, alone, slow)
+    assert _farthest(_weights(second), _weights(first)) < 1e-6
+    assert _farthest(_weights(alone), _weights(first)) > 0.01
+
+
+def test_a_model_with_other_networks_is_no_start(data, tmp_path):
+    train(data, tmp_path / "first", config_of(2))
+    config = config_of(2, start_from=str(tmp_path / "first"))
+    wider = config.scales[1].model_copy(update={"network": PatchNetwork(width=8, blocks=1)})
+    config = config.model_copy(update={"scales": (config.scales[0], wider)})
+    with pytest.raises(TrainingError, match="scale 1 cannot start from 'made'"):
+        train(data, tmp_path / "second", config)
+    with pytest.raises(ModelError, match="there is no model 'nothing'"):
+        train(data, tmp_path / "third", config_of(2, start_from="nothing"))
+
+
+def test_a_run_that_an_earlier_version_began_goes_on(data, tmp_path):
+    train(data, tmp_path, config_of(2))
+    begun = run_file(tmp_path)
+    content = json.loads(begun.read_text())
+    del content["start_from"], content["scales"][0]["network"]["upsampling"]
+    begun.write_text(json.dumps(content))
+    train(data, tmp_path, config_of(2))
+    with pytest.raises(TrainingError, match="other settings"):
+        train(data, tmp_path, config_of(2, seed=9))

@@ -1,0 +1,49 @@
+"""The model that a run starts from: its generators, where they fit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from napari_msgan.errors import TrainingError
+from napari_msgan.model import find_model, load_model, read_spec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from napari_msgan.config import AnyNetwork
+    from napari_msgan.training.config import TrainConfig
+
+
+def check_start(config: TrainConfig) -> None:
+    """Refuse a model whose weights do not fit the networks of a run.
+
+    Raises
+    ------
+    ModelError
+        If there is no such model.
+    TrainingError
+        If a scale of it has another network or factor.
+    """
+    if config.start_from is None:
+        return
+    spec = read_spec(find_model(config.start_from))
+    for scale, (plan, there) in enumerate(zip(config.scales, spec.scales, strict=False)):
+        if (_shaped(plan.network), plan.factor) != (_shaped(there.network), there.factor):
+            raise TrainingError(
+                f"scale {scale} cannot start from {spec.name!r}, whose network there is "
+                f"{there.network!r} with factor {there.factor}, not {plan.network!r} with factor "
+                f"{plan.factor}. Train with the settings of that model."
+            )
+
+
+def starting_weights(config: TrainConfig, scale: int) -> dict[str, Tensor] | None:
+    """Return the weights that the generator of a scale starts from, if it starts from a model."""
+    if config.start_from is None:
+        return None
+    model = load_model(config.start_from)
+    return model.generators[scale].state_dict() if scale < model.spec.n_scales else None
+
+
+def _shaped(network: AnyNetwork) -> dict[str, object]:
+    """Return what decides the shapes of the weights."""
+    return network.model_dump(exclude={"upsampling"})
