@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 from typing import Annotated, Literal
@@ -18,7 +19,7 @@ ModelKind = Literal["physical", "relative"]
 StoredType = Literal["int16", "uint16", "float32"]
 Precision = Literal["fp32", "bf16"]
 
-Positive = Annotated[float, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Factor = tuple[Annotated[int, Field(ge=1, le=8)], ...]
 
 
@@ -131,7 +132,7 @@ class SketchSettings(Settings):
         thinned to lines) or "interpolated" (linearly, with the corner voxels aligned).
     """
 
-    window: Literal["percentiles"] | tuple[float, float] = "percentiles"
+    window: Literal["percentiles"] | tuple[FiniteFloat, FiniteFloat] = "percentiles"
     low_density: Annotated[float, Field(gt=0, lt=0.5)] = 0.09
     high_density: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
     sigma: Positive = 1.0
@@ -146,7 +147,9 @@ class SketchSettings(Settings):
         return cls(low_density=0.14, high_density=0.09, dilations=8)
 
     @model_validator(mode="after")
-    def _high_is_rarer(self) -> SketchSettings:
+    def _goes_from_low_to_high(self) -> SketchSettings:
+        if self.window != "percentiles" and not self.window[0] < self.window[1]:
+            raise ValueError(f"window {self.window} must go from low to high")
         if self.high_density > self.low_density:
             raise ValueError(
                 f"high_density {self.high_density} must not exceed low_density {self.low_density}"
@@ -228,6 +231,7 @@ class ModelSpec(Settings):
                 raise ValueError(
                     "a physical model has spacing_mm at each scale, a relative has none"
                 )
+        self._check_grids()
         inexact = any(scale.network.type in _MEGAN_NETWORKS for scale in self.scales)
         if self.exact == inexact:
             raise ValueError(
@@ -237,6 +241,21 @@ class ModelSpec(Settings):
         if self.kind == "physical" and self.orientation is None and n == 3:
             raise ValueError("a physical 3-D model needs an orientation such as 'LPS'")
         return self
+
+    def _check_grids(self) -> None:
+        """Refuse scales whose factors are not how their voxels become smaller."""
+        if self.kind == "relative" and any(scale.factor[-1] < 2 for scale in self.scales):
+            raise ValueError("each scale of a relative model must make the last axis finer")
+        for index, (coarse, fine) in enumerate(itertools.pairwise(self.scales), 1):
+            if coarse.spacing_mm is None or fine.spacing_mm is None:
+                continue
+            expected = [mm * f for mm, f in zip(fine.spacing_mm, fine.factor, strict=True)]
+            pairs = zip(coarse.spacing_mm, expected, strict=True)
+            if not all(math.isclose(a, b, rel_tol=1e-3) for a, b in pairs):
+                raise ValueError(
+                    f"scale {index}: with factor {fine.factor} its voxels of {fine.spacing_mm} mm "
+                    f"do not make those of {coarse.spacing_mm} mm before it"
+                )
 
     @property
     def n_scales(self) -> int:

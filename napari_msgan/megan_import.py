@@ -106,7 +106,7 @@ def import_megan(
     if not out.absolute().parent.is_dir():
         raise ModelError(f"the folder {out.absolute().parent} does not exist. Make it first.")
     checkpoints = [read_checkpoint(path, low_res=i == 0) for i, path in enumerate(paths)]
-    short = re.sub(r"[^a-z0-9._-]+", "-", experiment.lower()).strip("-._") or "megan"
+    short = re.sub(r"[^a-z0-9._-]+", "-", experiment.lower()).strip("-._")[:64] or "megan"
     with TemporaryDirectory(dir=out.absolute().parent, prefix=f".{out.name}.partial-") as partial:
         made = Path(partial) / "model"
         made.mkdir()

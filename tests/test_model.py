@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
 from napari_msgan.config import ModelSpec
@@ -199,6 +200,18 @@ def test_identity_of_a_model_that_does_not_say_how_it_upsamples_is_as_before(fol
     assert before.identity == as_before
     network["upsampling"] = "linear"
     assert ModelSpec.model_validate(content).identity != as_before
+
+
+def test_scales_whose_factors_do_not_lead_to_their_voxels_are_refused(folder):
+    content = json.loads((folder / "model.json").read_text())
+    content["scales"][1]["factor"] = content["scales"][0]["factor"] = [2, 1]
+    with pytest.raises(ValidationError, match="must make the last axis finer"):
+        ModelSpec.model_validate(content)
+    content = read_spec(bundled_folder() / "thorax-ct").model_dump()
+    ModelSpec.model_validate(content)
+    content["scales"][2]["spacing_mm"] = (2.0, 2.0, 2.0)
+    with pytest.raises(ValidationError, match="do not make those of"):
+        ModelSpec.model_validate(content)
 
 
 def test_bundled_models_load_and_are_small():

@@ -33,7 +33,6 @@ def add_train(add: AddCommand) -> None:
     command.add_argument(
         "--preset",
         choices=("fast", "balanced", "quality"),
-        default="balanced",
         help="size of the networks and number of steps (default: balanced)",
     )
     command.add_argument(

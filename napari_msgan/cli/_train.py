@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from napari_msgan.training import StepReport
     from napari_msgan.training.config import TrainConfig
+    from napari_msgan.training.plan import Preset
     from napari_msgan.training.survey import TrainingFile
 
 
@@ -89,13 +90,17 @@ def _settings(arguments: Namespace, device: str) -> tuple[TrainConfig, list[Trai
         config = read_config(given)
         files = look(config)
         origin = f"settings of {given}"
+        if arguments.preset and given == str(plan_file(out)):
+            asked = derive_config(files, config.name, arguments.preset, free_memory_of(device))
+            _check_preset(config, asked, given, arguments.preset)
     elif arguments.start_from:
         config = _settings_of_model(arguments.start_from, _model_name(out))
         files = look(config)
         origin = f"settings of {arguments.start_from}"
     else:
         files = look(None)
-        config = derive_config(files, _model_name(out), arguments.preset, free_memory_of(device))
+        preset: Preset = arguments.preset or "balanced"
+        config = derive_config(files, _model_name(out), preset, free_memory_of(device))
         origin = f"settings for these {len(files)} images"
     if arguments.start_from:
         config = config.model_copy(update={"start_from": arguments.start_from})
@@ -109,6 +114,15 @@ def _settings(arguments: Namespace, device: str) -> tuple[TrainConfig, list[Trai
         if not arguments.quiet:
             print(f"They are in {plan}: edit them and give them back with --config.")
     return config, files
+
+
+def _check_preset(plan: TrainConfig, asked: TrainConfig, file: str, preset: str) -> None:
+    """Refuse a plan that is there and was made, or edited, for something else."""
+    if [scale.steps for scale in plan.scales] != [scale.steps for scale in asked.scales]:
+        raise TrainingError(
+            f"{file} has other steps than --preset {preset}: give it back with --config {file}, or "
+            "delete it"
+        )
 
 
 def _settings_of_model(model: str, name: str) -> TrainConfig:

@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from napari_msgan.errors import JobError, VolumeError
-from napari_msgan.io import READABLE
+from napari_msgan.io import READABLE, images_in
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def find_images(
     data: Path, include: Sequence[str] = ("*",), limit: int | None = None
 ) -> list[Path]:
-    """Return a file, or the images of a folder whose names match, by name.
+    """Return a file, or the images below a folder whose names match, by name.
 
     Raises
     ------
@@ -30,13 +30,28 @@ def find_images(
         return [data]
     fitting = [
         path
-        for path in sorted(data.iterdir())
-        if path.name.lower().endswith(READABLE)
-        and any(fnmatch.fnmatch(path.name, pattern) for pattern in include)
+        for path in images_in(data)
+        if any(fnmatch.fnmatch(path.name, pattern) for pattern in include)
     ]
     if not fitting:
         raise VolumeError(f"{data} holds no image that matches {', '.join(include)}")
     return fitting[:limit]
+
+
+def check_names(images: Sequence[Path]) -> None:
+    """Refuse images that tables and pictures could not tell apart.
+
+    Raises
+    ------
+    VolumeError
+        If two have the same name.
+    """
+    seen: dict[str, Path] = {}
+    for path in images:
+        if (other := seen.setdefault(path.name, path)) is not path:
+            raise VolumeError(
+                f"{other} and {path} have the same name: evaluate their folders one by one"
+            )
 
 
 def patients_of(images: Sequence[Path], pattern: str) -> dict[Path, str]:

@@ -9,17 +9,18 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
 from napari_msgan.durable import write_atomically
-from napari_msgan.errors import MsganError
+from napari_msgan.errors import JobError, MsganError
 from napari_msgan.evaluation.accuracy import check_torchmetrics
 from napari_msgan.evaluation.case import Computing, iter_open_case, save_truth
 from napari_msgan.evaluation.figures import iter_measure
 from napari_msgan.evaluation.memorisation import TrainingSearch, draw_patches
 from napari_msgan.evaluation.pictures import overview
+from napari_msgan.evaluation.places import check_names
 from napari_msgan.evaluation.reader_study import draw_regions, reader_study_page
 from napari_msgan.evaluation.regions import body_mask
 from napari_msgan.evaluation.tables import figures_csv, report_markdown, summary_csv
 from napari_msgan.evaluation.units import units_of
-from napari_msgan.io import read_volume
+from napari_msgan.io import read_geometry, read_volume
 from napari_msgan.source import plan_source
 from napari_msgan.steps import changed, run_to_end
 
@@ -139,39 +140,72 @@ def iter_evaluate(
         A subclass that says what does not fit; JobError where torchmetrics is missing.
     """
     check_torchmetrics()
+    check_names(images)
     computing = computing or Computing()
+    compared = min(_MEMORISATION_SCALE, model.spec.n_scales - 1)
+    _check_inputs(model, images, scale, training, compared)
     out.mkdir(parents=True, exist_ok=True)
     rows: list[ScaleFigures] = []
     patches: list[PatchPair] = []
     regions: list[Region] = []
-    compared = min(_MEMORISATION_SCALE, model.spec.n_scales - 1)
-    for number, path in enumerate(images):
-        with TemporaryDirectory(prefix="napari-msgan-") as folder:
-            steps = iter_evaluate_image(path, model, Path(folder), computing, scale)
-            as_step = _as_step(number, len(images), path.name)
-            case, found = yield from changed(steps, as_step)
-            patient = "" if patients is None else patients[path]
-            rows += [replace(row, patient=patient) for row in found]
-            write_atomically(out / "figures.csv", figures_csv(rows).encode())
-            (out / "pictures").mkdir(exist_ok=True)
-            overview(case).save(out / "pictures" / f"{path.name}.png")
-            if training and compared < len(case.truth):
-                made, true, body = _in_units(case, compared)
-                share = -(-_MEMORISATION_PATCHES // len(images))
-                patches += draw_patches(made, true, body, share, seed=number)
-            if reader_study:
-                _, _, body = _in_units(case, case.finest_scale)
-                share = -(-_READER_REGIONS // len(images))
-                regions += draw_regions(case, body, share, seed=number)
-    _write_tables(out, model, rows, None)
-    if reader_study:
-        page = reader_study_page(regions, f"Reader study of {model.spec.title or model.spec.name}")
-        write_atomically(out / "reader-study.html", page.encode())
+    try:
+        for number, path in enumerate(images):
+            with TemporaryDirectory(prefix="napari-msgan-") as folder:
+                steps = iter_evaluate_image(path, model, Path(folder), computing, scale)
+                as_step = _as_step(number, len(images), path.name)
+                case, found = yield from changed(steps, as_step)
+                patient = "" if patients is None else patients[path]
+                rows += [replace(row, patient=patient) for row in found]
+                _write_text(out / "figures.csv", figures_csv(rows))
+                (out / "pictures").mkdir(exist_ok=True)
+                overview(case).save(out / "pictures" / f"{path.name}.png")
+                if training and compared < len(case.truth):
+                    made, true, body = _in_units(case, compared)
+                    share = -(-_MEMORISATION_PATCHES // len(images))
+                    patches += draw_patches(made, true, body, share, seed=number)
+                if reader_study:
+                    _, _, body = _in_units(case, case.finest_scale)
+                    share = -(-_READER_REGIONS // len(images))
+                    regions += draw_regions(case, body, share, seed=number)
+    finally:
+        if rows:  # what is finished is not lost
+            _write_tables(out, model, rows, None)
     memorisation = None
     if training:
         memorisation = yield from _search_training(model, patches, training, compared, computing)
         _write_tables(out, model, rows, memorisation)
+    if reader_study:
+        page = reader_study_page(regions, f"Reader study of {model.spec.title or model.spec.name}")
+        _write_text(out / "reader-study.html", page)
     return Evaluation(tuple(rows), memorisation)
+
+
+def _check_inputs(
+    model: Model,
+    images: Sequence[Path],
+    scale: int | None,
+    training: Sequence[Path],
+    compared: int,
+) -> None:
+    """Refuse what would end the evaluation after hours, all images in one list."""
+    if training and scale is not None and scale < compared:
+        raise JobError(
+            f"memorisation is measured at scale {compared}: leave out --scale {scale} or --training"
+        )
+    problems = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # said when an image is made
+        for path, finest in [*((p, scale) for p in images), *((p, None) for p in training)]:
+            try:
+                volume, _ = read_geometry(path)
+                plan_source(volume, model.spec, finest)
+            except MsganError as error:
+                problems.append(f"{path.name}: {error}")
+    if problems:
+        raise JobError(
+            f"{len(problems)} of {len(images) + len(training)} images cannot be evaluated with "
+            f"{model.spec.name}:\n  " + "\n  ".join(problems)
+        )
 
 
 def _as_step(number: int, total: int, name: str) -> Callable[[tuple[float, str]], EvaluationStep]:
@@ -197,8 +231,13 @@ def _write_tables(
         units=units_of(model.spec).name,
         memorisation=memorisation,
     )
-    write_atomically(out / "summary.csv", summary_csv(rows).encode())
-    write_atomically(out / "report.md", report.encode())
+    _write_text(out / "summary.csv", summary_csv(rows))
+    _write_text(out / "report.md", report)
+
+
+def _write_text(path: Path, text: str) -> None:
+    # names of files need not be UTF-8
+    write_atomically(path, text.encode(errors="backslashreplace"))
 
 
 def _search_training(

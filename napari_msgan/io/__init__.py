@@ -15,6 +15,7 @@ from napari_msgan.io._dispatch import (
     read_volume,
     write_volume,
 )
+from napari_msgan.io._search import images_in
 from napari_msgan.io._unpacked import temporary_folder
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "WRITABLE",
     "Fill",
     "format_of",
+    "images_in",
     "iter_read_volume",
     "read_description",
     "read_geometry",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from pathlib import PurePath
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from napari_msgan.config import (
     MAX_BLOCK_VOXELS,
@@ -19,6 +20,26 @@ from napari_msgan.config import (
 )
 
 Share = Annotated[float, Field(ge=0, le=1)]
+
+
+def _ordered(values: tuple[float, float]) -> tuple[float, float]:
+    if values[0] > values[1]:
+        raise ValueError(f"{values} must go from low to high")
+    return values
+
+
+_Factor = Annotated[float, Field(ge=1e-3, le=1e3)]
+Range = Annotated[tuple[_Factor, _Factor], AfterValidator(_ordered)]
+
+
+def _below_the_folder(pattern: str) -> str:
+    parts = PurePath(pattern).parts
+    if not parts or PurePath(pattern).is_absolute() or ".." in parts:
+        raise ValueError(f"{pattern!r} is no pattern of files below a folder, such as '**/*.png'")
+    return pattern
+
+
+Pattern = Annotated[str, AfterValidator(_below_the_folder)]
 
 
 class ImageChanges(Settings):
@@ -37,7 +58,7 @@ class ImageChanges(Settings):
 
     turn: Annotated[float, Field(ge=0, le=0.5)] = 0.04
     stretch: Annotated[float, Field(ge=0, le=0.5)] = 0.05
-    view: tuple[Positive, Positive] = (0.75, 1.25)
+    view: Range = (0.75, 1.25)
     bend: Annotated[float, Field(ge=0, le=0.2)] = 0.0
     gamma: Annotated[float, Field(ge=0, le=1)] = 0.0
     flip: bool = True
@@ -56,7 +77,7 @@ class SketchChanges(Settings):
 
     noise: Annotated[float, Field(ge=0)] = 0.01
     share: Share = 0.5
-    strength: tuple[Positive, Positive] = (0.6, 1.5)
+    strength: Range = (0.6, 1.5)
     weakest: Share = 0.1
     gaps: Share = 0.3
     reduced: Share = 0.25
@@ -156,9 +177,9 @@ class TrainConfig(Settings):
     dtype: StoredType
     licence: str = ""
     scales: Annotated[tuple[ScaleTraining, ...], Field(min_length=2, max_length=16)]
-    include: tuple[str, ...] = ("**/*",)
+    include: tuple[Pattern, ...] = ("**/*",)
     slice_mm: dict[str, float] = Field(default_factory=dict)
-    zoom: tuple[Positive, Positive] = (0.6, 0.95)
+    zoom: Range = (0.6, 0.95)
     variants: Annotated[int, Field(ge=1)] = 1
     pool: Annotated[int, Field(ge=1)] = 1500
     validation_every: Annotated[int, Field(ge=0)] = 0
@@ -175,4 +196,4 @@ class TrainConfig(Settings):
     precision: Precision = "bf16"
     patience: Annotated[float, Field(gt=0, le=1)] | None = 0.3
     checkpoint_s: Annotated[float, Field(ge=0)] = 60.0
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0

@@ -13,6 +13,7 @@ from napari_msgan.config import LowResNetwork, PatchNetwork, SketchSettings
 from napari_msgan.errors import TrainingError
 from napari_msgan.networks import judged_window
 from napari_msgan.source import n_scales_of
+from napari_msgan.training.checks import n_scales_trained
 from napari_msgan.training.config import ImageChanges, ScaleTraining, TrainConfig
 from napari_msgan.training.cost import memory_of
 
@@ -114,7 +115,7 @@ def derive_config(
         for index in range(len(factors) + 1)
     ]
     every = len(files) if len(files) < 5 else max(5, len(files) // 16)
-    return TrainConfig(
+    config = TrainConfig(
         name=name,
         kind="physical" if physical else "relative",
         axes=("z", "y", "x") if ndim == 3 else ("y", "x"),
@@ -133,6 +134,10 @@ def derive_config(
         images=ImageChanges(turn=0.1, stretch=0.1, bend=0.02, gamma=0.3 if hounsfield else 0.15),
         validation_every=every if len(files) > 2 else 0,
     )
+    reached = n_scales_trained(files, config)
+    if 2 <= reached < len(scales):  # its voxels are those of no file, or of those kept out
+        config = config.model_copy(update={"scales": config.scales[:reached]})
+    return config
 
 
 def plan_file(out: Path) -> Path:

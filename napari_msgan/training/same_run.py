@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from napari_msgan.durable import write_atomically
 from napari_msgan.errors import TrainingError
 from napari_msgan.training.config import TrainConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from napari_msgan.training.survey import TrainingFile
 
 _NAMED = 3
+T = TypeVar("T")
 
 
 def run_file(out: Path) -> Path:
@@ -42,11 +43,11 @@ def check_same_run(files: Sequence[TrainingFile], out: Path, config: TrainConfig
     begun = run_file(out)
     instead = f"Choose another folder, or delete {begun.parent} to start again."
     # compared as settings: a file of an earlier version does not name those that came since
-    if begun.exists() and TrainConfig.model_validate_json(begun.read_bytes()) != config:
+    if begun.exists() and _read(begun, TrainConfig.model_validate_json) != config:
         raise TrainingError(f"{out} holds a training run with other settings. {instead}")
     if not _images_file(out).exists():
         return
-    before, now = json.loads(_images_file(out).read_text()), _described(files)
+    before, now = _read(_images_file(out), json.loads), _described(files)
     changes = {
         "new": sorted(now.keys() - before.keys()),
         "gone": sorted(before.keys() - now.keys()),
@@ -59,6 +60,16 @@ def check_same_run(files: Sequence[TrainingFile], out: Path, config: TrainConfig
         )
 
 
+def _read(path: Path, parse: Callable[[bytes], T]) -> T:
+    try:
+        return parse(path.read_bytes())
+    except ValueError as error:  # of pydantic, too
+        raise TrainingError(
+            f"{path} is damaged, so what was begun there is not known: delete {path.parent} to "
+            "start again"
+        ) from error
+
+
 def _images_file(out: Path) -> Path:
     return run_file(out).with_name("images.json")
 
@@ -66,7 +77,7 @@ def _images_file(out: Path) -> Path:
 def _described(files: Sequence[TrainingFile]) -> dict[str, list[float]]:
     """Return what tells an image, or a given sketch, from another version of it, by name."""
     found = {file.name: [_bytes(file.path), file.low, file.high] for file in files}
-    sketches = {f"sketch of {f.name}": [_bytes(f.sketch)] for f in files if f.sketch is not None}
+    sketches = {f"sketch of {f.name}": [float(f.checksum)] for f in files if f.sketch is not None}
     return found | sketches
 
 

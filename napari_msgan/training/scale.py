@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -133,6 +135,7 @@ class ScaleTrainer:
                 if step + 1 < steps:
                     upcoming = loader.submit(self._draw, step + 1)
                 losses = self.gan.step(step, Batch.of(samples, self._fabric.device))
+                self._check_finite(losses, step)
                 done, is_over = step + 1, step + 1 == steps
                 if record:
                     record.add(losses)
@@ -148,6 +151,14 @@ class ScaleTrainer:
                 yield StepReport("train", self._scale, done, steps, losses)
                 if is_over:
                     return
+
+    def _check_finite(self, losses: Losses, step: int) -> None:
+        if not all(math.isfinite(value) for value in losses.values()):
+            raise TrainingError(
+                f"scale {self._scale} diverged in step {step + 1}: "
+                + ", ".join(f"{name} {value:g}" for name, value in losses.items())
+                + ". Lower learning_rate in the settings and begin again"
+            )
 
     def _open_record(self, first: int, state: dict[str, Any] | None) -> Record | None:
         if not self._fabric.is_global_zero:
@@ -184,9 +195,15 @@ class ScaleTrainer:
         return {"validation_l1": loss}, is_reached
 
     def _load(self, path: Path) -> dict[str, Any]:
-        state: dict[str, Any] = torch.load(
-            path, weights_only=True, map_location=self._fabric.device
-        )
+        try:
+            state: dict[str, Any] = torch.load(
+                path, weights_only=True, map_location=self._fabric.device
+            )
+        except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
+            raise TrainingError(
+                f"the checkpoint {path} cannot be read ({error}): delete it, and its scale starts "
+                "again"
+            ) from error
         return state
 
     def _resume(self, state: dict[str, Any]) -> int:

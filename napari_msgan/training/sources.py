@@ -6,7 +6,7 @@ import fnmatch
 import hashlib
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -26,13 +26,14 @@ from napari_msgan.source import (
     n_scales_of,
     write_image_pyramid,
 )
+from napari_msgan.training.given import sketch_on
 from napari_msgan.volume import orient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from napari_msgan.geometry import Box, Ints
+    from napari_msgan.geometry import Box, Floats, Ints
     from napari_msgan.intensity import Float32Array
     from napari_msgan.training.config import TrainConfig
     from napari_msgan.training.survey import TrainingFile
@@ -124,16 +125,15 @@ def _prepare_one(
 
 def _folder_name(name: str) -> str:
     """Return a name for a folder: readable, and short enough for every file system."""
-    quoted = quote(name, safe="")
+    quoted = quote(os.fsencode(name), safe="")
     if len(quoted) <= _LONGEST_NAME:
         return quoted
-    return quoted[: _LONGEST_NAME - 17] + "-" + hashlib.sha256(name.encode()).hexdigest()[:16]
+    return quoted[: _LONGEST_NAME - 17] + "-" + hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
 
 
 def _write_pyramid(folder: Path, file: TrainingFile, variant: int, config: TrainConfig) -> None:
-    random = np.random.default_rng([config.seed, variant, *file.name.encode()])
-    zoom = float(random.uniform(*config.zoom))
-    plan = _plan(read_volume(file.path), file.name, zoom, config)
+    image, zoom = read_volume(file.path), _zoom(file, variant, config)
+    plan = _plan(image, file.name, zoom, config)
     if plan is None:
         return
     stored = write_image_pyramid(plan, config.sketch, folder, _WORKERS)
@@ -149,8 +149,8 @@ def _write_pyramid(folder: Path, file: TrainingFile, variant: int, config: Train
     if file.sketch is None:
         steps = iter_sketch_scales(images, plan, config.sketch, write, _WORKERS)
     else:
-        given = _plan(read_volume(file.sketch), file.name, zoom, config)
-        assert given is not None
+        sketch, _ = orient(sketch_on(image, read_volume(file.sketch)), config.orientation)
+        given = replace(plan, volume=sketch)
         steps = iter_sketch_given(
             given, config.sketch, lambda scale, box: sketches[scale][box.slices], write
         )
@@ -158,24 +158,44 @@ def _write_pyramid(folder: Path, file: TrainingFile, variant: int, config: Train
         pass
 
 
+def _zoom(file: TrainingFile, variant: int, config: TrainConfig) -> float:
+    random = np.random.default_rng([config.seed, variant, *os.fsencode(file.name)])
+    return float(random.uniform(*config.zoom))
+
+
+def n_scales_reached(file: TrainingFile, config: TrainConfig) -> int:
+    """Return how many scales a file trains at most, below two for none; nothing is read.
+
+    Of a physical model whose orientation is not LPS, the thickest axis stands for all.
+    """
+    spacing = file.spacing
+    if spacing is not None and config.orientation not in (None, "LPS"):
+        spacing = (max(spacing),) * len(spacing)
+    zooms = [_zoom(file, variant, config) for variant in range(config.variants)]
+    return max(_n_scales(file.shape, spacing, file.name, zoom, config) for zoom in zooms)
+
+
+def _n_scales(
+    shape: Ints, spacing: Floats | None, name: str, zoom: float, config: TrainConfig
+) -> int:
+    """Return how many scales an image is fine enough for."""
+    if config.kind == "relative":
+        longest = round(max(shape) * zoom)
+        found = n_scales_of(longest, config.base_size, config.scales[1].factor[-1])
+        return min(found, len(config.scales))
+    assert spacing is not None
+    declared = [mm for pattern, mm in config.slice_mm.items() if fnmatch.fnmatch(name, pattern)]
+    return 1 + honest_scale(config.scales, tuple(max([s, *declared]) for s in spacing))
+
+
 def _plan(volume: Volume, name: str, zoom: float, config: TrainConfig) -> SourcePlan | None:
     """Return the source on the scales it is fine enough for, magnified by `zoom`."""
     turned, orientation = orient(volume, config.orientation)
-    ndim = len(turned.shape)
-    if config.kind == "relative":
-        longest = round(max(turned.shape) * zoom)
-        n_scales = n_scales_of(longest, config.base_size, config.scales[1].factor[-1])
-        n_scales = min(n_scales, len(config.scales))
-        step = (1 / zoom,) * ndim
-    else:
-        declared = [mm for pattern, mm in config.slice_mm.items() if fnmatch.fnmatch(name, pattern)]
-        honest = honest_scale(config.scales, tuple(max([s, *declared]) for s in turned.spacing))
-        n_scales = honest + 1
-        spacing = config.scales[honest].spacing_mm
-        assert spacing is not None
-        step = tuple(mm / zoom / own for mm, own in zip(spacing, turned.spacing, strict=True))
+    n_scales = _n_scales(turned.shape, turned.spacing, name, zoom, config)
     if n_scales < 2:
         return None
+    spacing = config.scales[n_scales - 1].spacing_mm or turned.spacing
+    step = tuple(mm / zoom / own for mm, own in zip(spacing, turned.spacing, strict=True))
     shape = tuple(max(1, round(n / s)) for n, s in zip(turned.shape, step, strict=True))
     factors = tuple(scale.factor for scale in config.scales[1:n_scales])
     geometry = PyramidGeometry(turned.axes, shape, factors, turned.affine, turned.unit)

@@ -8,13 +8,15 @@ from napari_msgan.errors import TrainingError
 from napari_msgan.model import find_model, load_model, read_spec
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor
 
     from napari_msgan.config import AnyNetwork
     from napari_msgan.training.config import TrainConfig
 
 
-def check_start(config: TrainConfig) -> None:
+def check_start(config: TrainConfig, out: Path) -> None:
     """Refuse a model whose weights do not fit the networks of a run.
 
     Raises
@@ -22,11 +24,14 @@ def check_start(config: TrainConfig) -> None:
     ModelError
         If there is no such model.
     TrainingError
-        If a scale of it has another network or factor.
+        If a scale of it has another network or factor, or if it would be overwritten.
     """
     if config.start_from is None:
         return
-    spec = read_spec(find_model(config.start_from))
+    folder = find_model(config.start_from)
+    if folder.resolve() == out.resolve():
+        raise TrainingError(f"{out} is the model to start from: write to another folder")
+    spec = read_spec(folder)
     for scale, (plan, there) in enumerate(zip(config.scales, spec.scales, strict=False)):
         if (_shaped(plan.network), plan.factor) != (_shaped(there.network), there.factor):
             raise TrainingError(

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_msgan.errors import MsganError, TrainingError
-from napari_msgan.io import READABLE, read_volume
+from napari_msgan.io import READABLE, images_in, read_volume
 from napari_msgan.sketch import measure_window
-from napari_msgan.volume import orient
+from napari_msgan.training.given import check_values, sketch_on, turned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from napari_msgan.geometry import Floats, Ints
     from napari_msgan.training.config import TrainConfig
-    from napari_msgan.volume import Volume
 
 #: Shorter images have nothing to learn from.
 _SHORTEST_SIDE = 8
@@ -32,6 +31,7 @@ class TrainingFile:
     sketch : its given sketch, or None where the sketch is made from the image.
     shape, spacing : 3-D images turned to LPS; the spacing in mm, or None if there is none.
     low, high : 0.5 and 99.5 percentile.
+    checksum : of the values of the sketch, 0 where none is given.
     """
 
     name: str
@@ -41,6 +41,7 @@ class TrainingFile:
     spacing: Floats | None
     low: float
     high: float
+    checksum: int = 0
 
 
 def survey(
@@ -63,8 +64,11 @@ def survey(
     TrainingError
         If there is no image, or some cannot be used: all of them in one list.
     """
+    for folder in (data, sketches):
+        if folder is not None and not folder.is_dir():
+            raise TrainingError(f"there is no folder {folder}: check the name")
     include = config.include if config else ("**/*",)
-    paths = sorted({p for pattern in include for p in data.glob(pattern) if _is_image(p)})
+    paths = images_in(data, include)
     if not paths:
         raise TrainingError(
             f"{data} holds no image that matches {', '.join(include)} and ends with one of "
@@ -95,12 +99,6 @@ def survey(
     return files
 
 
-def _is_image(path: Path) -> bool:
-    name = path.name.lower()
-    is_whole = path.is_file() or name.endswith(".zarr")
-    return is_whole and name.endswith(READABLE) and not name.startswith(".")
-
-
 def _stem(name: str) -> str:
     lower = name.lower()
     ending = max((e for e in READABLE if lower.endswith(e)), key=len, default="")
@@ -108,32 +106,25 @@ def _stem(name: str) -> str:
 
 
 def _given_sketches(folder: Path) -> dict[str, Path]:
-    files = (path for path in folder.glob("**/*") if _is_image(path))
-    return {_stem(path.relative_to(folder).as_posix()): path for path in files}
+    return {_stem(path.relative_to(folder).as_posix()): path for path in images_in(folder)}
 
 
 def _look_at(name: str, path: Path, given: dict[str, Path] | None) -> TrainingFile:
-    volume = _turned(read_volume(path))
+    original = read_volume(path)
+    volume = turned(original)
     if min(volume.shape) < _SHORTEST_SIDE:
         raise TrainingError(f"has shape {volume.shape}, needs at least {_SHORTEST_SIDE} per side")
     low, high = measure_window(volume.data)
     if high - low <= 2e-6 + 1e-9 * abs(low):
         raise TrainingError(f"all its values are {low:g}")
-    sketch = None
+    sketch, checksum = None, 0
     if given is not None:
         sketch = given.get(_stem(name))
         if sketch is None:
             raise TrainingError("has no sketch of the same name")
-        shape = _turned(read_volume(sketch)).shape
-        if shape != volume.shape:
-            raise TrainingError(f"has shape {volume.shape}, its sketch {sketch.name} has {shape}")
+        checksum = check_values(sketch_on(original, read_volume(sketch)))
     spacing = volume.spacing if volume.unit == "millimeter" else None
-    return TrainingFile(name, path, sketch, volume.shape, spacing, low, high)
-
-
-def _turned(volume: Volume) -> Volume:
-    with_mm = volume.unit == "millimeter" and len(volume.shape) == 3
-    return orient(volume, "LPS" if with_mm else None)[0]
+    return TrainingFile(name, path, sketch, volume.shape, spacing, low, high, checksum)
 
 
 def _misfits(files: Sequence[TrainingFile], config: TrainConfig | None) -> list[str]:

@@ -125,6 +125,14 @@ def test_a_model_is_trained_on_with_its_own_settings(cli, data, write_config, tm
     refused.check_refused("training.json is missing")
 
 
+def test_a_plan_of_another_preset_is_refused(cli, data, tmp_path):
+    plan = ("train", data, tmp_path / "model", "--device", "cpu", "--plan-only")
+    assert cli(*plan, "--preset", "fast").code == 0
+    assert cli(*plan, "--preset", "fast").code == 0
+    assert "settings of" in cli(*plan).out
+    cli(*plan, "--preset", "quality").check_refused("has other steps than --preset quality")
+
+
 STOPS = {
     "while preparing": ("preparing images", 2),
     "in scale 0": ("training scale 0 of 1", 4),

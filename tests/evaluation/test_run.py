@@ -187,6 +187,52 @@ def test_images_are_chosen_by_name_and_number(flat, tmp_path):
         find_images(data, ["x*"])
 
 
+def test_images_in_folders_below_are_found_and_hidden_ones_are_not(flat, tmp_path):
+    _, data = flat
+    (tmp_path / "patient").mkdir()
+    shutil.copy(data / "0.tif", tmp_path / "patient" / "0.tif")
+    (tmp_path / "._0.tif").write_bytes(b"what another system left")
+    assert find_images(tmp_path) == [tmp_path / "patient" / "0.tif"]
+
+
+def test_images_of_the_same_name_are_refused(flat, tmp_path):
+    model, data = flat
+    (tmp_path / "patient").mkdir()
+    for folder in (tmp_path, tmp_path / "patient"):
+        shutil.copy(data / "0.tif", folder / "0.tif")
+    with pytest.raises(VolumeError, match="have the same name"):
+        evaluate(model, find_images(tmp_path), tmp_path / "out")
+
+
+def test_images_that_do_not_fit_are_all_named_before_anything_is_made(flat, tmp_path):
+    model, data = flat
+    small, solid = tmp_path / "small.tif", tmp_path / "solid.tif"
+    tifffile.imwrite(small, smooth((40, 40), 0).astype(np.uint8))
+    tifffile.imwrite(solid, smooth((20, 30, 40), 0).astype(np.uint8))
+    with pytest.raises(JobError, match=r"2 of 4 images") as caught:
+        evaluate(model, [data / "0.tif", small], tmp_path / "out", scale=2, training=[small, solid])
+    assert "small.tif: scale 2 does not exist" in str(caught.value)
+    assert "solid.tif: " in str(caught.value)
+    with pytest.raises(JobError, match="memorisation is measured at scale 2"):
+        evaluate(model, [data / "0.tif"], tmp_path / "out", scale=1, training=[data / "1.tif"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_finished_is_kept_where_an_image_turns_out_to_be_damaged(flat, tmp_path):
+    model, data = flat
+    damaged = tmp_path / "damaged.tif"
+    pixels = smooth((90, 110), 3).astype(np.uint8)
+    tifffile.imwrite(damaged, pixels, compression="zlib", rowsperstrip=16)
+    content = bytearray(damaged.read_bytes())
+    with tifffile.TiffFile(damaged) as file:
+        start = file.pages[0].dataoffsets[2]
+    content[start : start + 40] = bytes(40)
+    damaged.write_bytes(content)
+    with pytest.raises(MsganError):
+        evaluate(model, [data / "0.tif", damaged], tmp_path / "out")
+    assert "0.tif" in (tmp_path / "out" / "report.md").read_text()
+
+
 def test_out_must_be_empty_unless_it_may_be_overwritten(tmp_path):
     check_out(tmp_path / "new", overwrite=False)
     check_out(tmp_path, overwrite=False)

@@ -1,12 +1,16 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from napari_msgan.errors import TrainingError
+from napari_msgan.training.checks import n_scales_trained
 from napari_msgan.training.config import TrainConfig
 from napari_msgan.training.cost import disk_of, memory_of
 from napari_msgan.training.plan import derive_config, plan_table
 from napari_msgan.training.survey import TrainingFile
+from tests.training.made import config_of
 
 GB = 10**9
 
@@ -98,3 +102,36 @@ def test_better_presets_cost_more():
     disk = [disk_of(c, files) for c in configs]
     for costs in (memory, steps, disk):
         assert costs == sorted(set(costs))
+
+
+def test_scales_that_only_images_kept_out_reach_are_not_planned():
+    files = [file_of((520, 520), name="a"), *(file_of((200, 200), name=n) for n in "bc")]
+    config = derive_config(files, "model", "fast", 8 * GB)
+    assert config.validation_every == 3  # a is kept out
+    assert len(config.scales) == n_scales_trained(files, config) == 2
+    largest_is_trained = [file_of((200, 200), name="a"), *files[:1], *files[2:]]
+    renamed = [replace(f, name=n) for f, n in zip(largest_is_trained, "abc", strict=True)]
+    assert len(derive_config(renamed, "model", "fast", 8 * GB).scales) > 2
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"zoom": (0.95, 0.6)},
+        {"zoom": (1e300, 1e300)},
+        {"seed": -1},
+        {"include": ("/somewhere/*.png",)},
+        {"include": ("",)},
+        {"include": ("../*.png",)},
+        {"sketches": {"strength": (1.5, 0.6)}},
+        {"sketch": {"window": (100, 100)}},
+        {"images": {"view": (2, 1)}},
+        {"learning_rate": float("inf")},
+    ],
+    ids=str,
+)
+def test_settings_that_cannot_be_followed_are_refused(changes):
+    content = config_of(2).model_dump()
+    TrainConfig.model_validate(content)
+    with pytest.raises(ValidationError):
+        TrainConfig.model_validate(content | changes)

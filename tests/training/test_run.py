@@ -2,7 +2,9 @@
 
 import json
 import os
+import shutil
 
+import numpy as np
 import pytest
 import tifffile
 
@@ -53,10 +55,15 @@ def test_a_run_goes_on_with_the_same_sketches_only(data, tmp_path):
     config, given = config_of(2), tmp_path / "given"
     given.mkdir()
     for index, side in enumerate((128, 260)):
-        write_image(given / f"{index}.tif", blobs((side, side), 7))
+        write_image(given / f"{index}.tif", 255 * np.eye(side, dtype=np.uint8))
     train(data, tmp_path / "model", config)
     with pytest.raises(TrainingError, match=r"2 new \(sketch of 0.tif, sketch of 1.tif\)"):
         train(data, tmp_path / "model", config, given)
+    train(data, tmp_path / "other", config, given)
+    (given / "0.tif").unlink()
+    write_image(given / "0.tif", 255 * np.eye(128, dtype=np.uint8)[::-1])
+    with pytest.raises(TrainingError, match=r"1 changed \(sketch of 0.tif\)"):
+        train(data, tmp_path / "other", config, given)
 
 
 def test_an_image_that_kept_its_size_but_not_its_values_is_noticed(data, tmp_path):
@@ -139,3 +146,53 @@ def test_a_run_that_an_earlier_version_began_goes_on(data, tmp_path):
     train(data, tmp_path, config_of(2))
     with pytest.raises(TrainingError, match="other settings"):
         train(data, tmp_path, config_of(2, seed=9))
+
+
+def test_a_finished_model_is_not_overwritten(data, tmp_path):
+    out = tmp_path / "model"
+    train(data, out, config_of(2))
+    before = weights(out)
+    train(data, out, config_of(2))  # the same run: nothing is left to do
+    shutil.rmtree(out / ".training")
+    with pytest.raises(TrainingError, match="holds a finished model"):
+        train(data, out, config_of(2, seed=1))
+    with pytest.raises(TrainingError, match="is the model to start from"):
+        train(data, out, config_of(2, start_from=str(out)))
+    assert weights(out) == before
+
+
+def test_two_runs_in_one_folder_are_kept_apart(data, tmp_path):
+    config = config_of(2)
+    first = iter_train(survey(data, config), tmp_path, config)
+    next(first)
+    with pytest.raises(TrainingError, match="is being written by this process"):
+        train(data, tmp_path, config)
+    first.close()
+    train(data, tmp_path, config)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("config.json", b'{"name": "ma', "config.json is damaged"),
+        ("images.json", b"", "images.json is damaged"),
+        ("scale_1.pt", b"PK", "checkpoint .*scale_1.pt cannot be read"),
+    ],
+)
+def test_a_damaged_file_of_a_run_is_named(data, tmp_path, name, content, said):
+    train(data, tmp_path, config_of(2))
+    (tmp_path / ".training" / name).write_bytes(content)
+    with pytest.raises(TrainingError, match=said):
+        train(data, tmp_path, config_of(2))
+
+
+def test_a_run_that_diverges_says_so(data, tmp_path):
+    with pytest.raises(TrainingError, match="scale 0 diverged in step"):
+        train(data, tmp_path, config_of(2, learning_rate=1e30))
+
+
+def test_names_that_are_not_unicode_are_no_obstacle(data, tmp_path):
+    name = os.fsdecode(b"M\xfcller.tif")
+    (data / "0.tif").rename(data / name)
+    train(data, tmp_path / "model", config_of(2))
+    assert len(weights(tmp_path / "model")) == 3

@@ -1,0 +1,136 @@
+"""What is refused before a training run begins; nothing is written."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from napari_msgan.config import ModelSpec, ScaleSpec
+from napari_msgan.errors import TrainingError
+from napari_msgan.networks import judged_window
+from napari_msgan.training.config import TrainConfig
+from napari_msgan.training.cost import disk_of
+from napari_msgan.training.same_run import check_same_run, run_file
+from napari_msgan.training.sources import n_scales_reached
+from napari_msgan.training.start import check_start
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from napari_msgan.training.survey import TrainingFile
+
+
+def check_run(
+    files: Sequence[TrainingFile], out: Path, config: TrainConfig, *, devices: int = 1
+) -> None:
+    """Refuse what would fail, or mix two runs, after hours; nothing is written.
+
+    Raises
+    ------
+    TrainingError
+        If the settings describe no model, do not go together, or do not fit the model to start
+        from; if no image is fine enough for a scale; if `out` holds a finished model, or a run
+        with other settings or images; or if the disk is too small.
+    """
+    if out.exists() and not out.is_dir():
+        raise TrainingError(f"{out} is a file: choose a folder for the model")
+    _check_config(config, devices)
+    check_start(config, out)
+    check_same_run(files, out, config)
+    _check_finished_model(out)
+    _check_every_scale_has_images(files, config)
+    _check_disk(files, out, config)
+
+
+def model_spec(config: TrainConfig, scales: Sequence[ScaleSpec]) -> ModelSpec:
+    """Return the description of the model of a run."""
+    shared = set(ModelSpec.model_fields) & set(TrainConfig.model_fields) - {"scales"}
+    return ModelSpec(**{name: getattr(config, name) for name in shared}, scales=tuple(scales))
+
+
+def kept_out_of(names: Iterable[str], config: TrainConfig) -> set[str]:
+    """Return which images are kept out of training, by name."""
+    every = config.validation_every
+    return set(sorted(names)[::every]) if every else set()
+
+
+def _check_config(config: TrainConfig, devices: int) -> None:
+    specs = [
+        ScaleSpec(
+            network=plan.network,
+            factor=plan.factor,
+            spacing_mm=plan.spacing_mm,
+            file=f"scale_{scale}.safetensors",
+            sha256="0" * 64,
+        )
+        for scale, plan in enumerate(config.scales)
+    ]
+    try:
+        model_spec(config, specs)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise TrainingError(
+            f"the settings describe no model: {where + ': ' if where else ''}{first['msg']}"
+        ) from error
+    for scale, plan in enumerate(config.scales):
+        if len(plan.patch_shape) != len(config.axes):
+            raise TrainingError(
+                f"scale {scale}: patch_shape {plan.patch_shape} needs {len(config.axes)} numbers"
+            )
+        if plan.batch % devices:
+            raise TrainingError(
+                f"scale {scale}: a batch of {plan.batch} cannot be shared by {devices} devices. "
+                "Choose a multiple of them."
+            )
+        window = judged_window(plan.discriminator_strides)
+        if plan.gan_weight and plan.gan_from < 1 and min(plan.patch_shape) < window:
+            raise TrainingError(
+                f"scale {scale}: patch_shape {plan.patch_shape} is smaller than the {window} "
+                "voxels that the discriminator judges at a time. Use larger patches, or fewer "
+                "discriminator_strides."
+            )
+
+
+def _check_disk(files: Sequence[TrainingFile], out: Path, config: TrainConfig) -> None:
+    needed = disk_of(config, files)
+    there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    kept = sum(f.stat().st_size for f in (out / ".training").glob("**/*") if f.is_file())
+    free = shutil.disk_usage(there).free + kept
+    if needed > free:
+        raise TrainingError(
+            f"training needs about {needed / 1e9:.1f} GB on the disk of {out}, "
+            f"{free / 1e9:.1f} GB are free. Choose another folder, or fewer variants in the plan."
+        )
+
+
+def _check_finished_model(out: Path) -> None:
+    if (out / "model.json").exists() and not run_file(out).exists():
+        raise TrainingError(
+            f"{out} holds a finished model, which would be overwritten: choose another folder"
+        )
+
+
+def n_scales_trained(files: Sequence[TrainingFile], config: TrainConfig) -> int:
+    """Return how many scales the images that are not kept out are fine enough for, at least 1."""
+    reached = {file.name: n_scales_reached(file, config) for file in files}
+    usable = {name: n for name, n in reached.items() if n >= 2}
+    kept_out = kept_out_of(usable, config)
+    return max((n for name, n in usable.items() if name not in kept_out), default=1)
+
+
+def _check_every_scale_has_images(files: Sequence[TrainingFile], config: TrainConfig) -> None:
+    if config.validation_every == 1:
+        raise TrainingError(
+            "validation_every 1 keeps every image out of training: choose a larger one, or 0"
+        )
+    finest = n_scales_trained(files, config) - 1
+    if finest < len(config.scales) - 1:
+        raise TrainingError(
+            f"no training image is fine enough for scale {len(config.scales) - 1}, the finest that "
+            f"they reach is {finest}: add finer images, or take that scale out of the settings "
+            "(--plan-only, then --config)"
+        )

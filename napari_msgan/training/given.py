@@ -1,0 +1,94 @@
+"""Sketches that are given for the training images: where they lie, and what they hold."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import zlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_msgan.errors import TrainingError
+from napari_msgan.geometry import Box
+from napari_msgan.volume import Volume, orient
+
+if TYPE_CHECKING:
+    from napari_msgan.geometry import Affine, Ints
+
+#: A sketch is empty, for a network, if all of it is below this share of 1.
+_FAINTEST = 0.05
+_SLAB = 16
+_FARTHEST_VOXELS = 0.5
+
+
+def turned(volume: Volume) -> Volume:
+    """Return a volume in LPS, anything else as it is."""
+    with_mm = volume.unit == "millimeter" and len(volume.shape) == 3
+    return orient(volume, "LPS" if with_mm else None)[0]
+
+
+def sketch_on(image: Volume, sketch: Volume) -> Volume:
+    """Return a sketch with the geometry of its image, turned as `turned` does.
+
+    Without a voxel size of its own it is taken voxel by voxel.
+
+    Raises
+    ------
+    TrainingError
+        If it has another shape, or lies elsewhere.
+    """
+    if image.unit == sketch.unit == "millimeter":
+        sketch, image = turned(sketch), turned(image)
+        _check_shape(sketch.shape, image.shape)
+        farthest = _farthest(sketch.affine, image.affine, image.shape)
+        if farthest > _FARTHEST_VOXELS * min(image.spacing):
+            raise TrainingError(
+                f"its sketch lies up to {farthest:.3g} mm from it: give both the same affine and "
+                "voxel size, or save the sketch in a format without them"
+            )
+        return Volume(sketch.data, image.affine, image.unit)
+    _check_shape(sketch.shape, image.shape)
+    return turned(Volume(sketch.data, image.affine, image.unit))
+
+
+def _check_shape(sketch: Ints, image: Ints) -> None:
+    if sketch != image:
+        raise TrainingError(f"has shape {image}, its sketch has {sketch}")
+
+
+def _farthest(a: Affine, b: Affine, shape: Ints) -> float:
+    """Return how far corners of two grids lie from each other."""
+    corners = itertools.product(*((0, n - 1) for n in shape))
+    return max(float(np.linalg.norm(a.at(c) - b.at(c))) for c in corners)
+
+
+def check_values(sketch: Volume) -> int:
+    """Refuse a sketch of which a network would see nothing; return a checksum of its values.
+
+    Raises
+    ------
+    TrainingError
+        If its values are too faint, or floats outside [0, 1].
+    """
+    low, high, checksum = math.inf, -math.inf, 0
+    for box in Box.of_shape(sketch.shape).blocks((_SLAB, *sketch.shape[1:])):
+        block = np.asarray(sketch.data[box.slices])
+        low, high = min(low, float(block.min())), max(high, float(block.max()))
+        checksum = zlib.crc32(block.tobytes(), checksum)
+    dtype = sketch.data.dtype
+    if dtype.kind in "iu":
+        seen = high / np.iinfo(dtype).max
+    elif low < -1e-3 or high > 1 + 1e-3 or not math.isfinite(low + high):
+        raise TrainingError(
+            f"its sketch has values from {low:g} to {high:g}: floats must lie in [0, 1]"
+        )
+    else:
+        seen = high
+    if seen < _FAINTEST:
+        raise TrainingError(
+            f"its sketch is as good as empty: its largest value is {high:g}, and {dtype} is "
+            f"divided by {1 if dtype.kind == 'f' else np.iinfo(dtype).max}. Save edges, or the "
+            "borders between labels, as 255 in uint8"
+        )
+    return checksum
