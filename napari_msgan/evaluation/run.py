@@ -145,6 +145,8 @@ def iter_evaluate(
     compared = min(_MEMORISATION_SCALE, model.spec.n_scales - 1)
     _check_inputs(model, images, scale, training, compared)
     out.mkdir(parents=True, exist_ok=True)
+    for former in (out / "reader-study.html", *(out / "pictures").glob("*.png")):
+        former.unlink(missing_ok=True)
     rows: list[ScaleFigures] = []
     patches: list[PatchPair] = []
     regions: list[Region] = []

@@ -218,6 +218,16 @@ def test_images_that_do_not_fit_are_all_named_before_anything_is_made(flat, tmp_
     assert not (tmp_path / "out").exists()
 
 
+def test_pictures_and_page_of_a_former_evaluation_do_not_stay(flat, tmp_path):
+    model, data = flat
+    (tmp_path / "pictures").mkdir()
+    for name in ("reader-study.html", "pictures/former.tif.png"):
+        (tmp_path / name).write_text("")
+    evaluate(model, [data / "0.tif"], tmp_path, scale=1)
+    assert [p.name for p in (tmp_path / "pictures").iterdir()] == ["0.tif.png"]
+    assert not (tmp_path / "reader-study.html").exists()
+
+
 def test_what_is_finished_is_kept_where_an_image_turns_out_to_be_damaged(flat, tmp_path):
     model, data = flat
     damaged = tmp_path / "damaged.tif"
