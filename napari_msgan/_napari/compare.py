@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from napari.layers import Image
+from napari.layers import Image, Layer
 
 from napari_msgan._napari.from_layer import KEY, layer_matrix, to_volume
 from napari_msgan._napari.sliced import sliced_levels
@@ -19,8 +19,14 @@ from napari_msgan.pyramid import PyramidStore, levels
 from napari_msgan.resampling import resample
 from napari_msgan.volume import Orientation, turn
 
+_COMPARED = KEY + "_compare"
 Mode = Literal["wipe", "difference"]
 Range = tuple[float, float]
+
+
+def is_comparison(layer: Layer) -> bool:
+    """Return whether a layer shows a comparison: it is no image to make another one from."""
+    return _COMPARED in layer.metadata
 
 
 class _Comparison:
@@ -122,7 +128,7 @@ class Comparison:
                 "units": result.units,
                 "axis_labels": result.axis_labels,
                 "contrast_limits": result.contrast_limits,
-                "metadata": {KEY + "_compare": True},
+                "metadata": {_COMPARED: True},
             },
             "image",
         )

@@ -149,7 +149,7 @@ class Demo:
         shapes = viewer.layers.selection.active
         depth = viewer.dims.point[0]
         rectangle = [[depth, rows + a * half[1], columns + b * half[2]] for a, b in corners]
-        shapes.add_rectangles([rectangle])
+        shapes.add_rectangles([[shapes.world_to_data(corner) for corner in rectangle]])
         self.settle()
 
     def _free_path(self, model: str) -> Path:

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from qtpy.QtCore import QEvent, QObject
+from qtpy.QtCore import QEvent, QObject, Qt
 from qtpy.QtGui import QShowEvent
-from qtpy.QtWidgets import QWidget
+from qtpy.QtWidgets import QDockWidget, QMainWindow, QWidget
+
+
+def leave_room(content: QWidget) -> None:
+    """Make the dock of a widget as high as it has to be; others beside it get the rest."""
+    dock: QWidget | None = content
+    while dock is not None and not isinstance(dock, QDockWidget):
+        dock = dock.parentWidget()
+    window = None if dock is None else dock.parentWidget()
+    if isinstance(dock, QDockWidget) and isinstance(window, QMainWindow):
+        window.resizeDocks([dock], [dock.sizeHint().height()], Qt.Orientation.Vertical)
 
 
 class Docked(QWidget):

@@ -185,15 +185,12 @@ class GeneratePanel(Docked):
             self.model.choose_for(layer.ndim, in_hu=is_in_hu(layer))
 
     def _show_store(self, *_: object) -> None:
+        self.refine.list_results()  # where the open one is gone, this opens another
         opened: Opened | None = self.session.opened
-        self._list_results_for(opened)
+        self.refine.show_store(opened)
         self.view.show_store(opened)
         self.save.show_store(opened)
         self._show_job()
-
-    def _list_results_for(self, opened: Opened | None) -> None:
-        self.refine.list_results()
-        self.refine.show_store(opened)
 
     def _show_job(self, *_: object) -> None:
         job, has_store = self.job, self.session.opened is not None

@@ -12,11 +12,12 @@ import numpy as np
 import numpy.typing as npt
 from magicgui.widgets import ComboBox, Container, FloatSlider, PushButton, create_widget
 from napari.layers import Image
+from napari.utils.colormaps import DirectLabelColormap
 from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import QVBoxLayout
 
 from napari_msgan._napari.controllers import JobController
-from napari_msgan._napari.docked import Docked
+from napari_msgan._napari.docked import Docked, leave_room
 from napari_msgan._napari.from_layer import to_volume
 from napari_msgan._napari.job_bar import JobBar
 from napari_msgan._napari.state import JobState
@@ -30,8 +31,15 @@ from napari_msgan.jobs import Progress, default_workers
 from napari_msgan.sketch import lazy_sketch
 from napari_msgan.volume import Volume
 
+_AMBER = np.array([1.0, 0.75, 0.2])
 #: Computed at once: small enough to cancel soon, large beside what is read around it.
 _BLOCK = {2: (1024, 1024), 3: (64, 128, 128)}
+
+
+def _strengths() -> DirectLabelColormap:
+    """Return the colours of edges: the stronger, the brighter."""
+    colours = {strength: np.array([*(_AMBER * strength / 255), 1.0]) for strength in range(1, 256)}
+    return DirectLabelColormap(color_dict={None: np.zeros(4), 0: np.zeros(4)} | colours)
 
 
 def settings_of(ndim: int, percent: float) -> SketchSettings:
@@ -109,6 +117,7 @@ class SketchWidget(Docked):
 
     def showEvent(self, event: QShowEvent | None) -> None:
         super().showEvent(event)
+        leave_room(self)
         self.reset_choices()  # from here on the form finds its viewer
         active = self._viewer.layers.selection.active
         if isinstance(active, Image):
@@ -139,7 +148,8 @@ class SketchWidget(Docked):
                 if not completed:
                     return "Cancelled. Nothing was added."
                 options = {"name": name, "opacity": 0.8, "blending": "additive"}
-                self._viewer.add_labels(edges, **options, **place).selected_label = 255
+                layer = self._viewer.add_labels(edges, **options, **place, colormap=_strengths())
+                layer.selected_label = 255
                 return "Made the sketch. Paint with 255, erase with 0."
 
             settings = settings_of(len(volume.shape), self.density.value)

@@ -11,6 +11,7 @@ from qtpy.QtCore import Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import QCheckBox, QFileDialog, QLineEdit
 
 from napari_msgan._napari.choices import SourceCheck, check_source
+from napari_msgan._napari.compare import is_comparison
 from napari_msgan._napari.controllers import GenerateWish
 from napari_msgan._napari.from_layer import declare_mm, store_link, to_volume
 from napari_msgan._napari.scene import key_of, layer_of
@@ -43,6 +44,7 @@ class SourcePanel(Section):
         self._model: Path | None = None
         self.check = SourceCheck("")
         self._watched: Layer | None = None
+        self._proposed = ""
         self.box = combo("The image layer whose edges guide the model.")
         self.is_sketch = QCheckBox("It is a sketch already")
         self.is_sketch.setToolTip(
@@ -107,12 +109,13 @@ class SourcePanel(Section):
         self.box.clear()
         for layer in self._viewer.layers:
             link = store_link(layer)
-            is_source = isinstance(layer, Image | Labels)
+            is_source = isinstance(layer, Image | Labels) and not is_comparison(layer)
             if is_source and (link is None or link.role == "sketch"):
                 self.box.addItem(layer.name, key_of(layer))
         index = self.box.findData(chosen)
         if index < 0 and self.box.count():
-            index = next((i for i in range(self.box.count()) if not self._is_ours(i)), 0)
+            # a sketch of ours is a source only for who chooses it
+            index = next((i for i in range(self.box.count()) if not self._is_ours(i)), -1)
         self.box.setCurrentIndex(index)
         self.box.blockSignals(False)
         self._check()
@@ -136,6 +139,8 @@ class SourcePanel(Section):
         self._check()
         if self.check.problem is not None or layer is None or spec is None or model is None:
             raise MsganError(self.check.problem or "there is nothing to make an image from")
+        if self.path.text() == self._proposed:
+            self.propose_next_path()  # another window may have taken it
         if not self.path.text().strip():
             raise MsganError("there is no name for the store: fill it in under Where")
         path = Path(self.path.text()).expanduser()
@@ -186,7 +191,8 @@ class SourcePanel(Section):
     def _propose_path(self, model_name: str | None) -> None:
         if model_name is not None:
             folder = Path(self.path.text()).parent if self.path.text() else None
-            self.path.setText(str(free_path(model_name, folder)))
+            self._proposed = str(free_path(model_name, folder))
+            self.path.setText(self._proposed)
 
     def _browse(self) -> None:
         start = str(Path(self.path.text()).parent)

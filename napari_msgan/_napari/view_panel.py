@@ -105,7 +105,8 @@ class ViewPanel(Section):
         self._orientation.update()
 
     def close_all(self) -> None:
-        """Let go of the viewer."""
+        """Let go of the viewer, and take the comparison with it."""
+        self._remove_comparison()
         self._orientation.close()
         self._viewer.dims.events.ndisplay.disconnect(self._on_ndisplay)
         self._viewer.dims.events.order.disconnect(self._draw_comparison)

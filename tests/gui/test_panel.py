@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from napari_msgan._napari.to_layer import volume_layer
 from napari_msgan.geometry import Affine, Box
 from napari_msgan.pyramid import open_pyramid, view_volume
 from napari_msgan.volume import Volume
+from tests.gui.conftest import blobs
 
 
 def pixels(store, scale):
@@ -103,7 +105,11 @@ def test_rectangle_in_a_volume_gets_the_slices_of_the_panel(panel, viewer, ct, g
     panel.refine.draw.click()
     shapes = viewer.layers.selection.active
     z = viewer.dims.point[0]
-    shapes.add_rectangles([[[z, 24, 11], [z, 24, 27], [z, 40, 27], [z, 40, 11]]])
+    corners = [[z, 24, 11], [z, 24, 27], [z, 40, 27], [z, 40, 11]]
+    slices = viewer.dims.nsteps
+    shapes.add_rectangles([[shapes.world_to_data(corner) for corner in corners]])
+    assert viewer.dims.nsteps == slices  # drawing does not change what a slice is
+    np.testing.assert_allclose(viewer.dims.point[0], z)
     panel.refine.first.setValue(3)
     panel.refine.last.setValue(9)
     (box,) = panel.refine.boxes()
@@ -114,6 +120,38 @@ def test_rectangle_in_a_volume_gets_the_slices_of_the_panel(panel, viewer, ct, g
     panel.refine_button.click()
     finish()
     assert store.is_refined(1, box)
+
+
+def test_where_the_open_result_is_removed_another_one_is_open(panel, viewer, generated, xray):
+    first = generated(xray)
+    second = generated(viewer.add_image(blobs((90, 80), 5), name="other"))
+    viewer.layers.remove(panel.scene.result_of(second))
+    assert panel.session.opened.store is first
+    assert panel.refine.scale.count() > 0
+    assert panel.view.compare.isEnabled()
+    viewer.layers.remove(panel.scene.result_of(first))
+    assert panel.session.opened is None
+    assert panel.refine.scale.count() == 0
+    assert not panel.refine_button.isEnabled()
+
+
+def test_a_name_that_another_window_took_is_made_free(panel, xray, generated):
+    proposed = panel.source.path.text()
+    Path(proposed).mkdir(parents=True)
+    store = generated(xray)
+    assert str(store.path) not in ("", proposed)
+
+
+def test_of_a_store_alone_nothing_is_proposed_as_a_source(panel, viewer, xray, generated):
+    store = generated(xray)
+    assert panel.source.layer is xray
+    viewer.layers.remove(xray)
+    assert panel.source.layer is None
+    assert not panel.generate_button.isEnabled()
+    (sketch,) = panel.scene.layers_of(store, "sketch")
+    panel.source.choose(sketch)
+    assert panel.source.is_sketch.isChecked()
+    assert panel.generate_button.isEnabled()
 
 
 def test_wrong_sources_are_told_before_running(panel, viewer, xray, ct):

@@ -57,6 +57,9 @@ def test_sketch_lies_on_its_image_and_equals_the_librarys(
     assert tuple(made.scale) == (2, 3)
     np.testing.assert_allclose(made.translate, (5, 7))
     assert 0.04 < (made.data > 0).mean() < 0.1
+    brightness = [made.get_color(value)[:3].sum() for value in (64, 128, 255)]
+    assert 0 < brightness[0] < brightness[1] < brightness[2]
+    assert made.selected_label == 255
     assert widget.bar.status.text().startswith("Made the sketch.")
     assert made.selected_label == 255
 

@@ -56,6 +56,16 @@ def test_wipe_shows_the_source_left_and_the_result_right(panel, viewer, xray, ge
     assert not [x for x in viewer.layers if x.name.startswith("compare")]
 
 
+def test_comparison_is_no_source_and_goes_with_the_panel(panel, viewer, xray, generated):
+    generated(xray)
+    panel.view.compare.setCurrentText("Wipe")
+    listed = [panel.source.box.itemText(i) for i in range(panel.source.box.count())]
+    assert compared(viewer).name not in listed
+    assert xray.name in listed
+    panel.close_session()
+    assert not [x for x in viewer.layers if x.name.startswith("compare")]
+
+
 def test_difference_of_a_volume_is_result_minus_source(panel, viewer, ct, generated):
     store = generated(ct)
     panel.view.compare.setCurrentText("Difference")
@@ -96,7 +106,8 @@ def test_refined_box_appears_in_3d_with_its_own_pixels(panel, viewer, ct, genera
     panel.refine.draw.click()
     z = viewer.dims.point[0]
     points = [[z, 24, 11], [z, 24, 27], [z, 40, 27], [z, 40, 11]]
-    viewer.layers.selection.active.add_rectangles([points])
+    shapes = viewer.layers.selection.active
+    shapes.add_rectangles([[shapes.world_to_data(point) for point in points]])
     panel.refine_button.click()
     finish()
     (box,) = panel.refine.boxes()
