@@ -14,7 +14,8 @@ def leave_room(content: QWidget) -> None:
         dock = dock.parentWidget()
     window = None if dock is None else dock.parentWidget()
     if isinstance(dock, QDockWidget) and isinstance(window, QMainWindow):
-        window.resizeDocks([dock], [dock.sizeHint().height()], Qt.Orientation.Vertical)
+        height = dock.minimumSizeHint().height()
+        window.resizeDocks([dock], [height], Qt.Orientation.Vertical)
 
 
 class Docked(QWidget):

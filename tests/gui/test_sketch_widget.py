@@ -149,3 +149,11 @@ def test_painted_line_changes_the_generated_image(viewer, image, widget, panel, 
         results.append(np.asarray(panel.session.opened.store.array(0)[...]))
     assert to_volume(sketch).data.shape == (90, 70)
     assert not np.array_equal(*results)
+
+
+def test_sketch_leaves_room_to_the_panel(viewer, panel, qtbot):
+    viewer.window._qt_window.resize(1500, 900)
+    qtbot.wait(100)
+    viewer.window.add_plugin_dock_widget("napari-msgan", "Edge sketch of an image")
+    qtbot.wait(300)
+    assert panel.height() > 250
