@@ -115,16 +115,16 @@ def check_same_job(
     """
     info = store.info
     seen = {
-        "model": (info.model_sha256, model.spec.identity),
-        "seed": (info.seed, seed),
-        "sketch settings": (info.sketch.settings, model.spec.sketch),
-        "kind of input (image or sketch)": (info.source.is_sketch, input_is_sketch),
-        "source geometry": (info.source.to_affine(), volume.affine),
-        "source pixels": (info.source.sha256, hash_pixels(volume)),
+        "another model": info.model_sha256 == model.spec.identity,
+        f"another seed ({info.seed})": info.seed == seed,
+        "other settings of the sketch": info.sketch.settings == model.spec.sketch,
+        "an image" if input_is_sketch else "a sketch": info.source.is_sketch == input_is_sketch,
+        "a source that lies elsewhere": info.source.to_affine() == volume.affine,
+        "a source with other pixels": info.source.sha256 == hash_pixels(volume),
     }
-    for what, (old, new) in seen.items():
-        if old != new:
+    for what, is_same in seen.items():
+        if not is_same:
             raise StoreError(
-                f"{store.address} belongs to another job: its {what} differ(s) "
-                f"({str(old)[:60]} there, {str(new)[:60]} here). Choose another name."
+                f"{store.address} belongs to another job: it was made from {what}. Choose another "
+                "name."
             )

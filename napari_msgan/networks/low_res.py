@@ -44,7 +44,7 @@ class LowResGenerator(Generator):
     upsampling : "nearest" or "linear", from a depth to the one above.
     """
 
-    def __init__(self, factor: Ints, widths: Sequence[int], upsampling: str = "linear") -> None:
+    def __init__(self, factor: Ints, widths: Sequence[int], upsampling: str) -> None:
         super().__init__()
         ndim = len(factor)
         self.factor = factor

@@ -253,7 +253,7 @@ def test_store_of_another_job_is_refused_and_stays(cli, image, originals, store,
 
 def test_store_of_another_image_is_refused(cli, originals, store):
     ended = cli("generate", originals / "another.tif", store, "--model", originals / "small")
-    ended.check_refused("its source pixels differ")
+    ended.check_refused("it was made from a source with other pixels")
 
 
 def test_refine_refuses_another_model_and_what_is_outside(cli, originals, store):
