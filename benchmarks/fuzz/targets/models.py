@@ -150,8 +150,8 @@ class TrainingSettings(Target):
         from tests.training.made import blobs, config_of, write_image
 
         (folder / "images").mkdir()
-        write_image(folder / "images/a.tif", blobs((70, 80), 0))
-        write_image(folder / "images/b.tif", blobs((90, 64), 1))
+        write_image(folder / "images/a.tif", blobs((150, 160), 0))
+        write_image(folder / "images/b.tif", blobs((170, 128), 1))
         self.content = json.loads(config_of(2).model_dump_json())
         self.files = survey(folder / "images", None)
 
