@@ -115,16 +115,16 @@ def check_same_job(
     """
     info = store.info
     seen = {
-        "another model": info.model_sha256 == model.spec.identity,
-        f"another seed ({info.seed})": info.seed == seed,
-        "other settings of the sketch": info.sketch.settings == model.spec.sketch,
-        "an image" if input_is_sketch else "a sketch": info.source.is_sketch == input_is_sketch,
-        "a source that lies elsewhere": info.source.to_affine() == volume.affine,
-        "a source with other pixels": info.source.sha256 == hash_pixels(volume),
+        "with another model": info.model_sha256 == model.spec.identity,
+        f"with another seed ({info.seed})": info.seed == seed,
+        "with other settings of the sketch": info.sketch.settings == model.spec.sketch,
+        "from an image" if input_is_sketch else "from a sketch": info.source.is_sketch
+        == input_is_sketch,
+        "from a source that lies elsewhere": info.source.to_affine() == volume.affine,
+        "from a source with other pixels": info.source.sha256 == hash_pixels(volume),
     }
     for what, is_same in seen.items():
         if not is_same:
             raise StoreError(
-                f"{store.address} belongs to another job: it was made from {what}. Choose another "
-                "name."
+                f"{store.address} belongs to another job: it was made {what}. Choose another name."
             )

@@ -227,9 +227,9 @@ def test_folder_where_nobody_may_write_is_refused(cli, image, model, finished):
 
 
 OTHER_JOBS = {
-    "model": (("--model", "{originals}/other"), "its model differ"),
-    "seed": (("--seed", "7"), "its seed differ"),
-    "sketch instead of image": (("--input-is-sketch",), "its kind of input (image or sketch)"),
+    "model": (("--model", "{originals}/other"), "it was made with another model"),
+    "seed": (("--seed", "7"), "it was made with another seed (0)"),
+    "sketch instead of image": (("--input-is-sketch",), "it was made from an image"),
     "precision": (("--precision", "bf16"), "was generated with precision fp32"),
     "finer scale": (("--scale", "3"), "scale 3 does not exist"),
 }
