@@ -197,7 +197,7 @@ class Scene:
                 name=REGIONS_NAME,
                 edge_color="#ffb000",
                 face_color="transparent",
-                edge_width=max(np.ptp(layer.extent.world, axis=0) / layer.scale) / 250,
+                edge_width=max(np.ptp(layer.extent.world, axis=0) / np.abs(layer.scale)) / 250,
                 # the grid of the image: another one would change napari's slices
                 scale=layer.scale,
                 translate=layer.translate,

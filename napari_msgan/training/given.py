@@ -77,18 +77,14 @@ def check_values(sketch: Volume) -> int:
         low, high = min(low, float(block.min())), max(high, float(block.max()))
         checksum = zlib.crc32(block.tobytes(), checksum)
     dtype = sketch.data.dtype
-    if dtype.kind in "iu":
-        seen = high / np.iinfo(dtype).max
-    elif low < -1e-3 or high > 1 + 1e-3 or not math.isfinite(low + high):
+    top = np.iinfo(dtype).max if dtype.kind in "iu" else 1
+    if top == 1 and (low < -1e-3 or high > 1 + 1e-3 or not math.isfinite(low + high)):
         raise TrainingError(
             f"its sketch has values from {low:g} to {high:g}: floats must lie in [0, 1]"
         )
-    else:
-        seen = high
-    if seen < _FAINTEST:
+    if high / top < _FAINTEST:
         raise TrainingError(
             f"its sketch is as good as empty: its largest value is {high:g}, and {dtype} is "
-            f"divided by {1 if dtype.kind == 'f' else np.iinfo(dtype).max}. Save edges, or the "
-            "borders between labels, as 255 in uint8"
+            f"divided by {top}. Save edges, or the borders between labels, as 255 in uint8"
         )
     return checksum

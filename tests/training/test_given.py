@@ -73,10 +73,22 @@ def test_a_sketch_that_lies_elsewhere_is_refused(change, is_refused):
         (lines().astype(np.int16) // 100, "as good as empty: its largest value is 2"),
         (lines() // 255, "as good as empty"),
         (np.zeros(SHAPE, np.uint8), "as good as empty"),
+        (lines() > 0, None),
+        (np.zeros(SHAPE, np.bool_), "as good as empty"),
         (lines() / 100, "floats must lie in"),
         (np.full(SHAPE, np.nan), "floats must lie in"),
     ],
-    ids=["uint8", "float", "int16 labels", "uint8 labels", "empty", "too large", "nan"],
+    ids=[
+        "uint8",
+        "float",
+        "int16 labels",
+        "uint8 labels",
+        "empty",
+        "bool",
+        "empty bool",
+        "too large",
+        "nan",
+    ],
 )
 def test_a_sketch_of_which_nothing_would_be_seen_is_refused(values, problem):
     if problem is None:
