@@ -9,7 +9,7 @@ from benchmarks.reproduce.figures import measure_heldout, model_of, read_csv, wr
 from benchmarks.reproduce.methods import TRAINED_BY
 from benchmarks.reproduce.pictures import curve_plot, picture_sheet
 from benchmarks.reproduce.train import curves, prepare_base, train, training_summary
-from benchmarks.reproduce.yardstick import OURS, on_this_machine
+from benchmarks.reproduce.yardstick import OURS, on_this_machine, published_steps
 
 _LOG = logging.getLogger("reproduce")
 
@@ -22,15 +22,16 @@ def iter_compare(part, data, methods, chosen, budget, places, *, same_steps_as=N
     methods : by name, in the order of the tables; those that only show another view of a trained
         method come after it.
     chosen : names of those to run.
-    same_steps_as : name of the method whose numbers of steps all get.
+    same_steps_as : name of the method whose numbers of steps all get: as it was trained in this
+        folder of work, else as it was published.
     """
     if not data.heldout:
         raise SystemExit(f"there are no held-out images for {data.name}: see --data")
     work, base = places.work / data.name / part, places.work / data.name / "images"
     _LOG.info("%s: images of %s", part, data.name)
     files = prepare_base(data, base)
+    published = places.part(part) / "runs.csv"
     if OURS not in chosen:
-        published = places.part(part) / "runs.csv"
         budget = on_this_machine(budget, methods, data, files, base, work, published)
     for name, method in methods.items():
         if name not in chosen:
@@ -39,8 +40,7 @@ def iter_compare(part, data, methods, chosen, budget, places, *, same_steps_as=N
         trainer = TRAINED_BY.get(name, name)
         run = methods[trainer].run(data)
         if same_steps_as not in (None, name):
-            reference = training_summary(run, work / same_steps_as, (1,))
-            budget = Budget(steps={row["scale"]: row["steps"] for row in reference})
+            budget = Budget(steps=_steps_of(same_steps_as, run, work, published))
         trained = train(run, data, files, base, work / trainer, budget)
         folder = work / name
         folder.mkdir(exist_ok=True)
@@ -48,6 +48,16 @@ def iter_compare(part, data, methods, chosen, budget, places, *, same_steps_as=N
         measure_heldout(data, model_of(data, generators, method.tile(data), folder), folder)
         publish(part, data, methods, work, places)
         yield name
+
+
+def _steps_of(method, run, work, published):
+    if (work / method / "config.json").exists():
+        rows = training_summary(run, work / method, (1,))
+        return {row["scale"]: row["steps"] for row in rows}
+    steps = published_steps(published, method)
+    if not steps:
+        raise SystemExit(f"{method} gives all others its number of steps: run it first")
+    return steps
 
 
 def publish(part, data, methods, work, places):

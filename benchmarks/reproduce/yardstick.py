@@ -30,7 +30,7 @@ def on_this_machine(budget, methods, data, files, base, work, published):
     work : folder of what is trained; `ours` is the yardstick only where it was trained elsewhere.
     published : path of the table of published runs, which need not exist.
     """
-    steps = _steps_of_ours(published)
+    steps = published_steps(published, OURS)
     if budget.minutes is None or not steps or (work / OURS).exists():
         return budget
     path = work / "yardstick.json"
@@ -55,6 +55,7 @@ def minutes_of(steps, seconds):
     return sum(count * seconds(scale) for scale, count in steps.items()) / 60
 
 
-def _steps_of_ours(published):
-    rows = read_csv(published) if published.exists() else ()
-    return {int(row["scale"]): int(row["steps"]) for row in rows if row["method"] == OURS}
+def published_steps(path, method):
+    """Return the steps of each scale of a method in a table of runs, which need not exist."""
+    rows = read_csv(path) if path.exists() else ()
+    return {int(row["scale"]): int(row["steps"]) for row in rows if row["method"] == method}

@@ -16,7 +16,7 @@ from PIL import Image
 from benchmarks.reproduce import networks
 from benchmarks.reproduce.__main__ import _command, _refuse_other_settings
 from benchmarks.reproduce.budgets import Budget, budgeted, measure_step
-from benchmarks.reproduce.compare import _with_published
+from benchmarks.reproduce.compare import _with_published, iter_compare
 from benchmarks.reproduce.data import DataSet, bundled_config
 from benchmarks.reproduce.figures import (
     mean_and_interval,
@@ -233,6 +233,23 @@ def test_equal_patches_are_equal_on_every_machine(data, base, tmp_path):
     write_csv(published, [{"method": "ours", "scale": 0, "steps": 10}])
     budget = Budget(patches=4)
     assert on_this_machine(budget, METHODS, data, files, folder, tmp_path, published) == budget
+
+
+def test_a_changed_run_takes_the_steps_that_were_published_elsewhere(data, tmp_path):
+    methods = {"unchanged": METHODS["ours"], "changed": METHODS["ours"]}
+    places = Places(tmp_path / "work", tmp_path / "results", tmp_path)
+    compare = partial(
+        iter_compare, "ablations", data, methods, {"changed"}, Budget(minutes=0.01), places
+    )
+    with pytest.raises(SystemExit, match="unchanged gives all others its number of steps"):
+        next(compare(same_steps_as="unchanged"))
+    runs = places.part("ablations") / "runs.csv"
+    steps = {"0": "3", "1": "5", "2": "4"}
+    row = {"method": "unchanged", "title": "ours", "minutes": "1", "patches": "9"}
+    write_csv(runs, [row | {"scale": scale, "steps": n} for scale, n in steps.items()])
+    assert list(compare(same_steps_as="unchanged")) == ["changed"]
+    made = {row["scale"]: row["steps"] for row in read_csv(runs) if row["method"] == "changed"}
+    assert made == steps
 
 
 def test_paired_difference_of_known_values():
