@@ -2,20 +2,43 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from qtpy.QtCore import QEvent, QObject, Qt
 from qtpy.QtGui import QShowEvent
+from qtpy.QtOpenGLWidgets import QOpenGLWidget
 from qtpy.QtWidgets import QDockWidget, QMainWindow, QWidget
+
+W = TypeVar("W", bound=QWidget)
 
 
 def leave_room(content: QWidget) -> None:
     """Make the dock of a widget as high as it has to be; others beside it get the rest."""
-    dock: QWidget | None = content
-    while dock is not None and not isinstance(dock, QDockWidget):
-        dock = dock.parentWidget()
-    window = None if dock is None else dock.parentWidget()
-    if isinstance(dock, QDockWidget) and isinstance(window, QMainWindow):
+    dock, window = _holder(content, QDockWidget), _holder(content, QMainWindow)
+    if dock is not None and window is not None:
         height = dock.minimumSizeHint().height()
         window.resizeDocks([dock], [height], Qt.Orientation.Vertical)
+
+
+def make_canvas_current(content: QWidget) -> None:
+    """Make the OpenGL context of the canvas, beside which a widget is docked, the current one.
+
+    To be called before a layer is removed: napari 0.9 frees the programs and textures of the layer
+    at once, in whatever context is current. Where that is Qt's own, Mesa's software rendering, of
+    machines without a GPU, ends the whole process with the next image that it draws in 3-D.
+    """
+    window = _holder(content, QMainWindow)
+    if window is not None:
+        for canvas in window.findChildren(QOpenGLWidget):
+            canvas.makeCurrent()
+
+
+def _holder(content: QWidget, kind: type[W]) -> W | None:
+    """Return the innermost widget of a kind that holds a widget; a floating dock has a window."""
+    holder: QWidget | None = content
+    while holder is not None and not isinstance(holder, kind):
+        holder = holder.parentWidget()
+    return holder
 
 
 class Docked(QWidget):

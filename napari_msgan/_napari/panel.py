@@ -12,7 +12,7 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_msgan._napari.controllers import JobController, SaveController, StoreController
-from napari_msgan._napari.docked import Docked
+from napari_msgan._napari.docked import Docked, make_canvas_current
 from napari_msgan._napari.job_bar import JobBar
 from napari_msgan._napari.model_panel import ModelPanel
 from napari_msgan._napari.refine_panel import RefinePanel
@@ -115,6 +115,7 @@ class GeneratePanel(Docked):
         layer_events, camera = viewer.layers.events, viewer.scene.camera.events
         later = self.refine.update_later
         self._connections = [
+            (layer_events.removing, self._before_removal),
             *((e, self._list_layers) for e in (layer_events.inserted, layer_events.removed)),
             *((e, self._list_layers) for e in (layer_events.reordered, layer_events.renamed)),
             (viewer.layers.selection.events.active, self._on_active),
@@ -168,6 +169,9 @@ class GeneratePanel(Docked):
     def _list_layers(self, event: object = None) -> None:
         self.source.list_layers()
         self.refine.list_results()
+
+    def _before_removal(self, event: object = None) -> None:
+        make_canvas_current(self)
 
     def _on_active(self, event: object = None) -> None:
         """Work on the result that is selected in the layer list."""

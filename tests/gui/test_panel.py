@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from qtpy.QtGui import QOpenGLContext
+from qtpy.QtOpenGLWidgets import QOpenGLWidget
 from qtpy.QtWidgets import QScrollArea
 
 from napari_msgan import generate as library_generate
@@ -133,6 +135,24 @@ def test_where_the_open_result_is_removed_another_one_is_open(panel, viewer, gen
     assert panel.session.opened is None
     assert panel.refine.scale.count() == 0
     assert not panel.refine_button.isEnabled()
+
+
+@pytest.mark.parametrize("is_floating", [False, True])
+def test_a_layer_is_removed_in_the_context_that_drew_it(panel, viewer, xray, ct, is_floating):
+    """In another one, Mesa's software rendering crashes at the next draw."""
+    panel.parentWidget().setFloating(is_floating)
+    (canvas,) = viewer.window._qt_window.findChildren(QOpenGLWidget)
+    contexts = []
+    viewer.layers.events.removed.connect(lambda: contexts.append(QOpenGLContext.currentContext()))
+    canvas.doneCurrent()
+    viewer.layers.remove(ct)
+    canvas.doneCurrent()
+    viewer.layers.clear()
+    panel.close_session()
+    viewer.add_layer(ct)
+    canvas.doneCurrent()
+    viewer.layers.remove(ct)
+    assert contexts == [canvas.context(), canvas.context(), None]
 
 
 def test_a_name_that_another_window_took_is_made_free(panel, xray, generated):
