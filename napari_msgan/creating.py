@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -89,6 +90,14 @@ def iter_make_sketch(
     for step in steps:
         done, total, thresholds = step
         yield done, total
+    if not any(count for _, count in blocks.values()):
+        kind = (
+            "given sketch is empty" if info.sketch.given else "image has no edges (is it constant?)"
+        )
+        warnings.warn(
+            f"the {kind}: what is made shows nothing of it, only what the model knows",
+            stacklevel=2,
+        )
     whole = hashlib.sha256(b"".join(blocks[key][0] for key in sorted(blocks))).hexdigest()
     measured = []
     for scale, threshold in enumerate(thresholds):

@@ -239,7 +239,7 @@ def test_errors_are_those_of_generate(model, known, tmp_path):
 
 
 def test_memory_counts_the_workers_that_have_something_to_do(model, known):
-    one = run(picture((32, 32)), model, scale=1)
+    one = run(picture((512, 512)), model, region="0:32,0:32", scale=1)
     many = run(picture((512, 512)), model, scale=1)
     assert one.tiles[1] == 1
     assert many.tiles[1] > 2

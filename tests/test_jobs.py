@@ -173,6 +173,13 @@ def test_failed_generate_leaves_nothing_behind(model, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(("is_sketch", "said"), [(False, "no edges"), (True, "sketch is empty")])
+def test_an_image_without_edges_is_made_and_told(model, is_sketch, said, tmp_path):
+    flat = Volume(np.zeros((30, 44, 37), np.uint8), body().affine, "millimeter")
+    with pytest.warns(UserWarning, match=said):
+        jobs.generate(flat, tmp_path / "a.ome.zarr", model, scale=0, input_is_sketch=is_sketch)
+
+
 def test_generate_that_is_closed_while_threads_make_the_sketch_leaves_nothing(model, tmp_path):
     large = Volume(np.tile(body().data, (2, 3, 3)), body().affine, "millimeter")
     for number in range(8):

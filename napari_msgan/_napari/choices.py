@@ -92,20 +92,22 @@ def check_source(layer: Layer | None, spec: ModelSpec | None) -> SourceCheck:
     except MsganError as error:
         return SourceCheck("", str(error))
     try:
-        return SourceCheck(text, finest=_finest(volume, spec))
+        finest, notes = _finest(volume, spec)
+        return SourceCheck("; ".join([text, *notes]), finest=finest)
     except MsganError as error:
         fits = len(volume.shape) == len(spec.axes)
         return SourceCheck(text, str(error), fits and not has_voxel_size(layer))
 
 
-def _finest(volume: Volume, spec: ModelSpec) -> tuple[Choice, ...]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # they are part of the texts
+def _finest(volume: Volume, spec: ModelSpec) -> tuple[tuple[Choice, ...], list[str]]:
+    """Return the finest scales to choose from, and what is to be said of all of them."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
         plan = plan_source(volume, spec)
     finest = plan.geometry.finest_scale
     if spec.kind == "relative":
         text = f"{pixels_text(plan.geometry.shape)}, the pixels of the source"
-        return (Choice(finest, text),)
+        return (Choice(finest, text),), [str(warning.message) for warning in told]
     choices = []
     for scale in range(finest, spec.n_scales):
         spacing = spec.scales[scale].spacing_mm
@@ -118,7 +120,7 @@ def _finest(volume: Volume, spec: ModelSpec) -> tuple[Choice, ...]:
         if spec.scales[scale].experimental:
             text += ", experimental"
         choices.append(Choice(scale, text))
-    return tuple(choices)
+    return tuple(choices), []  # what a warning would say is part of the texts
 
 
 def scale_text(geometry: PyramidGeometry, scale: int) -> str:

@@ -49,6 +49,7 @@ class _Comparison:
         self.cut = 0.5
         self.axis = self.ndim - 1
         self.gain, self.offset = 1.0, 0.0
+        self.line_value = np.float32(0)
         self._last: tuple[Any, npt.NDArray[np.float32]] | None = None
 
     def __getitem__(self, key: Any) -> npt.NDArray[np.float32]:
@@ -74,10 +75,12 @@ class _Comparison:
         result = np.asarray(self._result[box.slices], np.float32)
         if self.mode == "difference":
             return result - source
-        line = round(self.cut * self.shape[self.axis])
-        where = np.arange(box.start[self.axis], box.stop[self.axis]) < line
+        size = self.shape[self.axis]
+        line = round(self.cut * size)
         shape = [-1 if axis == self.axis else 1 for axis in range(self.ndim)]
-        return np.where(where.reshape(shape), source, result)
+        where = np.arange(box.start[self.axis], box.stop[self.axis]).reshape(shape)
+        shown = np.where(where < line, source, result)
+        return np.where(where == line, self.line_value, shown) if 0 < line < size else shown
 
     def _read_source(self, box: Box) -> npt.NDArray[np.float32]:
         """Return the source on this grid; the last block is kept, for moving the line."""
@@ -139,13 +142,11 @@ class Comparison:
             level.mode, level.cut, level.axis = mode, cut, axis
 
     def link_contrast(self) -> None:
-        """Map the contrast limits of the source to those of the result."""
-        if self._are_same_units:
-            return
-        (low, high), (goal_low, goal_high) = (
-            self.source.contrast_limits,
-            self.result.contrast_limits,
-        )
+        """Map the contrast limits of the source to those of the result; the line is white."""
+        low, high = self.source.contrast_limits
+        goal_low, goal_high = self.result.contrast_limits
         gain = (goal_high - goal_low) / (high - low)
         for level in self._levels:
-            level.gain, level.offset = gain, goal_low - low * gain
+            level.line_value = np.float32(goal_high)
+            if not self._are_same_units:
+                level.gain, level.offset = gain, goal_low - low * gain

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
-from threading import Event
+from threading import Event, Semaphore
 from typing import Protocol
 
 from napari_msgan._napari.refining import iter_refine_boxes
@@ -247,15 +247,18 @@ class _Cancelled(Exception):
 def as_steps(function: Callable[[OnProgress], object]) -> Steps:
     """Return a plain function with a progress callback as the steps of a job.
 
-    Closing the steps stops the function at its next report.
+    The function waits at each report until the next step is asked for. So closing the steps stops
+    it where it reported last, and what was cancelled is never finished nevertheless.
     """
     reports: SimpleQueue[Progress | None] = SimpleQueue()
-    stop = Event()
+    turns, stop = Semaphore(0), Event()
 
     def report(progress: Progress) -> None:
+        if not stop.is_set():
+            reports.put(progress)
+            turns.acquire()
         if stop.is_set():
             raise _Cancelled
-        reports.put(progress)
 
     with ThreadPoolExecutor(1, "save") as pool:
         future = pool.submit(function, report)
@@ -263,9 +266,11 @@ def as_steps(function: Callable[[OnProgress], object]) -> Steps:
         try:
             while (progress := reports.get()) is not None:
                 yield progress
+                turns.release()
             return future.result()
         finally:
             stop.set()
+            turns.release()
 
 
 class SaveController:

@@ -10,6 +10,7 @@ from qtpy.QtWidgets import QFileDialog, QLabel, QSpinBox
 from napari_msgan._napari.choices import scale_choices, scale_note, work_text
 from napari_msgan._napari.reader import read_store
 from napari_msgan._napari.regions import (
+    DEPTH_MM,
     count_tiles,
     current_index,
     drawn_boxes,
@@ -26,8 +27,6 @@ from napari_msgan.errors import GeometryError, MsganError
 from napari_msgan.geometry import Box
 
 VIEW, DRAWN, ALL = "Current view", "Rectangles", "Everything"
-#: Depth that a rectangle in a volume gets at first.
-_DEPTH_MM = 32.0
 
 
 class RefinePanel(Section):
@@ -46,7 +45,7 @@ class RefinePanel(Section):
         self.first, self.last = QSpinBox(), QSpinBox()
         for box in (self.first, self.last):
             box.setToolTip("First and last slice of a rectangle in a volume, finest scale.")
-            box.valueChanged.connect(self.update_later)
+            box.valueChanged.connect(self._on_slices)
             box.setMinimumWidth(64)
         self.here = button("Here", "Slices around the one that is shown.", self._around_slice)
         self._depth_label = QLabel("Slices")
@@ -72,6 +71,8 @@ class RefinePanel(Section):
         self.region.currentIndexChanged.connect(self._on_region)
         self.scale.currentIndexChanged.connect(self.update_later)
         self.result.currentIndexChanged.connect(self._open_result)
+        # the slices that were chosen, [first, stop) per axis, and the axis whose ones are shown
+        self._slices: dict[int, tuple[int, int]] = {}
         self._axis: int | None = None
         self._on_region()
 
@@ -104,7 +105,7 @@ class RefinePanel(Section):
             self.result.blockSignals(True)
             self.result.setCurrentIndex(index)
             self.result.blockSignals(False)
-        self._axis = None
+        self._axis, self._slices = None, {}
         self._set_depth_range()
         self.update_summary()
 
@@ -127,9 +128,7 @@ class RefinePanel(Section):
                 if shapes is None:
                     raise GeometryError("there is no rectangle yet. Press Draw, and draw one.")
                 self._set_depth_range()
-                axis = 0 if self._axis is None else self._axis
-                depth = (self.first.value(), self.last.value() + 1)
-                return drawn_boxes(shapes, layer, geometry, axis, depth)
+                return drawn_boxes(shapes, layer, geometry, self._slices)
             case "Everything":
                 return [Box.of_shape(geometry.shape)]
             case _:
@@ -214,19 +213,35 @@ class RefinePanel(Section):
         self.update_later()
 
     def _set_depth_range(self) -> None:
-        """Let the slices be those of the axis that is not displayed."""
+        """Let the slices be those of the axis that is not displayed, as they were chosen there."""
         layer, opened = self._layer(), self._session.opened
         if layer is None or opened is None:
             return
         axis = sliced_axis(self._viewer, layer)
         if axis is not None and axis != self._axis:
             self._axis = axis
-            for box in (self.first, self.last):
-                box.blockSignals(True)
-                box.setRange(0, opened.store.geometry.shape[axis] - 1)
-                box.blockSignals(False)
-            self._around_slice()
+            if axis in self._slices:
+                self._show_slices(*self._slices[axis])
+            else:
+                self._around_slice()
         self._on_region_rows()
+
+    def _show_slices(self, first: int, stop: int) -> None:
+        """Show slices of the axis that is not displayed."""
+        assert self._axis is not None
+        assert self._session.opened is not None
+        last = self._session.opened.store.geometry.shape[self._axis] - 1
+        for box, value in ((self.first, first), (self.last, stop - 1)):
+            box.blockSignals(True)
+            box.setRange(0, last)
+            box.setValue(value)
+            box.blockSignals(False)
+        self._on_slices()
+
+    def _on_slices(self) -> None:
+        if self._axis is not None:
+            self._slices[self._axis] = (self.first.value(), self.last.value() + 1)
+        self.update_later()
 
     def _on_region_rows(self) -> None:
         layer = self._layer()
@@ -240,10 +255,8 @@ class RefinePanel(Section):
             return
         axis = sliced_axis(self._viewer, layer)
         middle = current_index(self._viewer, layer, self._axis if axis is None else axis)
-        half = round(_DEPTH_MM / 2 / opened.store.geometry.affine.spacing[self._axis])
-        self.first.setValue(max(0, middle - half))
-        self.last.setValue(middle + half)
-        self.update_later()
+        half = round(DEPTH_MM / 2 / opened.store.geometry.affine.spacing[self._axis])
+        self._show_slices(middle - half, middle + half + 1)
 
     def _open_store(self) -> None:
         chosen = QFileDialog.getExistingDirectory(self, "OME-Zarr store", str(stores_folder()))

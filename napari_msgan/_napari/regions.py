@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,8 @@ from napari_msgan.pyramid import PyramidStore
 
 #: Counting the tiles of a larger region takes longer than anybody waits for a label.
 MAX_COUNTED_TILES = 20_000
+#: Depth that a rectangle in a volume gets at first.
+DEPTH_MM = 32.0
 
 
 def sliced_axis(viewer: ViewerModel, layer: Image) -> int | None:
@@ -79,14 +81,15 @@ def _voxels(corners: npt.NDArray[np.float64], layer: Image, points: Sequence[int
 
 
 def drawn_boxes(
-    shapes: Shapes, layer: Image, geometry: PyramidGeometry, axis: int, depth: tuple[int, int]
+    shapes: Shapes, layer: Image, geometry: PyramidGeometry, depths: Mapping[int, tuple[int, int]]
 ) -> list[Box]:
     """Return the boxes of the selected shapes, or of all if none is selected.
 
     Parameters
     ----------
-    axis, depth : slices of this axis that a rectangle gets which is flat there. One that is flat
-        along another axis, because it was drawn in another view, gets as many around itself.
+    depths : per axis, the slices [first, stop) that a rectangle gets which is flat along it. One
+        that is flat along an axis without any gets `DEPTH_MM` around itself, and one of a layer
+        of two axes, which is shown on every slice, gets all.
 
     Raises
     ------
@@ -98,7 +101,7 @@ def drawn_boxes(
         raise GeometryError(
             f"layer {shapes.name!r} has no rectangle yet. Draw one on the image, then refine."
         )
-    boxes = [_drawn_box(shapes, shapes.data[i], layer, axis, depth) for i in chosen]
+    boxes = [_drawn_box(shapes, shapes.data[i], layer, depths) for i in chosen]
     inside = [box.intersect(Box.of_shape(geometry.shape)) for box in boxes]
     if not any(box.size for box in inside):
         raise GeometryError("the rectangles lie outside the image. Draw one on it, then refine.")
@@ -109,8 +112,7 @@ def _drawn_box(
     shapes: Shapes,
     vertices: npt.NDArray[np.float64],
     layer: Image,
-    axis: int,
-    depth: tuple[int, int],
+    depths: Mapping[int, tuple[int, int]],
 ) -> Box:
     world = np.array([shapes.data_to_world(tuple(vertex)) for vertex in vertices])
     if shapes.ndim < layer.ndim:  # a 2-D layer shows on every slice
@@ -123,11 +125,13 @@ def _drawn_box(
     spacing = np.abs(np.diag(layer_matrix(layer))[:-1])
     flat = int(np.argmin(np.ptp(world, axis=0) / spacing))
     start, stop = list(box.start), list(box.stop)
-    if flat == axis or shapes.ndim < layer.ndim:
-        start[flat], stop[flat] = depth
+    if flat in depths:
+        start[flat], stop[flat] = depths[flat]
+    elif shapes.ndim < layer.ndim:
+        start[flat], stop[flat] = 0, layer.data.shape[flat]
     else:
-        half = (depth[1] - depth[0]) * spacing[axis] / spacing[flat] / 2
-        start[flat], stop[flat] = round(start[flat] - half), round(stop[flat] + half)
+        half = round(DEPTH_MM / 2 / spacing[flat])
+        start[flat], stop[flat] = start[flat] - half, stop[flat] + half
     return Box(tuple(start), tuple(max(a, b) for a, b in zip(start, stop, strict=True)))
 
 

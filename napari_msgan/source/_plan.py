@@ -90,6 +90,14 @@ def _plan_relative(volume: Volume, spec: ModelSpec, scale: int | None) -> Source
             f"is applied {extra} more time(s)",
             stacklevel=2,
         )
+    fewest = math.ceil(spec.base_size * math.sqrt(factor[-1]))  # of two scales
+    if max(volume.shape) < 0.99 * fewest:
+        warnings.warn(
+            f"the image has {max(volume.shape)} pixels on its longest side, fewer than model "
+            f"{spec.name!r} was trained for ({fewest}): the result will not be like an image. "
+            "Take it at its full size",
+            stacklevel=2,
+        )
     known = [s.factor for s in spec.scales[1:]]
     factors = tuple((known + [factor] * extra)[: n_scales - 1])
     geometry = PyramidGeometry(volume.axes, volume.shape, factors, volume.affine, volume.unit)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from unittest.mock import Mock
 
 import numpy as np
@@ -267,6 +268,22 @@ def test_cancelled_save_leaves_no_file(jobs, runner, opened, tmp_path):
     runner.step()
     runner.cancel()
     assert not list(tmp_path.glob("*a.ome.zarr*"))
+
+
+def test_what_is_cancelled_is_not_finished_nevertheless():
+    is_finished = threading.Event()
+
+    def save(report):
+        report(Progress("export", 1, 1))
+        is_finished.set()
+
+    steps = as_steps(save)
+    next(steps)
+    assert not is_finished.wait(0.2)
+    steps.close()
+    assert not is_finished.is_set()
+    assert list(as_steps(save))
+    assert is_finished.is_set()
 
 
 def test_steps_of_a_function_end_with_its_error():

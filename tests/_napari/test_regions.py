@@ -90,7 +90,7 @@ def test_rectangle_becomes_a_box_with_the_depth(viewer, shown, axis):
     points = np.tile(low, (4, 1))
     points[1, b], points[2, a], points[2, b], points[3, a] = high[b], high[a], high[b], high[a]
     shapes.add_rectangles([points])
-    (found,) = drawn_boxes(shapes, layer, store.geometry, axis, (3, 12))
+    (found,) = drawn_boxes(shapes, layer, store.geometry, {axis: (3, 12)})
     start, stop = list(box.start), list(box.stop)
     start[axis], stop[axis] = 3, 12
     assert found == Box(tuple(start), tuple(stop))
@@ -102,17 +102,19 @@ def test_flat_shapes_layer_counts_on_every_slice(viewer, shown):
     high = layer.data_to_world((0, 9, 11))[1:]
     shapes = viewer.add_shapes([np.array([low, high])], shape_type="rectangle")
     assert shapes.ndim == 2
-    (found,) = drawn_boxes(shapes, layer, store.geometry, 0, (3, 12))
+    (found,) = drawn_boxes(shapes, layer, store.geometry, {0: (3, 12)})
     assert found == Box((3, 4, 6), (12, 10, 12))
+    (found,) = drawn_boxes(shapes, layer, store.geometry, {1: (3, 12)})
+    assert found == Box((0, 4, 6), (store.geometry.shape[0], 10, 12))
 
 
 def test_only_selected_rectangles_count(viewer, shown):
     _, layer, store = shown
     places = [layer.data_to_world((0, i, i))[1:] for i in (2, 4, 8, 10)]
     shapes = viewer.add_shapes([np.array(places[:2]), np.array(places[2:])])
-    assert len(drawn_boxes(shapes, layer, store.geometry, 0, (3, 12))) == 2
+    assert len(drawn_boxes(shapes, layer, store.geometry, {0: (3, 12)})) == 2
     shapes.selected_data = {1}
-    (found,) = drawn_boxes(shapes, layer, store.geometry, 0, (3, 12))
+    (found,) = drawn_boxes(shapes, layer, store.geometry, {0: (3, 12)})
     assert found.start == (3, 8, 8)
 
 
@@ -120,10 +122,10 @@ def test_rectangles_that_miss_the_image_are_refused(viewer, shown):
     _, layer, store = shown
     shapes = viewer.add_shapes(ndim=3)
     with pytest.raises(GeometryError, match="no rectangle yet"):
-        drawn_boxes(shapes, layer, store.geometry, 0, (0, 5))
+        drawn_boxes(shapes, layer, store.geometry, {0: (0, 5)})
     shapes.add_rectangles([[[0, 1e4, 1e4], [0, 2e4, 1e4], [0, 2e4, 2e4], [0, 1e4, 2e4]]])
     with pytest.raises(GeometryError, match="outside the image"):
-        drawn_boxes(shapes, layer, store.geometry, 0, (0, 5))
+        drawn_boxes(shapes, layer, store.geometry, {0: (0, 5)})
 
 
 def test_tiles_are_counted_once_and_only_the_missing_ones(shown):
@@ -272,8 +274,18 @@ def test_finest_choices_say_what_is_invented(viewer, models):
     assert texts == ["2 mm, as fine as the source", "1 mm, detail beyond the source is invented"]
 
 
+@pytest.mark.parametrize(("shape", "said"), [((5, 4), "fewer than"), ((900, 700), "is larger")])
+def test_an_image_that_the_model_was_not_trained_for_is_told_before(viewer, models, shape, said):
+    spec = read_spec(models / "small-xr")
+    check = check_source(viewer.add_image(np.zeros(shape, np.uint8)), spec)
+    assert said in check.text
+    assert check.problem is None
+    usual = check_source(viewer.add_image(np.zeros((90, 80), np.uint8)), spec)
+    assert said not in usual.text
+
+
 def test_scales_beyond_the_source_say_so(models, tmp_path):
-    volume = Volume(np.zeros((9, 20, 20), np.uint8), Affine.of_spacing((2.5, 1, 1)), "millimeter")
+    volume = Volume(ball((9, 20, 20), (4, 10, 10), 6), Affine.of_spacing((2.5, 1, 1)), "millimeter")
     with pytest.warns(UserWarning, match="finer than the source"):
         steps = generate(volume, tmp_path / "a.ome.zarr", models / "small-ct", scale=0, finest=2)
     texts = [choice.text for choice in scale_choices(steps, 1)]

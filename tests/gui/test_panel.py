@@ -137,6 +137,35 @@ def test_where_the_open_result_is_removed_another_one_is_open(panel, viewer, gen
     assert not panel.refine_button.isEnabled()
 
 
+def test_slices_of_a_view_stay_when_another_one_is_shown(panel, viewer, ct, generated):
+    store = generated(ct)
+    panel.refine.region.setCurrentText("Rectangles")
+    panel.refine.draw.click()
+    shapes = viewer.layers.selection.active
+    z, y, _ = viewer.dims.point
+    axial = [[z, 24, 11], [z, 24, 27], [z, 40, 27], [z, 40, 11]]
+    shapes.add_rectangles([[shapes.world_to_data(corner) for corner in axial]])
+    panel.refine.first.setValue(3)
+    panel.refine.last.setValue(9)
+    viewer.dims.order = (1, 0, 2)
+    panel.refine.update_summary()
+    half = round(32 / 2 / store.geometry.affine.spacing[1])
+    assert panel.refine.last.value() - panel.refine.first.value() in (2 * half, *range(2 * half))
+    panel.refine.first.setValue(5)
+    panel.refine.last.setValue(6)
+    (low, y, left), (high, _, right) = (
+        shapes.data_to_world(corner) for corner in ((4, 0, 4), (8, 0, 12))
+    )
+    coronal = [[low, y, left], [low, y, right], [high, y, right], [high, y, left]]
+    shapes.add_rectangles([[shapes.world_to_data(corner) for corner in coronal]])
+    first, second = panel.refine.boxes()
+    assert (first.start[0], first.stop[0]) == (3, 10)
+    assert (second.start[1], second.stop[1]) == (5, 7)
+    viewer.dims.order = (0, 1, 2)
+    panel.refine.update_summary()
+    assert (panel.refine.first.value(), panel.refine.last.value()) == (3, 9)
+
+
 @pytest.mark.parametrize("is_floating", [False, True])
 def test_a_layer_is_removed_in_the_context_that_drew_it(panel, viewer, xray, ct, is_floating):
     """In another one, Mesa's software rendering crashes at the next draw."""

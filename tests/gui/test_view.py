@@ -45,7 +45,8 @@ def test_wipe_shows_the_source_left_and_the_result_right(panel, viewer, xray, ge
     shown = np.asarray(layer.data[0])[:117, :150]
     line = round(0.4 * layer.data[0].shape[1])
     result = view_volume(store, 2).data[0:117, 0:150]
-    np.testing.assert_array_equal(shown[:, line:], result[:, line:])
+    np.testing.assert_array_equal(shown[:, line + 1 :], result[:, line + 1 :])
+    assert (shown[:, line] == panel.scene.result_of(store).contrast_limits[1]).all()
     low, high = xray.contrast_limits
     goal_low, goal_high = panel.scene.result_of(store).contrast_limits
     source = (xray.data - low) / (high - low) * (goal_high - goal_low) + goal_low

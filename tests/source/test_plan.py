@@ -47,6 +47,13 @@ def test_larger_image_applies_the_last_generator_again_and_says_so(relative):
     assert (plan.geometry.n_scales, plan.extra_scales) == (6, 2)
 
 
+def test_image_that_is_too_small_for_the_model_says_so(relative):
+    plan_source(flat((30, 46)), relative)  # scale 0 has 23 pixels, as of an image of 91
+    with pytest.warns(UserWarning, match=r"has 5 pixels .* fewer than .* trained for \(46\)"):
+        plan = plan_source(flat((5, 4)), relative)
+    assert plan.geometry.n_scales == 2
+
+
 def test_physical_model_stops_at_the_resolution_of_the_source(physical):
     plan = plan_source(solid((20, 40, 41), (3.0, 1.0, 1.0)), physical)
     assert plan.honest_scale == 1  # 4 mm; 2 mm would be less than 0.7 * 3 mm

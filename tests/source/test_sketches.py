@@ -53,8 +53,8 @@ def test_given_sketch_is_kept_at_the_finest_scale_and_reduced_below(relative):
 )
 def test_given_sketch_is_scaled_by_its_type(relative, values, expected):
     dtype = np.uint16 if isinstance(values[1], int) else np.float32
-    drawn = np.full((40, 40), values[0], dtype)
-    drawn[20] = values[1]
+    drawn = np.full((48, 48), values[0], dtype)
+    drawn[24] = values[1]
     plan = plan_source(Volume(drawn, Affine.of_spacing((1, 1)), "pixel"), relative)
     levels = collect(
         plan,
@@ -66,7 +66,7 @@ def test_given_sketch_is_scaled_by_its_type(relative, values, expected):
 
 
 def test_sketch_of_floats_beyond_one_is_refused(relative):
-    drawn = np.full((40, 40), 3.0, np.float32)
+    drawn = np.full((48, 48), 3.0, np.float32)
     plan = plan_source(Volume(drawn, Affine.of_spacing((1, 1)), "pixel"), relative)
     with pytest.raises(VolumeError, match=r"must lie in \[0, 1\]"):
         collect(
