@@ -23,6 +23,7 @@ from napari_msgan._napari.to_layer import (
     result_layer,
     sketch_layer,
 )
+from napari_msgan._napari.windows import PROJECTION, is_ct
 from napari_msgan.geometry import Box
 from napari_msgan.pyramid import PyramidStore, refresh_coarsest, view_volume
 from napari_msgan.refiner import TileReport
@@ -40,6 +41,7 @@ class Scene:
     viewer: ViewerModel
     boxes: dict[str, list[ShownBox]] = field(default_factory=dict)
     _hidden: list[Layer] = field(default_factory=list)
+    _flat_limits: dict[str, list[float]] = field(default_factory=dict)
 
     def layers_of(self, store: PyramidStore, role: str) -> list[Image]:
         """Return the layers that show a store."""
@@ -163,6 +165,7 @@ class Scene:
         """Show refined boxes in 3-D display only, where they replace the coarse volume."""
         if opened is None:
             return
+        self._set_limits(opened.store, ndisplay)
         if ndisplay == 3:
             self.show_boxes(opened)
         for layer in self.layers_of(opened.store, "box"):
@@ -173,7 +176,7 @@ class Scene:
         shown = [] if store is None else self.layers_of(store, "result")
         for result in shown:  # the boxes shall stand out in the coarse whole
             has_boxes = store is not None and self.layers_of(store, "box")
-            result.opacity = 0.4 if wanted and has_boxes else 1.0
+            result.opacity = 0.6 if wanted and has_boxes else 1.0
         if not wanted:
             for layer in self._hidden:
                 layer.visible = True
@@ -206,6 +209,15 @@ class Scene:
         self.viewer.layers.selection.active = shapes
         shapes.mode = "add_rectangle"
         return shapes
+
+    def _set_limits(self, store: PyramidStore, ndisplay: int) -> None:
+        """Give a CT the window of its 3-D display, or back the one that its slices had."""
+        for layer in self.layers_of(store, "result") if is_ct(store) else ():
+            if ndisplay == 3:
+                self._flat_limits.setdefault(key_of(layer), layer.contrast_limits)
+                layer.contrast_limits = PROJECTION
+            elif key_of(layer) in self._flat_limits:
+                layer.contrast_limits = self._flat_limits.pop(key_of(layer))
 
     def _show_boxes_in_3d(self, store: PyramidStore) -> None:
         if self.viewer.dims.ndisplay == 3:

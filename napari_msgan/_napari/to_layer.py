@@ -18,7 +18,7 @@ from napari.layers import Layer
 
 from napari_msgan._napari.from_layer import KEY, layer_matrix, units_of
 from napari_msgan._napari.sliced import sliced_levels
-from napari_msgan._napari.windows import default_window, window_of
+from napari_msgan._napari.windows import default_window, rendering_of, window_of
 from napari_msgan.geometry import Affine, Box, Unit
 from napari_msgan.pyramid import PyramidStore, levels, sketch_levels, view_volume
 from napari_msgan.pyramid.attributes import is_upright
@@ -91,6 +91,7 @@ def result_layer(store: PyramidStore, placement: Placement, name: str) -> LayerT
             "projection_mode": "none",
             "contrast_limits": default_window(store),
             "colormap": "gray",
+            "rendering": rendering_of(store),
             "metadata": {
                 KEY: {"store": str(store.path), "role": "result", "ndim": store.geometry.ndim}
             },
@@ -151,7 +152,7 @@ def box_layer(
             "multiscale": False,
             "contrast_limits": tuple(window),
             "colormap": "gray",
-            "rendering": "mip",
+            "rendering": rendering_of(store),
             "metadata": {KEY: note},
             **placement.transform(volume.affine),
             "axis_labels": volume.axes,

@@ -17,6 +17,8 @@ CT_WINDOWS = {
     "Soft tissue": (-160.0, 240.0),
     "Bone": (-770.0, 1730.0),
 }
+#: Window of the mean along the line of sight through a body: as a radiograph shows it.
+PROJECTION = (-800.0, 100.0)
 
 
 def window_of(data: npt.NDArray[Any]) -> tuple[float, float]:
@@ -38,6 +40,11 @@ def default_window(store: PyramidStore) -> tuple[float, float]:
 
 def is_ct(store: PyramidStore) -> bool:
     return store.info.modality.upper() == "CT"
+
+
+def rendering_of(store: PyramidStore) -> str:
+    """Return how a volume is shown in 3-D: the mean of a CT, as its brightest voxels are bones."""
+    return "average" if is_ct(store) else "mip"
 
 
 def is_in_hu(layer: Layer) -> bool:

@@ -10,6 +10,7 @@ from napari_msgan import export, read_volume, refine
 from napari_msgan._napari import demo as demo_module
 from napari_msgan._napari.panel import GeneratePanel
 from napari_msgan._napari.to_layer import volume_layer
+from napari_msgan._napari.windows import PROJECTION
 from napari_msgan.geometry import Affine, Box
 from napari_msgan.io import read_description
 from napari_msgan.pyramid import view_volume
@@ -141,6 +142,20 @@ def test_box_of_a_reopened_store_appears_in_3d(panel, viewer, ct, generated):
     region = Box.parse(layer.metadata["napari_msgan"]["region"], store.geometry.axes)
     assert store.is_refined(1, region)
     np.testing.assert_array_equal(layer.data, store.array(1)[region.slices])
+
+
+def test_a_ct_has_a_window_of_its_own_in_3d_and_gets_its_slices_one_back(
+    panel, viewer, ct, generated
+):
+    store = generated(ct)
+    layer = panel.scene.result_of(store)
+    panel.view.windows["Lung"].click()
+    viewer.dims.ndisplay = 3  # also by napari's own button
+    assert layer.rendering == "average"
+    assert tuple(layer.contrast_limits) == PROJECTION
+    panel.view.windows["Bone"].click()
+    viewer.dims.ndisplay = 2
+    assert tuple(layer.contrast_limits) == (-1000, 150)
 
 
 @pytest.mark.parametrize(
