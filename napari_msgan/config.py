@@ -6,9 +6,18 @@ import hashlib
 import itertools
 import json
 import math
+import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    ValidationError,
+    model_validator,
+)
 
 SCHEMA_VERSION = 1
 
@@ -21,6 +30,23 @@ Precision = Literal["fp32", "bf16"]
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Factor = tuple[Annotated[int, Field(ge=1, le=8)], ...]
+
+
+def _short_name(name: str) -> str:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", name):
+        raise ValueError(
+            f"a model's short name has 1 to 64 small letters, digits and . _ -, a letter or digit "
+            f"first, got {name!r}"
+        )
+    return name
+
+
+def first_problem(error: ValidationError) -> str:
+    """Return where settings are wrong first, and what is wrong there: for the text of an error."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    what = first["msg"].removeprefix("Value error, ")
+    return f"{where}: {what}" if where else what
 
 
 class Settings(BaseModel):
@@ -173,7 +199,7 @@ class ModelSpec(Settings):
     """The content of ``model.json``."""
 
     schema_version: Literal[1] = 1
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+    name: Annotated[str, AfterValidator(_short_name)]
     title: str = ""
     kind: ModelKind
     axes: tuple[Literal["z", "y", "x"], ...]

@@ -21,6 +21,7 @@ from napari_msgan.config import (
     ModelSpec,
     ScaleSpec,
     SketchSettings,
+    first_problem,
 )
 from napari_msgan.durable import sync_folder, write_atomically
 from napari_msgan.errors import ModelError
@@ -275,9 +276,7 @@ def _described_model(
             licence="that of the imported weights: ask those who trained them",
         )
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ModelError(f"{where + ': ' if where else ''}{first['msg']}") from error
+        raise ModelError(first_problem(error)) from error
 
 
 def _card(spec: ModelSpec, experiment: str, checkpoints: list[Checkpoint]) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from napari_msgan.config import SCHEMA_VERSION, ModelSpec, ScaleSpec
+from napari_msgan.config import SCHEMA_VERSION, ModelSpec, ScaleSpec, first_problem
 from napari_msgan.durable import write_atomically
 from napari_msgan.errors import FolderError, ModelError
 from napari_msgan.folders import read_inside
@@ -86,13 +86,12 @@ def read_spec(folder: Path) -> ModelSpec:
         raise ModelError(f"{path} cannot be read: {error.strerror}") from error
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the whole file"
         if first["loc"] == ("schema_version",):
             raise ModelError(
                 f"{path} has schema version {first['input']!r}, this program reads version "
                 f"{SCHEMA_VERSION}. Update napari-msgan, or use a model made for this version."
             ) from error
-        raise ModelError(f"{path}: {where}: {first['msg']}") from error
+        raise ModelError(f"{path}: {first_problem(error)}") from error
 
 
 def load_model(model: str | os.PathLike[str]) -> Model:
@@ -214,14 +213,20 @@ def check_weights(
 
 
 def save_weights(generator: nn.Module, path: Path, *, full_precision: bool = False) -> str:
-    """Write the weights as float16, or as they are, and return the sha256 of the file."""
+    """Write the weights as float16, or as they are, and return the sha256 of the file.
+
+    A tensor with a number beyond float16 is written as it is.
+    """
     import torch
     from safetensors.torch import save
 
     state = generator.state_dict()
-    # channels_last tensors are not contiguous, and safetensors refuses those
-    dtype = None if full_precision else torch.float16
-    weights = {k: v.detach().cpu().to(dtype).contiguous() for k, v in state.items()}
+    weights = {}
+    for key, value in state.items():
+        halved = value.to(torch.float16)
+        fits = not full_precision and bool(torch.isfinite(halved).all())
+        # channels_last tensors are not contiguous, and safetensors refuses those
+        weights[key] = (halved if fits else value).detach().cpu().contiguous()
     content = save(weights)
     write_atomically(path, content)
     return hashlib.sha256(content).hexdigest()

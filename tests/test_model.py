@@ -231,6 +231,23 @@ def test_saved_weights_are_float16_and_hashed(tmp_path, original):
     assert load_file(tmp_path / "w.safetensors")["head.bias"].dtype == torch.float16
 
 
+def test_weights_beyond_float16_are_kept_as_they_are(tmp_path, original):
+    generator = load_folder(original).generators[1]
+    generator.head.bias.fill_(1e5)
+    save_weights(generator, tmp_path / "w.safetensors")
+    saved = load_file(tmp_path / "w.safetensors")
+    assert saved["head.bias"].unique().tolist() == [1e5]
+    assert saved["head.weight"].dtype == torch.float16
+
+
+@pytest.mark.parametrize("name", ["Bad Name", "-x", "x" * 65, ""])
+def test_a_name_that_is_no_folder_name_everywhere_is_refused(folder, name):
+    edit(folder, name=name)
+    with pytest.raises(ModelError, match=r"name: a model's short name has .* got") as caught:
+        read_spec(folder)
+    assert repr(name) in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

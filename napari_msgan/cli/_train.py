@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from napari_msgan.cli._progress import progress_shown
 from napari_msgan.cli._tables import print_table
+from napari_msgan.config import first_problem
 from napari_msgan.durable import write_atomically
 from napari_msgan.errors import TrainingError
 from napari_msgan.jobs import resolve_device
@@ -181,9 +182,7 @@ def read_config(name: str) -> TrainConfig:
     try:
         return TrainConfig.model_validate_json(file.read_bytes())
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the whole file"
-        raise TrainingError(f"--config {name}: {where}: {first['msg']}") from error
+        raise TrainingError(f"--config {name}: {first_problem(error)}") from error
 
 
 def _bundled_files() -> list[Traversable]:

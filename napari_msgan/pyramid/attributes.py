@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from napari_msgan.config import first_problem
 from napari_msgan.errors import StoreError
 from napari_msgan.geometry import level_of_scale
 from napari_msgan.pyramid.metadata import SCHEMA_VERSION, StoreInfo
@@ -113,10 +114,8 @@ def info_from_attributes(attributes: Mapping[str, Any]) -> StoreInfo:
     try:
         info = StoreInfo.model_validate(ours)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "as a whole"
         raise StoreError(
-            f"the attributes {ATTRIBUTES_KEY!r} are damaged: {where}: {first['msg']}. "
+            f"the attributes {ATTRIBUTES_KEY!r} are damaged: {first_problem(error)}. "
             "Restore the file zarr.json, or generate the image again."
         ) from error
     if info.sketch.sha256 is None:

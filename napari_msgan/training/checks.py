@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from napari_msgan.config import ModelSpec, ScaleSpec
+from napari_msgan.config import ModelSpec, ScaleSpec, first_problem
 from napari_msgan.errors import TrainingError
 from napari_msgan.networks import judged_window
 from napari_msgan.training.config import TrainConfig
@@ -71,11 +71,7 @@ def _check_config(config: TrainConfig, devices: int) -> None:
     try:
         model_spec(config, specs)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise TrainingError(
-            f"the settings describe no model: {where + ': ' if where else ''}{first['msg']}"
-        ) from error
+        raise TrainingError(f"the settings describe no model: {first_problem(error)}") from error
     for scale, plan in enumerate(config.scales):
         if len(plan.patch_shape) != len(config.axes):
             raise TrainingError(

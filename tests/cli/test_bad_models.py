@@ -76,7 +76,7 @@ DAMAGE = {
     ),
     "broken description": (
         lambda folder: (folder / "model.json").write_text("{"),
-        "model.json: the whole file: Invalid JSON",
+        "model.json: Invalid JSON",
     ),
     "unknown version": (
         lambda folder: edit(folder, schema_version=2),
