@@ -34,7 +34,8 @@ _FULL = {
 
 def sync_file(path: Path) -> None:
     """Wait until the content of a file is on the disk."""
-    with path.open("rb+") as file:  # Windows synchronises only what may be written
+    # Windows synchronises only what may be written; elsewhere the file may be somebody else's
+    with path.open("rb+" if os.name == "nt" else "rb") as file:
         os.fsync(file.fileno())
 
 

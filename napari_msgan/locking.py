@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+import platform
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from napari_msgan.durable import disk_full_text, is_disk_full
 from napari_msgan.errors import StoreError
@@ -19,14 +21,17 @@ if TYPE_CHECKING:
 #: What a file system says that keeps no locks.
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 _LARGEST_PID = 2**31 - 1
+#: Longer than any note: a host's name has 255 characters at most.
+_MOST_CHARACTERS = 2000
+#: The system's clock may be set between two readings of when a process started.
+_SAME_START_S = 2.0
 
 
 @contextmanager
 def hold_lock(file: Path, what: str, kind: type[MsganError] = StoreError) -> Iterator[None]:
     """Hold the lock of `file` in this process; never waits.
 
-    The process id of the holder stands beside the lock, because Windows lets nobody read a
-    locked file.
+    Who the holder is stands beside the lock, because Windows lets nobody read a locked file.
 
     Raises
     ------
@@ -35,7 +40,7 @@ def hold_lock(file: Path, what: str, kind: type[MsganError] = StoreError) -> Ite
     """
     from filelock import FileLock, Timeout
 
-    pid_file = file.with_suffix(".pid")
+    pid_file, me = file.with_suffix(".pid"), _me()
     lock = FileLock(file, thread_local=False, fallback_to_soft=False)
     try:
         lock.acquire(blocking=False)
@@ -60,38 +65,65 @@ def hold_lock(file: Path, what: str, kind: type[MsganError] = StoreError) -> Ite
         ) from error
     try:
         with suppress(OSError):  # the lock holds also where a full disk leaves no room to say who
-            pid_file.write_text(str(os.getpid()), encoding="ascii")
+            pid_file.write_text(json.dumps(me), encoding="ascii")
         yield
     finally:
-        # Who has deleted the lock's file inside has a successor already, whose id it may be.
-        if _pid_in(pid_file) in (None, os.getpid()):
-            pid_file.unlink(missing_ok=True)
-        lock.release()
+        try:
+            # Who has deleted the lock's file inside has a successor already, whose note it may be.
+            if _noted(pid_file) in (None, me):
+                with suppress(OSError):  # the disk is gone, or became read-only: it means nothing
+                    pid_file.unlink(missing_ok=True)
+        finally:
+            lock.release()
 
 
-def living_holder(file: Path) -> int | None:
-    """Return the process that seems to hold the lock of `file`, without touching anything.
+def living_holder(file: Path) -> str | None:
+    """Return who seems to hold the lock of `file`, without touching anything; None for nobody.
 
-    It is what the process id beside the lock says, if such a process runs: good enough to explain
-    what is seen, not to rely on.
+    It is what stands beside the lock, if that process runs, or if it is one of another computer:
+    good enough to explain what is seen, not to rely on.
     """
-    from psutil import pid_exists  # type: ignore[import-untyped]
+    from psutil import Error, Process  # type: ignore[import-untyped]
 
-    pid = _pid_in(file.with_suffix(".pid"))
-    return pid if pid is not None and pid_exists(pid) else None
+    noted = _noted(file.with_suffix(".pid"))
+    if noted is None:
+        return None
+    pid, started, host = noted
+    if host != platform.node():
+        return _named(noted)
+    try:
+        is_same = abs(Process(pid).create_time() - started) < _SAME_START_S
+    except Error:
+        return None
+    return _named(noted) if is_same else None
 
 
-def _pid_in(pid_file: Path) -> int | None:
+def _me() -> list[Any]:
+    """Return process id, time of its start and computer: an id alone is used again."""
+    from psutil import Process
+
+    return [os.getpid(), Process().create_time(), platform.node()]
+
+
+def _noted(pid_file: Path) -> list[Any] | None:
     try:
         with pid_file.open(encoding="ascii") as file:
-            pid = int(file.read(20))
-    except (OSError, ValueError):  # the holder has not written it yet
+            noted = json.loads(file.read(_MOST_CHARACTERS))
+        pid, started, host = noted
+    except (OSError, ValueError, TypeError, RecursionError):  # not written yet, or not by us
         return None
-    return pid if 0 < pid <= _LARGEST_PID else None
+    is_ours = type(pid) is int and type(started) is float and type(host) is str
+    return noted if is_ours and 0 < pid <= _LARGEST_PID else None
+
+
+def _named(noted: list[Any]) -> str:
+    pid, _, host = noted
+    return f"process {pid}" if host == platform.node() else f"process {pid} on {host}"
 
 
 def _holder(pid_file: Path) -> str:
-    pid = _pid_in(pid_file)
-    if pid is None:
+    noted = _noted(pid_file)
+    if noted is None:
         return "another process"
-    return "this process" if pid == os.getpid() else f"process {pid}"
+    is_here = noted[0] == os.getpid() and noted[2] == platform.node()
+    return "this process" if is_here else _named(noted)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import errno
+import json
 import os
+import platform
 import shutil
 import sys
 import threading
@@ -19,12 +21,23 @@ from napari_msgan.errors import StoreError, VolumeError
 from napari_msgan.geometry import Affine, Box
 from napari_msgan.io import write_volume
 from napari_msgan.io._atomic import complete_or_nothing
-from napari_msgan.locking import hold_lock
+from napari_msgan.locking import hold_lock, living_holder
 from napari_msgan.pyramid import PyramidStore, open_pyramid
 from napari_msgan.volume import Volume
 from tests.models import write_model
 
 PACKAGE = Path(__file__).parents[1] / "napari_msgan"
+
+
+def write_image(folder, name):
+    """Write what makes a folder a Zarr image."""
+    attributes = {"ome": {"multiscales": [{"name": name}]}}
+    (folder / "zarr.json").write_text(json.dumps({"attributes": attributes}))
+
+
+def name_of(folder):
+    attributes = json.loads((folder / "zarr.json").read_text())["attributes"]
+    return attributes["ome"]["multiscales"][0]["name"]
 
 
 class Record:
@@ -124,10 +137,10 @@ def test_chunks_of_a_job_that_ended_are_not_waited_for_again(record, source, mod
 def test_folder_that_is_overwritten_has_its_name_all_the_time(tmp_path, monkeypatch):
     for name in ("new", "old"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "zarr.json").write_text(name)
+        write_image(tmp_path / name, name)
     old, new = tmp_path / "old", tmp_path / "new"
     assert durable.exchange(new, old)
-    assert ((old / "zarr.json").read_text(), (new / "zarr.json").read_text()) == ("new", "old")
+    assert (name_of(old), name_of(new)) == ("new", "old")
     assert not durable.exchange(new, tmp_path / "none")
 
     def refuse(*_):
@@ -136,8 +149,8 @@ def test_folder_that_is_overwritten_has_its_name_all_the_time(tmp_path, monkeypa
     monkeypatch.setattr("pathlib.Path.rename", refuse)
     with complete_or_nothing(old, overwrite=True) as partial:
         partial.mkdir()
-        (partial / "zarr.json").write_text("newest")
-    assert (old / "zarr.json").read_text() == "newest"
+        write_image(partial, "newest")
+    assert name_of(old) == "newest"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["new", "old"]
 
 
@@ -149,7 +162,7 @@ def test_old_content_stays_until_the_new_name_is_on_the_disk(
         monkeypatch.setattr("napari_msgan.io._atomic.exchange", lambda *_: False)
     old = tmp_path / "old"
     old.mkdir()
-    (old / "zarr.json").write_text("old")
+    write_image(old, "old")
     rmtree, safe = shutil.rmtree, []
 
     def note(path, **options):
@@ -159,7 +172,7 @@ def test_old_content_stays_until_the_new_name_is_on_the_disk(
     monkeypatch.setattr("shutil.rmtree", note)
     with complete_or_nothing(old, overwrite=True) as partial:
         partial.mkdir()
-        (partial / "zarr.json").write_text("new")
+        write_image(partial, "new")
         record.synced.clear()
     assert safe == [True]
 
@@ -172,39 +185,97 @@ def test_old_content_stays_if_the_new_name_does_not_come_to_the_disk(tmp_path, m
     monkeypatch.setattr("napari_msgan.io._atomic.sync_folder", fail)
     old = tmp_path / "old"
     old.mkdir()
-    (old / "zarr.json").write_text("old")
+    write_image(old, "old")
 
     def overwrite():
         with complete_or_nothing(old, overwrite=True) as partial:
             partial.mkdir()
-            (partial / "zarr.json").write_text("new")
+            write_image(partial, "new")
 
     with pytest.raises(VolumeError, match="broken"):
         overwrite()
-    assert (old / "zarr.json").read_text() == "old"
+    assert name_of(old) == "old"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["old"]
 
 
-def test_who_deletes_its_lock_leaves_the_process_id_of_its_successor(tmp_path):
-    file, pid = tmp_path / "x.lock", tmp_path / "x.pid"
+def test_who_deletes_its_lock_leaves_the_note_of_its_successor(tmp_path):
+    file, note = tmp_path / "x.lock", tmp_path / "x.pid"
     with hold_lock(file, "x"):
-        assert pid.read_text() == str(os.getpid())
-        pid.write_text("1")
-    assert pid.read_text() == "1"
+        pid, _, host = mine = json.loads(note.read_text())
+        assert (pid, host) == (os.getpid(), platform.node())
+        theirs = json.dumps([1, *mine[1:]])
+        note.write_text(theirs)
+    assert note.read_text() == theirs
+    note.unlink()
     with hold_lock(file, "x"):
         pass
-    assert not pid.exists()
+    assert not note.exists()
+
+
+def test_a_process_id_that_is_used_again_holds_nothing(tmp_path):
+    file, note = tmp_path / "x.lock", tmp_path / "x.pid"
+    with hold_lock(file, "x"):
+        assert living_holder(file) == f"process {os.getpid()}"
+        pid, started, host = json.loads(note.read_text())
+    for text in (json.dumps([pid, started - 60, host]), str(pid), "[1, 2]", "{}", "x"):
+        note.write_text(text)
+        assert living_holder(file) is None
+    note.write_text(json.dumps([pid, started - 60, "elsewhere"]))  # nobody here can know
+    assert living_holder(file) == f"process {pid} on elsewhere"
+
+
+def test_a_lock_is_free_again_though_its_note_cannot_be_removed(tmp_path, monkeypatch):
+    unlink = Path.unlink
+
+    def fail(path, **options):
+        if path.suffix == ".pid":
+            raise OSError(errno.ESTALE, "stale")
+        unlink(path, **options)
+
+    monkeypatch.setattr(Path, "unlink", fail)
+    with pytest.raises(ValueError, match="the first error"), hold_lock(tmp_path / "x.lock", "x"):
+        raise ValueError("the first error")
+    with hold_lock(tmp_path / "x.lock", "x"):
+        pass
+
+
+def test_what_is_removed_is_gone_after_a_power_cut_the_finest_first(
+    record, source, model, tmp_path, monkeypatch
+):
+    """Else a chunk that was found to be wrong could come back, with a right checksum."""
+    store = jobs.generate(source, tmp_path / "a.ome.zarr", model, device="cpu")
+    chunks = [store.path / level / "c" for level in "012"]  # the finest first
+    unlink, are_finer_safe = Path.unlink, []
+
+    def is_safe(folder):
+        return all(p.stat().st_ino in record.synced for p in folder.rglob("*") if p.is_dir())
+
+    def note(path, **options):
+        unlink(path, **options)
+        if path.is_relative_to(chunks[1]):
+            are_finer_safe.append(is_safe(chunks[0]))
+
+    record.synced.clear()
+    monkeypatch.setattr(Path, "unlink", note)
+    there = open_pyramid(store.path, writable=True)
+    with there.writing():
+        assert not is_safe(chunks[0])
+        removed = there.clear(1, Box.of_shape(there.geometry.shape))
+        assert set(removed) == {1, 2}
+        assert are_finer_safe
+        assert all(are_finer_safe)
+        assert is_safe(chunks[1])
 
 
 def test_folder_is_overwritten_also_where_names_cannot_be_exchanged(tmp_path, monkeypatch):
     monkeypatch.setattr("napari_msgan.io._atomic.exchange", lambda *_: False)
     old = tmp_path / "old"
     old.mkdir()
-    (old / "zarr.json").write_text("old")
+    write_image(old, "old")
     with complete_or_nothing(old, overwrite=True) as partial:
         partial.mkdir()
-        (partial / "zarr.json").write_text("new")
-    assert (old / "zarr.json").read_text() == "new"
+        write_image(partial, "new")
+    assert name_of(old) == "new"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["old"]
 
 

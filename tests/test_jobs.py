@@ -5,10 +5,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 import tifffile
+import zarr
 
 import napari_msgan
 from napari_msgan import jobs
-from napari_msgan.errors import JobError, MsganError
+from napari_msgan.errors import JobError, MsganError, VolumeError
 from napari_msgan.geometry import Affine, Box
 from napari_msgan.io import read_description, read_volume, write_volume
 from napari_msgan.model import load_folder
@@ -205,15 +206,32 @@ def test_job_that_is_stopped_by_an_error_frees_the_store_though_the_error_is_kep
 
 def test_nothing_is_written_over_a_store_or_over_the_source(store, model, tmp_path):
     own = shutil.copytree(store.path, tmp_path / "own.ome.zarr")
-    for out in (own, shutil.copytree(store.path, tmp_path / "other.ome.zarr")):
-        with pytest.raises(JobError, match="is a store, with its sketch and what was refined"):
-            jobs.export(own, out, overwrite=True)
-        assert jobs.verify(out, model=model).is_sound
+    other = shutil.copytree(store.path, tmp_path / "other.ome.zarr")
+    study = tmp_path / "study.ome.zarr"
+    zarr.create_group(study)
+    shutil.copytree(store.path, study / "a.ome.zarr")
+    for source, out, said in (
+        (own, own, "which is read"),
+        (own, other, "is a store, with its sketch and what was refined"),
+        (own, study, "holds the store .*, with its sketch"),
+        (study / "a.ome.zarr", study, "which is read"),
+    ):
+        with pytest.raises(JobError, match=said):
+            jobs.export(source, out, overwrite=True)
+    with pytest.raises(JobError, match="lies inside"):
+        jobs.export(own, own / "image.nii.gz")
+    for kept in (own, other, study / "a.ome.zarr"):
+        assert jobs.verify(kept, model=model).is_sound
     with pytest.raises(JobError, match="is a store"):
         jobs.make_sketch(body(), own, overwrite=True)
     image = jobs.export(own, tmp_path / "image.ome.zarr")
-    with pytest.raises(JobError, match="is the image that the sketch is made from"):
+    with pytest.raises(JobError, match=r"is, or holds, .* which is read"):
         jobs.make_sketch(image, image, overwrite=True)
+    with pytest.raises(JobError, match="which is read"):
+        jobs.make_sketch(image / "0", image, overwrite=True)
+    zarr.create_group(tmp_path / "images.ome.zarr")
+    with pytest.raises(VolumeError, match="not one Zarr image"):
+        jobs.export(own, tmp_path / "images.ome.zarr", overwrite=True)
     before = read_volume(image).data[WHOLE]
     jobs.export(own, image, scale=0, overwrite=True)  # an image may be replaced
     assert read_volume(image).shape != before.shape

@@ -8,7 +8,7 @@ import socket
 import sys
 import time
 from collections import deque
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from napari_msgan import jobs
-from napari_msgan.errors import JobError
+from napari_msgan.errors import JobError, StoreError
+from napari_msgan.geometry import Box
 from napari_msgan.io import read_volume
 from napari_msgan.model import find_by_identity, load_folder
 from napari_msgan.pyramid import PyramidStore, open_pyramid
@@ -93,6 +94,78 @@ def test_killed_worker_costs_only_its_unfinished_tiles(job, fresh, cluster):
     assert victim not in cluster.client.run(os.getpid).values()
     assert_equal_stores(open_pyramid(fresh), job[1])
     assert leftovers(fresh) == []
+
+
+def _die_in_a_chunk(flag):
+    """Let the first chunk of this process that is half written be its last."""
+    import zarr.storage._local as local
+
+    replace, write = Path.replace, local._atomic_write
+
+    def die():
+        with suppress(FileExistsError):
+            Path(flag).touch(exist_ok=False)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def replace_or_die(path, target):
+        if "/c/" in str(target):
+            die()
+        return replace(path, target)
+
+    @contextmanager
+    def write_or_die(path, mode, exclusive=False):
+        with write(path, mode, exclusive) as file:
+            if path.name != "zarr.json":
+                file.write(b"half")
+                file.flush()
+                die()
+                file.seek(0)
+            yield file
+
+    Path.replace, local._atomic_write = replace_or_die, write_or_die
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows kills in another way")
+def test_what_a_killed_worker_left_half_written_is_gone_at_the_end(job, fresh, tmp_path):
+    boxes = Box((0, 0), (32, 32)), Box((64, 48), (101, 83))
+    with open_cluster("local:2") as own:
+        own.client.run(_die_in_a_chunk, str(tmp_path / "refined"))
+        store = open_pyramid(fresh, writable=True)
+        with store.writing():  # as from napari, for several rectangles
+            for box in boxes:
+                jobs.refine(store, region=box, model=job[0], cluster=own)
+        assert (tmp_path / "refined").exists()
+        assert [*fresh.rglob("*.partial")] == []
+        assert jobs.verify(fresh, sample=0).problems == ()
+        own.client.run(_die_in_a_chunk, str(tmp_path / "exported"))
+        out = jobs.export(store, tmp_path / "out.ome.zarr", cluster=own)
+    assert (tmp_path / "exported").exists()
+    assert [*out.rglob("*partial*")] == []
+
+
+def test_worker_that_had_looked_for_the_mark_does_not_write_for_the_next_owner(
+    job, fresh, monkeypatch
+):
+    store = jobs.refine(fresh, model=job[0], device="cpu")
+    helper, owner = (open_pyramid(fresh, writable=True) for _ in range(2))
+    mark = store.put_mark()
+    helper.assist(mark)
+    core = store.tiling.core(store.tiling.tiles(2, Box((0, 0), (32, 32)))[0])
+    values, codec = store.read(2, core), type(helper.level(2).codec)
+    encode, taken = codec.encode, []
+
+    def encode_slowly(self, chunk):
+        if not taken:  # meanwhile the coordinator dies, and somebody else takes the lock
+            taken.append(owner.writing())
+            taken[0].__enter__()
+            owner.clear(1, Box.of_shape(owner.geometry.shape_at(1)))
+        return encode(self, chunk)
+
+    monkeypatch.setattr(codec, "encode", encode_slowly)
+    with pytest.raises(StoreError, match="is not written to any more"):
+        helper.write(2, core, values)
+    taken[0].__exit__(None, None, None)
+    assert not owner.look(2, core)
 
 
 def test_closed_job_leaves_a_store_that_is_gone_on_with(job, fresh, cluster):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -17,8 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-#: What a Zarr folder has at its top; a folder without it is never replaced.
-_ZARR_MARKS = ("zarr.json", ".zgroup", ".zarray")
+#: Files at the top of a Zarr folder that say what it is.
+_ZARR_METADATA = ("zarr.json", ".zattrs")
+_MOST_BYTES = 1 << 24
 
 
 @contextmanager
@@ -62,7 +64,7 @@ def complete_or_nothing(
         finally:
             _remove(partial)
             # While it is held, as in `create_pyramid`; Windows refuses, an empty file then stays.
-            with suppress(PermissionError):
+            with suppress(OSError):
                 lock_file.unlink(missing_ok=True)
 
 
@@ -78,8 +80,27 @@ def _check_name(path: Path, *, overwrite: bool) -> None:
         return
     if not overwrite:
         raise VolumeError(f"{path} exists already: choose another name or delete it first")
-    if path.is_dir() and not any((path / mark).is_file() for mark in _ZARR_MARKS):
-        raise VolumeError(f"{path} is a folder but no Zarr store, so it is not replaced")
+    if path.is_dir() and not _is_one_image(path):
+        raise VolumeError(
+            f"{path} is a folder but not one Zarr image, so it is not replaced. Choose another "
+            "name, or delete it yourself"
+        )
+
+
+def _is_one_image(folder: Path) -> bool:
+    """Return whether a folder is an array or a multiscale image of Zarr, no group of others."""
+    if (folder / ".zarray").is_file():
+        return True
+    for name in _ZARR_METADATA:
+        file = folder / name
+        if file.is_file() and file.stat().st_size <= _MOST_BYTES:
+            with suppress(ValueError, AttributeError, RecursionError):
+                found = json.loads(file.read_bytes())
+                attributes = found.get("attributes", found)
+                is_image = "multiscales" in {**attributes, **attributes.get("ome", {})}
+                if is_image or found.get("node_type") == "array":
+                    return True
+    return False
 
 
 def _move(partial: Path, path: Path, old: Path, overwrite: bool) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING
 from napari_msgan.config import SketchSettings
 from napari_msgan.errors import JobError, MsganError
 from napari_msgan.exporting import Grid, grid_volumes, provenance
+from napari_msgan.folders import is_url
 from napari_msgan.io import format_of, iter_read_volume, write_volume
 from napari_msgan.jobs._common import OnProgress, Progress, Stage, region_box
 from napari_msgan.pyramid import PyramidStore, open_pyramid
@@ -19,6 +22,8 @@ from napari_msgan.steps import run_to_end
 from napari_msgan.volume import Volume
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from napari_msgan.geometry import Box
 
 
@@ -60,8 +65,7 @@ def export(
     levels = grid_volumes(store, scale, box, grid)
     description = provenance(store, scale, geometry.box_at(scale, box), grid)
 
-    if overwrite:
-        _check_replaceable(Path(out))
+    _check_target(Path(out), store.address, overwrite=overwrite)
 
     def report(fraction: float) -> None:
         if progress is not None:
@@ -102,8 +106,8 @@ def make_sketch(
         if progress is not None:
             progress(Progress(stage, fraction, 1.0))
 
-    if overwrite:
-        _check_replaceable(Path(out), None if isinstance(source, Volume) else Path(source))
+    given = None if isinstance(source, Volume) else source
+    _check_target(Path(out), given, overwrite=overwrite)
     if not isinstance(source, Volume):
         source = run_to_end(iter_read_volume(source), partial(report, "unpacking"))
     volume = source
@@ -121,22 +125,39 @@ def make_sketch(
     return Path(out)
 
 
-def _check_replaceable(out: Path, source: Path | None = None) -> None:
-    """Refuse to write over the source, or over a store: what is in it cannot be made from the file.
+def _check_target(out: Path, source: Path | str | None, *, overwrite: bool) -> None:
+    """Refuse a name that would harm what is read, or a store: no file can bring that back.
 
     Raises
     ------
     JobError
         That says which of them it is.
     """
-    if source is not None and out.exists() and source.exists() and out.samefile(source):
-        raise JobError(f"{out} is the image that the sketch is made from: choose another name")
-    if out.is_dir():
-        try:
-            open_pyramid(out)
-        except MsganError:
-            return
+    given = None if source is None or is_url(source) else Path(source)
+    if given is not None and given.exists():
+        if any(_is_same(out, folder) for folder in (given, *given.resolve().parents)):
+            raise JobError(f"{out} is, or holds, {given}, which is read: choose another name")
+        if given.is_dir() and any(_is_same(given, folder) for folder in out.resolve().parents):
+            raise JobError(f"{out} lies inside {given}, which is read: choose another place")
+    for store in _stores_in(out) if overwrite else ():
+        where = "is a store" if store == out else f"holds the store {store}"
         raise JobError(
-            f"{out} is a store, with its sketch and what was refined: choose another name, or "
+            f"{out} {where}, with its sketch and what was refined: choose another name, or "
             "delete it yourself"
         )
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    return path.exists() and path.samefile(other)
+
+
+def _stores_in(folder: Path) -> Iterator[Path]:
+    """Yield the stores in a folder; the chunks of arrays are not looked through."""
+    for name, folders, files in os.walk(folder):
+        here = Path(name)
+        if ".zarray" in files or (here / "c").is_dir():
+            folders.clear()
+        elif "zarr.json" in files:
+            with suppress(MsganError):
+                open_pyramid(here)
+                yield here

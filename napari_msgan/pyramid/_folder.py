@@ -119,8 +119,7 @@ class FolderPlace:
             check_inside(self._root, lock.with_suffix(".pid"))
         except FolderError:
             return None
-        pid = living_holder(lock)
-        return None if pid is None else f"process {pid}"
+        return living_holder(lock)
 
     def marks(self) -> list[str]:
         return [path.name for path in self._root.glob("*.partial") if not path.is_dir()]
@@ -188,7 +187,7 @@ class FolderPlace:
             finally:
                 # Unlinked while held: whoever opened it in between sees a file without a name and
                 # tries again. Windows refuses to delete an open file; an empty one then stays.
-                with suppress(PermissionError):
+                with suppress(OSError):
                     self._creation_file.unlink(missing_ok=True)
 
     def _forget_creation(self) -> None:

@@ -16,7 +16,7 @@ from napari_msgan.errors import FolderError, GeometryError, MsganError, StoreErr
 from napari_msgan.geometry import Box, Ints
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import zarr
 
@@ -125,8 +125,16 @@ class Level:
         return f"{self.key}/{self.array.metadata.encode_chunk_key(index)}"
 
 
-def write_chunks(level: Level, box: Box, data: npt.NDArray[Any]) -> None:
+def write_chunks(
+    level: Level,
+    box: Box,
+    data: npt.NDArray[Any],
+    *,
+    check: Callable[[], None] = lambda: None,
+) -> None:
     """Write whole chunks; a reader sees an old or a new chunk, never a part.
+
+    check : called before each chunk is written, when all that takes long is done; may raise.
 
     Raises
     ------
@@ -153,4 +161,6 @@ def write_chunks(level: Level, box: Box, data: npt.NDArray[Any]) -> None:
             chunk = np.full(level.chunks, level.array.fill_value, level.dtype)
             chunk[tuple(slice(0, n) for n in cell.shape)] = part
         plain = np.ascontiguousarray(chunk, level.dtype.newbyteorder("<"))
-        level.place.write(level.file_key(index), level.codec.encode(plain))
+        content = level.codec.encode(plain)
+        check()
+        level.place.write(level.file_key(index), content)

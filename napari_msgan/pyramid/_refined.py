@@ -83,15 +83,16 @@ class RefinedChunks:
             if not self._place.exists(chunk_key(self._keys[scale], index)):
                 self._refined[scale][index] = False
 
-    def remove(self, scale: int, chunks: Box) -> bool:
-        """Remove the files of refined chunks; return whether there were any."""
+    def remove(self, scale: int, chunks: Box) -> list[str]:
+        """Remove the files of refined chunks; return their keys."""
         with self._lock:
             there = self._refined[scale][chunks.slices]
             found = np.argwhere(there) + chunks.start
             there[...] = False
-        for index in found.tolist():
-            self._place.remove(chunk_key(self._keys[scale], tuple(index)))
-        return len(found) > 0
+        keys = [chunk_key(self._keys[scale], tuple(index)) for index in found.tolist()]
+        for key in keys:
+            self._place.remove(key)
+        return keys
 
     def add_unsynced(self) -> None:
         """Let `sync` wait for all chunks that there are, whoever wrote them."""

@@ -5,6 +5,7 @@ Who trusts it has to trust its content as well: metadata are read by zarr withou
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import platform
@@ -34,6 +35,8 @@ _LOCK_KEY = f"0/{URL_LOCK_FILE}"
 _KINDS: dict[str, EntryKind] = {"directory": "folder", "file": "file", "link": "link"}
 #: Here an upload is seen when it is complete; elsewhere a file is renamed into its place.
 _OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "memory"}
+#: Packages whose `pipe_file` creates an object only if there is none, in one request.
+_CREATES_ALONE = ("s3fs.", "gcsfs.", "adlfs.", "fsspec.implementations.memory")
 
 
 class UrlPlace:
@@ -162,7 +165,7 @@ class UrlPlace:
         try:
             if not self._is_object_store:
                 self._files.makedirs(target.rpartition("/")[0], exist_ok=True)
-            self._files.pipe_file(target, json.dumps(mine).encode(), mode="create")
+            self._create(target, json.dumps(mine).encode())
         except FileExistsError:
             raise StoreError(
                 f"{self._url} is being written by {self._holder()}. Wait until that is done, or "
@@ -170,15 +173,41 @@ class UrlPlace:
             ) from None
         except (NotImplementedError, TypeError, ValueError) as error:
             raise StoreError(
-                f"{self._url} cannot be written: its file system ({error}) cannot keep two writers "
-                "apart. Update its package, or use a folder."
+                f"{self._url} cannot be written: its file system ({error}) is not known to keep "
+                "two writers apart. Update its package, or use a folder, or an object store."
             ) from error
         except OSError as error:
             raise StoreError(f"{self._url} cannot be written: {error}") from error
         try:
             yield
         finally:
-            self.remove(_LOCK_KEY)
+            if self._noted() in (None, mine):  # else it was deleted, and somebody else has it
+                self.remove(_LOCK_KEY)
+
+    def _create(self, target: str, content: bytes) -> None:
+        """Make a file, or fail because it is there: in one step, whoever else tries to.
+
+        fsspec's own way looks, then writes; so only packages are trusted that do better.
+        """
+        modules = {kind.__module__ for kind in type(self._files).__mro__}
+        if "fsspec.implementations.local" in modules:
+            with self._files.open(target, "xb") as file:
+                file.write(content)
+            return
+        mine = type(self._files).__module__
+        if not any(module.startswith(_CREATES_ALONE) for module in modules):
+            raise NotImplementedError(f"{mine}, not tried")
+        writer = getattr(self._files, "_pipe_file", self._files.pipe_file)
+        if not {"mode", "overwrite"} & {*inspect.signature(writer).parameters}:
+            raise NotImplementedError(f"{mine}, too old")
+        self._files.pipe_file(target, content, mode="create")
+
+    def _noted(self) -> dict[str, Any] | None:
+        try:
+            found: dict[str, Any] = json.loads(self._files.cat_file(self._at(_LOCK_KEY)))
+        except (OSError, ValueError):
+            return None
+        return found
 
     @contextmanager
     def creating(self) -> Iterator[Path]:
@@ -200,8 +229,8 @@ class UrlPlace:
         return f"{self._root}/{key}"
 
     def _holder(self) -> str:
+        holder = self._noted()
         try:
-            holder: dict[str, Any] = json.loads(self._files.cat_file(self._at(_LOCK_KEY)))
-            return f"process {holder['process']} on {holder['host']}"
-        except (OSError, ValueError, KeyError, TypeError):
+            return f"process {holder['process']} on {holder['host']}"  # type: ignore[index]
+        except (KeyError, TypeError):
             return "another process"

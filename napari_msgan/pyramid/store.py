@@ -55,6 +55,7 @@ class PyramidStore:
         self._sketches = [open_level(place, info, s, sketch=True) for s in scales]
         self._refined = RefinedChunks(place, info)
         self._writers = Writers(place, allowed=writable)
+        self._is_untidy = False
 
     @property
     def address(self) -> str:
@@ -157,7 +158,7 @@ class PyramidStore:
         """
         self._writers.check()
         with told_if_disk_full(self.address, StoreError):
-            write_chunks(self.level(scale), box, data)
+            write_chunks(self.level(scale), box, data, check=self._writers.check)
         self._refined.add(scale, self._chunks(box))
 
     def refined_chunks(self, scale: int) -> npt.NDArray[np.bool_]:
@@ -223,7 +224,10 @@ class PyramidStore:
             If the store was opened for reading, or somebody else is writing.
         """
         with self._writers.hold(self._take_over):
-            yield self
+            try:
+                yield self
+            finally:
+                self._clean_if_last()
             # Not for who was stopped: on a slow disk cancelling would take long.
             self._refined.sync()
             with self._writers.paused() as is_only:
@@ -271,9 +275,15 @@ class PyramidStore:
         removed = {}
         # Finest first: whatever an interruption leaves was made from tiles that are still there.
         for scale in reversed(range(self.n_scales)):
-            boxes = [core for tile in sorted(doomed[scale]) if (core := self._remove(tile))]
+            boxes, keys = [], []
+            for tile in sorted(doomed[scale]):
+                core = self._tiling.core(tile)
+                if found := self._refined.remove(scale, self._chunks(core)):
+                    boxes.append(core)
+                    keys += found
             if boxes:
                 removed[scale] = boxes
+            self._place.sync(keys)  # else a power cut might bring back what was found to be wrong
         return removed
 
     def check_fingerprint(self, fingerprint: Fingerprint) -> None:
@@ -314,13 +324,18 @@ class PyramidStore:
         """
         self._writers.check()
         self._place.remove(mark)
+        self._is_untidy = True
+        self._clean_if_last()
+        if self._is_untidy:  # the last job of this process that writes will do it
+            self._refined.scan()
+
+    def _clean_if_last(self) -> None:
         with self._writers.paused() as is_only:
-            if is_only:
+            if is_only and self._is_untidy:
                 self._clean()
-            else:  # another job of this process writes, too
-                self._refined.scan()
 
     def _clean(self) -> None:
+        self._is_untidy = False
         for key in (*self._refined.scan(), *self._place.marks()):
             self._place.remove(key)
 
@@ -337,8 +352,3 @@ class PyramidStore:
     def _chunks(self, box: Box) -> Box:
         """Return the chunks that a box of voxels touches, as a box that counts chunks."""
         return box.cover(self._info.chunk_shape)
-
-    def _remove(self, tile: Tile) -> Box | None:
-        """Remove a tile and return its box, or None if nothing of it was there."""
-        core = self._tiling.core(tile)
-        return core if self._refined.remove(tile.scale, self._chunks(core)) else None

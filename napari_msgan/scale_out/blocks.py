@@ -48,6 +48,8 @@ def filled_by(cluster: Cluster, store: PyramidStore, scale: int, region: Box, gr
         shapes = [volume.shape for volume in grid_volumes(store, scale, region, grid)]
         _write_levels(cluster, job, shapes, progress)
         mark.unlink()
+        for leftover in target.rglob("*.partial"):  # of workers that were killed
+            leftover.unlink(missing_ok=True)
 
     return fill
 

@@ -140,7 +140,7 @@ def test_folder_that_is_no_zarr_store_is_never_replaced(rng, tmp_path, suffix):
     folder = tmp_path / f"a{suffix}"
     folder.mkdir()
     (folder / "thesis.txt").write_text("years of work")
-    with pytest.raises(VolumeError, match="no Zarr store"):
+    with pytest.raises(VolumeError, match="not one Zarr image"):
         write_volume(folder, [make_volume(rng, 2)], description={}, overwrite=True)
     assert names_in(folder) == ["thesis.txt"]
 

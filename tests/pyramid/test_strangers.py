@@ -2,9 +2,11 @@
 
 import json
 import os
+import platform
 
 import numcodecs
 import numpy as np
+import psutil
 import pytest
 
 from napari_msgan.errors import MsganError, StoreError
@@ -51,12 +53,13 @@ def test_lock_that_is_a_link_outside_is_not_written_through(store, outside, name
 
 
 def test_lock_that_is_a_link_outside_is_not_read(store, outside):
-    (outside / "file").write_text(str(os.getpid()))
+    mine = [os.getpid(), psutil.Process().create_time(), platform.node()]
+    (outside / "file").write_text(json.dumps(mine))
     holder = store.path / "0/.writer.pid"
     holder.symlink_to(outside / "file")
     assert store.place.writer() is None
     holder.unlink()
-    holder.write_text(str(os.getpid()))
+    holder.write_text(json.dumps(mine))
     assert store.place.writer() == f"process {os.getpid()}"
 
 

@@ -2,11 +2,15 @@
 
 import itertools
 import re
+import threading
+import time
 import uuid
+from contextlib import suppress
 
 import fsspec
 import numpy as np
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
 from napari_msgan import jobs
@@ -15,6 +19,7 @@ from napari_msgan.errors import StoreError
 from napari_msgan.geometry import Box
 from napari_msgan.model import load_folder
 from napari_msgan.pyramid import open_pyramid
+from napari_msgan.pyramid._url import UrlPlace
 from tests.models import write_model
 from tests.test_refiner import assert_equal_stores, picture
 
@@ -218,9 +223,59 @@ class _CannotExclude(MemoryFileSystem):
         super().pipe_file(path, value, **options)
 
 
+class _Far(LocalFileSystem):
+    """A file system whose answers travel for a while."""
+
+    protocol = "far"
+
+    def exists(self, path, **options):
+        found = super().exists(path, **options)
+        time.sleep(0.02)
+        return found
+
+
+def test_of_two_who_come_at_once_one_writes(tmp_path):
+    fsspec.register_implementation("far", _Far, clobber=True)
+    for turn in range(10):
+        inside, both_came = [], threading.Barrier(2)
+
+        def write(place, inside=inside, both_came=both_came):
+            both_came.wait(10)
+            with suppress(StoreError), place.lock():
+                inside.append(place)
+                time.sleep(0.05)
+
+        places = [UrlPlace(f"far://{tmp_path}/{turn}") for _ in range(2)]
+        threads = [threading.Thread(target=write, args=(place,)) for place in places]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(inside) == 1
+
+
+def test_who_ends_leaves_the_lock_that_another_took_after_it_was_deleted(url):
+    first, second, third = (UrlPlace(url) for _ in range(3))
+    with first.lock():
+        first.remove("0/.writer.url.lock")
+        ours = second.lock()
+        ours.__enter__()
+    with pytest.raises(StoreError, match="is being written by process"), third.lock():
+        pass
+    ours.__exit__(None, None, None)
+    with third.lock():
+        pass
+
+
+def test_a_file_system_that_nobody_tried_is_not_written_to(job, monkeypatch):
+    monkeypatch.setattr("napari_msgan.pyramid._url._CREATES_ALONE", ("s3fs.",))
+    with pytest.raises(StoreError, match=r"memory, not tried\) is not known to keep two writers"):
+        jobs.generate(picture(2), f"memory://{uuid.uuid4().hex}/a.ome.zarr", job[0], device="cpu")
+
+
 def test_where_two_writers_cannot_be_kept_apart_nobody_writes(job):
     fsspec.register_implementation("careless", _CannotExclude, clobber=True)
-    with pytest.raises(StoreError, match="cannot keep two writers apart"):
+    with pytest.raises(StoreError, match="not known to keep two writers apart"):
         jobs.generate(picture(2), "careless://a.ome.zarr", job[0], device="cpu")
 
 
