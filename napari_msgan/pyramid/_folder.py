@@ -165,7 +165,10 @@ class FolderPlace:
             _check_free(target)
             # Whoever made these held the lock and is gone.
             for stale in [p for p in target.parent.iterdir() if p.name.startswith(prefix)]:
-                shutil.rmtree(stale)
+                if stale.is_symlink() or not stale.is_dir():
+                    stale.unlink()
+                else:
+                    shutil.rmtree(stale)
             temporary = target.with_name(f"{prefix}{os.getpid()}")
             try:
                 with told_if_disk_full(target, StoreError):

@@ -138,6 +138,8 @@ def test_one_process_creates_and_what_it_left_when_killed_is_removed(
             create_pyramid(path, make_info()).__enter__()
         process.kill()
     assert list(tmp_path.glob(".*.partial-*"))
+    (tmp_path / ".image.ome.zarr.partial-1").touch()
+    (tmp_path / ".image.ome.zarr.partial-2").symlink_to(tmp_path)
     with create_pyramid(path, make_info()) as builder:
         write_sketch(builder, rng)
         builder.finish(FINISHED)
