@@ -210,10 +210,15 @@ def test_nothing_is_written_over_a_store_or_over_the_source(store, model, tmp_pa
     study = tmp_path / "study.ome.zarr"
     zarr.create_group(study)
     shutil.copytree(store.path, study / "a.ome.zarr")
+    images = tmp_path / "images.ome.zarr"
+    zarr.create_group(images)
+    zarr.create_group(images / "c")
+    shutil.copytree(store.path, images / "c" / "b.ome.zarr")
     for source, out, said in (
         (own, own, "which is read"),
         (own, other, "is a store, with its sketch and what was refined"),
         (own, study, "holds the store .*, with its sketch"),
+        (own, images, "holds the store .*b.ome.zarr, with its sketch"),
         (study / "a.ome.zarr", study, "which is read"),
     ):
         with pytest.raises(JobError, match=said):
@@ -229,9 +234,9 @@ def test_nothing_is_written_over_a_store_or_over_the_source(store, model, tmp_pa
         jobs.make_sketch(image, image, overwrite=True)
     with pytest.raises(JobError, match="which is read"):
         jobs.make_sketch(image / "0", image, overwrite=True)
-    zarr.create_group(tmp_path / "images.ome.zarr")
+    zarr.create_group(tmp_path / "empty.ome.zarr")
     with pytest.raises(VolumeError, match="not one Zarr image"):
-        jobs.export(own, tmp_path / "images.ome.zarr", overwrite=True)
+        jobs.export(own, tmp_path / "empty.ome.zarr", overwrite=True)
     before = read_volume(image).data[WHOLE]
     jobs.export(own, image, scale=0, overwrite=True)  # an image may be replaced
     assert read_volume(image).shape != before.shape

@@ -30,7 +30,8 @@ def make_canvas_current(content: QWidget) -> None:
     window = _holder(content, QMainWindow)
     if window is not None:
         for canvas in window.findChildren(QOpenGLWidget):
-            canvas.makeCurrent()
+            if canvas.isValid():
+                canvas.makeCurrent()
 
 
 def _holder(content: QWidget, kind: type[W]) -> W | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from contextlib import suppress
 from dataclasses import replace
@@ -155,9 +156,19 @@ def _stores_in(folder: Path) -> Iterator[Path]:
     """Yield the stores in a folder; the chunks of arrays are not looked through."""
     for name, folders, files in os.walk(folder):
         here = Path(name)
-        if ".zarray" in files or (here / "c").is_dir():
+        if ".zarray" in files:
             folders.clear()
         elif "zarr.json" in files:
-            with suppress(MsganError):
+            try:
                 open_pyramid(here)
+            except MsganError:
+                if _is_array(here / "zarr.json"):
+                    folders.clear()
+            else:
                 yield here
+
+
+def _is_array(metadata: Path) -> bool:
+    with suppress(OSError, ValueError, AttributeError, RecursionError):
+        return bool(json.loads(metadata.read_bytes()).get("node_type") == "array")
+    return False
