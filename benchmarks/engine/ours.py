@@ -33,7 +33,13 @@ if TYPE_CHECKING:
 CORES = len(os.sched_getaffinity(0))
 _TILES_PER_WORKER = 4
 #: What the first job of a process imports; no row counts imports.
-_IMPORTED_LATE = ("filelock", "napari_msgan.packed_sizes", "napari_msgan.zarr_folder", "zarr")
+_IMPORTED_LATE = (
+    "filelock",
+    "napari_msgan.packed_sizes",
+    "napari_msgan.zarr_folder",
+    "psutil",
+    "zarr",
+)
 _AUTHORS_WIDTH = 64  # in their scripts
 _START = "import napari_msgan.jobs, napari_msgan.io.nifti, napari_msgan.io.tiff, torch"
 
