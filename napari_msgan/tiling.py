@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from napari_msgan.geometry import Box, Ints, PyramidGeometry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -126,3 +126,12 @@ class Tiling:
         near = reach.intersect(Box.of_shape(self.geometry.shape_at(tile.scale)))
         fine = near.multiply(self.geometry.factor(scale))
         return self.tiles(scale, fine)
+
+    def with_dependents(self, tiles: Iterable[Tile]) -> list[set[Tile]]:
+        """Return tiles and all finer ones that are made from them, per scale."""
+        found: list[set[Tile]] = [set() for _ in range(self.geometry.n_scales)]
+        for tile in tiles:
+            found[tile.scale].add(tile)
+        for scale in range(self.geometry.finest_scale):
+            found[scale + 1].update(d for t in found[scale] for d in self.dependents(t))
+        return found

@@ -211,13 +211,16 @@ class Scene:
         return shapes
 
     def _set_limits(self, store: PyramidStore, ndisplay: int) -> None:
-        """Give a CT the window of its 3-D display, or back the one that its slices had."""
-        for layer in self.layers_of(store, "result") if is_ct(store) else ():
-            if ndisplay == 3:
+        """Give a CT the window of its 3-D display, or back to all those that their slices had."""
+        if ndisplay == 2:
+            for layer in self.results():
+                if limits := self._flat_limits.get(key_of(layer)):
+                    layer.contrast_limits = limits
+            self._flat_limits.clear()
+        elif is_ct(store):
+            for layer in self.layers_of(store, "result"):
                 self._flat_limits.setdefault(key_of(layer), layer.contrast_limits)
                 layer.contrast_limits = PROJECTION
-            elif key_of(layer) in self._flat_limits:
-                layer.contrast_limits = self._flat_limits.pop(key_of(layer))
 
     def _show_boxes_in_3d(self, store: PyramidStore) -> None:
         if self.viewer.dims.ndisplay == 3:

@@ -267,11 +267,7 @@ class PyramidStore:
             If the writer's lock is not held.
         """
         self._writers.check()
-        doomed: dict[int, set[Tile]] = {scale: set() for scale in range(self.n_scales)}
-        for tile in tiles:
-            doomed[tile.scale].add(tile)
-        for scale in range(self._geometry.finest_scale):
-            doomed[scale + 1].update(d for t in doomed[scale] for d in self._tiling.dependents(t))
+        doomed = self._tiling.with_dependents(tiles)
         removed = {}
         # Finest first: whatever an interruption leaves was made from tiles that are still there.
         for scale in reversed(range(self.n_scales)):

@@ -154,8 +154,10 @@ def test_a_ct_has_a_window_of_its_own_in_3d_and_gets_its_slices_one_back(
     assert layer.rendering == "average"
     assert tuple(layer.contrast_limits) == PROJECTION
     panel.view.windows["Bone"].click()
+    other = generated(ct)  # now this one is open
     viewer.dims.ndisplay = 2
     assert tuple(layer.contrast_limits) == (-1000, 150)
+    assert tuple(panel.scene.result_of(other).contrast_limits) == (-160, 240)
 
 
 @pytest.mark.parametrize(
