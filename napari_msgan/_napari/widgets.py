@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 
 from napari.layers import Layer
 from qtpy.QtCore import QEvent, QObject, Qt
+from qtpy.QtGui import QHelpEvent, QPaintEvent
 from qtpy.QtWidgets import (
     QComboBox,
     QFormLayout,
@@ -14,7 +15,11 @@ from qtpy.QtWidgets import (
     QPushButton,
     QScrollArea,
     QSizePolicy,
+    QStyle,
+    QStyleOptionComboBox,
+    QStylePainter,
     QToolButton,
+    QToolTip,
     QVBoxLayout,
     QWidget,
 )
@@ -24,6 +29,8 @@ from napari_msgan._napari.scene import key_of
 
 _WARNING = "font-size: 11px; color: #e8960c;"
 _QUIET = "font-size: 11px;"
+#: Pixels left and right of the text of a list.
+_TEXT_MARGIN = 3
 
 
 class Section(QWidget):
@@ -76,6 +83,37 @@ class UprightScrollArea(QScrollArea):
         return super().eventFilter(watched, event)
 
 
+class ElidingComboBox(QComboBox):
+    """A list that ends a chosen text that is too long in dots, and has the whole in its tooltip."""
+
+    def paintEvent(self, event: QPaintEvent | None) -> None:
+        painter, option = QStylePainter(self), QStyleOptionComboBox()
+        self.initStyleOption(option)
+        painter.drawComplexControl(QStyle.ComplexControl.CC_ComboBox, option)
+        option.currentText = self.elided_text()
+        painter.drawControl(QStyle.ControlElement.CE_ComboBoxLabel, option)
+
+    def elided_text(self) -> str:
+        """Return what of the chosen text is seen."""
+        style, option, text = self.style(), QStyleOptionComboBox(), self.currentText()
+        self.initStyleOption(option)
+        if style is None:
+            return text
+        control, part = QStyle.ComplexControl.CC_ComboBox, QStyle.SubControl.SC_ComboBoxEditField
+        width = style.subControlRect(control, option, part, self).width() - 2 * _TEXT_MARGIN
+        return self.fontMetrics().elidedText(text, Qt.TextElideMode.ElideRight, width)
+
+    def event(self, event: QEvent | None) -> bool:
+        if isinstance(event, QHelpEvent) and event.type() == QEvent.Type.ToolTip:
+            QToolTip.showText(event.globalPos(), self.tooltip_now(), self)
+            return True
+        return super().event(event)
+
+    def tooltip_now(self) -> str:
+        text, whole = self.toolTip(), self.currentText()
+        return text if self.elided_text() == whole else f"{whole}\n{text}"
+
+
 class Hint(QLabel):
     """A line of text under a control, hidden while there is nothing to say."""
 
@@ -93,7 +131,7 @@ class Hint(QLabel):
 
 def combo(tooltip: str, choices: Iterable[Choice] = ()) -> QComboBox:
     """Return a list that does not widen the panel for its longest entry."""
-    box = QComboBox()
+    box = ElidingComboBox()
     box.setToolTip(tooltip)
     policy = QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
     box.setSizeAdjustPolicy(policy)
