@@ -62,8 +62,9 @@ def iter_train(
     """
     keep_large_buffers()
     check_run(files, out, config, devices=devices)
-    fabric = open_fabric(config, device, devices)
-    with _alone_in(out) if fabric.is_global_zero else nullcontext():
+    is_first = devices == 1 or LightningEnvironment().local_rank() == 0  # it begins the others
+    with _alone_in(out) if is_first else nullcontext():
+        fabric = open_fabric(config, device, devices)
         yield from _iter_train(files, out, config, fabric)
 
 

@@ -14,6 +14,7 @@ import pytest
 import tifffile
 import torch
 
+from napari_msgan.locking import hold_lock
 from napari_msgan.model import load_folder
 from tests.cli.helpers import command, names_in, picture, pixels
 
@@ -339,6 +340,20 @@ def test_two_processes_agree_with_one(data, write_config, tmp_path):
     one, two = curves("one"), curves("two", "--devices", "2")
     np.testing.assert_allclose(one, two, atol=1e-4)
     assert np.abs(np.subtract(one, curves("other", seed=1))).max() > 1e-2
+
+
+def test_two_processes_end_where_another_run_trains(data, write_config, tmp_path):
+    out, config = tmp_path / "m", write_config(scales=[s | {"batch": 2} for s in CONFIG["scales"]])
+    arguments = ("train", data, out, "--config", config, "--device", "cpu", "--devices", "2")
+    (out / ".training").mkdir(parents=True)
+    with hold_lock(out / ".training" / "lock", str(out)):
+        ended = subprocess.run(
+            command(*arguments), check=False, capture_output=True, text=True, timeout=90
+        )
+    assert ended.returncode == 2
+    assert f"{out} is being written by process {os.getpid()}" in ended.stderr
+    assert ended.stderr.count("error: ") == 1
+    assert "Traceback" not in ended.stderr
 
 
 def test_batch_that_cannot_be_shared_is_refused(cli, data, write_config, tmp_path):
