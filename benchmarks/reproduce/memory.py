@@ -1,18 +1,17 @@
 """Peak memory of generating and of training against the size of the image.
 
-Every number comes from a fresh process. Counted is anonymous memory (what a process cannot give
-back) above that of the idle process, which has imported everything and looked at nothing; mapped
-files are not counted, because the system drops their pages when it needs the memory.
+Every number comes from a fresh process, which is watched from outside. Counted is anonymous memory
+(what a process cannot give back) above that of the idle process, which has imported everything and
+looked at nothing; mapped files are not counted, because the system drops their pages when it needs
+the memory.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
@@ -21,16 +20,25 @@ import numpy as np
 import psutil
 import tifffile
 
+from benchmarks.memory import memory_of
 from benchmarks.reproduce.figures import read_csv, write_csv
 from benchmarks.reproduce.pictures import memory_plot
 
 _LOG = logging.getLogger("reproduce")
 SIZES = {2: (256, 512, 1024, 2048), 3: (64, 128, 256, 512)}
-JOBS = ("generate", "train", "train the whole image at once")
+JOBS = ("generate", "generate, one worker", "train", "train the whole image at once")
+_GENERATE, _ONE_WORKER, _TRAIN, _WHOLE = JOBS
 _MODELS = {2: "chest-xray", 3: "thorax-ct"}
 _VOXEL_MM = 0.75
 _MEMORY_SHARE = 0.7
-_SAMPLE_S = 0.005
+_SAMPLE_S = 0.004
+#: As the terminal program begins: threads that come with imports have no memory of their own.
+_RUN = """
+from napari_msgan.buffers import share_one_arena
+share_one_arena()
+from benchmarks.reproduce.memory import run_job
+run_job()
+"""
 _STEPS = 3
 
 
@@ -58,24 +66,41 @@ def measure_memory(places, longest):
 
 def _measure(job, ndim, size, before):
     row = {"job": job, "axes": ndim, "size": size, "peak_mb": "", "seconds": ""}
-    expected_mb = in_proportion(job, ndim, size, before) if job == JOBS[2] else 0
+    expected_mb = in_proportion(job, ndim, size, before) if job == _WHOLE else 0
     if expected_mb > _MEMORY_SHARE * psutil.virtual_memory().total / 1e6:
         _LOG.info("memory: %s, %d-D, %d: needs more than there is", job, ndim, size)
         return row | {"needs_mb": round(expected_mb)}
     with tempfile.TemporaryDirectory() as folder:
         image = _write_image(Path(folder), ndim, size)
-        code = "from benchmarks.reproduce.memory import run_job; run_job()"
-        command = [sys.executable, "-c", code, job, str(ndim), str(size), str(image)]
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
-    if result.returncode:
-        raise SystemExit(f"{job}, {ndim}-D, {size} failed:\n{result.stderr[-2000:]}")
-    found = json.loads(result.stdout.splitlines()[-1])
+        peak_mb, seconds = watch_job([sys.executable, "-c", _RUN, job, str(ndim), str(size), image])
+    found = {"peak_mb": round(peak_mb), "seconds": round(seconds, 1)}
     _LOG.info("memory: %s, %d-D, %d: %s", job, ndim, size, found)
     return row | found | {"needs_mb": ""}
 
 
+def watch_job(command):
+    """Return the most memory (MB) above idle, and the seconds, of a process.
+
+    It prints a line when it is idle, and begins when it gets one.
+    """
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe) as process:
+        is_idle = process.stdout.readline()
+        idle, _ = memory_of(process.pid)
+        most, begun = idle, time.monotonic()
+        if is_idle:
+            process.stdin.write(b"begin\n")
+            process.stdin.close()
+        while process.poll() is None:
+            most = max(most, memory_of(process.pid)[0])
+            time.sleep(_SAMPLE_S)
+    if process.returncode:
+        raise SystemExit(f"{command[3:]} failed with {process.returncode}")
+    return (most - idle) / 1e6, time.monotonic() - begun
+
+
 def run_job():
-    """Run one job in this process, and print what it took."""
+    """Run one job in this process when standard input says so."""
     from napari_msgan import generate
     from napari_msgan.training import iter_train, survey
     from napari_msgan.training.gan import Batch, ScaleGan
@@ -83,52 +108,25 @@ def run_job():
     from napari_msgan.training.samples import Sample
 
     job, ndim, size, image = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])
-    peak, seconds = _Peak(), time.monotonic()
-    with peak, tempfile.TemporaryDirectory() as out:
-        if job == JOBS[0]:
-            generate(image, Path(out) / "out.ome.zarr", _MODELS[ndim], device="cpu")
-        elif job == JOBS[1]:
-            config = _training_config(ndim, size)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    if job in (_GENERATE, _ONE_WORKER):
+        with tempfile.TemporaryDirectory() as out:
+            workers = 1 if job == _ONE_WORKER else None
+            store = Path(out) / "out.ome.zarr"
+            generate(image, store, _MODELS[ndim], device="cpu", workers=workers)
+    elif job == _TRAIN:
+        config = _training_config(ndim, size)
+        with tempfile.TemporaryDirectory() as out:
             for _ in iter_train(survey(image.parent, config), Path(out), config):
                 pass
-        else:
-            config = _whole_config(ndim, size)
-            gan = ScaleGan(config, 0, open_fabric(config))
-            blank = np.zeros((size,) * ndim, np.float32)
-            batch = Batch.of([Sample(blank, blank)], gan.fabric.device)
-            for step in range(_STEPS):
-                gan.step(step, batch)
-    print(json.dumps({"peak_mb": round(peak.mb), "seconds": round(time.monotonic() - seconds, 1)}))
-
-
-class _Peak:
-    """Watches the anonymous memory of this process."""
-
-    def __enter__(self):
-        self._idle = self._most = _anonymous_kb()
-        self._is_over = threading.Event()
-        self._watcher = threading.Thread(target=self._watch, daemon=True)
-        self._watcher.start()
-        return self
-
-    def __exit__(self, *_):
-        self._is_over.set()
-        self._watcher.join()
-
-    def _watch(self):
-        while not self._is_over.wait(_SAMPLE_S):
-            self._most = max(self._most, _anonymous_kb())
-
-    @property
-    def mb(self):
-        return (self._most - self._idle) / 1024
-
-
-def _anonymous_kb():
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1])
-    raise SystemExit("memory is measured on Linux only: /proc/self/status has no RssAnon")
+    else:
+        config = _whole_config(ndim, size)
+        gan = ScaleGan(config, 0, open_fabric(config))
+        blank = np.zeros((size,) * ndim, np.float32)
+        batch = Batch.of([Sample(blank, blank)], gan.fabric.device)
+        for step in range(_STEPS):
+            gan.step(step, batch)
 
 
 def _training_config(ndim, size):
