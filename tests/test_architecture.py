@@ -22,7 +22,7 @@ LAYERS = (
     ("folders", "geometry", "locking", "packed_sizes"),
     ("zarr_folder",),
     ("tiling", "volume", "config", "recording"),
-    ("intensity",),
+    ("intensity", "labels"),
     ("resampling",),
     ("sketch", "networks", "pyramid", "io"),
     ("model", "source", "exporting", "scheduling"),

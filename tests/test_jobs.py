@@ -158,6 +158,23 @@ def test_sketch_of_a_file_can_be_given_back(tmp_path):
     assert given.info.source.is_sketch
 
 
+def test_borders_of_a_label_map_are_its_sketch(model, tmp_path):
+    labels = np.zeros((30, 44, 37), np.int16)
+    labels[6:24, 8:36, 7:30] = 4
+    volume = Volume(labels, body().affine, "millimeter")
+    with pytest.warns(UserWarning, match="label map: the borders between its labels"):
+        store = jobs.generate(
+            volume, tmp_path / "a.ome.zarr", model, input_is_sketch=True, device="cpu", scale=0
+        )
+    finest = np.asarray(store.sketch_array(store.geometry.finest_scale)[...])
+    middle = tuple(n // 2 for n in finest.shape)
+    assert finest.max() == 255
+    assert not finest[tuple(slice(m - 2, m + 2) for m in middle)].any()
+    mask = Volume((labels > 0).astype(np.float32), body().affine, "millimeter")
+    with pytest.warns(UserWarning, match="fills regions, where edges are lines"):
+        jobs.generate(mask, tmp_path / "b.ome.zarr", model, input_is_sketch=True, scale=0)
+
+
 def test_name_of_the_source_is_kept_only_when_asked_for(model, store, tmp_path):
     assert store.info.source.name is None
     named = jobs.generate(

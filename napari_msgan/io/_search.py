@@ -14,12 +14,13 @@ if TYPE_CHECKING:
 def images_in(folder: Path, patterns: Sequence[str] = ("**/*",)) -> list[Path]:
     """Return the images whose paths below a folder match a pattern, sorted.
 
-    Hidden files are left out, and so is what lies behind links to folders.
+    Hidden files and folders are left out, and so is what lies behind links to folders.
     """
-    return sorted({path for pattern in patterns for path in folder.glob(pattern) if _fits(path)})
+    found = {path for pattern in patterns for path in folder.glob(pattern)}
+    return sorted(path for path in found if _fits(path.relative_to(folder), path))
 
 
-def _fits(path: Path) -> bool:
+def _fits(inside: Path, path: Path) -> bool:
     name = path.name.lower()
     is_whole = path.is_file() or name.endswith(".zarr")
-    return is_whole and name.endswith(READABLE) and not name.startswith(".")
+    return is_whole and name.endswith(READABLE) and not any(p[0] == "." for p in inside.parts)

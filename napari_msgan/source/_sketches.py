@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +13,7 @@ import numpy as np
 from napari_msgan.buffers import large_buffers_kept
 from napari_msgan.errors import VolumeError
 from napari_msgan.geometry import Box
+from napari_msgan.labels import borders_of, is_filled, is_label_map
 from napari_msgan.resampling import resample_max
 from napari_msgan.sketch import (
     REDUCE_HALO,
@@ -78,12 +81,16 @@ def iter_sketch_given(
 ) -> Iterator[tuple[int, int, list[SketchThresholds]]]:
     """Write a given sketch at every scale; yield as `iter_sketch_image` does.
 
-    The finest scale is the maximum over the voxels of the source, thinned where the grids differ;
-    coarser ones are block maxima, thinned, the weakest left out beyond the model's density; or
-    they are interpolated from the finest, if that is what the model was trained on.
+    Of a label map it is the borders between the labels, and a warning says so; models of the
+    method's authors take labels as they are. The finest scale is the maximum over the voxels of
+    the source, thinned where the grids differ; coarser ones are block maxima, thinned, the
+    weakest left out beyond the model's density; or they are interpolated from the finest, if
+    that is what the model was trained on.
     """
     geometry = plan.geometry
-    to_unit = _sketch_scaling(plan.volume)
+    is_thinned = settings.given == "thinned"
+    volume = _with_lines(plan.volume) if is_thinned else plan.volume
+    to_unit = _sketch_scaling(volume)
     written = [
         LazyArray(geometry.shape_at(s), np.uint8, lambda box, s=s: read_sketch(s, box))  # type: ignore[misc]
         for s in range(geometry.n_scales)
@@ -92,7 +99,7 @@ def iter_sketch_given(
 
     def finest(box: Box) -> Uint8Array:
         wide = box if same_grid else box.grow(REDUCE_HALO)
-        given = resample_max(plan.volume.data, plan.step, plan.first, wide)
+        given = resample_max(volume.data, plan.step, plan.first, wide)
         lines = np.rint(to_unit(given.astype(np.float32)) * 255).astype(np.uint8)
         return lines if same_grid else thin(lines)[box.relative_to(wide.start).slices]
 
@@ -108,7 +115,6 @@ def iter_sketch_given(
         reduced = reduce_sketch(given, geometry.factor(scale + 1))
         return reduced[box.relative_to(wide.start).slices]
 
-    is_thinned = settings.given == "thinned"
     coarser = thinned if is_thinned else interpolated
     total = sum(len(plan.blocks(s)) for s in range(geometry.n_scales))
     done = 0
@@ -127,12 +133,34 @@ def iter_sketch_given(
                 write(scale, box, np.where(block < weakest, 0, block).astype(np.uint8))
 
 
+def _with_lines(volume: Volume) -> Volume:
+    if is_label_map(volume.data):
+        warnings.warn(
+            "the given sketch is a label map: the borders between its labels are the edges",
+            stacklevel=2,
+        )
+        return replace(volume, data=borders_of(volume.data))
+    if is_filled(volume.data):
+        warnings.warn(
+            "the given sketch fills regions, where edges are lines: the result will hardly show "
+            "them. For the borders of regions give integers from 1 on (labels)",
+            stacklevel=2,
+        )
+    return volume
+
+
 def _sketch_scaling(volume: Volume) -> Callable[[Float32Array], Float32Array]:
     """Return the function to [0, 1]: integers by the maximum of their type, floats as they are."""
     dtype = volume.data.dtype
     if dtype.kind in "iu":
         top = np.float32(np.iinfo(dtype).max)
-        return lambda block: np.clip(block / top, 0, 1)
+
+        def scale(block: Float32Array) -> Float32Array:
+            if (low := float(block.min())) < 0:
+                raise VolumeError(f"a sketch of integers has none below 0, this one has {low:g}")
+            return block / top
+
+        return scale
 
     def check(block: Float32Array) -> Float32Array:
         low, high = float(np.nanmin(block)), float(np.nanmax(block))

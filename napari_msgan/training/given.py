@@ -11,6 +11,7 @@ import numpy as np
 
 from napari_msgan.errors import TrainingError
 from napari_msgan.geometry import Box
+from napari_msgan.labels import is_filled, is_label_map
 from napari_msgan.volume import Volume, orient
 
 if TYPE_CHECKING:
@@ -66,10 +67,13 @@ def _farthest(a: Affine, b: Affine, shape: Ints) -> float:
 def check_values(sketch: Volume) -> int:
     """Refuse a sketch of which a network would see nothing; return a checksum of its values.
 
+    Of a label map the borders are seen.
+
     Raises
     ------
     TrainingError
-        If its values are too faint, or floats outside [0, 1].
+        If its values are too faint, fill regions without being labels, are negative, or floats
+        outside [0, 1].
     """
     low, high, checksum = math.inf, -math.inf, 0
     for box in Box.of_shape(sketch.shape).blocks((_SLAB, *sketch.shape[1:])):
@@ -82,9 +86,18 @@ def check_values(sketch: Volume) -> int:
         raise TrainingError(
             f"its sketch has values from {low:g} to {high:g}: floats must lie in [0, 1]"
         )
+    if low < 0 and dtype.kind in "iu":
+        raise TrainingError(f"its sketch has values down to {low:g}: integers must not be negative")
+    if is_label_map(sketch.data):
+        return checksum
+    if is_filled(sketch.data):
+        raise TrainingError(
+            "its sketch fills regions, where edges are lines: give edges, or integers from 1 on "
+            "(labels), whose borders are taken"
+        )
     if high / top < _FAINTEST:
         raise TrainingError(
             f"its sketch is as good as empty: its largest value is {high:g}, and {dtype} is "
-            f"divided by {top}. Save edges, or the borders between labels, as 255 in uint8"
+            f"divided by {top}. Save edges as 255 in uint8, or labels that fill regions"
         )
     return checksum

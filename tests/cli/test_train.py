@@ -411,6 +411,25 @@ def test_given_sketches_are_what_is_trained_on(cli, data, write_config, tmp_path
     assert (rows < 0.1).sum() > 0.7 * len(rows)
 
 
+def test_borders_of_given_label_maps_are_what_is_trained_on(cli, data, write_config, tmp_path):
+    labels = np.zeros((96, 80), np.uint8)
+    labels[20:70, 15:65] = 3
+    sketches = tmp_path / "labels"
+    sketches.mkdir()
+    for index in range(3):
+        tifffile.imwrite(sketches / f"{index}.tif", labels)
+    out = tmp_path / "model"
+    options = ("--config", write_config(), "--sketches", sketches, "--device", "cpu", "-q")
+    ended = cli("train", data, out, *options)
+    assert ended.code == 0
+    assert "label map: the borders between its labels are the edges" in ended.err
+    seen = np.load(out / ".training" / "cache" / "0.tif.0" / "sketch_1.npy")
+    assert seen.max() == 255
+    assert 0.02 < (seen > 0).mean() < 0.1  # filled it would be 0.33
+    height, width = seen.shape
+    assert not seen[height // 2 - 5 : height // 2 + 5, width // 2 - 5 : width // 2 + 5].any()
+
+
 def test_missing_packages_are_named(cli, data, tmp_path, monkeypatch):
     monkeypatch.setattr(
         "napari_msgan.cli._train.find_spec", lambda name: None if name == "tensorboard" else name

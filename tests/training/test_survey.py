@@ -87,3 +87,25 @@ def test_every_image_needs_its_sketch_and_every_sketch_its_image(tmp_path):
     assert "c.ome.tif: has no sketch of the same name" in text
     assert "d.ome.tif: a sketch without an image" in text
     assert "a.ome.tif" not in text
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda mask: mask * np.float32(1), "fills regions, where edges are lines"),
+        (lambda mask: mask * np.uint8(255), "fills regions, where edges are lines"),
+        (lambda mask: mask * np.int16(-3), "values down to -3: integers must not be negative"),
+    ],
+)
+def test_masks_that_are_no_labels_are_refused_as_sketches(tmp_path, change, text):
+    images, sketches = tmp_path / "images", tmp_path / "sketches"
+    images.mkdir()
+    sketches.mkdir()
+    mask = np.zeros((32, 40), bool)
+    mask[8:24, 10:30] = True
+    write_image(images / "a.ome.tif", blobs((32, 40), 0))
+    write_image(sketches / "a.ome.tif", change(mask))
+    assert text in refusal(images, sketches=sketches)
+    (sketches / "a.ome.tif").unlink()
+    write_image(sketches / "a.ome.tif", mask * np.uint8(7))
+    assert survey(images, sketches=sketches)
