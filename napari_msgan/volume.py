@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -14,6 +15,8 @@ from napari_msgan.geometry import Affine, Box, Floats, Ints, Unit
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+#: Planes, or rows, that are read at a time.
+_SLAB = 16
 #: Direction in which (z, y, x) indices grow, for a model that asks for "LPS": S, P, L.
 _LETTERS = ({"S": 1, "I": -1}, {"P": 1, "A": -1}, {"L": 1, "R": -1})
 
@@ -163,6 +166,16 @@ def turn(volume: Volume, orientation: Orientation) -> Volume:
 
     affine = orientation.apply_to_affine(volume.affine, volume.shape)
     return Volume(LazyArray(shape, source.dtype, read), affine, volume.unit)
+
+
+def checksum_of(volume: Volume) -> int:
+    """Return a checksum of voxels, shape and spacing; the volume is read slab by slab."""
+    grid = f"{volume.shape} {volume.spacing} {volume.data.dtype.name}"
+    checksum = zlib.crc32(grid.encode())
+    rest = volume.shape[1:]
+    for box in Box.of_shape(volume.shape).blocks((_SLAB, *rest)):
+        checksum = zlib.crc32(np.asarray(volume.data[box.slices]).tobytes(), checksum)
+    return checksum
 
 
 def read_padded(array: ArrayLike, start: Sequence[int], stop: Sequence[int]) -> npt.NDArray[Any]:

@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from napari_msgan.training.survey import TrainingFile
 
 
+#: Images that a list names at most.
+_NAMED = 5
+
+
 def train(arguments: Namespace) -> None:
     """Train every scale of a model, or go on with it."""
     _check_installed()
@@ -67,6 +71,7 @@ def _settings(arguments: Namespace, device: str) -> tuple[TrainConfig, list[Trai
     """Return the settings (given, of the run that goes on, or derived) and the files."""
     from napari_msgan.training import (
         check_run,
+        cut_to_images,
         derive_config,
         free_memory_of,
         plan_file,
@@ -75,6 +80,7 @@ def _settings(arguments: Namespace, device: str) -> tuple[TrainConfig, list[Trai
     )
 
     out = arguments.out
+    _check_options(arguments)
 
     def look(config: TrainConfig | None) -> list[TrainingFile]:
         with progress_shown(quiet=arguments.quiet) as show:
@@ -85,19 +91,29 @@ def _settings(arguments: Namespace, device: str) -> tuple[TrainConfig, list[Trai
 
             return survey(arguments.source, config, arguments.sketches, progress)
 
-    there = [str(file) for file in (run_file(out), plan_file(out)) if file.exists()]
+    begun, planned = run_file(out), plan_file(out)
+    there = [str(file) for file in (begun, planned) if file.exists()]
     given = arguments.config or next(iter(there), None)
     if given:
         config = read_config(given)
         files = look(config)
         origin = f"settings of {given}"
-        if arguments.preset and given == str(plan_file(out)):
-            asked = derive_config(files, config.name, arguments.preset, free_memory_of(device))
-            _check_preset(config, asked, given, arguments.preset)
+        if arguments.preset:
+            _check_preset(
+                config, arguments.preset, given, begun.parent if begun.exists() else planned
+            )
+        if given == str(begun) and planned.exists() and read_config(str(planned)) != config:
+            raise TrainingError(
+                f"{planned} has other settings than the run that {out} holds, which keeps its own: "
+                f"delete {planned} to go on with it, or {begun.parent} to start again"
+            )
     elif arguments.start_from:
-        config = _settings_of_model(arguments.start_from, _model_name(out))
-        files = look(config)
+        whole = _settings_of_model(arguments.start_from, _model_name(out))
+        files = look(whole)
+        config = cut_to_images(files, whole)
         origin = f"settings of {arguments.start_from}"
+        if len(config.scales) < len(whole.scales):
+            origin += f", whose finer scales than {len(config.scales) - 1} no image reaches"
     else:
         files = look(None)
         preset: Preset = arguments.preset or "balanced"
@@ -108,21 +124,32 @@ def _settings(arguments: Namespace, device: str) -> tuple[TrainConfig, list[Trai
     check_run(files, out, config, devices=arguments.devices)
     if not arguments.quiet:
         _print_plan(config, files, out, origin)
-    if not given:
-        plan = plan_file(out)
-        plan.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(plan, config.model_dump_json(indent=2).encode() + b"\n")
-        if not arguments.quiet:
-            print(f"They are in {plan}: edit them and give them back with --config.")
+    if not begun.exists():
+        planned.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(planned, config.model_dump_json(indent=2).encode() + b"\n")
+        if not (arguments.quiet or given):
+            print(f"They are in {planned}: edit them and give them back with --config.")
     return config, files
 
 
-def _check_preset(plan: TrainConfig, asked: TrainConfig, file: str, preset: str) -> None:
-    """Refuse a plan that is there and was made, or edited, for something else."""
-    if [scale.steps for scale in plan.scales] != [scale.steps for scale in asked.scales]:
+def _check_options(arguments: Namespace) -> None:
+    """Refuse a preset beside settings, of which it would be none."""
+    for option in ("config", "start_from"):
+        if arguments.preset and getattr(arguments, option):
+            raise TrainingError(
+                f"--{option.replace('_', '-')} brings settings of its own: leave --preset out"
+            )
+
+
+def _check_preset(config: TrainConfig, preset: Preset, file: str, old: Path) -> None:
+    """Refuse settings that are there and were made, or edited, for something else."""
+    from napari_msgan.training import preset_steps
+
+    first, further = preset_steps(preset, len(config.axes))
+    if [scale.steps for scale in config.scales] != [first, *[further] * (len(config.scales) - 1)]:
         raise TrainingError(
-            f"{file} has other steps than --preset {preset}: give it back with --config {file}, or "
-            "delete it"
+            f"{file} has other steps than --preset {preset}: leave --preset out to go on with it, "
+            f"or delete {old} to start again"
         )
 
 
@@ -141,7 +168,7 @@ def _settings_of_model(model: str, name: str) -> TrainConfig:
 
 
 def _print_plan(config: TrainConfig, files: list[TrainingFile], out: Path, origin: str) -> None:
-    from napari_msgan.training import disk_of, plan_table
+    from napari_msgan.training import disk_of, kept_out_of, n_scales_reached, plan_table
 
     axes = ", ".join(config.axes)
     low, high = config.window
@@ -150,9 +177,16 @@ def _print_plan(config: TrainConfig, files: list[TrainingFile], out: Path, origi
     )
     headings, *rows = plan_table(config)
     print_table(headings, rows, numbers="scale batch steps memory")
-    if config.validation_every:
-        n_kept = len(files[:: config.validation_every])
-        print(f"{n_kept} of {len(files)} images are kept out of training to watch the loss.")
+    too_coarse = [file.name for file in files if n_scales_reached(file, config) < 2]
+    if too_coarse:
+        names = ", ".join(too_coarse[:_NAMED]) + (", ..." if len(too_coarse) > _NAMED else "")
+        print(
+            f"{len(too_coarse)} of {len(files)} images are too coarse for two scales, and left "
+            f"out: {names}."
+        )
+    used = {file.name for file in files} - set(too_coarse)
+    if kept_out := kept_out_of(used, config):
+        print(f"{len(kept_out)} of {len(used)} images are kept out of training to watch the loss.")
     print(
         f"Resampled images and checkpoints: about {disk_of(config, files) / 1e9:.1f} GB in "
         f"{out / '.training'}, which can be deleted afterwards; TensorBoard reads it too."

@@ -134,10 +134,21 @@ def derive_config(
         images=ImageChanges(turn=0.1, stretch=0.1, bend=0.02, gamma=0.3 if hounsfield else 0.15),
         validation_every=every if len(files) > 2 else 0,
     )
+    return cut_to_images(files, config)  # its voxels may be those of no file, or of those kept out
+
+
+def preset_steps(preset: Preset, ndim: int) -> tuple[int, int]:
+    """Return the steps of scale 0, and of each further scale."""
+    sizes = _PRESETS[preset][ndim]
+    return sizes.low_res_steps, sizes.patch_steps
+
+
+def cut_to_images(files: Sequence[TrainingFile], config: TrainConfig) -> TrainConfig:
+    """Return settings without the scales that no training image is fine enough for."""
     reached = n_scales_trained(files, config)
-    if 2 <= reached < len(scales):  # its voxels are those of no file, or of those kept out
-        config = config.model_copy(update={"scales": config.scales[:reached]})
-    return config
+    if not 2 <= reached < len(config.scales):  # below two there is nothing to train: see check_run
+        return config
+    return config.model_copy(update={"scales": config.scales[:reached]})
 
 
 def plan_file(out: Path) -> Path:

@@ -51,7 +51,7 @@ def check_same_run(files: Sequence[TrainingFile], out: Path, config: TrainConfig
     changes = {
         "new": sorted(now.keys() - before.keys()),
         "gone": sorted(before.keys() - now.keys()),
-        "changed": sorted(name for name in before.keys() & now if before[name] != now[name]),
+        "changed": sorted(n for n in before.keys() & now if not _is_same(before[n], now[n])),
     }
     if any(changes.values()):
         said = "; ".join(f"{len(v)} {what} ({_some(v)})" for what, v in changes.items() if v)
@@ -76,9 +76,14 @@ def _images_file(out: Path) -> Path:
 
 def _described(files: Sequence[TrainingFile]) -> dict[str, list[float]]:
     """Return what tells an image, or a given sketch, from another version of it, by name."""
-    found = {file.name: [_bytes(file.path), file.low, file.high] for file in files}
-    sketches = {f"sketch of {f.name}": [float(f.checksum)] for f in files if f.sketch is not None}
-    return found | sketches
+    found = {f.name: [_bytes(f.path), f.low, f.high, float(f.checksum)] for f in files}
+    drawn = {f"sketch of {f.name}": [float(f.sketch_checksum)] for f in files if f.sketch}
+    return found | drawn
+
+
+def _is_same(before: Sequence[float], now: Sequence[float]) -> bool:
+    """Compare what was written down then: an earlier version had no checksum."""
+    return list(before) == list(now[: len(before)])
 
 
 def _bytes(path: Path) -> float:

@@ -11,6 +11,7 @@ from napari_msgan.errors import MsganError, TrainingError
 from napari_msgan.io import READABLE, images_in, read_volume
 from napari_msgan.sketch import measure_window
 from napari_msgan.training.given import check_values, sketch_on, turned
+from napari_msgan.volume import checksum_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,7 +32,7 @@ class TrainingFile:
     sketch : its given sketch, or None where the sketch is made from the image.
     shape, spacing : 3-D images turned to LPS; the spacing in mm, or None if there is none.
     low, high : 0.5 and 99.5 percentile.
-    checksum : of the values of the sketch, 0 where none is given.
+    checksum, sketch_checksum : of voxels and grid; 0 where no sketch is given.
     """
 
     name: str
@@ -42,6 +43,7 @@ class TrainingFile:
     low: float
     high: float
     checksum: int = 0
+    sketch_checksum: int = 0
 
 
 def survey(
@@ -117,14 +119,19 @@ def _look_at(name: str, path: Path, given: dict[str, Path] | None) -> TrainingFi
     low, high = measure_window(volume.data)
     if high - low <= 2e-6 + 1e-9 * abs(low):
         raise TrainingError(f"all its values are {low:g}")
-    sketch, checksum = None, 0
+    sketch, sketch_checksum = None, 0
     if given is not None:
         sketch = given.get(_stem(name))
         if sketch is None:
             raise TrainingError("has no sketch of the same name")
-        checksum = check_values(sketch_on(original, read_volume(sketch)))
+        drawn = sketch_on(original, read_volume(sketch))
+        check_values(drawn)
+        sketch_checksum = checksum_of(drawn)
     spacing = volume.spacing if volume.unit == "millimeter" else None
-    return TrainingFile(name, path, sketch, volume.shape, spacing, low, high, checksum)
+    checksum = checksum_of(volume)
+    return TrainingFile(
+        name, path, sketch, volume.shape, spacing, low, high, checksum, sketch_checksum
+    )
 
 
 def _misfits(files: Sequence[TrainingFile], config: TrainConfig | None) -> list[str]:

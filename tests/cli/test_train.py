@@ -17,6 +17,7 @@ import torch
 from napari_msgan.locking import hold_lock
 from napari_msgan.model import load_folder
 from tests.cli.helpers import command, names_in, picture, pixels
+from tests.training.made import write_image
 
 CONFIG = {
     "name": "tiny",
@@ -132,6 +133,62 @@ def test_a_plan_of_another_preset_is_refused(cli, data, tmp_path):
     assert cli(*plan, "--preset", "fast").code == 0
     assert "settings of" in cli(*plan).out
     cli(*plan, "--preset", "quality").check_refused("has other steps than --preset quality")
+
+
+def test_a_run_that_has_begun_keeps_its_settings_and_says_so(cli, data, write_config, tmp_path):
+    out = tmp_path / "model"
+    train = ("train", data, out, "--device", "cpu", "-q")
+    assert cli(*train, "--config", write_config()).code == 0
+    before = hashes(out)
+    plan = json.loads((out / "plan.json").read_text())
+    assert [scale["steps"] for scale in plan["scales"]] == [6, 6]  # the plan is what is trained
+    cli(*train, "--preset", "quality").check_refused(
+        f"leave --preset out to go on with it, or delete {out / '.training'} to start again"
+    )
+    (out / "plan.json").write_text(json.dumps(plan | {"seed": 5}))
+    cli(*train).check_refused(f"{out / 'plan.json'} has other settings than the run")
+    (out / "plan.json").write_text(json.dumps(plan))
+    assert cli(*train).code == 0
+    assert hashes(out) == before
+
+
+@pytest.mark.parametrize("option", ["--config", "--start-from"])
+def test_a_preset_beside_other_settings_is_refused(cli, data, tmp_path, option):
+    given = ("--preset", "fast", option, "chest-xray")
+    ended = cli("train", data, tmp_path / "model", *given)
+    ended.check_refused(f"{option} brings settings of its own: leave --preset out")
+
+
+def test_scales_of_a_model_to_start_from_that_no_image_reaches_are_left_out(
+    cli, data, write_config, tmp_path
+):
+    first, finer, small = (tmp_path / name for name in ("first", "finer", "small"))
+    finer.mkdir()
+    small.mkdir()
+    for index in range(3):
+        tifffile.imwrite(finer / f"{index}.tif", picture((130, 120), seed=index))
+        tifffile.imwrite(small / f"{index}.tif", picture((64, 60), seed=index))
+    scales = [*CONFIG["scales"], CONFIG["scales"][1]]
+    settings = ("--config", write_config(scales=scales), "--device", "cpu", "-q")
+    assert cli("train", finer, first, *settings).code == 0
+    assert load_folder(first).spec.n_scales == 3
+    start = ("--start-from", first, "--device", "cpu")
+    ended = cli("train", small, tmp_path / "second", *start)
+    assert "whose finer scales than 1 no image reaches" in ended.out
+    assert load_folder(tmp_path / "second").spec.n_scales == 2
+
+
+def test_images_too_coarse_for_two_scales_are_named_and_not_counted(cli, tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    for index in range(5):
+        write_image(data / f"{index}.nii", picture((40, 48, 48), seed=index), (1.0,) * 3)
+    write_image(data / "6 mm.nii", picture((9, 48, 48), seed=9), (6.0, 1.0, 1.0))
+    options = ("--preset", "fast", "--device", "cpu", "--plan-only")
+    ended = cli("train", data, tmp_path / "model", *options)
+    assert ended.code == 0
+    assert "1 of 6 images are too coarse for two scales, and left out: 6 mm.nii." in ended.out
+    assert "1 of 5 images are kept out of training" in ended.out
 
 
 STOPS = {

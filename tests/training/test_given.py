@@ -101,7 +101,7 @@ def test_a_sketch_of_which_nothing_would_be_seen_is_refused(values, problem):
 def test_a_given_sketch_is_prepared_where_its_image_lies(tmp_path):
     images, config = tmp_path / "images", config_of(3, zoom=(1.0, 1.0))
     values = np.zeros((32, 40, 48), np.uint8)
-    values[8:12, 10:30, 20:44] = 255
+    values[8:10, 10:30, 20:44] = 255
     images.mkdir()
     write_image(images / "a.ome.tif", blobs(values.shape, 0), (1.0, 1.0, 1.0))
     found = {}
@@ -115,4 +115,4 @@ def test_a_given_sketch_is_prepared_where_its_image_lies(tmp_path):
     np.testing.assert_array_equal(found["placed"], found["placeless"])
     places = np.argwhere(found["placed"] > 0)
     np.testing.assert_allclose(places.min(0), (8, 10, 20), atol=1)
-    np.testing.assert_allclose(places.max(0), (11, 29, 43), atol=1)
+    np.testing.assert_allclose(places.max(0), (9, 29, 43), atol=1)

@@ -74,6 +74,20 @@ def test_an_image_that_kept_its_size_but_not_its_values_is_noticed(data, tmp_pat
     assert (data / "0.tif").stat().st_size == size
     with pytest.raises(TrainingError, match=r"1 changed \(0.tif\)"):
         train(data, tmp_path / "model", config_of(2))
+    tifffile.imwrite(data / "0.tif", blobs((128, 128), 0)[:, ::-1])  # the same percentiles
+    with pytest.raises(TrainingError, match=r"1 changed \(0.tif\)"):
+        train(data, tmp_path / "model", config_of(2))
+    tifffile.imwrite(data / "0.tif", blobs((128, 128), 0))
+    train(data, tmp_path / "model", config_of(2))
+
+
+def test_a_run_of_a_version_without_checksums_goes_on(data, tmp_path):
+    train(data, tmp_path / "model", config_of(2))
+    written = tmp_path / "model" / ".training" / "images.json"
+    images = json.loads(written.read_text())
+    assert all(len(described) == 4 for described in images.values())
+    written.write_text(json.dumps({name: seen[:3] for name, seen in images.items()}))
+    train(data, tmp_path / "model", config_of(2))
 
 
 def test_long_names_of_any_script_are_no_obstacle(data, tmp_path):
