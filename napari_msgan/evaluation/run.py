@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING, Any, Literal
 from napari_msgan.durable import write_atomically
 from napari_msgan.errors import JobError, MsganError
 from napari_msgan.evaluation.accuracy import check_torchmetrics
-from napari_msgan.evaluation.case import Computing, iter_open_case, save_truth
+from napari_msgan.evaluation.case import Computing, iter_open_case
 from napari_msgan.evaluation.figures import iter_measure
-from napari_msgan.evaluation.memorisation import TrainingSearch, draw_patches
+from napari_msgan.evaluation.memorisation import draw_patches
 from napari_msgan.evaluation.pictures import overview
 from napari_msgan.evaluation.places import check_names
 from napari_msgan.evaluation.reader_study import draw_regions, reader_study_page
 from napari_msgan.evaluation.regions import body_mask
 from napari_msgan.evaluation.tables import figures_csv, report_markdown, summary_csv
+from napari_msgan.evaluation.training_images import iter_search_training, trained_zooms
 from napari_msgan.evaluation.units import units_of
-from napari_msgan.io import read_geometry, read_volume
+from napari_msgan.io import read_geometry
 from napari_msgan.source import plan_source
 from napari_msgan.steps import changed, run_to_end
 
@@ -174,7 +175,8 @@ def iter_evaluate(
             _write_tables(out, model, rows, None)
     memorisation = None
     if training:
-        memorisation = yield from _search_training(model, patches, training, compared, computing)
+        searching = iter_search_training(model, patches, training, compared, computing.workers)
+        memorisation = yield from changed(searching, _as_searching_step)
         _write_tables(out, model, rows, memorisation)
     if reader_study:
         page = reader_study_page(regions, f"Reader study of {model.spec.title or model.spec.name}")
@@ -194,6 +196,8 @@ def _check_inputs(
         raise JobError(
             f"memorisation is measured at scale {compared}: leave out --scale {scale} or --training"
         )
+    if training:
+        trained_zooms(model.folder)  # whether the model says them
     problems = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # said when an image is made
@@ -215,6 +219,10 @@ def _as_step(number: int, total: int, name: str) -> Callable[[tuple[float, str]]
     return lambda step: EvaluationStep(
         "evaluating", (number + step[0]) / total, f"{name}: {step[1]}"
     )
+
+
+def _as_searching_step(step: tuple[float, str]) -> EvaluationStep:
+    return EvaluationStep("searching training images", *step)
 
 
 def _in_units(case: Case, scale: int) -> tuple[Float32Array, Float32Array, BoolArray]:
@@ -240,27 +248,3 @@ def _write_tables(
 def _write_text(path: Path, text: str) -> None:
     # names of files need not be UTF-8
     write_atomically(path, text.encode(errors="backslashreplace"))
-
-
-def _search_training(
-    model: Model,
-    patches: Sequence[PatchPair],
-    training: Sequence[Path],
-    scale: int,
-    computing: Computing,
-) -> Generator[EvaluationStep, None, Memorisation]:
-    search, units = TrainingSearch(patches), units_of(model.spec)
-    for number, path in enumerate(training):
-        yield EvaluationStep("searching training images", number / len(training), path.name)
-        with TemporaryDirectory(prefix="napari-msgan-") as folder, warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # that an image is larger than the model's
-            try:
-                plan = plan_source(read_volume(path), model.spec)
-                truth = save_truth(plan, model.spec, Path(folder), computing.workers, scale)
-            except MsganError as error:
-                error.add_note(f"while searching {path}")
-                raise
-            if scale < len(truth):
-                search.search(units.convert(truth[scale]))
-    yield EvaluationStep("searching training images", 1.0, "")
-    return search.result()

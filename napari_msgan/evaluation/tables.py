@@ -135,5 +135,18 @@ def _memorisation_lines(memorisation: Memorisation) -> list[str]:
         "Distance of a generated patch to its nearest training patch over that of the true patch "
         "to it, details only; near 0 is a copy of training data. *Exchanged*: the same with true "
         "and generated patches exchanged; without memory both medians are alike, but blur lowers "
-        "the first.",
+        "the first. " + _searched_sizes(memorisation.zooms),
     ]
+
+
+def _searched_sizes(zooms: Sequence[float]) -> str:
+    if not zooms:
+        return (
+            "Training images were searched at their own size only: the model has no training.json "
+            "that says over which range training resampled them, so a copy at another size is "
+            "hardly found."
+        )
+    return (
+        f"Training images were searched at their own size and at {len(zooms)} others, "
+        f"{min(zooms):.2f} to {max(zooms):.2f} of it, as training resampled them."
+    )
