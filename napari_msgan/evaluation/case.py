@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_msgan.config import ModelSpec, Precision
+    from napari_msgan.geometry import Ints
     from napari_msgan.model import Model
     from napari_msgan.pyramid import PyramidStore
     from napari_msgan.source import SourcePlan
@@ -98,6 +99,12 @@ def iter_open_case(
     for report in iter_refine_tiles(context, whole, case.finest_scale, drive=drive):
         yield report.done / report.total
     return case
+
+
+def measured_shapes(plan: SourcePlan, scale: int | None) -> list[Ints]:
+    """Return the shape of an image at every scale that is measured, see `iter_open_case`."""
+    finest = plan.geometry.finest_scale if scale is None else scale
+    return [plan.geometry.shape_at(s) for s in range(finest + 1)]
 
 
 def save_truth(

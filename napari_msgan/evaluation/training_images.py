@@ -12,9 +12,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from napari_msgan.config import first_problem
-from napari_msgan.errors import FolderError, ModelError, MsganError
+from napari_msgan.errors import FolderError, ModelError, MsganError, VolumeError
 from napari_msgan.evaluation.case import save_truth
-from napari_msgan.evaluation.memorisation import TrainingSearch
+from napari_msgan.evaluation.memorisation import PATCH_SIZE, TrainingSearch
 from napari_msgan.evaluation.units import units_of
 from napari_msgan.folders import read_inside
 from napari_msgan.io import read_volume
@@ -69,6 +69,23 @@ def trained_zooms(folder: Path) -> tuple[float, ...]:
         ) from error
     count = 1 + math.ceil(abs(math.log(high / low)) / _STEP)
     return tuple(np.geomspace(low, high, min(max(2, count), _MOST_FACTORS)).tolist())
+
+
+def check_sizes(images: Sequence[SourcePlan], training: Sequence[SourcePlan], scale: int) -> None:
+    """Refuse images that all are smaller than a patch at the scale where patches are compared.
+
+    Raises
+    ------
+    VolumeError
+        If no image, or no training image, is large enough.
+    """
+    for plans, what in ((images, "image"), (training, "training image")):
+        shapes = [p.geometry.shape_at(scale) for p in plans if p.geometry.finest_scale >= scale]
+        if not any(min(shape) >= PATCH_SIZE[len(shape)] for shape in shapes):
+            raise VolumeError(
+                f"memorisation cannot be measured: no {what} is as large as a patch at scale "
+                f"{scale}. Leave out --training, or take larger ones"
+            )
 
 
 def iter_search_training(
