@@ -6,7 +6,7 @@ import warnings
 from typing import TYPE_CHECKING
 
 from napari_msgan.errors import JobError, MsganError
-from napari_msgan.evaluation.case import measured_shapes
+from napari_msgan.evaluation.case import measured_scale
 from napari_msgan.evaluation.reader_study import check_regions, most_regions
 from napari_msgan.evaluation.training_images import check_sizes, trained_zooms
 from napari_msgan.io import read_geometry, read_volume
@@ -61,10 +61,12 @@ def check_inputs(
             f"{model.spec.name}:\n  " + "\n  ".join(problems)
         )
     if training:
-        check_sizes(plans[: len(images)], plans[len(images) :], compared)
+        check_sizes(plans[: len(images)], plans[len(images) :], scale, compared)
     if reader_study:
-        finest_shapes = [measured_shapes(plan, scale)[-1] for plan in plans[: len(images)]]
-        check_regions(sum(map(most_regions, finest_shapes)))
+        shapes = [
+            plan.geometry.shape_at(measured_scale(plan, scale)) for plan in plans[: len(images)]
+        ]
+        check_regions(sum(map(most_regions, shapes)))
 
 
 def iter_read_training(training: Sequence[Path]) -> Generator[tuple[float, str], None, None]:

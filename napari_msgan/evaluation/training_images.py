@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from napari_msgan.config import first_problem
 from napari_msgan.errors import FolderError, ModelError, MsganError, VolumeError
-from napari_msgan.evaluation.case import save_truth
+from napari_msgan.evaluation.case import measured_scale, save_truth
 from napari_msgan.evaluation.memorisation import PATCH_SIZE, TrainingSearch
 from napari_msgan.evaluation.units import units_of
 from napari_msgan.folders import read_inside
@@ -71,16 +71,27 @@ def trained_zooms(folder: Path) -> tuple[float, ...]:
     return tuple(np.geomspace(low, high, min(max(2, count), _MOST_FACTORS)).tolist())
 
 
-def check_sizes(images: Sequence[SourcePlan], training: Sequence[SourcePlan], scale: int) -> None:
+def check_sizes(
+    images: Sequence[SourcePlan],
+    training: Sequence[SourcePlan],
+    finest: int | None,
+    scale: int,
+) -> None:
     """Refuse images that all are smaller than a patch at the scale where patches are compared.
+
+    Parameters
+    ----------
+    finest : scale of the images that is asked for, or None.
+    scale : where patches are compared.
 
     Raises
     ------
     VolumeError
         If no image, or no training image, is large enough.
     """
-    for plans, what in ((images, "image"), (training, "training image")):
-        shapes = [p.geometry.shape_at(scale) for p in plans if p.geometry.finest_scale >= scale]
+    for plans, asked, what in ((images, finest, "image"), (training, None, "training image")):
+        reaching = [plan for plan in plans if measured_scale(plan, asked) >= scale]
+        shapes = [plan.geometry.shape_at(scale) for plan in reaching]
         if not any(min(shape) >= PATCH_SIZE[len(shape)] for shape in shapes):
             raise VolumeError(
                 f"memorisation cannot be measured: no {what} is as large as a patch at scale "
@@ -136,7 +147,7 @@ def _iter_sizes(
 def _at_scale(
     plan: SourcePlan | None, model: Model, scale: int, workers: int
 ) -> Float32Array | None:
-    if plan is None or plan.geometry.finest_scale < scale:
+    if plan is None or plan.honest_scale < scale:
         return None
     with TemporaryDirectory(prefix="napari-msgan-") as folder:
         truth = save_truth(plan, model.spec, Path(folder), workers, scale)

@@ -177,6 +177,20 @@ def test_volumes_have_tissues_and_spacing(tmp_path):
     assert "Errors and seams in HU" in (tmp_path / "out" / "report.md").read_text()
 
 
+def test_thick_slices_are_measured_at_the_scale_that_they_support(tmp_path):
+    """Voxels of 2 and 1 mm; slices of 2.5 mm support the first only, unless a scale is given."""
+    model = load_folder(write_model(tmp_path / "model", ndim=3, n_scales=2, tile=32))
+    image, thick = (smooth((40, 36, 44), 0) * 6 - 1000).astype(np.int16), tmp_path / "thick.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(image[::2].T, np.diag([1.0, 1.0, 2.5, 1.0])), thick)
+    found = evaluate(model, [thick], tmp_path / "out", reader_study=True)
+    assert [(row.scale, row.spacing_mm) for row in found.rows] == [(0, (2, 2, 2))]
+    with pytest.warns(UserWarning, match="details beyond scale 0 are invented"):
+        found = evaluate(model, [thick], tmp_path / "asked", scale=1)
+    assert [row.scale for row in found.rows] == [0, 1]
+    with pytest.raises(VolumeError, match="no image is as large as a patch at scale 1"):
+        evaluate(model, [thick], tmp_path / "searched", training=[thick])
+
+
 def test_images_are_chosen_by_name_and_number(flat, tmp_path):
     _, data = flat
     assert [p.name for p in find_images(data)] == ["0.tif", "1.tif"]
