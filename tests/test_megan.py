@@ -73,7 +73,7 @@ def test_every_scale_is_that_of_the_authors_pipeline(reference, tmp_path):
 @needs_reference
 @pytest.mark.parametrize(
     ("constant", "value"),
-    [("_STRIDE", 16), ("_MARGIN", 5), ("_LAST_COUNTS", 1)],
+    [("STRIDE", 16), ("MARGIN", 5), ("_LAST_COUNTS", 1)],
     ids=["stride", "crop", "last patch"],
 )
 def test_another_patchwork_is_not_that_of_the_authors(

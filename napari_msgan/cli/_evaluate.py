@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from napari_msgan.cli._parser import UsageError
 from napari_msgan.cli._progress import progress_shown
 from napari_msgan.cli._tables import print_table
+from napari_msgan.errors import JobError
 from napari_msgan.jobs import default_workers, resolve_device
 from napari_msgan.model import load_model
 
@@ -62,8 +63,12 @@ def evaluate(arguments: Namespace) -> None:
     if not arguments.quiet:
         _print_summary(found)
         print(f"{arguments.out}: report.md, figures.csv, summary.csv, pictures/")
-        if arguments.reader_study:
+        if (arguments.out / "reader-study.html").exists():
             print(f"Open {arguments.out / 'reader-study.html'} in a browser.")
+    if found.problems:
+        raise JobError(
+            f"{arguments.out} lacks what could not be measured:\n  " + "\n  ".join(found.problems)
+        )
 
 
 def _print_summary(evaluation: Evaluation) -> None:

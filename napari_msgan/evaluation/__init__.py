@@ -36,6 +36,7 @@ from napari_msgan.evaluation.run import (
 )
 from napari_msgan.evaluation.seams import (
     SeamCertificate,
+    certify_patches,
     certify_seams,
     tile_maker,
     tile_phase_share,
@@ -74,6 +75,7 @@ __all__ = [
     "TrainingSearch",
     "body_mask",
     "bootstrap_interval",
+    "certify_patches",
     "certify_seams",
     "check_out",
     "checkerboard_index",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -79,7 +80,9 @@ def iter_open_case(
     Parameters
     ----------
     folder : empty; the stores and the true pyramid are made in it.
-    scale : finest scale that is made; None for the finest that the image supports.
+    scale : finest scale that is made, also beyond what the image supports; None for the finest
+        that it supports. A store has two scales at least, but its second one is not made where
+        the image supports the first one only.
 
     Raises
     ------
@@ -87,8 +90,12 @@ def iter_open_case(
         A subclass that says what does not fit.
     """
     volume = read_volume(path)
-    plan = plan_source(volume, model.spec, scale)
-    truth = save_truth(plan, model.spec, folder, computing.workers, scale)
+    with warnings.catch_warnings():
+        if scale is None and model.spec.kind == "physical":
+            warnings.simplefilter("ignore", UserWarning)  # of a second scale, which is not made
+        plan = plan_source(volume, model.spec, scale)
+    finest = measured_scale(plan, scale)
+    truth = save_truth(plan, model.spec, folder, computing.workers, finest)
     store = _store_with_sketch(plan, volume, model, folder / "generated.ome.zarr", computing)
     shutil.copytree(store.path, folder / "by-true.ome.zarr")
     by_true = open_pyramid(folder / "by-true.ome.zarr", writable=True)
@@ -100,12 +107,17 @@ def iter_open_case(
     return case
 
 
+def measured_scale(plan: SourcePlan, scale: int | None) -> int:
+    """Return the finest scale that is measured: the one that is asked for, or that is supported."""
+    return plan.honest_scale if scale is None else scale
+
+
 def save_truth(
-    plan: SourcePlan, spec: ModelSpec, folder: Path, workers: int, finest: int | None = None
+    plan: SourcePlan, spec: ModelSpec, folder: Path, workers: int, finest: int
 ) -> list[npt.NDArray[Any]]:
     """Return the source at every scale in the stored type of a model, as files in `folder`.
 
-    finest : the last scale; None for all of the plan.
+    finest : the last scale.
 
     The window of the source is that of its sketch, as in training: a fixed one for HU, else its
     own 0.5 to 99.5 percentiles.
@@ -113,7 +125,7 @@ def save_truth(
     window = Window(*spec.window, np.dtype(spec.dtype))
     saved: list[npt.NDArray[Any]] = []
     with image_pyramid(plan, spec.sketch, workers) as images:
-        for scale, image in enumerate(images[: None if finest is None else finest + 1]):
+        for scale, image in enumerate(images[: finest + 1]):
             path = folder / f"truth_{scale}.npy"
             array = create_array_file(path, window.dtype, tuple(image.shape))
             for box in Box.of_shape(array.shape).blocks(plan.block_shape):

@@ -78,7 +78,8 @@ COLUMNS = (
         "seams",
         "mean, near",
         ".2g",
-        "|output - output of tiles shifted by half|, within 4 voxels of a tile border",
+        "|output - output of tiles shifted by half|, within 4 voxels of a tile border; blank "
+        "where the image has none (models that are not exact: of patches)",
     ),
     Column("seam_max_near", "seams", "max, near", ".2g", "its maximum"),
     Column("seam_mean_off", "seams", "mean, off", ".2g", "mean elsewhere"),

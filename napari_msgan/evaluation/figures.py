@@ -17,13 +17,20 @@ from napari_msgan.evaluation.accuracy import (
 from napari_msgan.evaluation.case import Case, iter_from_true
 from napari_msgan.evaluation.fidelity import coarse_inconsistency, compare_sketches, edges_of
 from napari_msgan.evaluation.regions import body_mask, tissue_masks
-from napari_msgan.evaluation.seams import certify_seams, tile_maker, tile_phase_share
+from napari_msgan.evaluation.seams import (
+    certify_patches,
+    certify_seams,
+    tile_maker,
+    tile_phase_share,
+)
 from napari_msgan.evaluation.textures import (
     checkerboard_index,
     compare_spectra,
     sliced_wasserstein,
 )
 from napari_msgan.evaluation.units import units_of
+from napari_msgan.networks.megan import MeganPatchGenerator
+from napari_msgan.networks.patchwork import MARGIN, STRIDE
 from napari_msgan.refiner import TileContext
 from napari_msgan.sketch import lazy_unit
 
@@ -142,14 +149,19 @@ def _seams(case: Case, made: Float32Array, true: Float32Array, scale: int) -> di
     tile_shape, factor = store.info.tile_shape, store.geometry.factor(scale)
     context = TileContext(store, case.model, computing.device, computing.precision)
     context.prepare([scale])
-    make_tile = tile_maker(context, scale)
-    seams = certify_seams(make_tile, tuple(made.shape), tile_shape, factor)
+    generator, first = context.generator(scale), 0
+    if isinstance(generator, MeganPatchGenerator):
+        seams = certify_patches(context, scale, generator)
+        tile_shape, first = (STRIDE,) * made.ndim, MARGIN
+    else:
+        make_tile = tile_maker(context, scale)
+        seams = certify_seams(make_tile, tuple(made.shape), tile_shape, factor)
     per_network_unit = units_of(case.model.spec).data_range / 2
     return {
         "seam_mean_near": seams.mean_near * per_network_unit,
         "seam_max_near": seams.max_near * per_network_unit,
         "seam_mean_off": seams.mean_off * per_network_unit,
         "seam_max_off": seams.max_off * per_network_unit,
-        "seam_phase": tile_phase_share(made, tile_shape, factor),
-        "seam_phase_true": tile_phase_share(true, tile_shape, factor),
+        "seam_phase": tile_phase_share(made, tile_shape, factor, first),
+        "seam_phase_true": tile_phase_share(true, tile_shape, factor, first),
     }

@@ -13,7 +13,7 @@ from napari_msgan.errors import VolumeError
 from napari_msgan.evaluation.accuracy import LOW_PASS_SIGMA
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Hashable, Sequence
 
     from napari_msgan.evaluation.regions import BoolArray
     from napari_msgan.intensity import Float32Array
@@ -47,6 +47,7 @@ class Memorisation:
         is less near to the other, so without any memory both medians are alike, below 1. Blur
         lowers only the first: a smooth patch is nearer to everything.
     n_images : training images that were searched.
+    zooms : factors by which each was resampled for the search, besides being searched as it is.
     """
 
     median: float
@@ -54,6 +55,7 @@ class Memorisation:
     reference: float
     n_patches: int
     n_images: int
+    zooms: tuple[float, ...] = ()
 
 
 def draw_patches(
@@ -98,7 +100,7 @@ class TrainingSearch:
     """Finds the training patch nearest to each generated one.
 
     Every window of every training image is compared, and of its mirror image. The distance is
-    that of details of mean 0 and norm 1: brightness and contrast do not count.
+    that of details of mean 0 and norm 1: brightness and contrast do not count, size does.
 
     Raises
     ------
@@ -112,14 +114,19 @@ class TrainingSearch:
         self._queries = np.stack([p.made for p in pairs] + [p.true for p in pairs])
         self._best = np.full(len(self._queries), -2.0)
         self._nearest = np.zeros_like(self._queries)
-        self._n_images = 0
+        self._searched: set[Hashable] = set()
 
-    def search(self, image: Float32Array) -> None:
-        """Compare the patches with a training image of their scale; a too small one is left out."""
+    def search(self, image: Float32Array, name: Hashable) -> None:
+        """Compare the patches with a training image of their scale; a too small one is left out.
+
+        Parameters
+        ----------
+        name : of the image, the same for each size of it.
+        """
         size = self._queries.shape[-1]
         if min(image.shape) < size:
             return
-        self._n_images += 1
+        self._searched.add(name)
         details = high_pass(image)
         for view in (details, details[..., ::-1]):
             scores, starts = _best_matches(np.ascontiguousarray(view), self._queries)
@@ -127,15 +134,19 @@ class TrainingSearch:
                 key = tuple(slice(a, a + size) for a in starts[i])
                 self._best[i], self._nearest[i] = scores[i], unit_patch(view[key])
 
-    def result(self) -> Memorisation:
+    def result(self, zooms: Sequence[float] = ()) -> Memorisation:
         """Return how much nearer generated patches are to the training images than true ones.
+
+        Parameters
+        ----------
+        zooms : see `Memorisation`.
 
         Raises
         ------
         VolumeError
             If no training image was as large as a patch.
         """
-        if not self._n_images:
+        if not self._searched:
             raise VolumeError("memorisation cannot be measured: no training image is large enough")
         made, true = np.split(self._queries, 2)
         near_made, near_true = np.split(self._nearest, 2)
@@ -144,7 +155,12 @@ class TrainingSearch:
         median, percentile_1 = np.percentile(ratios, (50, 1))
         reference = float(np.median(exchanged))
         return Memorisation(
-            float(median), float(percentile_1), reference, len(made), self._n_images
+            float(median),
+            float(percentile_1),
+            reference,
+            len(made),
+            len(self._searched),
+            tuple(zooms),
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
 from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from napari_msgan.evaluation.case import Case
     from napari_msgan.evaluation.regions import BoolArray
+    from napari_msgan.geometry import Ints
     from napari_msgan.intensity import Float32Array
 
 #: Pixels on a side of a region, smaller where the image is.
@@ -64,6 +66,27 @@ def draw_regions(case: Case, body: BoolArray, count: int, seed: int = 0) -> list
     return regions
 
 
+def most_regions(shape: Ints) -> int:
+    """Return how many regions an image has room for, wherever its body is."""
+    if len(shape) == 3:
+        return shape[0]  # one of each slice
+    return math.prod(n // min(_SIZE[2], n) for n in shape)
+
+
+def check_regions(count: int) -> None:
+    """Refuse a page of fewer than two regions.
+
+    Raises
+    ------
+    VolumeError
+        If there are fewer.
+    """
+    if count < 2:
+        raise VolumeError(
+            "a reader study needs at least two regions: the images are too few or too small"
+        )
+
+
 def reader_study_page(regions: Sequence[Region], title: str, seed: int = 0) -> str:
     """Return an HTML page with every region once, half as it is and half generated.
 
@@ -80,8 +103,7 @@ def reader_study_page(regions: Sequence[Region], title: str, seed: int = 0) -> s
     .. [1] Wilson, "Probable inference, the law of succession, and statistical inference",
        JASA 22, 1927.
     """
-    if len(regions) < 2:
-        raise VolumeError("a reader study needs at least two regions: the images are too small")
+    check_regions(len(regions))
     random = np.random.default_rng(seed)
     synthetic = random.permutation(np.arange(len(regions)) % 2 == 0)
     order = random.permutation(len(regions))

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
-from napari_msgan.durable import write_atomically
 from napari_msgan.errors import JobError, MsganError
 from napari_msgan.evaluation.accuracy import check_torchmetrics
-from napari_msgan.evaluation.case import Computing, iter_open_case, save_truth
+from napari_msgan.evaluation.case import Computing, iter_open_case
+from napari_msgan.evaluation.checks import check_inputs, iter_read_training
 from napari_msgan.evaluation.figures import iter_measure
-from napari_msgan.evaluation.memorisation import TrainingSearch, draw_patches
+from napari_msgan.evaluation.memorisation import draw_patches
 from napari_msgan.evaluation.pictures import overview
 from napari_msgan.evaluation.places import check_names
 from napari_msgan.evaluation.reader_study import draw_regions, reader_study_page
 from napari_msgan.evaluation.regions import body_mask
-from napari_msgan.evaluation.tables import figures_csv, report_markdown, summary_csv
+from napari_msgan.evaluation.results import Results
+from napari_msgan.evaluation.training_images import iter_search_training
 from napari_msgan.evaluation.units import units_of
-from napari_msgan.io import read_geometry, read_volume
-from napari_msgan.source import plan_source
 from napari_msgan.steps import changed, run_to_end
 
 if TYPE_CHECKING:
@@ -44,21 +42,28 @@ _MEMORISATION_SCALE = 2
 _GENERATING = 0.4
 
 
+Stage = Literal["reading training images", "evaluating", "searching training images"]
+
+
 @dataclass(frozen=True, slots=True)
 class EvaluationStep:
     """How far an evaluation is: `done` in [0, 1] of its stage."""
 
-    stage: Literal["evaluating", "searching training images"]
+    stage: Stage
     done: float
     note: str
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation found, as its tables have it."""
+    """What an evaluation found, as its tables have it.
+
+    problems : what could not be measured, and why; a text each.
+    """
 
     rows: tuple[ScaleFigures, ...]
     memorisation: Memorisation | None
+    problems: tuple[str, ...] = ()
 
 
 def iter_evaluate_image(
@@ -123,12 +128,14 @@ def iter_evaluate(
     """Evaluate a model; yield progress, return the figures.
 
     Each image is turned into its sketch, and the image that is generated from it is compared with
-    it, at every scale. The same input gives the same figures.
+    it, at every scale. The same input gives the same figures. An image that turns out to be
+    damaged is left out, and `Evaluation.problems` names it.
 
     Parameters
     ----------
     out : folder, made if it is missing. Written are ``figures.csv``, ``summary.csv``,
-        ``report.md``, ``pictures/<image>.png`` and, if asked for, ``reader-study.html``.
+        ``report.md``, ``pictures/<image>.png`` and, if asked for, ``reader-study.html``. Those of
+        a former evaluation go when the first image is finished.
     computing : None for the CPU, one worker.
     scale : finest scale that is measured; None for the finest that each image supports.
     training : the images that the model was trained on, to measure memorisation.
@@ -137,17 +144,19 @@ def iter_evaluate(
     Raises
     ------
     MsganError
-        A subclass that says what does not fit; JobError where torchmetrics is missing.
+        A subclass that says what does not fit; JobError where torchmetrics is missing, or where
+        no image could be evaluated.
     """
     check_torchmetrics()
     check_names(images)
     computing = computing or Computing()
     compared = min(_MEMORISATION_SCALE, model.spec.n_scales - 1)
-    _check_inputs(model, images, scale, training, compared)
+    check_inputs(model, images, scale, training, compared, reader_study=reader_study)
     out.mkdir(parents=True, exist_ok=True)
-    for former in (out / "reader-study.html", *(out / "pictures").glob("*.png")):
-        former.unlink(missing_ok=True)
+    yield from changed(iter_read_training(training), _as_stage("reading training images"))
+    results = Results(out, model.spec)
     rows: list[ScaleFigures] = []
+    problems: list[str] = []
     patches: list[PatchPair] = []
     regions: list[Region] = []
     try:
@@ -155,12 +164,14 @@ def iter_evaluate(
             with TemporaryDirectory(prefix="napari-msgan-") as folder:
                 steps = iter_evaluate_image(path, model, Path(folder), computing, scale)
                 as_step = _as_step(number, len(images), path.name)
-                case, found = yield from changed(steps, as_step)
+                try:
+                    case, found = yield from changed(steps, as_step)
+                except MsganError as error:
+                    problems.append(f"{path.name}: {error}")
+                    continue
                 patient = "" if patients is None else patients[path]
                 rows += [replace(row, patient=patient) for row in found]
-                _write_text(out / "figures.csv", figures_csv(rows))
-                (out / "pictures").mkdir(exist_ok=True)
-                overview(case).save(out / "pictures" / f"{path.name}.png")
+                results.add_image(path.name, overview(case), rows)
                 if training and compared < len(case.truth):
                     made, true, body = _in_units(case, compared)
                     share = -(-_MEMORISATION_PATCHES // len(images))
@@ -171,43 +182,24 @@ def iter_evaluate(
                     regions += draw_regions(case, body, share, seed=number)
     finally:
         if rows:  # what is finished is not lost
-            _write_tables(out, model, rows, None)
+            results.write_tables(rows, problems)
+    if not rows:
+        raise JobError("no image could be evaluated:\n  " + "\n  ".join(problems))
+    if reader_study:
+        title = f"Reader study of {model.spec.title or model.spec.name}"
+        try:
+            results.write_page(reader_study_page(regions, title))
+        except MsganError as error:
+            problems.append(str(error))
     memorisation = None
     if training:
-        memorisation = yield from _search_training(model, patches, training, compared, computing)
-        _write_tables(out, model, rows, memorisation)
-    if reader_study:
-        page = reader_study_page(regions, f"Reader study of {model.spec.title or model.spec.name}")
-        _write_text(out / "reader-study.html", page)
-    return Evaluation(tuple(rows), memorisation)
-
-
-def _check_inputs(
-    model: Model,
-    images: Sequence[Path],
-    scale: int | None,
-    training: Sequence[Path],
-    compared: int,
-) -> None:
-    """Refuse what would end the evaluation after hours, all images in one list."""
-    if training and scale is not None and scale < compared:
-        raise JobError(
-            f"memorisation is measured at scale {compared}: leave out --scale {scale} or --training"
-        )
-    problems = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # said when an image is made
-        for path, finest in [*((p, scale) for p in images), *((p, None) for p in training)]:
-            try:
-                volume, _ = read_geometry(path)
-                plan_source(volume, model.spec, finest)
-            except MsganError as error:
-                problems.append(f"{path.name}: {error}")
-    if problems:
-        raise JobError(
-            f"{len(problems)} of {len(images) + len(training)} images cannot be evaluated with "
-            f"{model.spec.name}:\n  " + "\n  ".join(problems)
-        )
+        searching = iter_search_training(model, patches, training, compared, computing.workers)
+        try:
+            memorisation = yield from changed(searching, _as_stage("searching training images"))
+        except MsganError as error:
+            problems.append("; ".join([str(error), *getattr(error, "__notes__", ())]))
+    results.write_tables(rows, problems, memorisation)
+    return Evaluation(tuple(rows), memorisation, tuple(problems))
 
 
 def _as_step(number: int, total: int, name: str) -> Callable[[tuple[float, str]], EvaluationStep]:
@@ -217,50 +209,12 @@ def _as_step(number: int, total: int, name: str) -> Callable[[tuple[float, str]]
     )
 
 
+def _as_stage(stage: Stage) -> Callable[[tuple[float, str]], EvaluationStep]:
+    return lambda step: EvaluationStep(stage, *step)
+
+
 def _in_units(case: Case, scale: int) -> tuple[Float32Array, Float32Array, BoolArray]:
     """Return the generated and the true image in reported units, and the body."""
     units = units_of(case.model.spec)
     true = units.convert(case.truth[scale])
     return units.convert(case.made(scale)), true, body_mask(true, units)
-
-
-def _write_tables(
-    out: Path, model: Model, rows: Sequence[ScaleFigures], memorisation: Memorisation | None
-) -> None:
-    report = report_markdown(
-        rows,
-        model_name=model.spec.name,
-        units=units_of(model.spec).name,
-        memorisation=memorisation,
-    )
-    _write_text(out / "summary.csv", summary_csv(rows))
-    _write_text(out / "report.md", report)
-
-
-def _write_text(path: Path, text: str) -> None:
-    # names of files need not be UTF-8
-    write_atomically(path, text.encode(errors="backslashreplace"))
-
-
-def _search_training(
-    model: Model,
-    patches: Sequence[PatchPair],
-    training: Sequence[Path],
-    scale: int,
-    computing: Computing,
-) -> Generator[EvaluationStep, None, Memorisation]:
-    search, units = TrainingSearch(patches), units_of(model.spec)
-    for number, path in enumerate(training):
-        yield EvaluationStep("searching training images", number / len(training), path.name)
-        with TemporaryDirectory(prefix="napari-msgan-") as folder, warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # that an image is larger than the model's
-            try:
-                plan = plan_source(read_volume(path), model.spec)
-                truth = save_truth(plan, model.spec, Path(folder), computing.workers, scale)
-            except MsganError as error:
-                error.add_note(f"while searching {path}")
-                raise
-            if scale < len(truth):
-                search.search(units.convert(truth[scale]))
-    yield EvaluationStep("searching training images", 1.0, "")
-    return search.result()

@@ -11,11 +11,16 @@ from scipy import ndimage
 
 from napari_msgan.geometry import Box
 from napari_msgan.intensity import Float32Array
+from napari_msgan.networks.patchwork import MARGIN, PATCH, STRIDE, patch_starts
 from napari_msgan.tiling import TileWindows, coarse_window
 from napari_msgan.volume import read_padded
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from napari_msgan.geometry import Ints
+    from napari_msgan.networks.generator import Generator
+    from napari_msgan.networks.megan import MeganPatchGenerator
     from napari_msgan.refiner import TileContext
 
 #: What a generator makes of a tile, float32; the box may leave the image.
@@ -31,7 +36,8 @@ _BACKGROUND = 16
 class SeamCertificate:
     """Difference of an image to that of a tile grid shifted by half a tile.
 
-    Near means within 4 voxels of a tile border of either grid. In the unit of the tiles.
+    Near means within 4 voxels of a tile border of either grid. In the unit of the tiles. NaN where
+    no border lies in the region: then both grids make the same, and nothing is known of seams.
     """
 
     mean_near: float
@@ -40,12 +46,13 @@ class SeamCertificate:
     max_off: float
 
 
-def tile_maker(context: TileContext, scale: int) -> MakeTile:
+def tile_maker(context: TileContext, scale: int, generator: Generator | None = None) -> MakeTile:
     """Return the function from a box to what its generator makes of it, before it is rounded.
 
     Parameters
     ----------
     context : with the generator of the scale prepared; the scale before it is in its store.
+    generator : that makes the tiles; None for that of the scale.
 
     Returns
     -------
@@ -55,7 +62,7 @@ def tile_maker(context: TileContext, scale: int) -> MakeTile:
     """
     import torch
 
-    store, generator = context.store, context.generator(scale)
+    store, network = context.store, generator or context.generator(scale)
     image, factor = store.geometry.shape_at(scale), store.geometry.factor(scale)
     halo = store.tiling.halos[scale]
     kind = torch.device(context.device).type
@@ -74,7 +81,7 @@ def tile_maker(context: TileContext, scale: int) -> MakeTile:
         autocast = torch.autocast(kind, torch.bfloat16, enabled=context.precision == "bf16")
         with torch.inference_mode(), autocast:
             tensors = [torch.from_numpy(a[None, None]).to(context.device) for a in inputs]
-            made: Float32Array = generator.tile(windows, *tensors)[0, 0].float().cpu().numpy()
+            made: Float32Array = network.tile(windows, *tensors)[0, 0].float().cpu().numpy()
         return made
 
     return make_tile
@@ -100,15 +107,53 @@ def certify_seams(
     region = middle_tiles(shape, tile_shape)
     whole = _assemble(make_tile, region, tile_shape, (0,) * len(shape))
     whole -= _assemble(make_tile, region, tile_shape, shift)
-    difference = np.abs(whole)
+    borders = [
+        {*range(s, n, t), *range(t, n, t)} - {0}  # there the image begins
+        for n, t, s in zip(shape, tile_shape, shift, strict=True)
+    ]
+    return _certificate(np.abs(whole), region, borders)
+
+
+def certify_patches(
+    context: TileContext, scale: int, generator: MeganPatchGenerator
+) -> SeamCertificate:
+    """Return how much an image changes when the patches of a patchwork lie half a stride elsewhere.
+
+    Tiles of such a generator are cut from one patchwork, wherever they lie, so shifting them shows
+    nothing: its seams are those of the patches. Two strides per axis in the middle of the image
+    are made.
+
+    Parameters
+    ----------
+    context : see `tile_maker`.
+    """
+    shape = context.store.geometry.shape_at(scale)
+    region = middle_tiles(shape, (STRIDE,) * len(shape))
+    other = generator.with_shifted_patches()
+    made, again = (tile_maker(context, scale, g)(region) for g in (generator, other))
+    borders = [_patch_borders(n, (0, other.patch_shift)) for n in shape]
+    return _certificate(np.abs(made - again), region, borders)
+
+
+def _patch_borders(size: int, shifts: Iterable[int]) -> set[int]:
+    """Return where the part of a patch that counts begins or ends; none without a second patch."""
+    starts = [start for shift in shifts for start in patch_starts(size, shift)]
+    if len(set(starts)) == 1:
+        return set()
+    return {start + away for start in starts for away in (MARGIN, PATCH - MARGIN)}
+
+
+def _certificate(
+    difference: Float32Array, region: Box, borders: Sequence[set[int]]
+) -> SeamCertificate:
+    """Return the figures of a region; `borders` are the first voxels behind one, per axis."""
     near = np.zeros(region.shape, bool)
     for axis, (start, stop) in enumerate(zip(region.start, region.stop, strict=True)):
-        index = np.arange(start, stop)
-        along = [-1 if i == axis else 1 for i in range(len(shape))]
-        for offset in {0, shift[axis]}:
-            away = (index - offset) % tile_shape[axis]
-            close = (away < _NEAR) | (away >= tile_shape[axis] - _NEAR)
-            near |= close.reshape(along)
+        along = [-1 if i == axis else 1 for i in range(region.ndim)]
+        close = {i for border in borders[axis] for i in range(border - _NEAR, border + _NEAR)}
+        near |= np.array([i in close for i in range(start, stop)]).reshape(along)
+    if not near.any():
+        return SeamCertificate(*(float("nan"),) * 4)
     return SeamCertificate(*_mean_and_max(difference[near]), *_mean_and_max(difference[~near]))
 
 
@@ -139,18 +184,19 @@ def _mean_and_max(values: Float32Array) -> tuple[float, float]:
     return float(values.mean(dtype=np.float64)), float(values.max())
 
 
-def tile_phase_share(image: Float32Array, tile_shape: Ints, factor: Ints) -> float:
+def tile_phase_share(image: Float32Array, tile_shape: Ints, factor: Ints, first: int = 0) -> float:
     """Return how the tile borders rank among all other grids of their spacing.
 
     For every phase p the mean gradient between voxels i - 1 and i with i = p (modulo the tile) is
     taken, over that of the neighbourhood. An axis has the share of phases whose gradient is at
-    least that of the tile borders (p = 0): borders that show have the smallest possible one.
+    least that of the tile borders (p = `first`): borders that show have the smallest possible one.
     Phases inside a coarse voxel are left out, because those have another gradient than the
     borders between coarse voxels, in every image that is made from a coarse one.
 
     Parameters
     ----------
     factor : of the scale, the fine voxels of a coarse one.
+    first : voxel of the first border on every axis, a multiple of the factor.
 
     Returns
     -------
@@ -167,7 +213,7 @@ def tile_phase_share(image: Float32Array, tile_shape: Ints, factor: Ints) -> flo
         steps = np.abs(np.diff(image, axis=axis)).mean(axis=others, dtype=np.float64)
         around = ndimage.uniform_filter1d(steps, _BACKGROUND)
         index = steps / np.maximum(around, steps.mean() * 1e-3 + 1e-12)
-        phase = np.arange(1, image.shape[axis]) % tile
+        phase = (np.arange(1, image.shape[axis]) - first) % tile
         means = np.bincount(phase, index, tile) / np.maximum(np.bincount(phase, None, tile), 1)
         seen = means[np.unique(phase[phase % step == 0])]
         shares.append(float((seen >= means[0]).mean()))

@@ -71,8 +71,12 @@ def report_markdown(
     model_name: str,
     units: str,
     memorisation: Memorisation | None = None,
+    problems: Sequence[str] = (),
 ) -> str:
-    """Return all tables with a legend; one group of figures after the other."""
+    """Return all tables with a legend; one group of figures after the other.
+
+    problems : what could not be measured, and why; a text each.
+    """
     n_images = len({row.image for row in rows})
     n_patients = len({row.patient or row.image for row in rows})
     of = f" of {n_patients} patient(s), averaged for each patient first" * (n_patients < n_images)
@@ -84,6 +88,8 @@ def report_markdown(
         "image is compared with the one that its sketch was made from; 'from true' starts from the "
         "true previous scale.",
     ]
+    if problems:
+        lines += ["", "**Not measured:**", "", *(f"- {' '.join(p.split())}" for p in problems)]
     means = {(f.scale, f.column): f for f in summarise(rows)}
     for group, title in _TITLES.items():
         lines += ["", f"## {title}", *_group_table(group, rows, means)]
@@ -135,5 +141,18 @@ def _memorisation_lines(memorisation: Memorisation) -> list[str]:
         "Distance of a generated patch to its nearest training patch over that of the true patch "
         "to it, details only; near 0 is a copy of training data. *Exchanged*: the same with true "
         "and generated patches exchanged; without memory both medians are alike, but blur lowers "
-        "the first.",
+        "the first. " + _searched_sizes(memorisation.zooms),
     ]
+
+
+def _searched_sizes(zooms: Sequence[float]) -> str:
+    if not zooms:
+        return (
+            "Training images were searched at their own size only: the model has no training.json "
+            "that says over which range training resampled them, so a copy at another size is "
+            "hardly found."
+        )
+    return (
+        f"Training images were searched at their own size and at {len(zooms)} others, "
+        f"{min(zooms):.2f} to {max(zooms):.2f} of it, as training resampled them."
+    )

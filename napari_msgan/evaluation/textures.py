@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from scipy import fft
+from scipy import fft, ndimage
 
 from napari_msgan.evaluation.accuracy import spread_slices
 
@@ -26,6 +26,8 @@ _PROJECTIONS = 512
 _SMALLEST_LEVEL = 16
 _SLICES = 16
 _SPECTRUM_BINS = 32
+#: Burt and Adelson's filter: binomial, 5 taps per axis.
+_KERNEL: Float32Array = np.array([1, 4, 6, 4, 1], np.float32) / np.float32(16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +44,21 @@ class SlicedWasserstein:
 def sliced_wasserstein(made: Float32Array, true: Float32Array, seed: int = 0) -> SlicedWasserstein:
     """Return the sliced Wasserstein distance of patches of Laplacian pyramids [1]_.
 
-    4096 patches of 7 x 7 pixels per level, each set normalised to mean 0 and deviation 1, 512
-    random directions; levels down to 16 pixels. Patches of volumes come from up to 16 axial slices.
+    As there: levels while the shorter side has 16 pixels, the last one is the low-pass image;
+    patches of 7 x 7 pixels; at each level the set of an image is normalised to mean 0 and
+    deviation 1 by itself, so brightness and contrast of a whole level do not count; 512 random
+    directions; mean over levels, times 1000.
+
+    Unlike there, an image is compared with one other, not 16384 with as many: 4096 patches of each
+    level come from it. Patches of volumes come from up to 16 axial slices, so that thick or few
+    slices cost no level. There is one channel.
+
     NaN where an image is smaller than 16 pixels.
 
     References
     ----------
     .. [1] Karras, Aila, Laine and Lehtinen, "Progressive growing of GANs for improved quality,
-       stability, and variation", ICLR 2018, arXiv 1710.10196, section 5.
+       stability, and variation", ICLR 2018, arXiv 1710.10196, section 5 and published code.
     """
     if min(made.shape[-2:]) < _SMALLEST_LEVEL:
         return SlicedWasserstein(float("nan"), float("nan"))
@@ -80,16 +89,57 @@ def projected_distance(a: Float32Array, b: Float32Array, directions: Float32Arra
     return float(np.abs(lines_a - lines_b).mean(dtype=np.float64))
 
 
-def _laplacian_levels(planes: Sequence[Float32Array]) -> list[list[Float64Array]]:
+def _laplacian_levels(planes: Sequence[Float32Array]) -> list[list[Float32Array]]:
     """Return the Laplacian pyramids of images of one shape: per level, the level of every image."""
-    from skimage.transform import pyramid_laplacian
-
-    octaves = int(np.log2(min(planes[0].shape) / _SMALLEST_LEVEL))
-    pyramids = [pyramid_laplacian(plane, octaves, preserve_range=True) for plane in planes]
+    pyramids = [laplacian_pyramid(plane) for plane in planes]
     return [list(levels) for levels in zip(*pyramids, strict=True)]
 
 
-def _patches(planes: Sequence[Float64Array], random: np.random.Generator) -> Float32Array:
+def laplacian_pyramid(image: Float32Array) -> list[Float32Array]:
+    """Return what each octave adds to the next coarser one, finest first, and the low-pass [1]_.
+
+    Parameters
+    ----------
+    image : array, float32, shape (Y, X)
+
+    Returns
+    -------
+    list of arrays, float32
+        Each has half the side of the one before, rounded up, and its shorter side has at least 16
+        pixels. The last is the image itself, blurred; of a smaller image it is all.
+
+    References
+    ----------
+    .. [1] Burt and Adelson, "The Laplacian pyramid as a compact image code", IEEE Transactions on
+       Communications 31, 1983.
+    """
+    levels = [image]
+    while min(levels[-1].shape) > 2 * (_SMALLEST_LEVEL - 1):  # half of it, rounded up, has enough
+        coarse = _blurred(levels[-1], _KERNEL)[::2, ::2]
+        levels[-1] = levels[-1] - upsampled(coarse, levels[-1].shape)
+        levels.append(coarse)
+    return levels
+
+
+def upsampled(coarse: Float32Array, shape: Ints) -> Float32Array:
+    """Return an image of twice the side, or one pixel less: the transpose of blur and every second.
+
+    Parameters
+    ----------
+    shape : of the result.
+    """
+    spread = np.zeros(shape, np.float32)
+    spread[::2, ::2] = coarse
+    return _blurred(spread, np.float32(2) * _KERNEL)
+
+
+def _blurred(image: Float32Array, kernel: Float32Array) -> Float32Array:
+    for axis in range(image.ndim):
+        image = ndimage.convolve1d(image, kernel, axis, mode="mirror")
+    return image
+
+
+def _patches(planes: Sequence[Float32Array], random: np.random.Generator) -> Float32Array:
     """Return random patches, shape (N, 49), normalised together."""
     count = -(-_PATCHES_PER_LEVEL // len(planes))
     found = []

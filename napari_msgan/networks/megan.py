@@ -10,6 +10,7 @@ References
 
 from __future__ import annotations
 
+from copy import copy
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,7 +19,7 @@ from torch.nn import functional
 
 from napari_msgan.geometry import Box
 from napari_msgan.networks.generator import Generator
-from napari_msgan.networks.patchwork import PATCH, blank_outside, cut, iter_patches
+from napari_msgan.networks.patchwork import PATCH, STRIDE, blank_outside, cut, iter_patches
 
 if TYPE_CHECKING:
     from napari_msgan.geometry import Ints
@@ -78,6 +79,7 @@ class MeganPatchGenerator(Generator):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.model = nn.Sequential(*_normalised(nn.Conv3d(2, width, 3, padding=1)), *_body(width))
+        self.patch_shift = 0
 
     @property
     def halo(self) -> Ints:
@@ -101,6 +103,15 @@ class MeganPatchGenerator(Generator):
         result: Tensor = self.model(torch.cat([coarse, 2 * sketch - 1], dim=1))
         return result
 
+    def with_shifted_patches(self) -> MeganPatchGenerator:
+        """Return one of the same weights whose patches lie half a stride from the authors' places.
+
+        What differs between both depends on the patches, not on the image.
+        """
+        other = copy(self)
+        other.patch_shift = STRIDE // 2
+        return other
+
     def tile(self, windows: TileWindows, *inputs: Tensor) -> Tensor:
         """Return a tile as the mean of all patches that count in it; see the base class.
 
@@ -113,7 +124,7 @@ class MeganPatchGenerator(Generator):
         sketch = blank_outside(sketch, windows.sketch, windows.image, 0.0)
         total = sketch.new_zeros((1, 1, *windows.core.shape))
         weight = torch.zeros_like(total)
-        for patch in iter_patches(windows.image, windows.core, _FACTOR):
+        for patch in iter_patches(windows.image, windows.core, _FACTOR, self.patch_shift):
             made = self(
                 cut(coarse, patch.coarse.relative_to(windows.coarse.start)),
                 cut(sketch, patch.sketch.relative_to(windows.sketch.start)),

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from napari_msgan.intensity import Float32Array
 
 PATCH = 32
-_STRIDE = 20
-_MARGIN = (PATCH - _STRIDE) // 2
+STRIDE = 20
+MARGIN = (PATCH - STRIDE) // 2
 _LAST_COUNTS = 2
 
 
@@ -49,19 +49,26 @@ class Patch:
     weight: Float32Array
 
 
-def patch_starts(size: int) -> list[int]:
+def patch_starts(size: int, shift: int = 0) -> list[int]:
     """Return where the patches of an axis start.
+
+    Parameters
+    ----------
+    shift : voxels by which all but the first and the last patch are shifted; 0 is what the
+        authors do.
 
     Examples
     --------
     >>> patch_starts(64), patch_starts(72), patch_starts(10)
     ([0, 20, 32], [0, 20, 40], [0])
+    >>> patch_starts(64, shift=10)
+    [0, 10, 30, 32]
     """
     last = max(0, size - PATCH)
-    return [*range(0, last, _STRIDE), last]
+    return sorted({0, *range(shift, last, STRIDE), last})
 
 
-def iter_patches(image: Ints, box: Box, factor: Ints) -> Iterator[Patch]:
+def iter_patches(image: Ints, box: Box, factor: Ints, shift: int = 0) -> Iterator[Patch]:
     """Yield the patches that count in a box, always in the same order.
 
     Parameters
@@ -69,11 +76,12 @@ def iter_patches(image: Ints, box: Box, factor: Ints) -> Iterator[Patch]:
     image : shape of the image; axes shorter than a patch are taken as long as one.
     box : inside the image.
     factor : how much finer the image is than the scale before it.
+    shift : see `patch_starts`.
     """
     image = tuple(max(n, PATCH) for n in image)
     last = tuple(n - PATCH for n in image)
     near = [
-        [start for start in patch_starts(n) if start < b and start + PATCH > a]
+        [start for start in patch_starts(n, shift) if start < b and start + PATCH > a]
         for n, a, b in zip(image, box.start, box.stop, strict=True)
     ]
     for start in product(*near):
@@ -94,9 +102,9 @@ def _counts(image: Ints, start: Ints, part: Box) -> npt.NDArray[np.bool_]:
     """Return where a patch counts: with its middle, and in the outer voxels of the image."""
     voxels = np.ogrid[part.slices]
     middle = [
-        (v >= a + _MARGIN) & (v < a + PATCH - _MARGIN) for v, a in zip(voxels, start, strict=True)
+        (v >= a + MARGIN) & (v < a + PATCH - MARGIN) for v, a in zip(voxels, start, strict=True)
     ]
-    outer = [(v < _MARGIN) | (v >= n - _MARGIN) for v, n in zip(voxels, image, strict=True)]
+    outer = [(v < MARGIN) | (v >= n - MARGIN) for v, n in zip(voxels, image, strict=True)]
     counts: npt.NDArray[np.bool_] = reduce(np.logical_and, middle) | reduce(np.logical_or, outer)
     return counts
 

@@ -6,6 +6,7 @@ from napari_msgan.source._images import (
     lazy_image,
     write_image_pyramid,
 )
+from napari_msgan.source._magnified import n_scales_magnified, plan_magnified
 from napari_msgan.source._plan import (
     SourcePlan,
     honest_scale,
@@ -27,7 +28,9 @@ __all__ = [
     "iter_sketch_image",
     "iter_sketch_scales",
     "lazy_image",
+    "n_scales_magnified",
     "n_scales_of",
+    "plan_magnified",
     "plan_source",
     "write_image_pyramid",
 ]

@@ -14,16 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_msgan.durable import create_array_file, sync_tree
-from napari_msgan.geometry import PyramidGeometry
 from napari_msgan.io import read_volume
-from napari_msgan.resampling import corner_aligned_first
 from napari_msgan.source import (
-    SourcePlan,
-    honest_scale,
     iter_sketch_given,
     iter_sketch_scales,
     lazy_image,
-    n_scales_of,
+    n_scales_magnified,
+    plan_magnified,
     write_image_pyramid,
 )
 from napari_msgan.training.given import sketch_on
@@ -33,11 +30,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from napari_msgan.geometry import Box, Floats, Ints
+    from napari_msgan.geometry import Box, Ints
     from napari_msgan.intensity import Float32Array
     from napari_msgan.training.config import TrainConfig
     from napari_msgan.training.survey import TrainingFile
-    from napari_msgan.volume import Volume
 
 _STEPS = 65535
 _WORKERS = os.cpu_count() or 1
@@ -133,7 +129,7 @@ def _folder_name(name: str) -> str:
 
 def _write_pyramid(folder: Path, file: TrainingFile, variant: int, config: TrainConfig) -> None:
     image, zoom = read_volume(file.path), _zoom(file, variant, config)
-    plan = _plan(image, file.name, zoom, config)
+    plan = plan_magnified(image, config, zoom, _declared_mm(file.name, config))
     if plan is None:
         return
     stored = write_image_pyramid(plan, config.sketch, folder, _WORKERS)
@@ -172,34 +168,11 @@ def n_scales_reached(file: TrainingFile, config: TrainConfig) -> int:
     if spacing is not None and config.orientation not in (None, "LPS"):
         spacing = (max(spacing),) * len(spacing)
     zooms = [_zoom(file, variant, config) for variant in range(config.variants)]
-    return max(_n_scales(file.shape, spacing, file.name, zoom, config) for zoom in zooms)
+    slice_mm = _declared_mm(file.name, config)
+    return max(n_scales_magnified(file.shape, spacing, config, zoom, slice_mm) for zoom in zooms)
 
 
-def _n_scales(
-    shape: Ints, spacing: Floats | None, name: str, zoom: float, config: TrainConfig
-) -> int:
-    """Return how many scales an image is fine enough for."""
-    if config.kind == "relative":
-        longest = round(max(shape) * zoom)
-        found = n_scales_of(longest, config.base_size, config.scales[1].factor[-1])
-        return min(found, len(config.scales))
-    assert spacing is not None
+def _declared_mm(name: str, config: TrainConfig) -> float:
+    """Return the true slice thickness that the settings give for a file, 0 for none."""
     declared = [mm for pattern, mm in config.slice_mm.items() if fnmatch.fnmatch(name, pattern)]
-    return 1 + honest_scale(config.scales, tuple(max([s, *declared]) for s in spacing))
-
-
-def _plan(volume: Volume, name: str, zoom: float, config: TrainConfig) -> SourcePlan | None:
-    """Return the source on the scales it is fine enough for, magnified by `zoom`."""
-    turned, orientation = orient(volume, config.orientation)
-    n_scales = _n_scales(turned.shape, turned.spacing, name, zoom, config)
-    if n_scales < 2:
-        return None
-    spacing = config.scales[n_scales - 1].spacing_mm or turned.spacing
-    step = tuple(mm / zoom / own for mm, own in zip(spacing, turned.spacing, strict=True))
-    shape = tuple(max(1, round(n / s)) for n, s in zip(turned.shape, step, strict=True))
-    factors = tuple(scale.factor for scale in config.scales[1:n_scales])
-    geometry = PyramidGeometry(turned.axes, shape, factors, turned.affine, turned.unit)
-    first = corner_aligned_first(step)
-    return SourcePlan(
-        turned, orientation, geometry, step, first, n_scales - 1, 0, config.tile_shape
-    )
+    return max(declared, default=0.0)

@@ -82,11 +82,29 @@ def test_missing_torchmetrics_is_said_before_anything_is_done(
     assert not (tmp_path / "out").exists()
 
 
-def test_reader_study_of_one_region_is_refused_and_the_tables_stay(cli, model, data, tmp_path):
+def test_reader_study_of_one_region_is_refused_before_anything_is_made(cli, model, data, tmp_path):
     out = tmp_path / "out"
     ended = cli("evaluate", model, data, out, "--limit", "1", "--reader-study", "-q")
     ended.check_refused("needs at least two regions")
-    assert names_in(out) == ["figures.csv", "pictures", "report.md", "summary.csv"]
+    assert not out.exists()
+
+
+def test_damaged_image_is_named_at_the_end_and_the_others_are_measured(cli, model, data, tmp_path):
+    """Its header can be read."""
+    tifffile.imwrite(data / "a1.tif", picture((70, 60), 3), compression="zlib", rowsperstrip=16)
+    content = bytearray((data / "a1.tif").read_bytes())
+    with tifffile.TiffFile(data / "a1.tif") as file:
+        start = file.pages[0].dataoffsets[1]
+    content[start : start + 40] = bytes(40)
+    (data / "a1.tif").write_bytes(content)
+    out = tmp_path / "out"
+    ended = cli("evaluate", model, data, out)
+    assert ended.code == 2
+    assert len(ended.errors) == 1
+    assert "lacks what could not be measured: a1.tif: " in " ".join(ended.errors[0].split())
+    assert ended.out.splitlines()[0].split()[0] == "scale"
+    assert names_in(out / "pictures") == ["a2.tif.png", "b.tif.png"]
+    assert "a1.tif" in (out / "report.md").read_text()
 
 
 def test_image_of_another_kind_is_named(cli, originals, data, tmp_path):

@@ -20,7 +20,7 @@ def test_truth_has_the_window_that_training_gave_it(tmp_path, sketch_window):
     spec = spec.model_copy(update={"sketch": SketchSettings(window=sketch_window)})
     values = np.rint(2 * smooth((32, 32, 32), 0) - 500).astype(np.int16)
     volume = Volume(values, Affine.of_spacing((1.0,) * 3), "millimeter")
-    truth = save_truth(plan_source(volume, spec), spec, tmp_path, 1)[-1]
+    truth = save_truth(plan_source(volume, spec), spec, tmp_path, 1, 1)[-1]
     spread = np.percentile(truth, [1, 99])
     if sketch_window == "percentiles":
         assert spread[0] < -900

@@ -11,8 +11,8 @@ SHAPES = [(100, 120), (40, 44, 36)]
 
 def measured(made, true, *training, count=6):
     search = TrainingSearch(draw_patches(made, true, np.ones(made.shape, bool), count))
-    for image in training:
-        search.search(image)
+    for number, image in enumerate(training):
+        search.search(image, number)
     return search.result()
 
 
@@ -42,7 +42,7 @@ def test_one_copied_patch_among_many_shows_in_the_percentile():
     pairs = draw_patches(true, true, np.ones(true.shape, bool), 9)
     copied = unit_patch(high_pass(training)[30:62, 50:82])
     search = TrainingSearch([*pairs, PatchPair(copied, pairs[0].true)])
-    search.search(training)
+    search.search(training, "training")
     found = search.result()
     assert found.median == pytest.approx(1, abs=1e-6)
     assert found.percentile_1 < 0.2

@@ -100,10 +100,10 @@ def test_every_figure_that_can_be_taken_is(evaluated):
 
 def test_progress_never_goes_back(evaluated):
     _, steps, _ = evaluated
-    for stage in ("evaluating", "searching training images"):
+    for stage in ("evaluating", "reading training images", "searching training images"):
         shares = [step.done for step in steps if step.stage == stage]
         assert shares == sorted(shares)
-        assert 0 <= shares[0] < shares[-1] <= 1
+        assert 0 <= shares[0] <= shares[-1] <= 1
     assert any(step.note.startswith("1.tif: ") for step in steps)
 
 
@@ -177,6 +177,20 @@ def test_volumes_have_tissues_and_spacing(tmp_path):
     assert "Errors and seams in HU" in (tmp_path / "out" / "report.md").read_text()
 
 
+def test_thick_slices_are_measured_at_the_scale_that_they_support(tmp_path):
+    """Voxels of 2 and 1 mm; slices of 2.5 mm support the first only, unless a scale is given."""
+    model = load_folder(write_model(tmp_path / "model", ndim=3, n_scales=2, tile=32))
+    image, thick = (smooth((40, 36, 44), 0) * 6 - 1000).astype(np.int16), tmp_path / "thick.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(image[::2].T, np.diag([1.0, 1.0, 2.5, 1.0])), thick)
+    found = evaluate(model, [thick], tmp_path / "out", reader_study=True)
+    assert [(row.scale, row.spacing_mm) for row in found.rows] == [(0, (2, 2, 2))]
+    with pytest.warns(UserWarning, match="details beyond scale 0 are invented"):
+        found = evaluate(model, [thick], tmp_path / "asked", scale=1)
+    assert [row.scale for row in found.rows] == [0, 1]
+    with pytest.raises(VolumeError, match="no image is as large as a patch at scale 1"):
+        evaluate(model, [thick], tmp_path / "searched", training=[thick])
+
+
 def test_images_are_chosen_by_name_and_number(flat, tmp_path):
     _, data = flat
     assert [p.name for p in find_images(data)] == ["0.tif", "1.tif"]
@@ -218,29 +232,108 @@ def test_images_that_do_not_fit_are_all_named_before_anything_is_made(flat, tmp_
     assert not (tmp_path / "out").exists()
 
 
-def test_pictures_and_page_of_a_former_evaluation_do_not_stay(flat, tmp_path):
+def write_former(out):
+    names = ("figures.csv", "summary.csv", "report.md", "reader-study.html", "pictures/former.png")
+    (out / "pictures").mkdir(parents=True)
+    for name in names:
+        (out / name).write_text("former")
+    return names
+
+
+def test_results_of_a_former_evaluation_go_together(flat, tmp_path):
     model, data = flat
-    (tmp_path / "pictures").mkdir()
-    for name in ("reader-study.html", "pictures/former.tif.png"):
-        (tmp_path / name).write_text("")
+    write_former(tmp_path)
     evaluate(model, [data / "0.tif"], tmp_path, scale=1)
-    assert [p.name for p in (tmp_path / "pictures").iterdir()] == ["0.tif.png"]
-    assert not (tmp_path / "reader-study.html").exists()
+    left = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {path.name for path in left} == {"figures.csv", "summary.csv", "report.md", "0.tif.png"}
+    assert all(path.read_bytes() != b"former" for path in left)
 
 
-def test_what_is_finished_is_kept_where_an_image_turns_out_to_be_damaged(flat, tmp_path):
-    model, data = flat
-    damaged = tmp_path / "damaged.tif"
+def write_damaged(path):
+    """Write an image whose header is right, and whose pixels cannot be read."""
     pixels = smooth((90, 110), 3).astype(np.uint8)
-    tifffile.imwrite(damaged, pixels, compression="zlib", rowsperstrip=16)
-    content = bytearray(damaged.read_bytes())
-    with tifffile.TiffFile(damaged) as file:
+    tifffile.imwrite(path, pixels, compression="zlib", rowsperstrip=16)
+    content = bytearray(path.read_bytes())
+    with tifffile.TiffFile(path) as file:
         start = file.pages[0].dataoffsets[2]
     content[start : start + 40] = bytes(40)
-    damaged.write_bytes(content)
-    with pytest.raises(MsganError):
-        evaluate(model, [data / "0.tif", damaged], tmp_path / "out")
-    assert "0.tif" in (tmp_path / "out" / "report.md").read_text()
+    path.write_bytes(content)
+    return path
+
+
+def test_results_of_a_former_evaluation_stay_where_no_image_can_be_evaluated(flat, tmp_path):
+    names = write_former(tmp_path / "out")
+    with pytest.raises(JobError, match=r"no image could be evaluated:\n  damaged.tif: "):
+        evaluate(flat[0], [write_damaged(tmp_path / "damaged.tif")], tmp_path / "out")
+    assert all((tmp_path / "out" / name).read_text() == "former" for name in names)
+
+
+def test_images_beside_a_damaged_one_are_evaluated(flat, tmp_path):
+    model, data = flat
+    images = [write_damaged(tmp_path / "damaged.tif"), data / "0.tif"]
+    found = evaluate(model, images, tmp_path / "out")
+    assert {row.image for row in found.rows} == {"0.tif"}
+    assert [problem.split(":")[0] for problem in found.problems] == ["damaged.tif"]
+    report = (tmp_path / "out" / "report.md").read_text()
+    assert "**Not measured:**\n\n- damaged.tif: " in report
+    assert "| 0.tif | 2 |" in report
+
+
+def test_volumes_beside_a_truncated_one_are_evaluated(tmp_path):
+    model = load_folder(write_model(tmp_path / "model", ndim=3, n_scales=2, tile=32))
+    paths = [tmp_path / f"{seed}.nii.gz" for seed in range(2)]
+    for seed, path in enumerate(paths):
+        values = (smooth((20, 18, 22), seed) * 6 - 1000).astype(np.int16)
+        nibabel.save(nibabel.Nifti1Image(values.T, np.eye(4)), path)
+    paths[0].write_bytes(paths[0].read_bytes()[:-2000])
+    found = evaluate(model, paths, tmp_path / "out")
+    assert {row.image for row in found.rows} == {"1.nii.gz"}
+    assert found.problems[0].startswith("0.nii.gz: ")
+
+
+def test_damaged_training_image_is_named_before_anything_is_made(flat, tmp_path):
+    model, data = flat
+    training, out = [data / "1.tif", write_damaged(tmp_path / "damaged.tif")], tmp_path / "out"
+    with pytest.raises(JobError, match=r"1 of 2 training images cannot be read:\n  damaged.tif"):
+        evaluate(model, [data / "0.tif"], out, training=training)
+    assert not any(out.iterdir())
+
+
+def test_images_without_room_for_a_patch_are_refused_before_anything_is_made(flat, tmp_path):
+    model, data = flat
+    small = tmp_path / "small.tif"
+    tifffile.imwrite(small, smooth((31, 100), 0).astype(np.uint8))
+    for images, training, what in ((small, "1.tif", "no image"), ("0.tif", small, "no training")):
+        with pytest.raises(VolumeError, match=f"{what}.* is as large as a patch"):
+            evaluate(model, [data / images], tmp_path / "out", training=[data / training])
+    assert not (tmp_path / "out").exists()
+
+
+def test_failing_search_leaves_tables_and_page(flat, tmp_path, monkeypatch):
+    def iter_search(*arguments):
+        yield 0.0, "1.tif"
+        raise VolumeError("it is gone")
+
+    monkeypatch.setattr("napari_msgan.evaluation.run.iter_search_training", iter_search)
+    model, data = flat
+    images = find_images(data)
+    found = evaluate(model, images, tmp_path, reader_study=True, training=images)
+    assert found.problems == ("it is gone",)
+    assert found.memorisation is None
+    assert (tmp_path / "reader-study.html").exists()
+    assert "- it is gone" in (tmp_path / "report.md").read_text()
+
+
+def test_longest_file_names_have_pictures_of_their_own(flat, tmp_path):
+    model, data = flat
+    images = [tmp_path / f"{'é' * 124}{end}.tif" for end in "ab"]
+    for path in images:
+        shutil.copy(data / "0.tif", path)
+    found = evaluate(model, images, tmp_path / "out", scale=0)
+    assert [row.image for row in found.rows] == [path.name for path in images]
+    names = [path.name for path in (tmp_path / "out" / "pictures").iterdir()]
+    assert len(names) == 2
+    assert all(name.startswith("é" * 100) and name.endswith(".png") for name in names)
 
 
 def test_out_must_be_empty_unless_it_may_be_overwritten(tmp_path):

@@ -1,12 +1,16 @@
 """Exact generators pass the certificate; too small a halo and statistics over a tile do not."""
 
+from dataclasses import astuple
+
 import numpy as np
 import pytest
 from torch.nn import functional
 
 from napari_msgan.evaluation import (
     Computing,
+    certify_patches,
     certify_seams,
+    iter_measure,
     run_to_end,
     tile_maker,
     tile_phase_share,
@@ -15,11 +19,15 @@ from napari_msgan.evaluation.case import iter_open_case
 from napari_msgan.evaluation.seams import middle_tiles
 from napari_msgan.geometry import Affine, Box
 from napari_msgan.io import write_volume
+from napari_msgan.megan_import import import_megan
 from napari_msgan.model import Model, load_folder
 from napari_msgan.networks import PatchGenerator
+from napari_msgan.networks.megan import MeganPatchGenerator
+from napari_msgan.networks.patchwork import PATCH
 from napari_msgan.refiner import TileContext
 from napari_msgan.volume import Volume
 from tests.evaluation.images import smooth
+from tests.megan import write_checkpoints
 from tests.models import write_model
 
 SHAPES = {2: (88, 70), 3: (64, 40, 36)}
@@ -52,13 +60,18 @@ def context_for(ndim, folder, kind):
     generator = kind(exact.factor, 6, 1).eval().requires_grad_(False)
     generator.load_state_dict(exact.state_dict())
     model = Model(model.spec, model.folder, (model.generators[0], generator))
-    image = Volume(smooth(SHAPES[ndim], 0) * 4 - 500, Affine.of_spacing((1,) * ndim), "millimeter")
+    return opened(model, SHAPES[ndim], folder)[1]
+
+
+def opened(model, shape, folder):
+    """Return the case of an image, and the context in which its scale 1 is made."""
+    spacing = Affine.of_spacing((1,) * len(shape))
+    image = Volume(smooth(shape, 0) * 4 - 500, spacing, "millimeter")
     write_volume(folder / "image.ome.tif", [image], description={})
-    steps = iter_open_case(folder / "image.ome.tif", model, folder, Computing())
-    case = run_to_end(steps)
+    case = run_to_end(iter_open_case(folder / "image.ome.tif", model, folder, Computing()))
     context = TileContext(case.store, model, "cpu", "fp32")
     context.prepare([1])
-    return context
+    return case, context
 
 
 def certificate(context):
@@ -103,6 +116,60 @@ def test_both_grids_are_asked_for_boxes_that_start_inside(tmp_path):
     assert min(min(box.start) for box in asked) == 0
 
 
+def shaped(shape, tile):
+    """Return the certificate of tiles that differ by the side they were asked for."""
+    return certify_seams(
+        lambda box: np.full(box.shape, box.shape[0], np.float32), shape, (tile, tile), (2, 2)
+    )
+
+
+def test_image_without_a_tile_border_has_no_certificate():
+    assert np.isnan(astuple(shaped((60, 64), 128))).all()
+    assert np.isfinite(astuple(shaped((60, 66), 128))).all()  # the shifted grid has one at 64
+    assert shaped((100, 40), 128).max_near > 0
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory):
+    """A model in the layout of the authors, and what it makes of an image with three patches."""
+    folder = tmp_path_factory.mktemp("imported")
+    write_checkpoints(folder / "theirs", widths=(1, 1))
+    import_megan(folder / "theirs", folder / "model")
+    model = load_folder(folder / "model")
+    return model, *opened(model, (64, 64, 64), folder)
+
+
+def test_patches_of_imported_models_show_where_shifted_tiles_do_not(imported):
+    _, case, context = imported
+    make_tile, generator = tile_maker(context, 1), context.generator(1)
+    tiles = certify_seams(make_tile, (64,) * 3, (32,) * 3, (2,) * 3)
+    assert tiles.max_near < 1e-5
+    patches = certify_patches(context, 1, generator)
+    assert patches.mean_near > 1e-3
+    assert patches.mean_off > 1e-3
+    row = run_to_end(iter_measure(case, 1))
+    assert row.value("seam_mean_near") == pytest.approx(patches.mean_near * 255 / 2)
+    assert np.isfinite(row.value("seam_phase"))
+
+
+def test_patches_that_do_not_depend_on_their_place_pass(imported, monkeypatch):
+    """The mean of any patches of a function of the voxel is that function."""
+    _, _, context = imported
+
+    def forward(self, coarse, sketch):
+        return sketch
+
+    monkeypatch.setattr(MeganPatchGenerator, "forward", forward)
+    assert certify_patches(context, 1, context.generator(1)).max_near < 1e-6
+
+
+@pytest.mark.filterwarnings("ignore:the image has 32 pixels")
+def test_image_of_one_patch_has_no_certificate(imported, tmp_path):
+    model, _, _ = imported
+    _, context = opened(model, (PATCH, PATCH, PATCH), tmp_path)
+    assert np.isnan(astuple(certify_patches(context, 1, context.generator(1)))).all()
+
+
 def test_middle_tiles_are_around_the_border_nearest_the_middle():
     assert middle_tiles((100, 40), (32, 32)) == Box((32, 0), (96, 40))
     assert middle_tiles((20, 20), (32, 32)) == Box((0, 0), (20, 20))
@@ -118,6 +185,7 @@ def test_visible_tile_borders_rank_first_among_all_phases():
     assert tile_phase_share(shifted, (32, 32), (2, 2)) > first
     assert tile_phase_share(seams, (32, 32), (1, 1)) == pytest.approx(first / 2)
     assert np.isnan(tile_phase_share(image, (256, 256), (2, 2)))
+    assert tile_phase_share(shifted, (32, 32), (2, 2), first=6) == pytest.approx(first)
 
 
 def test_borders_of_coarse_voxels_are_not_taken_for_those_of_tiles(rng):

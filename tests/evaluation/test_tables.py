@@ -119,9 +119,16 @@ def test_report_has_rows_means_intervals_and_legend():
     assert "| **mean (95 %)** | 0 | 2.00 (1.00 to 3.00) | 30.00 |" in report
     assert "*MAE*: mean absolute error" in report
     assert "| 48 | 5 | 0.90 | 0.10 | 0.95 |" in report
+    assert "at their own size only: the model has no training.json" in report
     assert report.count("| a.png | 0 |") == 1  # accuracy, no row of scale 0 among the seams
     assert "sketch F1" not in report  # nobody took it
     assert "Memorisation" not in report_markdown(ROWS, model_name="small", units="HU")
+
+
+def test_report_tells_at_which_sizes_training_images_were_searched():
+    found = Memorisation(0.9, 0.1, 0.95, 48, 5, (0.85, 1.0, 1.15))
+    report = report_markdown(ROWS, model_name="small", units="HU", memorisation=found)
+    assert "and at 3 others, 0.85 to 1.15 of it" in report
 
 
 def test_one_image_has_no_mean():

@@ -9,7 +9,7 @@ from napari_msgan.evaluation import (
     radial_power_spectrum,
     sliced_wasserstein,
 )
-from napari_msgan.evaluation.textures import projected_distance
+from napari_msgan.evaluation.textures import laplacian_pyramid, projected_distance, upsampled
 from tests.evaluation.images import smooth, textured
 
 
@@ -31,6 +31,56 @@ def test_sliced_wasserstein_distance_of_the_truth_is_its_floor(shape):
     assert same.distance < 1.5 * same.floor
     assert other.distance > 2 * other.floor
     assert sliced_wasserstein(true, true) == same
+
+
+def body(shape, seed):
+    """Return texture inside a bright ellipse on black, with two dark parts, as lungs are."""
+    y, x = np.ogrid[tuple(slice(-1, 1, n * 1j) for n in shape[-2:])]
+    inside = (y / 0.9) ** 2 + (x / 0.8) ** 2 < 1
+    dark = ((np.abs(x) - 0.35) / 0.25) ** 2 + (y / 0.5) ** 2 < 1
+    low = ndimage.gaussian_filter(160 * inside - 100.0 * dark, 3).astype(np.float32)
+    return low, low + 0.2 * textured(shape, seed)
+
+
+@pytest.mark.parametrize("shape", [(128, 112), (4, 64, 64)])
+@pytest.mark.parametrize(
+    "changed_low",
+    [
+        pytest.param(lambda low: 0 * low, id="removed"),
+        pytest.param(lambda low: -low, id="inverted"),
+        pytest.param(
+            lambda low: low + np.linspace(0, 400, low.shape[-1], dtype=np.float32), id="ramp"
+        ),
+    ],
+)
+def test_sliced_wasserstein_distance_sees_another_low_pass(shape, changed_low):
+    low, true = body(shape, 0)
+    found = sliced_wasserstein(true - low + changed_low(low), true)
+    assert found.distance > 3 * found.floor
+    assert sliced_wasserstein(true, true).distance < 1.5 * found.floor
+
+
+@pytest.mark.parametrize("shape", [(128, 112), (61, 83), (31, 40)])
+def test_levels_of_a_pyramid_sum_up_to_the_image(shape):
+    image = textured(shape, 0)
+    *details, total = laplacian_pyramid(image)
+    assert 16 <= min(total.shape) <= 31
+    for level in reversed(details):
+        total = level + upsampled(total, level.shape)
+    np.testing.assert_allclose(total, image, atol=1e-3)
+
+
+def test_levels_of_a_pyramid_are_those_of_karras():
+    """Their code convolves with a 5 x 5 kernel, and shapes are even."""
+    image = textured((64, 32), 0)
+    kernel = np.outer([1, 4, 6, 4, 1], [1, 4, 6, 4, 1]) / 256
+    coarse = ndimage.convolve(image, kernel, mode="mirror")[::2, ::2]
+    spread = np.zeros_like(image)
+    spread[::2, ::2] = coarse
+    fine, low = laplacian_pyramid(image)
+    np.testing.assert_allclose(low, coarse, atol=1e-3)
+    expected = image - ndimage.convolve(spread, 4 * kernel, mode="mirror")
+    np.testing.assert_allclose(fine, expected, atol=1e-3)
 
 
 def test_sliced_wasserstein_distance_needs_16_pixels():

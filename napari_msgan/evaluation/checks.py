@@ -1,0 +1,93 @@
+"""What is refused before an evaluation begins."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+from napari_msgan.errors import JobError, MsganError
+from napari_msgan.evaluation.case import measured_scale
+from napari_msgan.evaluation.reader_study import check_regions, most_regions
+from napari_msgan.evaluation.training_images import check_sizes, trained_zooms
+from napari_msgan.io import read_geometry, read_volume
+from napari_msgan.source import plan_source
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+    from pathlib import Path
+
+    from napari_msgan.model import Model
+
+
+def check_inputs(
+    model: Model,
+    images: Sequence[Path],
+    scale: int | None,
+    training: Sequence[Path],
+    compared: int,
+    *,
+    reader_study: bool,
+) -> None:
+    """Refuse what would end the evaluation after hours, all images in one list.
+
+    Parameters
+    ----------
+    scale : finest scale that is measured, or None.
+    compared : scale at which memorisation is measured.
+
+    Raises
+    ------
+    MsganError
+        A subclass that says what does not fit.
+    """
+    if training and scale is not None and scale < compared:
+        raise JobError(
+            f"memorisation is measured at scale {compared}: leave out --scale {scale} or --training"
+        )
+    if training:
+        trained_zooms(model.folder)  # whether the model says them
+    plans, problems = [], []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # said when an image is made
+        for path, finest in [*((p, scale) for p in images), *((p, None) for p in training)]:
+            try:
+                volume, _ = read_geometry(path)
+                plans.append(plan_source(volume, model.spec, finest))
+            except MsganError as error:
+                problems.append(f"{path.name}: {error}")
+    if problems:
+        raise JobError(
+            f"{len(problems)} of {len(images) + len(training)} images cannot be evaluated with "
+            f"{model.spec.name}:\n  " + "\n  ".join(problems)
+        )
+    if training:
+        check_sizes(plans[: len(images)], plans[len(images) :], scale, compared)
+    if reader_study:
+        shapes = [
+            plan.geometry.shape_at(measured_scale(plan, scale)) for plan in plans[: len(images)]
+        ]
+        check_regions(sum(map(most_regions, shapes)))
+
+
+def iter_read_training(training: Sequence[Path]) -> Generator[tuple[float, str], None, None]:
+    """Read all training images once; yield (share that is done, what is read).
+
+    A damaged one would else end the search after hours.
+
+    Raises
+    ------
+    JobError
+        Naming all that cannot be read.
+    """
+    problems = []
+    for number, path in enumerate(training):
+        yield number / len(training), path.name
+        try:
+            read_volume(path)
+        except MsganError as error:
+            problems.append(f"{path.name}: {error}")
+    if problems:
+        raise JobError(
+            f"{len(problems)} of {len(training)} training images cannot be read:\n  "
+            + "\n  ".join(problems)
+        )

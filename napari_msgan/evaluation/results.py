@@ -1,0 +1,95 @@
+"""The files of an evaluation, and those of a former one that must not stay beside them."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from napari_msgan.durable import write_atomically
+from napari_msgan.evaluation.tables import figures_csv, report_markdown, summary_csv
+from napari_msgan.evaluation.units import units_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from PIL.Image import Image
+
+    from napari_msgan.config import ModelSpec
+    from napari_msgan.evaluation.figures import ScaleFigures
+    from napari_msgan.evaluation.memorisation import Memorisation
+
+_FIGURES, _SUMMARY, _REPORT, _PAGE = "figures.csv", "summary.csv", "report.md", "reader-study.html"
+_PICTURES = "pictures"
+#: Bytes of a file name that file systems take, less the ending that is added.
+_LONGEST_NAME = 255 - len(".png")
+
+
+class Results:
+    """Writes what an evaluation finds into a folder.
+
+    Files of a former evaluation stay until the first image is finished, and then go together.
+
+    folder : made with the first file.
+    """
+
+    def __init__(self, folder: Path, spec: ModelSpec) -> None:
+        self._folder, self._spec = folder, spec
+        self._is_begun = False
+
+    def add_image(self, name: str, picture: Image, rows: Sequence[ScaleFigures]) -> None:
+        """Write the picture of an image, and all rows so far."""
+        if not self._is_begun:
+            self._remove_former()
+            self._is_begun = True
+        (self._folder / _PICTURES).mkdir(parents=True, exist_ok=True)
+        self._write(_FIGURES, figures_csv(rows))
+        picture.save(self._folder / _PICTURES / picture_name(name))
+
+    def write_tables(
+        self,
+        rows: Sequence[ScaleFigures],
+        problems: Sequence[str],
+        memorisation: Memorisation | None = None,
+    ) -> None:
+        """Write means and report; `problems` say what could not be measured, and why."""
+        report = report_markdown(
+            rows,
+            model_name=self._spec.name,
+            units=units_of(self._spec).name,
+            memorisation=memorisation,
+            problems=problems,
+        )
+        self._write(_SUMMARY, summary_csv(rows))
+        self._write(_REPORT, report)
+
+    def write_page(self, page: str) -> None:
+        self._write(_PAGE, page)
+
+    def _remove_former(self) -> None:
+        names = (_FIGURES, _SUMMARY, _REPORT, _PAGE)
+        pictures = (self._folder / _PICTURES).glob("*.png")
+        for former in (*(self._folder / name for name in names), *pictures):
+            former.unlink(missing_ok=True)
+
+    def _write(self, name: str, text: str) -> None:
+        # names of files need not be UTF-8
+        write_atomically(self._folder / name, text.encode(errors="backslashreplace"))
+
+
+def picture_name(image: str) -> str:
+    """Return the name of an image's picture; of a long one its begin and a hash of all.
+
+    Examples
+    --------
+    >>> picture_name("chest.tif")
+    'chest.tif.png'
+    >>> len(picture_name("x" * 300))
+    255
+    """
+    content = image.encode(errors="surrogateescape")
+    if len(content) <= _LONGEST_NAME:
+        return f"{image}.png"
+    digest = hashlib.sha256(content).hexdigest()[:16]
+    begin = content[: _LONGEST_NAME - 1 - len(digest)].decode(errors="ignore")
+    return f"{begin}-{digest}.png"

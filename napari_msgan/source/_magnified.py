@@ -1,0 +1,80 @@
+"""A source on the grids of a model as training sees it: magnified by a factor."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from napari_msgan.geometry import PyramidGeometry
+from napari_msgan.resampling import corner_aligned_first
+from napari_msgan.source._plan import SourcePlan, honest_scale, n_scales_of
+from napari_msgan.volume import orient
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari_msgan.config import ModelKind, ScaleGrid
+    from napari_msgan.geometry import Floats, Ints
+    from napari_msgan.volume import Volume
+
+
+class Grids(Protocol):
+    """What models and settings of training say of their grids."""
+
+    @property
+    def kind(self) -> ModelKind: ...
+    @property
+    def orientation(self) -> str | None: ...
+    @property
+    def base_size(self) -> int: ...
+    @property
+    def scales(self) -> Sequence[ScaleGrid]: ...
+    @property
+    def tile_shape(self) -> Ints: ...
+
+
+def n_scales_magnified(
+    shape: Ints, spacing: Floats | None, grids: Grids, zoom: float, slice_mm: float = 0.0
+) -> int:
+    """Return how many scales an image is fine enough for, at most all of the grids.
+
+    Parameters
+    ----------
+    spacing : mm, needed by physical grids.
+    slice_mm : true slice thickness where the voxels were interpolated to less; 0: they were not.
+    """
+    if grids.kind == "relative":
+        longest = round(max(shape) * zoom)
+        found = n_scales_of(longest, grids.base_size, grids.scales[1].factor[-1])
+        return min(found, len(grids.scales))
+    assert spacing is not None
+    return 1 + honest_scale(grids.scales, tuple(max(mm, slice_mm) for mm in spacing))
+
+
+def plan_magnified(
+    volume: Volume, grids: Grids, zoom: float, slice_mm: float = 0.0
+) -> SourcePlan | None:
+    """Return the source, magnified by `zoom`, on the scales that it is fine enough for.
+
+    None where these are fewer than two. Of a volume all sides are magnified alike, and its
+    voxels count as if they had the spacing of the scales.
+
+    Parameters
+    ----------
+    slice_mm : see `n_scales_magnified`.
+
+    Raises
+    ------
+    GeometryError
+        If the volume cannot be turned to the orientation of the grids.
+    """
+    turned, orientation = orient(volume, grids.orientation)
+    n_scales = n_scales_magnified(turned.shape, turned.spacing, grids, zoom, slice_mm)
+    if n_scales < 2:
+        return None
+    spacing = grids.scales[n_scales - 1].spacing_mm or turned.spacing
+    step = tuple(mm / zoom / own for mm, own in zip(spacing, turned.spacing, strict=True))
+    shape = tuple(max(1, round(n / s)) for n, s in zip(turned.shape, step, strict=True))
+    factors = tuple(scale.factor for scale in grids.scales[1:n_scales])
+    geometry = PyramidGeometry(turned.axes, shape, factors, turned.affine, turned.unit)
+    first = corner_aligned_first(step)
+    return SourcePlan(turned, orientation, geometry, step, first, n_scales - 1, 0, grids.tile_shape)
