@@ -66,9 +66,21 @@ def test_given_sketch_is_scaled_by_its_type(relative, values, expected):
 
 
 def test_sketch_of_floats_beyond_one_is_refused(relative):
-    drawn = np.full((48, 48), 3.0, np.float32)
+    drawn = np.diag(np.full(48, 3.0, np.float32))
     plan = plan_source(Volume(drawn, Affine.of_spacing((1, 1)), "pixel"), relative)
     with pytest.raises(VolumeError, match=r"must lie in \[0, 1\]"):
+        collect(
+            plan,
+            lambda all_, write: iter_sketch_given(
+                plan, relative.sketch, lambda s, box: all_[s][box.slices], write
+            ),
+        )
+
+
+def test_sketch_of_integers_below_zero_is_refused(relative):
+    drawn = np.diag(np.full(48, -3, np.int16))
+    plan = plan_source(Volume(drawn, Affine.of_spacing((1, 1)), "pixel"), relative)
+    with pytest.raises(VolumeError, match="has none below 0, this one has -3"):
         collect(
             plan,
             lambda all_, write: iter_sketch_given(
