@@ -199,6 +199,8 @@ def read_checkpoint(path: Path, *, low_res: bool) -> Checkpoint:
         network = build_generator(_network(width, low_res=low_res), _FACTOR)
     check_weights(path, state, network.state_dict())
     weights = {key: value.float() for key, value in state.items()}
+    if beyond := [key for key, value in weights.items() if not value.isfinite().all()]:
+        raise ModelError(f"{path}: {beyond[0]} has values that float32 does not hold")
     return Checkpoint(path, hashlib.sha256(path.read_bytes()).hexdigest(), width, weights)
 
 

@@ -19,7 +19,7 @@ LAYERS = (
     ("buffers", "errors"),
     ("steps",),
     ("durable",),
-    ("folders", "geometry", "locking", "packed_sizes"),
+    ("folders", "geometry", "locking", "packed_sizes", "patients"),
     ("zarr_folder",),
     ("tiling", "volume", "config", "recording"),
     ("intensity", "labels"),

@@ -147,6 +147,10 @@ REFUSED = {
     "2-D": (lambda p: change(p, **{"0_weight": torch.zeros(3, 2, 3, 3)}), r"shape \(3, 2, 3, 3\)"),
     "too wide": (lambda p: change(p, **{"0_weight": torch.zeros(257, 2, 3, 3, 3)}), "1 to 256"),
     "number": (lambda p: change(p, **{"0_weight": torch.zeros(())}), r"seen: shape \(\)"),
+    "beyond float32": (
+        lambda p: change(p, **{"0_bias": torch.full((3,), 1e300, dtype=torch.float64)}),
+        "has values that float32 does not hold",
+    ),
     "not finite": (lambda p: change(p, **{"0_bias": torch.full((3,), torch.nan)}), "not finite"),
     "integers": (lambda p: change(p, **{"0_bias": torch.zeros(3, dtype=torch.int)}), "finite"),
     "sparse": (

@@ -58,6 +58,13 @@ def add_train(add: AddCommand) -> None:
         "(default: sketches are made from the images)",
     )
     command.add_argument(
+        "--patient",
+        metavar="REGEX",
+        help="what in the path of a file below DATA names the patient, e.g. '^[^_]+' or '^[^/]+': "
+        "all images of a patient are kept out of training, or none (default: each image is another "
+        "patient's)",
+    )
+    command.add_argument(
         "--devices",
         type=positive,
         default=1,

@@ -117,10 +117,11 @@ def _settings(arguments: Namespace, device: str) -> tuple[TrainConfig, list[Trai
     else:
         files = look(None)
         preset: Preset = arguments.preset or "balanced"
-        config = derive_config(files, _model_name(out), preset, free_memory_of(device))
+        memory = free_memory_of(device)
+        config = derive_config(files, _model_name(out), preset, memory, arguments.patient)
         origin = f"settings for these {len(files)} images"
-    if arguments.start_from:
-        config = config.model_copy(update={"start_from": arguments.start_from})
+    asked = {name: getattr(arguments, name) for name in ("start_from", "patient")}
+    config = config.model_copy(update={name: text for name, text in asked.items() if text})
     check_run(files, out, config, devices=arguments.devices)
     if not arguments.quiet:
         _print_plan(config, files, out, origin)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import fnmatch
-import re
 from typing import TYPE_CHECKING
 
 from napari_msgan.errors import JobError, VolumeError
 from napari_msgan.io import READABLE, images_in
+from napari_msgan.patients import patients_in
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,18 +64,8 @@ def patients_of(images: Sequence[Path], pattern: str) -> dict[Path, str]:
     VolumeError
         If the expression is none, or finds nothing in a name.
     """
-    try:
-        expression = re.compile(pattern)
-    except re.error as error:
-        raise VolumeError(f"{pattern!r} is no regular expression: {error}") from error
-    found = {}
-    for path in images:
-        match = expression.search(path.name)
-        patient = match[1 if expression.groups else 0] if match else None
-        if not patient:
-            raise VolumeError(f"{pattern!r} finds no patient in the name {path.name}")
-        found[path] = patient
-    return found
+    patients = patients_in((path.name for path in images), pattern)
+    return {path: patients[path.name] for path in images}
 
 
 def check_out(out: Path, *, overwrite: bool) -> None:

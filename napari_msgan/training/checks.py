@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from napari_msgan.config import ModelSpec, ScaleSpec, first_problem
 from napari_msgan.errors import TrainingError
 from napari_msgan.networks import judged_window
+from napari_msgan.patients import patients_in
 from napari_msgan.training.config import TrainConfig
 from napari_msgan.training.cost import disk_of
 from napari_msgan.training.same_run import check_same_run, run_file
@@ -52,9 +53,17 @@ def model_spec(config: TrainConfig, scales: Sequence[ScaleSpec]) -> ModelSpec:
 
 
 def kept_out_of(names: Iterable[str], config: TrainConfig) -> set[str]:
-    """Return which images are kept out of training, by name."""
-    every = config.validation_every
-    return set(sorted(names)[::every]) if every else set()
+    """Return which images are kept out of training, by name: all of a patient, or none.
+
+    Raises
+    ------
+    VolumeError
+        If `config.patient` finds nothing in a name.
+    """
+    names, every = set(names), config.validation_every
+    patients = patients_in(names, config.patient) if config.patient else {n: n for n in names}
+    kept_out = set(sorted(set(patients.values()))[::every]) if every else set()
+    return {name for name in names if patients[name] in kept_out}
 
 
 def _check_config(config: TrainConfig, devices: int) -> None:

@@ -150,7 +150,9 @@ class TrainConfig(Settings):
     variants : how often each source is resampled, each time by another factor.
     pool : number of changed images that scale 0 is trained on.
     images, sketches, coarse : how samples are changed.
-    validation_every : each n-th file is kept out of training to watch the loss; 0 for none.
+    validation_every : each n-th patient is kept out of training to watch the loss; 0 for none.
+    patient : regular expression for what names the patient in the path of a file below DATA: its
+        first group, or all that it matches; None: each file is another patient's.
     start_from : model, by name or folder, whose generators are trained on, or None.
     warm_start : whether a finer scale starts from the weights of the coarser one.
     spectral_norm : whether the discriminator is spectrally normalised.
@@ -183,6 +185,7 @@ class TrainConfig(Settings):
     variants: Annotated[int, Field(ge=1)] = 1
     pool: Annotated[int, Field(ge=1)] = 1500
     validation_every: Annotated[int, Field(ge=0)] = 0
+    patient: str | None = None
     learning_rate: Positive = 2e-4
     l1_weight: Positive = 10.0
     images: ImageChanges = ImageChanges()
@@ -196,4 +199,4 @@ class TrainConfig(Settings):
     precision: Precision = "bf16"
     patience: Annotated[float, Field(gt=0, le=1)] | None = 0.3
     checkpoint_s: Annotated[float, Field(ge=0)] = 60.0
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0

@@ -12,6 +12,7 @@ import numpy as np
 from napari_msgan.config import LowResNetwork, PatchNetwork, SketchSettings
 from napari_msgan.errors import TrainingError
 from napari_msgan.networks import judged_window
+from napari_msgan.patients import patients_in
 from napari_msgan.source import n_scales_of
 from napari_msgan.training.checks import n_scales_trained
 from napari_msgan.training.config import ImageChanges, ScaleTraining, TrainConfig
@@ -73,6 +74,7 @@ def derive_config(
     name: str,
     preset: Preset,
     free_memory: int,
+    patient: str | None = None,
 ) -> TrainConfig:
     """Return settings for these images.
 
@@ -84,11 +86,14 @@ def derive_config(
     ----------
     name : of the model.
     free_memory : bytes, see `free_memory_of`.
+    patient : see `TrainConfig`.
 
     Raises
     ------
     TrainingError
         If the images are too small for two scales, or the memory is too small.
+    VolumeError
+        If no patient is found in a name.
     """
     ndim = len(files[0].shape)
     physical = files[0].spacing is not None and ndim == 3
@@ -114,7 +119,9 @@ def derive_config(
         _scale(index, factors, spacings, base, sizes, free_memory)
         for index in range(len(factors) + 1)
     ]
-    every = len(files) if len(files) < 5 else max(5, len(files) // 16)
+    names = [file.name for file in files]
+    n_patients = len(set(patients_in(names, patient).values()) if patient else names)
+    every = n_patients if n_patients < 5 else max(5, n_patients // 16)
     config = TrainConfig(
         name=name,
         kind="physical" if physical else "relative",
@@ -132,7 +139,8 @@ def derive_config(
         variants=sizes.variants,
         pool=sizes.pool,
         images=ImageChanges(turn=0.1, stretch=0.1, bend=0.02, gamma=0.3 if hounsfield else 0.15),
-        validation_every=every if len(files) > 2 else 0,
+        validation_every=every if n_patients > 2 else 0,
+        patient=patient,
     )
     return cut_to_images(files, config)  # its voxels may be those of no file, or of those kept out
 

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from napari_msgan.errors import TrainingError
-from napari_msgan.training.checks import n_scales_trained
+from napari_msgan.errors import TrainingError, VolumeError
+from napari_msgan.training.checks import kept_out_of, n_scales_trained
 from napari_msgan.training.config import TrainConfig
 from napari_msgan.training.cost import disk_of, memory_of
 from napari_msgan.training.plan import derive_config, plan_table
@@ -78,6 +78,20 @@ def test_few_images_are_validated_on_one_and_two_on_none():
         return derive_config(files, "m", "fast", 8 * GB).validation_every
 
     assert [every(n) for n in (1, 2, 3, 4, 20, 160)] == [0, 0, 3, 4, 5, 10]
+
+
+def test_all_images_of_a_patient_are_kept_out_or_none():
+    names = [f"{patient}_{n}.tif" for patient in "abcdefg" for n in range(3)]
+    files = [file_of((256, 256), name=name) for name in names]
+    config = derive_config(files, "m", "fast", 8 * GB, patient="^[^_]+")
+    assert config.validation_every == 5
+    assert kept_out_of(names, config) == {f"{p}_{n}.tif" for p in "af" for n in range(3)}
+    by_file = derive_config(files, "m", "fast", 8 * GB)
+    assert len({name[0] for name in kept_out_of(names, by_file)}) == 5  # seven patients, three of them in part
+    two = [file_of((256, 256), name=f"{n % 2}_{n}.tif") for n in range(8)]
+    assert derive_config(two, "m", "fast", 8 * GB, patient="^[^_]+").validation_every == 0
+    with pytest.raises(VolumeError, match="finds no patient in the name a_0"):
+        derive_config(files, "m", "fast", 8 * GB, patient="scan")
 
 
 def test_too_small_images_are_refused():
