@@ -7,6 +7,8 @@ import hashlib
 import os
 import shutil
 from dataclasses import dataclass, replace
+from functools import cache as cache_result
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -27,13 +29,14 @@ from napari_msgan.training.given import sketch_on
 from napari_msgan.volume import orient
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from napari_msgan.geometry import Box, Ints
     from napari_msgan.intensity import Float32Array
     from napari_msgan.training.config import TrainConfig
     from napari_msgan.training.survey import TrainingFile
+    from napari_msgan.volume import Volume
 
 _STEPS = 65535
 _WORKERS = os.cpu_count() or 1
@@ -92,22 +95,29 @@ def prepare(
 ) -> Iterator[tuple[int, int, SourcePyramid | None]]:
     """Yield (done, total, pyramid) for every resampled source; what is on disk is kept.
 
-    Sources are read, resampled and sketched block by block. None stands for one that is too
-    coarse for two scales.
+    Sources are opened once (and unpacked, where they are compressed), and read, resampled and
+    sketched block by block. None stands for one that is too coarse for two scales.
     """
-    work = [(file, variant) for file in files for variant in range(config.variants)]
-    for done, (file, variant) in enumerate(work, 1):
-        yield done, len(work), _prepare_one(file, variant, cache, config)
+    done, total = 0, len(files) * config.variants
+    for file in files:
+        opened = cache_result(partial(read_volume, file.path))
+        for variant in range(config.variants):
+            done += 1
+            yield done, total, _prepare_one(file, opened, variant, cache, config)
 
 
 def _prepare_one(
-    file: TrainingFile, variant: int, cache: Path, config: TrainConfig
+    file: TrainingFile,
+    opened: Callable[[], Volume],
+    variant: int,
+    cache: Path,
+    config: TrainConfig,
 ) -> SourcePyramid | None:
     folder = cache / f"{_folder_name(file.name)}.{variant}"
     if not (folder / "ready").exists():
         shutil.rmtree(folder, ignore_errors=True)  # it was interrupted, maybe with other settings
         folder.mkdir(parents=True)
-        _write_pyramid(folder, file, variant, config)
+        _write_pyramid(folder, file, opened(), variant, config)
         sync_tree(folder)
         (folder / "ready").touch()
     n_scales = len(list(folder.glob("image_*.npy")))
@@ -127,8 +137,10 @@ def _folder_name(name: str) -> str:
     return quoted[: _LONGEST_NAME - 17] + "-" + hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
 
 
-def _write_pyramid(folder: Path, file: TrainingFile, variant: int, config: TrainConfig) -> None:
-    image, zoom = read_volume(file.path), _zoom(file, variant, config)
+def _write_pyramid(
+    folder: Path, file: TrainingFile, image: Volume, variant: int, config: TrainConfig
+) -> None:
+    zoom = _zoom(file, variant, config)
     plan = plan_magnified(image, config, zoom, _declared_mm(file.name, config))
     if plan is None:
         return

@@ -87,7 +87,9 @@ def test_all_images_of_a_patient_are_kept_out_or_none():
     assert config.validation_every == 5
     assert kept_out_of(names, config) == {f"{p}_{n}.tif" for p in "af" for n in range(3)}
     by_file = derive_config(files, "m", "fast", 8 * GB)
-    assert len({name[0] for name in kept_out_of(names, by_file)}) == 5  # seven patients, three of them in part
+    assert (
+        len({name[0] for name in kept_out_of(names, by_file)}) == 5
+    )  # of seven patients, each in part
     two = [file_of((256, 256), name=f"{n % 2}_{n}.tif") for n in range(8)]
     assert derive_config(two, "m", "fast", 8 * GB, patient="^[^_]+").validation_every == 0
     with pytest.raises(VolumeError, match="finds no patient in the name a_0"):

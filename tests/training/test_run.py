@@ -210,3 +210,15 @@ def test_names_that_are_not_unicode_are_no_obstacle(data, tmp_path):
     (data / "0.tif").rename(data / name)
     train(data, tmp_path / "model", config_of(2))
     assert len(weights(tmp_path / "model")) == 3
+
+
+def test_an_image_is_opened_once_for_all_its_variants(data, tmp_path, monkeypatch):
+    config, opened = config_of(2, variants=3), []
+    files = survey(data, config)
+    read = sources.read_volume
+    monkeypatch.setattr(sources, "read_volume", lambda path: opened.append(path) or read(path))
+    made = [pyramid for _, _, pyramid in sources.prepare(files, tmp_path, config)]
+    assert len(made) == 3 * len(files)
+    assert opened == [file.path for file in files]
+    assert all(sources.prepare(files, tmp_path, config))
+    assert len(opened) == len(files)  # what is on disk needs no image
