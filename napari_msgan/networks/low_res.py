@@ -86,9 +86,7 @@ class LowResGenerator(Generator):
         """
         x = fold(sketch, self.factor)
         shape = x.shape[2:]
-        multiple = 2 ** len(self.downs)
-        pads = [p for size in reversed(shape) for p in (0, -size % multiple)]
-        x = self.head(functional.pad(x, pads, mode="replicate"))
+        x = self.head(functional.pad(x, self._pads(shape), mode="replicate"))
         skips = []
         for encoder, down in zip(self.encoders, self.downs, strict=True):
             x = encoder(x)
@@ -100,6 +98,17 @@ class LowResGenerator(Generator):
         with full_precision(x):
             result = self.tail(functional.silu(x.float()))[(..., *(slice(n) for n in shape))]
         return result if self.training else torch.clamp(result, -1, 1)
+
+    def _pads(self, shape: Sequence[int]) -> list[int]:
+        """Return what makes every depth a whole grid, the deepest one of two voxels or more.
+
+        A single voxel cannot be normalised.
+        """
+        multiple = 2 ** len(self.downs)
+        after = [-size % multiple for size in shape]
+        if max(map(sum, zip(shape, after, strict=True))) == multiple:
+            after[-1] += multiple
+        return [p for n in reversed(after) for p in (0, n)]
 
 
 class _Residual(nn.Module):

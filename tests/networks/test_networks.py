@@ -88,7 +88,7 @@ def test_low_res_generator_makes_the_same_with_and_without_gradients(
         assert (generator(sketch) - made).abs().max() > 1e-4
 
 
-@pytest.mark.parametrize("shape", [(33, 20), (8, 8), (64, 61)], ids=str)
+@pytest.mark.parametrize("shape", [(33, 20), (8, 8), (64, 61), (1, 1), (4, 3)], ids=str)
 def test_low_res_generator_keeps_any_shape(shape):
     generator = build_generator(LowResNetwork(widths=(4, 8, 8)), (2, 2)).eval()
     made = generator(torch.rand(1, 1, *(2 * n for n in shape)))
