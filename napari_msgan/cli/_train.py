@@ -164,7 +164,8 @@ def _settings_of_model(model: str, name: str) -> TrainConfig:
             f"{path} is missing, so how {model} was trained is not known: give settings with its "
             "networks by --config"
         )
-    update = {"name": name, "title": "", "licence": "", "include": ("**/*",), "slice_mm": {}}
+    update: dict[str, object] = {"name": name, "title": "", "licence": ""}
+    update |= {"include": ("**/*",), "slice_mm": {}, "patient": None}  # of its own images
     return read_config(str(path)).model_copy(update=update)
 
 

@@ -43,9 +43,7 @@ def n_scales_magnified(
     slice_mm : true slice thickness where the voxels were interpolated to less; 0: they were not.
     """
     if grids.kind == "relative":
-        longest = round(max(shape) * zoom)
-        found = n_scales_of(longest, grids.base_size, grids.scales[1].factor[-1])
-        return min(found, len(grids.scales))
+        return min(_n_scales_of_pixels(shape, grids, zoom), len(grids.scales))
     assert spacing is not None
     return 1 + honest_scale(grids.scales, tuple(max(mm, slice_mm) for mm in spacing))
 
@@ -56,7 +54,8 @@ def plan_magnified(
     """Return the source, magnified by `zoom`, on the scales that it is fine enough for.
 
     None where these are fewer than two. Of a volume all sides are magnified alike, and its
-    voxels count as if they had the spacing of the scales.
+    voxels count as if they had the spacing of the scales. An image with more pixels than the
+    finest scale of relative grids is reduced to that.
 
     Parameters
     ----------
@@ -71,10 +70,23 @@ def plan_magnified(
     n_scales = n_scales_magnified(turned.shape, turned.spacing, grids, zoom, slice_mm)
     if n_scales < 2:
         return None
-    spacing = grids.scales[n_scales - 1].spacing_mm or turned.spacing
+    spacing = grids.scales[n_scales - 1].spacing_mm or _spacing_of_pixels(turned, grids, zoom)
     step = tuple(mm / zoom / own for mm, own in zip(spacing, turned.spacing, strict=True))
     shape = tuple(max(1, round(n / s)) for n, s in zip(turned.shape, step, strict=True))
     factors = tuple(scale.factor for scale in grids.scales[1:n_scales])
     geometry = PyramidGeometry(turned.axes, shape, factors, turned.affine, turned.unit)
     first = corner_aligned_first(step)
     return SourcePlan(turned, orientation, geometry, step, first, n_scales - 1, 0, grids.tile_shape)
+
+
+def _n_scales_of_pixels(shape: Ints, grids: Grids, zoom: float) -> int:
+    """Return how many scales an image has under relative grids, also more than they have."""
+    longest = round(max(shape) * zoom)
+    return n_scales_of(longest, grids.base_size, grids.scales[1].factor[-1])
+
+
+def _spacing_of_pixels(volume: Volume, grids: Grids, zoom: float) -> Floats:
+    """Return the voxel size of the finest scale of relative grids that an image reaches."""
+    beyond = max(0, _n_scales_of_pixels(volume.shape, grids, zoom) - len(grids.scales))
+    factor = grids.scales[-1].factor
+    return tuple(own * f**beyond for own, f in zip(volume.spacing, factor, strict=True))

@@ -160,8 +160,8 @@ class TrainConfig(Settings):
         the paper (which has no spectral_norm), or None.
     average : decay per step of the running average of the weights, which is what is kept; 0: none.
     precision : of the convolutions; "bf16" keeps weights and losses in float32.
-    patience : share of a scale's steps without a better validation loss after which it ends, in
-        its adversarial part; None: never. It needs validation_every.
+    patience : share of the steps of scale 0 without a better validation loss after which it ends,
+        in its adversarial part; None: never. It needs validation_every.
     checkpoint_s : seconds between checkpoints, the most that an interruption costs.
     """
 

@@ -93,6 +93,8 @@ def _kept_bytes(network: nn.Module, *inputs: Tensor) -> int:
 def disk_of(config: TrainConfig, files: Sequence[TrainingFile]) -> int:
     """Return about how many bytes the resampled images and checkpoints take."""
     finest = config.scales[-1]
+    # larger images are reduced to the finest scale, at most sqrt(factor) of its size
+    longest = config.base_size * finest.factor[-1] ** (len(config.scales) - 0.5)
     voxels = 0.0
     for file in files:
         zoom = config.zoom[1]
@@ -102,7 +104,7 @@ def disk_of(config: TrainConfig, files: Sequence[TrainingFile]) -> int:
                 for n, mm, new in zip(file.shape, file.spacing, finest.spacing_mm, strict=True)
             ]
         else:
-            shape = [n * zoom for n in file.shape]
+            shape = [n * min(zoom, longest / max(file.shape)) for n in file.shape]
         voxels += math.prod(shape)
     coarser = 1 / (1 - 1 / math.prod(finest.factor)) if math.prod(finest.factor) > 1 else 1
     first = config.scales[0]

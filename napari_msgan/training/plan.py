@@ -30,6 +30,10 @@ Preset = Literal["fast", "balanced", "quality"]
 #: Longest side of scale 0, by number of axes.
 _BASE_SIZE = {2: 128, 3: 32}
 _SHORTEST_BASE = 16
+_SHORTEST_PATCH = 16
+#: Strides of the discriminator: windows of 34 voxels; of 16 for scale 0 and short patches.
+_WIDE: tuple[Literal[1, 2], ...] = (2, 2, 1)
+_NARROW: tuple[Literal[1, 2], ...] = (2, 1)
 _MOST_SCALES = 6
 #: An axis whose voxels are this much longer than the shortest is not refined further.
 _ANISOTROPIC = 1.4
@@ -104,7 +108,7 @@ def derive_config(
     else:
         spacings = []
         factors = [(2,) * ndim] * (_relative_scales(files, ndim) - 1)
-    if not factors:
+    if not factors or (not physical and _longest(files) < 1.5 * _SHORTEST_BASE):
         raise TrainingError(
             f"the images are too small for two scales: the largest has shape "
             f"{max((f.shape for f in files), key=math.prod)}"
@@ -115,10 +119,13 @@ def derive_config(
     if hounsfield:
         sketch = sketch.model_copy(update={"window": window})
     base = _base_shape(files, spacings)
-    scales = [
-        _scale(index, factors, spacings, base, sizes, free_memory)
-        for index in range(len(factors) + 1)
-    ]
+    size, patch = np.array(_size_at_scale_0(files, spacings)), base
+    scales = []
+    for index in range(len(factors) + 1):
+        if index:
+            size *= factors[index - 1]
+            patch = _patch(tuple(size), sizes.patch)
+        scales.append(_fit(_scale(index, factors, spacings, patch, sizes), index, free_memory))
     names = [file.name for file in files]
     n_patients = len(set(patients_in(names, patient).values()) if patient else names)
     every = n_patients if n_patients < 5 else max(5, n_patients // 16)
@@ -222,9 +229,14 @@ def _factors(spacings: Sequence[Floats]) -> list[Ints]:
 
 def _relative_scales(files: Sequence[TrainingFile], ndim: int) -> int:
     """Return how many scales at least a quarter of the images have."""
-    longest = sorted(max(f.shape) for f in files)[(3 * len(files)) // 4]
+    longest = _longest(files)
     base = _relative_base(longest, ndim)
     return min(_MOST_SCALES, n_scales_of(round(0.85 * longest), base, 2))
+
+
+def _longest(files: Sequence[TrainingFile]) -> int:
+    """Return the longest side in pixels that at least a quarter of the images have."""
+    return sorted(max(f.shape) for f in files)[(3 * len(files)) // 4]
 
 
 def _relative_base(longest: int, ndim: int) -> int:
@@ -237,12 +249,27 @@ def _relative_base(longest: int, ndim: int) -> int:
 def _base_shape(files: Sequence[TrainingFile], spacings: Sequence[Floats]) -> Ints:
     """Return the shape of scale 0: of the median image, each side a multiple of 8."""
     if spacings:
-        extent = np.median([np.multiply(f.shape, f.spacing) for f in files if f.spacing], axis=0)
-        sides = extent / spacings[0]
-        return tuple(max(16, 8 * math.ceil(n / 8 - 0.25)) for n in sides)
+        size = _size_at_scale_0(files, spacings)
+        return tuple(max(16, 8 * math.ceil(n / 8 - 0.25)) for n in size)
     ndim = len(files[0].shape)
-    longest = sorted(max(f.shape) for f in files)[(3 * len(files)) // 4]
-    return (_relative_base(longest, ndim),) * ndim
+    return (_relative_base(_longest(files), ndim),) * ndim
+
+
+def _size_at_scale_0(files: Sequence[TrainingFile], spacings: Sequence[Floats]) -> Floats:
+    """Return how many voxels the median image has along each axis."""
+    if spacings:
+        extent = np.median([np.multiply(f.shape, f.spacing) for f in files if f.spacing], axis=0)
+        return tuple(extent / spacings[0])
+    base = _relative_base(_longest(files), len(files[0].shape))
+    return tuple(base * np.median([np.divide(f.shape, max(f.shape)) for f in files], axis=0))
+
+
+def _patch(size: Floats, longest: int) -> Ints:
+    """Return the shape of the patches of images of a size.
+
+    What lies outside of an image repeats its border, which there is nothing to learn from.
+    """
+    return tuple(min(longest, max(_SHORTEST_PATCH, 8 * math.ceil(n / 8))) for n in size)
 
 
 def _hounsfield_window(files: Sequence[TrainingFile]) -> tuple[float, float]:
@@ -254,13 +281,12 @@ def _scale(
     index: int,
     factors: Sequence[Ints],
     spacings: Sequence[Floats],
-    base: Ints,
+    patch: Ints,
     sizes: _Sizes,
-    free_memory: int,
 ) -> ScaleTraining:
-    ndim = len(base)
-    strides: tuple[Literal[1, 2], ...] = (2, 1) if index == 0 else (2, 2, 1)
-    plan = ScaleTraining(
+    ndim = len(patch)
+    wide = index > 0 and min(patch) >= judged_window(_WIDE)
+    return ScaleTraining(
         network=LowResNetwork(widths=sizes.widths, upsampling="linear")
         if index == 0
         else PatchNetwork(width=sizes.width, blocks=sizes.blocks),
@@ -268,13 +294,12 @@ def _scale(
         spacing_mm=spacings[index] if spacings else None,
         steps=sizes.low_res_steps if index == 0 else sizes.patch_steps,
         batch=8 if ndim == 2 else 4,
-        patch_shape=base if index == 0 else (sizes.patch,) * ndim,
+        patch_shape=patch,
         discriminator_width=32 if ndim == 2 else 16,
-        discriminator_strides=strides,
+        discriminator_strides=_WIDE if wide else _NARROW,
         gan_from=0.4 if index == 0 else 0.2,
         gan_weight=(1.0 if ndim == 2 else 0.5) if index == 0 else (1.0 if ndim == 2 else 0.2),
     )
-    return _fit(plan, index, free_memory)
 
 
 def _fit(plan: ScaleTraining, index: int, free_memory: int) -> ScaleTraining:

@@ -126,8 +126,9 @@ def _changed_image(
     shape = np.multiply(config.scales[0].patch_shape, factors[1])
     if is_reduced:
         shape = shape * factors[2]
-    points = _changed_grid(pyramid.shapes[1 + is_reduced], tuple(shape.tolist()), random, config)
-    source = dequantise(pyramid.image(1 + is_reduced))
+    scale = 1 + is_reduced
+    points = _changed_grid(pyramid.shapes[scale], tuple(shape.tolist()), scale, random, config)
+    source = dequantise(pyramid.image(scale))
     order = 1 if is_reduced else 3  # what is reduced again needs no spline
     image = ndimage.map_coordinates(source, points, order=order, mode="nearest")
     unit = _changed_grey(np.clip((image + 1) / 2, 0, 1).astype(np.float32), random, config)
@@ -154,12 +155,19 @@ def _changed_grey(
 
 
 def _changed_grid(
-    source: Ints, shape: Ints, random: np.random.Generator, config: TrainConfig
+    source: Ints, shape: Ints, scale: int, random: np.random.Generator, config: TrainConfig
 ) -> npt.NDArray[np.float64]:
-    """Return where the voxels of a changed image lie in its source, shape (ndim, *shape)."""
+    """Return where the voxels of a changed image lie in its source, shape (ndim, *shape).
+
+    Parameters
+    ----------
+    scale : of both grids.
+    """
     changes, ndim = config.images, len(source)
     view = _field_of_view(source, shape, random, config)
-    turn = np.eye(ndim) + random.normal(0, changes.turn, (ndim, ndim)) * (1 - np.eye(ndim))
+    voxel = np.array(config.scales[scale].spacing_mm or (1.0,) * ndim)
+    turn = random.normal(0, changes.turn, (ndim, ndim)) * (voxel / voxel[:, np.newaxis])
+    np.fill_diagonal(turn, 1)
     if changes.flip and random.random() < 0.5:
         turn[:, -1] *= -1
     matrix = turn * (view / shape)
@@ -167,7 +175,8 @@ def _changed_grid(
     centre = np.array(source) / 2 + random.uniform(-0.45, 0.45, ndim) * room
     offset = centre - 0.5 - matrix @ ((np.array(shape) - 1) / 2)
     column = (-1, *(1,) * ndim)
-    points = np.tensordot(matrix, np.indices(shape, np.float32), 1) + offset.reshape(column)
+    points: npt.NDArray[np.float64] = np.tensordot(matrix, np.indices(shape, np.float32), 1)
+    points += offset.reshape(column)
     if changes.bend:
         points += _smooth_displacement(shape, random) * (changes.bend * view).reshape(column)
     return points

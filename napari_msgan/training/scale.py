@@ -71,7 +71,9 @@ class ScaleTrainer:
         self.gan = ScaleGan(config, scale, fabric, build)
         self._warm_start()
         self._open_data(training, validation)
-        patience = config.patience if self._validation is not None else None
+        # What finer scales learn to the end is texture, which this loss does not see.
+        watched = scale == 0 and self._validation is not None
+        patience = config.patience if watched else None
         self._plateau = Plateau(round(patience * self._plan.steps)) if patience else None
 
     def _open_data(

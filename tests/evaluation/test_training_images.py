@@ -59,7 +59,7 @@ def test_training_settings_without_a_range_are_refused(tmp_path, text):
 @pytest.mark.parametrize("zoom", [0.85, 0.97])
 def test_copy_of_a_resampled_training_image_is_found(tmp_path, zoom):
     """With the range of training; without it, the size of the image itself is all there is."""
-    folder = write_model(tmp_path / "model", n_scales=3)
+    folder = write_model(tmp_path / "model", n_scales=3, base_size=64)
     trained = write_image(tmp_path / "trained.tif", 0, (300, 280))
     model = load_folder(folder)
     made, true = (

@@ -60,6 +60,17 @@ def test_pictures_have_as_many_scales_as_their_size_gives(longest, n_scales, bas
     assert all(scale.spacing_mm is None for scale in config.scales)
 
 
+def test_patches_are_no_longer_than_thin_or_small_images():
+    thin = derive_config([file_of((20, 512, 512), (5.0, 0.7, 0.7))] * 3, "m", "fast", 8 * GB)
+    assert {s.patch_shape for s in thin.scales[2:]} == {(24, 40, 40)}
+    assert {s.discriminator_strides for s in thin.scales} == {(2, 1)}
+    narrow = derive_config([file_of((256, 60))] * 3, "m", "fast", 8 * GB)
+    assert [s.patch_shape for s in narrow.scales[1:]] == [(96, 64)]
+    assert [s.discriminator_strides for s in narrow.scales[1:]] == [(2, 2, 1)]
+    usual = derive_config([file_of((200, 256, 256), (1.0, 0.9, 0.9))] * 3, "m", "fast", 8 * GB)
+    assert {s.patch_shape for s in usual.scales[1:]} == {(40, 40, 40)}
+
+
 def test_less_memory_gives_smaller_steps_and_too_little_is_refused():
     files = [file_of((256, 256, 256), (1.0,) * 3)] * 3
     plenty = derive_config(files, "m", "balanced", 16 * GB)
@@ -99,6 +110,9 @@ def test_all_images_of_a_patient_are_kept_out_or_none():
 def test_too_small_images_are_refused():
     with pytest.raises(TrainingError, match=r"too small for two scales.*\(20, 20, 20\)"):
         derive_config([file_of((20, 20, 20), (1.0,) * 3)], "m", "fast", 8 * GB)
+    with pytest.raises(TrainingError, match=r"too small for two scales.*\(23, 8\)"):
+        derive_config([file_of((23, 8))], "m", "fast", 8 * GB)
+    assert len(derive_config([file_of((24, 24))], "m", "fast", 8 * GB).scales) == 2
 
 
 @pytest.mark.parametrize("preset", ["fast", "balanced", "quality"])

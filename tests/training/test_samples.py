@@ -7,6 +7,7 @@ from napari_msgan.training.samples import (
     LowResPool,
     PatchSampler,
     _changed_grey,
+    _changed_grid,
     _changed_image,
     change_sketch,
     iter_make_pool,
@@ -159,3 +160,36 @@ def test_other_grey_values_of_ct_keep_air_water_and_bone():
     assert np.abs(changed["CT"][[0, 2, 3, 4]]).max() < 1e-3
     assert 5 < abs(changed["CT"][1]) < 200
     assert np.abs(changed["MR"][2:4]).min() > 1
+
+
+def test_larger_images_are_reduced_to_the_scales_that_are_trained(tmp_path):
+    fine, _ = np.indices((256, 240), np.float32)
+    for name, step in (("usual", 2), ("large", 1)):  # stripes a large image shows twice as wide
+        image = 500 + 300 * np.sin(2 * np.pi * fine[::step] / 32)
+        write_image(tmp_path / f"{name}.ome.tif", image[:, ::step].astype(np.uint16))
+    write_image(tmp_path / "stripes.ome.tif", (1000 * (fine % 2)).astype(np.uint16))
+    config = config_of(2, zoom=(1.0, 1.0))
+    prepared = {p.name: p for _, _, p in prepare(survey(tmp_path), tmp_path / "cache", config)}
+    usual, large = prepared["usual.ome.tif"], prepared["large.ome.tif"]
+    assert usual.shapes == large.shapes == ((32, 30), (64, 60), (128, 120))
+    same = np.abs(dequantise(usual.image(1)) - dequantise(large.image(1)))
+    assert same[2:-2].max() < 0.12  # up to 2
+    assert dequantise(prepared["stripes.ome.tif"].image(2)).std() < 0.1  # not aliased
+
+
+def test_turns_are_as_large_in_mm_whatever_the_voxels():
+    images = ImageChanges(turn=0.1, stretch=0, bend=0, view=(1, 1))
+
+    def tilt(spacing):
+        """Return how steep, in mm per mm, lines along the last axis rise along the first."""
+        config = config_of(3, images=images)
+        scales = tuple(s.model_copy(update={"spacing_mm": spacing}) for s in config.scales)
+        config, found = config.model_copy(update={"scales": scales}), []
+        for seed in range(50):
+            random = np.random.default_rng(seed)
+            points = _changed_grid((20, 90, 90), (8, 16, 16), 1, random, config)
+            step = np.diff(points, axis=-1)[:, 0, 0, 0] * spacing
+            found.append(step[0] / abs(step[2]))
+        return np.std(found)
+
+    assert tilt((10.0, 1.0, 1.0)) == pytest.approx(tilt((1.0, 1.0, 1.0)), rel=1e-6)
