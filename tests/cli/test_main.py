@@ -103,6 +103,20 @@ def test_command_that_computes_imports_torch(store):
     assert "torch" in modules_after(["refine", str(store), "--region", "0:8,0:8"])
 
 
+def test_no_command_for_the_window_imports_the_compiler_of_torch(tmp_path, model, image, store):
+    """It imports Triton, where that is installed, which crashes beside a window drawn by Mesa."""
+    commands = [
+        ["generate", str(image), str(tmp_path / "new.ome.zarr"), "--model", str(model)],
+        ["refine", str(store), "--region", "0:8,0:8"],
+        ["export", str(store), str(tmp_path / "new.tif")],
+        ["verify", str(store)],
+    ]
+    for command in commands:
+        modules = modules_after(command)
+        assert "torch" in modules or command[0] == "export"
+        assert not {"torch._dynamo", "triton"} & set(modules), command
+
+
 def modules_after(arguments):
     code = (
         "import json, sys\n"
