@@ -42,7 +42,10 @@ def _on_source_grid(store: PyramidStore, scale: int, region: Box) -> Volume:
     step = tuple(own / theirs for own, theirs in ratio)
     first = corner_aligned_first(step)
     ends = [
-        (max(0, round(f + s * (a - 0.5) + 0.5)), min(n, round(f + s * (b - 0.5) + 0.5)))
+        (
+            min(n - 1, max(0, round(f + s * (a - 0.5) + 0.5))),
+            min(n, round(f + s * (b - 0.5) + 0.5)),
+        )
         for f, s, a, b, n in zip(first, step, region.start, region.stop, turned_shape, strict=True)
     ]
     box = Box(tuple(a for a, _ in ends), tuple(max(b, a + 1) for a, b in ends))
@@ -87,7 +90,7 @@ def provenance(store: PyramidStore, scale: int, box: Box, grid: Grid) -> dict[st
         "n_scales": store.n_scales,
         "region": str(store.geometry.region_of(scale, box)),
         "grid": grid,
-        "refined_fraction": refined_fraction(store, scale, box),
+        "refined_fraction": store.refined_fraction(scale, box),
         "honest_scale": info.source.honest_scale,
         "source_sha256": info.source.sha256,
         "source_name": info.source.name,
@@ -95,15 +98,3 @@ def provenance(store: PyramidStore, scale: int, box: Box, grid: Grid) -> dict[st
         "sketch_density": thresholds[scale].density if thresholds else None,
         "fingerprint": info.fingerprint.model_dump(mode="json") if info.fingerprint else None,
     }
-
-
-def refined_fraction(store: PyramidStore, scale: int, box: Box) -> float:
-    """Return the share of the voxels of a box that are refined at this very scale."""
-    refined = store.refined_chunks(scale)
-    chunk = store.info.chunk_shape
-    done = sum(
-        block.size
-        for block in box.blocks(chunk)
-        if refined[tuple(a // c for a, c in zip(block.start, chunk, strict=True))]
-    )
-    return done / box.size

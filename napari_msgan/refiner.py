@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_msgan.buffers import KEPT_BYTES, large_buffers_kept
-from napari_msgan.errors import JobError
+from napari_msgan.errors import JobError, MsganError
 from napari_msgan.intensity import Window
 from napari_msgan.pyramid import ChunkCache, Fingerprint
 from napari_msgan.scheduling import TileDriver, plan_tiles, run_in_order
@@ -290,6 +290,9 @@ def make_tile(context: TileContext, tile: Tile) -> None:
     core = context.store.tiling.core(tile)
     try:
         context.store.write(tile.scale, core, run_tile(context, tile))
+    except MsganError as error:
+        error.add_note(tile_note(context.store, tile))
+        raise
     except RuntimeError as error:
         # torch raises RuntimeError for everything, and napari's workers lose those.
         problem = JobError(f"the tile could not be computed: {error}")

@@ -15,6 +15,7 @@ import numpy as np
 from napari_msgan.errors import VolumeError
 from napari_msgan.geometry import Affine, Ints, Unit
 from napari_msgan.io._checks import is_spacing, mm_per, warn
+from napari_msgan.io._note import is_same_grid
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -75,6 +76,14 @@ class StoredImage:
         spacing = [s * f for s, f in zip(scale, factors, strict=True)]
         origin = [self.translation[i] * f for i, f in zip(kept, factors, strict=True)]
         return Affine.of_spacing(spacing, origin), unit
+
+    def is_on_grid_of(self, affine: Affine, kept: Sequence[int]) -> bool:
+        """Return whether the kept axes are what `ome_attributes` says of a volume."""
+        if affine.ndim != len(kept):
+            return False
+        told = Affine.of_spacing(affine.spacing, _translation(affine, affine))
+        scale, translation = (tuple(v[i] for i in kept) for v in (self.scale, self.translation))
+        return is_spacing(scale) and is_same_grid(told, Affine.of_spacing(scale, translation))
 
 
 def find_image(path: Path, group: zarr.Group) -> StoredImage:

@@ -87,7 +87,11 @@ def read(path: Path) -> Volume:
     data = _image(path, array, kept)
     note = _read_note(node)
     exact = _note.noted_affine(note)
-    if exact is not None and exact.ndim == len(data.shape):
+    if (
+        exact is not None
+        and image.is_on_grid_of(exact, kept)
+        and _note.noted_shape(note) == data.shape  # else it was cropped or resampled
+    ):
         return Volume(data, exact, "pixel" if _note.noted_unit(note) == "pixel" else "millimeter")
     return Volume(data, *image.geometry(path, kept))
 

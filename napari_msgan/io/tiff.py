@@ -122,7 +122,8 @@ def write(
             photometric="minisblack",
             compression="zlib",
             compressionargs={"level": 4},
-            predictor=dtype.kind in "iu",
+            # of one column tifffile would difference the rows, which readers undo along columns
+            predictor=dtype.kind in "iu" and volume.shape[-1] > 1,
             buffersize=_COLLECTED,
             software="napari-msgan",
             metadata=ome_metadata(volume, description),

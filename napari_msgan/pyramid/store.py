@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_msgan.durable import told_if_disk_full
-from napari_msgan.errors import StoreError
+from napari_msgan.errors import MsganError, StoreError
 from napari_msgan.geometry import Box, Ints, PyramidGeometry
 from napari_msgan.pyramid._arrays import open_level, read_info, write_info
 from napari_msgan.pyramid._level import write_chunks
@@ -18,7 +18,7 @@ from napari_msgan.pyramid._refined import RefinedChunks
 from napari_msgan.pyramid._writers import Writers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from napari_msgan.pyramid._level import Level, ZarrArray
@@ -94,10 +94,6 @@ class PyramidStore:
     def tiling(self) -> Tiling:
         return self._tiling
 
-    @property
-    def is_writable(self) -> bool:
-        return self._writers.allowed
-
     def array(self, scale: int) -> ZarrArray:
         """Return the stored image of a scale, read-only; not refined chunks are the fill value."""
         return self.level(scale).array
@@ -154,11 +150,17 @@ class PyramidStore:
         GeometryError
             If the box is not whole chunks inside the image.
         StoreError
-            If the writer's lock is not held, or the data have another shape or type.
+            If the writer's lock is not held, the data have another shape or type, or the chunks
+            cannot be written.
         """
         self._writers.check()
-        with told_if_disk_full(self.address, StoreError):
-            write_chunks(self.level(scale), box, data, check=self._writers.check)
+        try:
+            with told_if_disk_full(self.address, StoreError):
+                write_chunks(self.level(scale), box, data, check=self._writers.check)
+        except OSError as error:
+            if isinstance(error, MsganError):
+                raise
+            raise StoreError(f"{self.address} cannot be written: {error}") from error
         self._refined.add(scale, self._chunks(box))
 
     def refined_chunks(self, scale: int) -> npt.NDArray[np.bool_]:
@@ -171,14 +173,15 @@ class PyramidStore:
         inside = box.intersect(Box.of_shape(self._geometry.shape_at(scale)))
         return bool(self.refined_chunks(scale)[self._chunks(inside).slices].all())
 
-    def refined_fraction(self, scale: int) -> float:
-        """Return the share of voxels of a scale that are refined."""
-        shape = self._geometry.shape_at(scale)
-        voxels: npt.NDArray[np.float64] = self.refined_chunks(scale).astype(np.float64)
-        for size, chunk, count in zip(shape, self._info.chunk_shape, voxels.shape, strict=True):
-            edges = np.minimum(np.arange(count + 1) * chunk, size)
-            voxels = np.tensordot(np.diff(edges) / size, voxels, axes=1)
-        return float(voxels)
+    def refined_fraction(self, scale: int, box: Box | None = None) -> float:
+        """Return the share of voxels of a scale, or of a box of it, that are refined."""
+        box = box or Box.of_shape(self._geometry.shape_at(scale))
+        voxels: npt.NDArray[np.int64] = self.refined_chunks(scale).astype(np.int64)
+        sides = zip(box.start, box.stop, self._info.chunk_shape, voxels.shape, strict=True)
+        for start, stop, chunk, count in sides:
+            edges = np.clip(np.arange(count + 1) * chunk, start, stop)
+            voxels = np.tensordot(np.diff(edges), voxels, axes=1)
+        return int(voxels) / box.size
 
     def reload(self) -> None:
         """Read from the folder which chunks exist, e.g. after another process wrote some."""
@@ -245,7 +248,7 @@ class PyramidStore:
         Raises
         ------
         StoreError
-            If the scale is 0, or the writer's lock is not held.
+            If the scale is 0, the writer's lock is not held, or others of this process write.
         """
         self._writers.check()
         self._geometry.check_scale(scale)
@@ -264,10 +267,19 @@ class PyramidStore:
         Raises
         ------
         StoreError
-            If the writer's lock is not held.
+            If the writer's lock is not held, or others of this process write: they might be making
+            tiles from those that are removed.
         """
         self._writers.check()
         doomed = self._tiling.with_dependents(tiles)
+        with self._writers.paused() as is_only:
+            if not is_only:
+                raise StoreError(
+                    f"tiles are being made in {self.address}: remove some when that has ended."
+                )
+            return self._discard(doomed)
+
+    def _discard(self, doomed: Sequence[set[Tile]]) -> dict[int, list[Box]]:
         removed = {}
         # Finest first: whatever an interruption leaves was made from tiles that are still there.
         for scale in reversed(range(self.n_scales)):

@@ -65,7 +65,8 @@ def _write_levels(
             if outcome is not None:
                 raise failure(outcome)
         while True:
-            for level, box in islice(waiting, calls.capacity - len(calls)):
+            # workers may have left since these calls began
+            for level, box in islice(waiting, max(0, calls.capacity - len(calls))):
                 calls.begin(
                     (level, box), worker.write_block, tuple(job), level, box.start, box.stop
                 )

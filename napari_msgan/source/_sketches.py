@@ -163,7 +163,12 @@ def _sketch_scaling(volume: Volume) -> Callable[[Float32Array], Float32Array]:
         return scale
 
     def check(block: Float32Array) -> Float32Array:
-        low, high = float(np.nanmin(block)), float(np.nanmax(block))
+        low, high = float(block.min()), float(block.max())
+        if math.isnan(low):
+            raise VolumeError(
+                "the given sketch has NaN, which is no edge strength: set it to 0 where there is "
+                "no edge"
+            )
         if low < -1e-3 or high > 1 + 1e-3 or not math.isfinite(low + high):
             raise VolumeError(
                 f"a sketch of floats must lie in [0, 1], this one goes from {low:g} to {high:g}. "

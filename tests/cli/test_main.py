@@ -111,10 +111,10 @@ def test_no_command_for_the_window_imports_the_compiler_of_torch(tmp_path, model
         ["export", str(store), str(tmp_path / "new.tif")],
         ["verify", str(store)],
     ]
-    for command in commands:
-        modules = modules_after(command)
-        assert "torch" in modules or command[0] == "export"
-        assert not {"torch._dynamo", "triton"} & set(modules), command
+    for arguments in commands:
+        modules = modules_after(arguments)
+        assert "torch" in modules or arguments[0] == "export"
+        assert not {"torch._dynamo", "triton"} & set(modules), arguments
 
 
 def modules_after(arguments):

@@ -263,3 +263,27 @@ def test_empty_array_is_refused_by_name(tmp_path):
     zarr.create_array(tmp_path / "a.zarr", shape=(0, 6), chunks=(5, 6), dtype="uint8")
     with pytest.raises(VolumeError, match=r"a\.zarr: an image must have 2 or 3 axes, got shape"):
         read_volume(tmp_path / "a.zarr")
+
+
+@pytest.mark.parametrize("affine", AFFINES.values(), ids=AFFINES)
+@pytest.mark.parametrize("changed", [None, "scale", "translation", "shape"])
+def test_what_another_program_changed_counts_and_not_our_note(rng, tmp_path, affine, changed):
+    volume = make_volume(rng, 3, affine=affine)
+    path = tmp_path / "a.ome.zarr"
+    write_volume(path, [volume], description={})
+    group = zarr.open_group(path, mode="r+")
+    ome = group.attrs["ome"]
+    steps = {
+        s["type"]: s for s in ome["multiscales"][0]["datasets"][0]["coordinateTransformations"]
+    }
+    if changed == "shape":
+        group["0"].resize((2, 3, 4))
+    elif changed:
+        steps[changed][changed] = [v + 1 for v in steps[changed][changed]]
+        group.attrs["ome"] = ome
+    read = read_volume(path)
+    if changed is None:
+        np.testing.assert_array_equal(read.affine.matrix, volume.affine.matrix)
+    else:
+        np.testing.assert_allclose(read.spacing, steps["scale"]["scale"])
+        np.testing.assert_allclose(read.affine.origin, steps["translation"]["translation"])

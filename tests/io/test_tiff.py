@@ -3,9 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 from napari_msgan.errors import VolumeError
+from napari_msgan.geometry import Affine
 from napari_msgan.io import read_description, read_volume, write_volume
+from napari_msgan.volume import Volume
 from tests.io.helpers import AFFINES, make_volume, rotation
 
 
@@ -296,3 +299,14 @@ def test_more_tiles_than_fit_are_refused_at_once(tmp_path):
             tif.pages[0].tags[name].overwrite(16_000)
     with pytest.raises(VolumeError, match="1000000 strips or tiles, more than fit"):
         read_volume(path)
+
+
+@pytest.mark.parametrize("shape", [(4, 1), (5, 4, 1), (1, 1), (4, 2), (1, 7)], ids=str)
+@pytest.mark.parametrize("dtype", ["uint8", "int16"])
+def test_images_of_one_column_are_written_as_they_are(rng, tmp_path, shape, dtype):
+    values = rng.integers(0, 100, shape).astype(dtype)
+    volume = Volume(values, Affine(np.eye(len(shape) + 1)), "pixel")
+    write_volume(tmp_path / "a.ome.tif", [volume], description={})
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "a.ome.tif").reshape(shape), values)
+    if len(shape) == 2 and dtype == "uint8":  # what Pillow reads
+        np.testing.assert_array_equal(np.array(Image.open(tmp_path / "a.ome.tif")), values)

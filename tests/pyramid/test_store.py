@@ -207,6 +207,32 @@ def test_scale_0_cannot_be_cleared(store):
         store.clear(0, Box((0, 0), (1, 1)))
 
 
+def test_tiles_are_not_removed_while_others_of_this_process_write(store, write_scale):
+    write_scale(store, 1, 7)
+    with store.writing():
+        with (
+            store.writing(),
+            pytest.raises(StoreError, match=r"tiles are being made in .* when that has ended"),
+        ):
+            store.clear(1, Box((0, 0), (1, 1)))
+        assert store.refined_fraction(1) == 1
+        assert store.clear(1, Box((0, 0), (1, 1)))
+
+
+def test_share_of_a_box_that_is_refined_is_counted_in_voxels(store):
+    with store.writing():
+        store.write(2, Box((0, 8), (16, 16)), np.ones((16, 8), np.int16))
+    assert store.refined_fraction(2, Box((3, 5), (20, 15))) == 13 * 7 / (17 * 10)
+    assert store.refined_fraction(2, Box((0, 8), (16, 16))) == 1
+    assert store.refined_fraction(2, Box((40, 0), (50, 90))) == 0
+
+
+def test_chunk_that_cannot_be_written_is_an_error_of_the_store(store):
+    (store.path / store.level(2).array.path / "c" / "0" / "1").mkdir(parents=True)
+    with store.writing(), pytest.raises(StoreError, match=r"cannot be written: .*irectory"):
+        store.write(2, Box((0, 8), (16, 16)), np.ones((16, 8), np.int16))
+
+
 def test_reload_sees_what_another_object_wrote(store, write_scale):
     reader = open_pyramid(store.path)
     write_scale(store, 2, 5)
