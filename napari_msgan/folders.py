@@ -7,7 +7,7 @@ import os
 import stat
 from pathlib import Path
 
-from napari_msgan.errors import FolderError
+from napari_msgan.errors import FolderError, MsganError
 
 #: Metadata larger than this are not those of an image or a model.
 MOST_METADATA_BYTES = 1 << 24
@@ -25,6 +25,21 @@ def is_url(address: Path | str) -> bool:
     (True, False, False)
     """
     return not isinstance(address, Path) and "://" in address
+
+
+def check_is_folder(folder: Path, kind: type[MsganError]) -> None:
+    """Refuse to write into what is no folder.
+
+    Raises
+    ------
+    kind
+        If there is none, or it is a file.
+    """
+    if folder.is_dir():
+        return
+    if folder.exists():
+        raise kind(f"{folder} is a file, where a folder is needed. Choose another place.")
+    raise kind(f"the folder {folder} does not exist. Make it first.")
 
 
 def check_inside(root: Path, path: Path) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,13 +19,19 @@ _BLOCK = {2: 1024, 3: 64}
 _MOSTLY = 0.5
 
 
+def is_picture(data: ArrayLike) -> bool:
+    """Return whether most voxels are not 0, which no edges are."""
+    there = sum(int(np.count_nonzero(data[box.slices])) for box in blocks_of(data))
+    return there > _MOSTLY * math.prod(data.shape)
+
+
 def is_filled(data: ArrayLike) -> bool:
     """Return whether an array fills regions, instead of drawing lines.
 
     That is where most voxels that are not 0 have neighbours of the same value along all axes.
     """
     inside = there = 0
-    for box in _blocks(data):
+    for box in blocks_of(data):
         block = np.asarray(data[box.slices])
         is_there = block != 0
         is_inside = is_there.copy()
@@ -45,7 +52,7 @@ def is_label_map(data: ArrayLike) -> bool:
     if data.dtype.kind not in "iu":
         return False
     top = np.iinfo(data.dtype).max
-    blocks = (np.asarray(data[box.slices]) for box in _blocks(data))
+    blocks = (np.asarray(data[box.slices]) for box in blocks_of(data))
     return all(block.min() >= 0 and block.max() < top for block in blocks) and is_filled(data)
 
 
@@ -64,6 +71,7 @@ def borders_of(labels: ArrayLike) -> LazyArray:
     return LazyArray(shape, np.uint8, read, (_BLOCK[len(shape)],) * len(shape))
 
 
-def _blocks(data: ArrayLike) -> list[Box]:
+def blocks_of(data: ArrayLike) -> list[Box]:
+    """Return the parts that an array is looked through in."""
     shape = tuple(data.shape)
     return Box.of_shape(shape).blocks((_BLOCK[len(shape)],) * len(shape))

@@ -45,6 +45,11 @@ def hold_lock(file: Path, what: str, kind: type[MsganError] = StoreError) -> Ite
     try:
         lock.acquire(blocking=False)
     except Timeout:
+        if not file.exists():  # so filelock says also where it can make no file at all
+            raise kind(
+                f"{what} cannot be written: no file can be made in {file.parent}. Check its "
+                "permissions, or choose another folder."
+            ) from None
         raise kind(
             f"{what} is being written by {_holder(pid_file)}. Wait until that is done, or stop it."
         ) from None

@@ -25,6 +25,7 @@ from napari_msgan.config import (
 )
 from napari_msgan.durable import sync_folder, write_atomically
 from napari_msgan.errors import ModelError
+from napari_msgan.folders import check_is_folder
 from napari_msgan.model import check_weights, save_spec, save_weights
 
 if TYPE_CHECKING:
@@ -104,8 +105,7 @@ def import_megan(
     experiment, paths = find_checkpoints(folder)
     if out.exists():
         raise ModelError(f"{out} exists already. Choose another name, or delete it.")
-    if not out.absolute().parent.is_dir():
-        raise ModelError(f"the folder {out.absolute().parent} does not exist. Make it first.")
+    check_is_folder(out.absolute().parent, ModelError)
     checkpoints = [read_checkpoint(path, low_res=i == 0) for i, path in enumerate(paths)]
     short = re.sub(r"[^a-z0-9._-]+", "-", experiment.lower()).strip("-._")[:64] or "megan"
     with TemporaryDirectory(dir=out.absolute().parent, prefix=f".{out.name}.partial-") as partial:

@@ -188,6 +188,7 @@ class ModelCard(QDialog):
 
 def _card_text(folder: Path, spec: ModelSpec) -> str:
     try:
-        return (folder / "README.md").read_text(encoding="utf-8")
+        text = (folder / "README.md").read_text(encoding="utf-8")
+        return "\n".join(line for line in text.splitlines() if not line.startswith("!["))
     except (OSError, UnicodeDecodeError):
         return f"# {spec.name}\n\n{model_text(spec)}\n\nThis model has no card (README.md)."

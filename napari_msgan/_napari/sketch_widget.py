@@ -18,7 +18,7 @@ from qtpy.QtWidgets import QVBoxLayout
 
 from napari_msgan._napari.controllers import JobController
 from napari_msgan._napari.docked import Docked, leave_room, make_canvas_current
-from napari_msgan._napari.from_layer import to_volume
+from napari_msgan._napari.from_layer import store_link, to_volume
 from napari_msgan._napari.job_bar import JobBar
 from napari_msgan._napari.state import JobState
 from napari_msgan._napari.to_layer import Placement
@@ -121,8 +121,10 @@ class SketchWidget(Docked):
         leave_room(self)
         self.reset_choices()  # from here on the form finds its viewer
         active = self._viewer.layers.selection.active
-        if isinstance(active, Image):
-            self.image.value = active
+        images = [layer for layer in self._viewer.layers if isinstance(layer, Image)]
+        real = [layer for layer in images if store_link(layer) is None]  # not made by us
+        if real:
+            self.image.value = active if active in real else real[0]
 
     def let_go(self) -> None:
         self.jobs.close()

@@ -103,8 +103,12 @@ class SourcePanel(Section):
         self._check()
 
     def list_layers(self) -> None:
-        """List the image layers again; results are left out, they are no sources."""
+        """List the image layers again; results are left out, they are no sources.
+
+        An image that was opened meanwhile becomes the source.
+        """
         chosen = self.box.currentData()
+        known = {self.box.itemData(i) for i in range(self.box.count())}
         self.box.blockSignals(True)
         self.box.clear()
         for layer in self._viewer.layers:
@@ -112,6 +116,8 @@ class SourcePanel(Section):
             is_source = isinstance(layer, Image | Labels) and not is_comparison(layer)
             if is_source and (link is None or link.role == "sketch"):
                 self.box.addItem(layer.name, key_of(layer))
+                if known and isinstance(layer, Image) and link is None:
+                    chosen = chosen if key_of(layer) in known else key_of(layer)
         index = self.box.findData(chosen)
         if index < 0 and self.box.count():
             # a sketch of ours is a source only for who chooses it

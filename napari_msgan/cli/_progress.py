@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from rich.progress import TaskID
 
@@ -32,6 +34,28 @@ def progress_shown(*, quiet: bool) -> Iterator[Show]:
             yield show
     else:
         yield Lines(sys.stderr)
+
+
+@contextmanager
+def stopped_between_steps() -> Iterator[Callable[[], bool]]:
+    """Give the function that tells whether Ctrl-C was pressed; pressed twice it stops at once."""
+    asked = False
+
+    def ask(number: int, frame: object) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+        print("\nstopping after this step (Ctrl-C again: at once)", file=sys.stderr, flush=True)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False  # only the main thread is told of signals
+        return
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield lambda: asked
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _nothing(stage: str, done: float, total: float, note: str = "") -> None:

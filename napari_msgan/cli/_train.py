@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import shlex
-from contextlib import closing
+from contextlib import closing, nullcontext
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from napari_msgan.cli._progress import progress_shown
+from napari_msgan.cli._progress import progress_shown, stopped_between_steps
 from napari_msgan.cli._tables import print_table
 from napari_msgan.config import first_problem
 from napari_msgan.durable import write_atomically
@@ -48,8 +48,12 @@ def train(arguments: Namespace) -> None:
 
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces its settings
     steps = iter_train(files, arguments.out, config, device=device, devices=arguments.devices)
-    with progress_shown(quiet=arguments.quiet) as show, closing(steps):
+    # Of several processes each would stop at another step.
+    stopping = stopped_between_steps() if arguments.devices == 1 else nullcontext(lambda: False)
+    with progress_shown(quiet=arguments.quiet) as show, stopping as is_asked, closing(steps):
         for report in steps:
+            if is_asked():
+                raise KeyboardInterrupt
             note = f"l1 {report.losses['l1']:.4f}" if "l1" in report.losses else ""
             show(_stage(report, len(config.scales)), report.step, report.steps, note)
     if not arguments.quiet:
@@ -229,7 +233,7 @@ def _bundled_files() -> list[Traversable]:
 def _stage(report: StepReport, n_scales: int) -> str:
     match report.stage:
         case "train":
-            return f"training scale {report.scale} of {n_scales - 1}"
+            return f"training scale {report.scale} (0 to {n_scales - 1})"
         case "generate":
             return f"applying scale {report.scale}"
         case stage:

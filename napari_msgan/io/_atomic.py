@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from napari_msgan.durable import exchange, sync_folder, sync_tree, told_if_disk_full
 from napari_msgan.errors import VolumeError
+from napari_msgan.folders import check_is_folder
 from napari_msgan.locking import hold_lock
 
 if TYPE_CHECKING:
@@ -42,8 +43,7 @@ def complete_or_nothing(
         If the name is taken and `overwrite` is false, another process is writing it, or the
         operating system refuses.
     """
-    if not path.parent.is_dir():
-        raise VolumeError(f"{path} cannot be written: the folder {path.parent} does not exist")
+    check_is_folder(path.parent, VolumeError)
     token = uuid.uuid4().hex[:8]
     partial = path.with_name(f".partial-{token}-{path.name}")  # keeps the suffix
     lock_file = path.with_name(f".{path.name}.lock")
@@ -79,7 +79,10 @@ def _check_name(path: Path, *, overwrite: bool) -> None:
     if not (path.exists() or path.is_symlink()):
         return
     if not overwrite:
-        raise VolumeError(f"{path} exists already: choose another name or delete it first")
+        raise VolumeError(
+            f"{path} exists already: choose another name, delete it first, or say "
+            "that it may be replaced (--overwrite; in Python overwrite=True)"
+        )
     if path.is_dir() and not _is_one_image(path):
         raise VolumeError(
             f"{path} is a folder but not one Zarr image, so it is not replaced. Choose another "

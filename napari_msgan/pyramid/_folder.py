@@ -20,7 +20,7 @@ from napari_msgan.durable import (
     write_atomically,
 )
 from napari_msgan.errors import FolderError, StoreError
-from napari_msgan.folders import check_inside
+from napari_msgan.folders import check_inside, check_is_folder
 from napari_msgan.locking import hold_lock, living_holder
 from napari_msgan.pyramid._place import LOCK_FILE, UNSYNCED_FILE, Entry, EntryKind, taken
 
@@ -212,8 +212,7 @@ class FolderPlace:
 
 
 def _check_free(target: Path) -> None:
-    if not target.parent.is_dir():
-        raise StoreError(f"the folder {target.parent} does not exist. Make it first.")
+    check_is_folder(target.parent, StoreError)
     if target.exists() or target.is_symlink():
         raise taken(str(target))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -62,8 +63,11 @@ def write_image_pyramid(
         for scale in range(geometry.n_scales)
     ]
 
+    unknown: list[int] = []
+
     def write_finest(box: Box) -> None:
         block = resample(plan.volume.data, plan.step, plan.first, box)
+        unknown.append(int(np.count_nonzero(np.isnan(block))))
         unit = np.clip((block - window[0]) / (window[1] - window[0]), 0, 1)
         images[-1][box.slices] = np.rint(np.nan_to_num(unit) * _TOP).astype(np.uint16)
 
@@ -74,6 +78,13 @@ def write_image_pyramid(
         images[scale][box.slices] = np.rint(means).astype(np.uint16)
 
     run_to_end(iter_in_threads(write_finest, plan.blocks(geometry.finest_scale), workers))
+    if any(unknown):
+        share = 100 * sum(unknown) / images[-1].size
+        warnings.warn(
+            f"{share:.2g} % of the image is NaN: it counts as its darkest value, and its border "
+            "gives edges. Fill it first where that is not meant",
+            stacklevel=2,
+        )
     for scale in range(geometry.finest_scale - 1, -1, -1):
         write = partial(write_coarser, scale)
         run_to_end(iter_in_threads(write, plan.blocks(scale), workers))

@@ -13,7 +13,7 @@ import numpy as np
 from napari_msgan.buffers import large_buffers_kept
 from napari_msgan.errors import VolumeError
 from napari_msgan.geometry import Box
-from napari_msgan.labels import borders_of, is_filled, is_label_map
+from napari_msgan.labels import blocks_of, borders_of, is_filled, is_label_map, is_picture
 from napari_msgan.resampling import resample_max
 from napari_msgan.sketch import (
     REDUCE_HALO,
@@ -89,6 +89,7 @@ def iter_sketch_given(
     """
     geometry = plan.geometry
     is_thinned = settings.given == "thinned"
+    _check_values(plan.volume)
     volume = _with_lines(plan.volume) if is_thinned else plan.volume
     to_unit = _sketch_scaling(volume)
     written = [
@@ -133,6 +134,13 @@ def iter_sketch_given(
                 write(scale, box, np.where(block < weakest, 0, block).astype(np.uint8))
 
 
+def _check_values(volume: Volume) -> None:
+    """Refuse what is no sketch before anything is said of it, or written."""
+    to_unit = _sketch_scaling(volume)
+    for box in blocks_of(volume.data):
+        to_unit(np.asarray(volume.data[box.slices], np.float32))
+
+
 def _with_lines(volume: Volume) -> Volume:
     if is_label_map(volume.data):
         warnings.warn(
@@ -140,7 +148,13 @@ def _with_lines(volume: Volume) -> Volume:
             stacklevel=2,
         )
         return replace(volume, data=borders_of(volume.data))
-    if is_filled(volume.data):
+    if is_picture(volume.data):
+        warnings.warn(
+            "most of the given sketch is not 0, so it looks like an image: the result will show "
+            "its grey values as edges. Give an image as an image, and its sketch is made",
+            stacklevel=2,
+        )
+    elif is_filled(volume.data):
         warnings.warn(
             "the given sketch fills regions, where edges are lines: the result will hardly show "
             "them. For the borders of regions give integers from 1 on (labels)",

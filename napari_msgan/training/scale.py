@@ -150,7 +150,12 @@ class ScaleTrainer:
                 if is_over or time.monotonic() - saved >= self._config.checkpoint_s:
                     self._save(steps if is_over else done, record)
                     saved = time.monotonic()
-                yield StepReport("train", self._scale, done, steps, losses)
+                try:
+                    yield StepReport("train", self._scale, done, steps, losses)
+                except GeneratorExit:  # stopped between two steps: nothing is lost
+                    if not is_over:
+                        self._save(done, record)
+                    raise
                 if is_over:
                     return
 

@@ -7,15 +7,17 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import numpy as np
 import pytest
 import tifffile
 import torch
 
+from napari_msgan.cli._train import read_config
 from napari_msgan.locking import hold_lock
 from napari_msgan.model import load_folder
+from napari_msgan.training import iter_train, survey
 from tests.cli.helpers import command, names_in, picture, pixels
 from tests.training.made import write_image
 
@@ -95,7 +97,11 @@ def test_trained_model_can_be_used_and_training_again_changes_nothing(
     ended = cli(*train)
     assert ended.code == 0
     assert f"napari-msgan generate IMAGE NAME.ome.zarr --model {out}" in ended.out
-    for stage in ("preparing images: 3 of 3", "training scale 0 of 1: 6 of 6", "applying scale 0"):
+    for stage in (
+        "preparing images: 3 of 3",
+        "training scale 0 (0 to 1): 6 of 6",
+        "applying scale 0",
+    ):
         assert stage in ended.err
     assert ", l1 0." in ended.err
     assert load_folder(out).spec.name == "tiny"
@@ -194,9 +200,9 @@ def test_images_too_coarse_for_two_scales_are_named_and_not_counted(cli, tmp_pat
 
 STOPS = {
     "while preparing": ("preparing images", 2),
-    "in scale 0": ("training scale 0 of 1", 4),
+    "in scale 0": ("training scale 0 (0 to 1)", 4),
     "between the scales": ("applying scale 0", 1),
-    "in scale 1": ("training scale 1 of 1", 3),
+    "in scale 1": ("training scale 1 (0 to 1)", 3),
 }
 
 
@@ -245,11 +251,13 @@ def test_ctrl_c_stops_a_real_process(data, write_config, tmp_path):
     with subprocess.Popen(
         command("train", data, out, *options), stderr=subprocess.PIPE, text=True
     ) as process:
-        while process.poll() is None and not (out / ".training" / "pool" / "images.npy").exists():
+        while process.poll() is None and not (out / ".training" / "scale_0.jsonl").exists():
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 130
+    assert "stopping after this step" in err
+    assert torch.load(out / ".training" / "scale_0.pt", weights_only=True)["step"] > 0
     assert "stopped. The same command resumes" in err
     assert "Traceback" not in err
     assert not (out / "model.json").exists()
@@ -355,6 +363,28 @@ def test_a_run_goes_on_with_the_same_images_only(cli, data, write_config, tmp_pa
 def losses(folder):
     work = folder / ".training"
     return {file.name: file.read_text() for file in work.glob("*.jsonl")}
+
+
+def test_stopped_training_goes_on_from_its_last_step(data, write_config, tmp_path):
+    """Stopped sooner than it writes checkpoints, again and again, it ends, with the same bits."""
+    steps = [scale | {"steps": 4} for scale in CONFIG["scales"]]
+    config = read_config(str(write_config(scales=steps, checkpoint_s=3600)))
+    files = survey(data)
+    seen = []
+    for name, steps_at_a_time in (("stopped", 1), ("whole", 99)):
+        out, is_over = tmp_path / name, False
+        while not is_over:
+            with closing(iter_train(files, out, config)) as run:
+                trained = []
+                for report in run:
+                    is_over = report.stage == "done"
+                    trained += [(report.scale, report.step)] * (report.stage == "train")
+                    if len(trained) == steps_at_a_time:
+                        break
+            seen += trained if name == "stopped" else []
+    assert seen == [(scale, step) for scale in (0, 1) for step in (1, 2, 3, 4)]
+    assert hashes(tmp_path / "stopped") == hashes(tmp_path / "whole")
+    assert losses(tmp_path / "stopped") == losses(tmp_path / "whole")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL there")

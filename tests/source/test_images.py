@@ -1,7 +1,9 @@
+import warnings
+
 import numpy as np
 
 from napari_msgan.geometry import Affine
-from napari_msgan.source import hash_pixels
+from napari_msgan.source import hash_pixels, plan_source, write_image_pyramid
 from napari_msgan.volume import Orientation, Volume, turn
 
 
@@ -19,3 +21,15 @@ def test_hash_depends_on_pixels_shape_and_type_and_not_on_how_it_is_read():
     assert hash_pixels(Volume(data.reshape(3, 2, 4), volume.affine, "millimeter")) != hash_pixels(
         volume
     )
+
+
+def test_share_of_nan_is_told(relative, tmp_path):
+    image = np.random.default_rng(0).random((64, 64), np.float32)
+    for missing, told in ((0, None), (32, "50 % of the image is NaN")):
+        image[:missing] = np.nan
+        plan = plan_source(Volume(image, Affine.of_spacing((1, 1)), "pixel"), relative)
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            images = write_image_pyramid(plan, relative.sketch, tmp_path, 2)
+        assert [str(w.message)[:24] for w in warned] == ([told] if told else [])
+        assert (images[-1][:missing] == 0).all()

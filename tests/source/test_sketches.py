@@ -77,6 +77,32 @@ def test_sketch_of_floats_beyond_one_is_refused(relative):
         )
 
 
+def test_sketch_of_floats_with_nan_is_refused(relative):
+    drawn = np.zeros((64, 64), np.float32)
+    drawn[31, 5:60] = 1
+    drawn[3, 3] = np.nan
+    plan = plan_source(Volume(drawn, Affine.of_spacing((1, 1)), "pixel"), relative)
+    with pytest.raises(VolumeError, match="has NaN"):
+        collect(
+            plan,
+            lambda levels, write: iter_sketch_given(
+                plan, relative.sketch, lambda s, box: levels[s][box.slices], write
+            ),
+        )
+
+
+def test_picture_as_a_sketch_is_warned_of(relative):
+    picture = np.random.default_rng(0).integers(1, 255, (64, 64), np.uint8)
+    plan = plan_source(Volume(picture, Affine.of_spacing((1, 1)), "pixel"), relative)
+    with pytest.warns(UserWarning, match="looks like an image"):
+        collect(
+            plan,
+            lambda levels, write: iter_sketch_given(
+                plan, relative.sketch, lambda s, box: levels[s][box.slices], write
+            ),
+        )
+
+
 def test_sketch_of_integers_below_zero_is_refused(relative):
     drawn = np.diag(np.full(48, -3, np.int16))
     plan = plan_source(Volume(drawn, Affine.of_spacing((1, 1)), "pixel"), relative)
