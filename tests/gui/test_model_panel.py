@@ -1,6 +1,7 @@
-from napari_msgan._napari.model_panel import ModelPanel
+from napari_msgan._napari.model_panel import ModelCard, ModelPanel
 from napari_msgan.config import INEXACT_NOTE
 from napari_msgan.megan_import import import_megan
+from napari_msgan.model import find_model, read_spec
 from tests.megan import write_checkpoints
 from tests.models import write_model
 
@@ -27,3 +28,14 @@ def test_model_is_chosen_that_fits_the_image(qtbot):
     chosen = panel.folder
     panel.choose_for(7)
     assert panel.folder == chosen
+
+
+def test_card_shows_its_preview_once(qtbot):
+    folder = find_model("chest-xray")
+    assert "![" in (folder / "README.md").read_text(encoding="utf-8")
+    panel = ModelPanel()
+    qtbot.addWidget(panel)
+    card = ModelCard(panel, folder, read_spec(folder))
+    qtbot.addWidget(card)
+    assert "How it was trained" in card.text.toPlainText()
+    assert "\ufffc" not in card.text.toPlainText()  # stands for a picture in the text

@@ -202,6 +202,18 @@ def test_of_a_store_alone_nothing_is_proposed_as_a_source(panel, viewer, xray, g
     assert panel.generate_button.isEnabled()
 
 
+def test_an_image_that_is_opened_becomes_the_source(panel, viewer, xray, generated):
+    generated(xray)  # its layers are none
+    assert panel.source.layer is xray
+    other = viewer.add_image(np.random.default_rng(0).random((80, 90)), name="other")
+    assert panel.source.layer is other
+    panel.source.choose(xray)
+    viewer.add_labels(np.zeros((80, 90), np.uint8), name="drawn")
+    viewer.layers.move(0, 2)
+    other.name = "renamed"
+    assert panel.source.layer is xray
+
+
 def test_wrong_sources_are_told_before_running(panel, viewer, xray, ct):
     panel.source.choose(xray)
     panel.model.choose_for(3)

@@ -157,3 +157,16 @@ def test_sketch_leaves_room_to_the_panel(viewer, panel, qtbot):
     viewer.window.add_plugin_dock_widget("napari-msgan", "Edge sketch of an image")
     qtbot.wait(300)
     assert panel.height() > 250
+
+
+def test_edges_of_a_result_are_not_proposed(viewer, xray, generated):
+    generated(xray)
+    widget = sketch_widget()
+    viewer.window.add_dock_widget(widget, name="Edge sketch of an image")
+    result = viewer.layers.selection.active
+    assert result is not xray
+    assert widget.image.value is xray
+    widget.image.value = result  # by who wants to
+    widget.reset_choices()
+    assert widget.image.value is result
+    widget.close_session()

@@ -95,9 +95,7 @@ def test_error_of_the_source_comes_through_and_leaves_nothing(tmp_path, monkeypa
 def test_existing_name_is_refused_and_kept(rng, tmp_path, suffix):
     path, first, second = tmp_path / f"a{suffix}", make_volume(rng, 2), make_volume(rng, 3)
     write_volume(path, [first], description={"n": 1})
-    with pytest.raises(
-        VolumeError, match="exists already: choose another name, delete it"
-    ):
+    with pytest.raises(VolumeError, match="exists already: choose another name, delete it"):
         write_volume(path, [second], description={"n": 2})
     assert difference(read_volume(path), first) == ""
     write_volume(path, [second], description={"n": 2}, overwrite=True)
