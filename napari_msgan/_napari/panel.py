@@ -169,6 +169,7 @@ class GeneratePanel(Docked):
     def _list_layers(self, event: object = None) -> None:
         self.source.list_layers()
         self.refine.list_results()
+        self.refine.watch_shapes()
 
     def _before_removal(self, event: object = None) -> None:
         make_canvas_current(self)
@@ -176,6 +177,7 @@ class GeneratePanel(Docked):
     def _on_active(self, event: object = None) -> None:
         """Work on the result that is selected in the layer list."""
         active = self._viewer.layers.selection.active
+        self.refine.update_later()  # the rectangles of the active layer count
         if active is not None and active in self.scene.results() and not self.job.is_running:
             self.refine.result.setCurrentIndex(self.refine.result.findData(key_of(active)))
 

@@ -91,6 +91,14 @@ class RefinePanel(Section):
         if self._session.opened is None and self.result.count():
             self.result.setCurrentIndex(self.result.count() - 1)
 
+    def watch_shapes(self) -> None:
+        """Count tiles again when rectangles change, in layers of the user's own, too."""
+        for layer in self._viewer.layers:
+            if isinstance(layer, Shapes):
+                layer.events.set_data.disconnect(self.update_later)
+                layer.events.set_data.connect(self.update_later)
+        self.update_later()
+
     def show_store(self, opened: Opened | None) -> None:
         """Offer the scales of a store, the finest honest one first."""
         if opened is None:
@@ -198,9 +206,7 @@ class RefinePanel(Section):
         self.region.setCurrentText(DRAWN)
         if self._viewer.dims.ndisplay == 3:
             self._viewer.dims.ndisplay = 2  # shapes are drawn on slices only
-        shapes = self._scene.regions_layer(layer)
-        shapes.events.set_data.disconnect(self.update_later)
-        shapes.events.set_data.connect(self.update_later)
+        self._scene.regions_layer(layer)
         self._around_slice()
 
     def _on_region(self) -> None:

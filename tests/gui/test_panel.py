@@ -100,6 +100,19 @@ def test_refine_rectangles_and_clear_them(panel, viewer, xray, generated, finish
     assert (shown(panel.scene.result_of(store), store, 2) != refined).any()
 
 
+def test_rectangles_of_a_layer_of_the_users_own_count(panel, viewer, xray, generated, qtbot):
+    generated(xray)
+    panel.refine.region.setCurrentText("Rectangles")
+    qtbot.waitUntil(lambda: "no rectangle yet" in panel.refine.problem.text())
+    shapes = viewer.add_shapes([[[10, 10], [10, 30], [30, 30], [30, 10]]], name="mine")
+    qtbot.waitUntil(lambda: "tile" in panel.refine.summary.text())
+    assert panel.refine.problem.text() == ""
+    shapes.selected_data = {0}
+    shapes.remove_selected()
+    qtbot.waitUntil(lambda: panel.refine.summary.text() == "")
+    assert panel.refine.problem.text() != ""
+
+
 def test_rectangle_in_a_volume_gets_the_slices_of_the_panel(panel, viewer, ct, generated, finish):
     store = generated(ct)
     assert store.geometry.affine.spacing == (2.0, 2.0, 2.0)
