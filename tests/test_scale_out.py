@@ -18,10 +18,10 @@ import pytest
 from napari_msgan import jobs
 from napari_msgan.errors import JobError, StoreError
 from napari_msgan.geometry import Box
-from napari_msgan.io import read_volume
+from napari_msgan.io import ome_zarr, read_volume
 from napari_msgan.model import find_by_identity, load_folder
 from napari_msgan.pyramid import PyramidStore, open_pyramid
-from napari_msgan.scale_out import open_cluster, worker
+from napari_msgan.scale_out import blocks, open_cluster, worker
 from napari_msgan.scale_out.calls import Calls
 from napari_msgan.scale_out.machine import own_device
 from tests.models import write_model
@@ -217,6 +217,16 @@ def test_export_by_workers_is_that_of_one_process(job, tmp_path, cluster):
             if (ours / name).is_file():
                 assert (ours / name).read_bytes() == (theirs / name).read_bytes(), name
         assert np.ptp(np.asarray(read_volume(theirs).data)) > 0
+
+
+def test_export_goes_on_where_workers_leave(job, tmp_path, cluster, monkeypatch):
+    monkeypatch.setattr(ome_zarr, "_CHUNKS", {2: (16, 16)})
+    monkeypatch.setattr(blocks, "_CHUNKS_PER_BLOCK", {2: 1})
+    room = itertools.chain([20], itertools.repeat(1))  # for 20 calls, of which some run, then for 1
+    monkeypatch.setattr(Calls, "capacity", property(lambda calls: next(room)))
+    out = tmp_path / "out.ome.zarr"
+    jobs.export(job[1], out, cluster=cluster)
+    np.testing.assert_array_equal(np.asarray(read_volume(out).data), job[1].array(2)[:])
 
 
 def test_cancelled_export_leaves_nothing(job, tmp_path, cluster):
