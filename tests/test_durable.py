@@ -282,13 +282,13 @@ def test_folder_is_overwritten_also_where_names_cannot_be_exchanged(tmp_path, mo
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows locks in another way")
 @pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
 def test_without_locks_of_the_file_system_nobody_writes(tmp_path, monkeypatch, code):
-    def missing(_):
+    def missing(_, operation):
         raise OSError(code, "no flock")
 
     file = tmp_path / "x.lock"
     with hold_lock(file, "x"):
         pass
-    monkeypatch.setattr("filelock._unix.lock_fd_nonblocking", missing)
+    monkeypatch.setattr("fcntl.flock", missing)
     with pytest.raises(StoreError, match="keeps no locks"), hold_lock(file, "x"):
         pass
     assert not file.exists()
