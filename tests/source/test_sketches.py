@@ -21,6 +21,17 @@ def collect(plan, steps_of):
     return levels
 
 
+def given(drawn, model):
+    """Return the sketch of each scale that is made of a given one."""
+    plan = plan_source(Volume(drawn, Affine.of_spacing((1, 1)), "pixel"), model)
+    return collect(
+        plan,
+        lambda levels, write: iter_sketch_given(
+            plan, model.sketch, lambda s, box: levels[s][box.slices], write
+        ),
+    )
+
+
 def test_streamed_sketch_equals_that_of_the_whole_image(relative):
     rng = np.random.default_rng(0)
     image = rng.integers(0, 65536, (70, 90)).astype(np.uint16)
@@ -36,13 +47,7 @@ def test_streamed_sketch_equals_that_of_the_whole_image(relative):
 def test_given_sketch_is_kept_at_the_finest_scale_and_reduced_below(relative):
     drawn = np.zeros((64, 64), np.uint8)
     drawn[31, 5:60] = 255
-    plan = plan_source(Volume(drawn, Affine.of_spacing((1, 1)), "pixel"), relative)
-    levels = collect(
-        plan,
-        lambda all_, write: iter_sketch_given(
-            plan, relative.sketch, lambda s, box: all_[s][box.slices], write
-        ),
-    )
+    levels = given(drawn, relative)
     np.testing.assert_array_equal(levels[-1], drawn)
     assert (levels[-2][15, 3:29] == 255).all()
     assert np.count_nonzero(levels[0]) > 0
@@ -55,64 +60,34 @@ def test_given_sketch_is_scaled_by_its_type(relative, values, expected):
     dtype = np.uint16 if isinstance(values[1], int) else np.float32
     drawn = np.full((48, 48), values[0], dtype)
     drawn[24] = values[1]
-    plan = plan_source(Volume(drawn, Affine.of_spacing((1, 1)), "pixel"), relative)
-    levels = collect(
-        plan,
-        lambda all_, write: iter_sketch_given(
-            plan, relative.sketch, lambda s, box: all_[s][box.slices], write
-        ),
-    )
+    levels = given(drawn, relative)
     assert levels[-1].max() == expected
 
 
 def test_sketch_of_floats_beyond_one_is_refused(relative):
     drawn = np.diag(np.full(48, 3.0, np.float32))
-    plan = plan_source(Volume(drawn, Affine.of_spacing((1, 1)), "pixel"), relative)
     with pytest.raises(VolumeError, match=r"must lie in \[0, 1\]"):
-        collect(
-            plan,
-            lambda all_, write: iter_sketch_given(
-                plan, relative.sketch, lambda s, box: all_[s][box.slices], write
-            ),
-        )
+        given(drawn, relative)
 
 
 def test_sketch_of_floats_with_nan_is_refused(relative):
     drawn = np.zeros((64, 64), np.float32)
     drawn[31, 5:60] = 1
     drawn[3, 3] = np.nan
-    plan = plan_source(Volume(drawn, Affine.of_spacing((1, 1)), "pixel"), relative)
     with pytest.raises(VolumeError, match="has NaN"):
-        collect(
-            plan,
-            lambda levels, write: iter_sketch_given(
-                plan, relative.sketch, lambda s, box: levels[s][box.slices], write
-            ),
-        )
+        given(drawn, relative)
 
 
 def test_picture_as_a_sketch_is_warned_of(relative):
     picture = np.random.default_rng(0).integers(1, 255, (64, 64), np.uint8)
-    plan = plan_source(Volume(picture, Affine.of_spacing((1, 1)), "pixel"), relative)
     with pytest.warns(UserWarning, match="looks like an image"):
-        collect(
-            plan,
-            lambda levels, write: iter_sketch_given(
-                plan, relative.sketch, lambda s, box: levels[s][box.slices], write
-            ),
-        )
+        given(picture, relative)
 
 
 def test_sketch_of_integers_below_zero_is_refused(relative):
     drawn = np.diag(np.full(48, -3, np.int16))
-    plan = plan_source(Volume(drawn, Affine.of_spacing((1, 1)), "pixel"), relative)
     with pytest.raises(VolumeError, match="has none below 0, this one has -3"):
-        collect(
-            plan,
-            lambda all_, write: iter_sketch_given(
-                plan, relative.sketch, lambda s, box: all_[s][box.slices], write
-            ),
-        )
+        given(drawn, relative)
 
 
 def test_given_sketch_on_another_grid_stays_sharp_and_sparse(physical):
