@@ -294,6 +294,15 @@ def test_without_locks_of_the_file_system_nobody_writes(tmp_path, monkeypatch, c
     assert not file.exists()
 
 
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="a folder that takes no file: /proc")
+def test_folder_that_takes_no_file_is_not_taken_for_another_writer():
+    with (
+        pytest.raises(StoreError, match=r"cannot be written: .*/proc"),
+        hold_lock(Path("/proc/x.lock"), "/proc/x"),
+    ):
+        pass
+
+
 def test_chunks_stay_noted_until_somebody_has_waited_for_them(
     record, source, model, tmp_path, monkeypatch
 ):

@@ -175,6 +175,17 @@ def test_borders_of_a_label_map_are_its_sketch(model, tmp_path):
         jobs.generate(mask, tmp_path / "b.ome.zarr", model, input_is_sketch=True, scale=0)
 
 
+def test_export_on_the_source_grid_stays_inside_the_source(model, tmp_path):
+    thin = body((10, 44, 37), (1 / 4.9, 1.0, 1.0))  # 2.04 mm: in part of a third voxel of 1 mm
+    store = jobs.generate(thin, tmp_path / "a.ome.zarr", model, device="cpu")
+    depth, height, width = store.geometry.shape
+    region = f"{depth - 1}:{depth},0:{height},0:{width}"
+    out = jobs.export(store, tmp_path / "out.nii.gz", grid="source", region=region)
+    part = read_volume(out)
+    ends = thin.affine.spacing[0] * thin.shape[0]
+    assert part.affine.origin[0] - thin.affine.origin[0] < ends - 0.5 / 4.9
+
+
 def test_name_of_the_source_is_kept_only_when_asked_for(model, store, tmp_path):
     assert store.info.source.name is None
     named = jobs.generate(

@@ -116,8 +116,9 @@ class SourcePanel(Section):
             is_source = isinstance(layer, Image | Labels) and not is_comparison(layer)
             if is_source and (link is None or link.role == "sketch"):
                 self.box.addItem(layer.name, key_of(layer))
-                if known and isinstance(layer, Image) and link is None:
-                    chosen = chosen if key_of(layer) in known else key_of(layer)
+                is_new = bool(known) and key_of(layer) not in known
+                if is_new and isinstance(layer, Image) and link is None:
+                    chosen = key_of(layer)
         index = self.box.findData(chosen)
         if index < 0 and self.box.count():
             # a sketch of ours is a source only for who chooses it

@@ -55,15 +55,7 @@ def check_names(images: Sequence[Path]) -> None:
 
 
 def patients_of(images: Sequence[Path], pattern: str) -> dict[Path, str]:
-    """Return whose each image is: what a regular expression finds in its name.
-
-    That is its first group, or all that it matches where it has none.
-
-    Raises
-    ------
-    VolumeError
-        If the expression is none, or finds nothing in a name.
-    """
+    """Return whose each image is, by its file's name; see `napari_msgan.patients.patients_in`."""
     patients = patients_in((path.name for path in images), pattern)
     return {path: patients[path.name] for path in images}
 

@@ -7,6 +7,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from napari_msgan.errors import StoreError
 from napari_msgan.folders import MOST_METADATA_BYTES
@@ -172,6 +173,17 @@ def open_level(place: Place, info: StoreInfo, scale: int, *, sketch: bool = Fals
 
 def chunk_grid(shape: Ints, chunk_shape: Ints) -> Ints:
     return Box.of_shape(shape).cover(chunk_shape).shape
+
+
+def count_voxels(chunks: npt.NDArray[np.bool_], chunk_shape: Ints, box: Box) -> int:
+    """Return how many voxels of a box lie in the chunks that are marked on the chunk grid."""
+    voxels: npt.NDArray[np.int64] = chunks.astype(np.int64)
+    for start, stop, side, count in zip(
+        box.start, box.stop, chunk_shape, voxels.shape, strict=True
+    ):
+        edges = np.clip(np.arange(count + 1) * side, start, stop)
+        voxels = np.tensordot(np.diff(edges), voxels, axes=1)
+    return int(voxels)
 
 
 def chunk_key(array: str, index: Ints) -> str:

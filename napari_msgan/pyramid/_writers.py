@@ -64,6 +64,21 @@ class Writers:
         with self._lock:
             yield self._count == 1
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Let no other writer of this process come.
+
+        Raises
+        ------
+        StoreError
+            If there is one.
+        """
+        with self.paused() as is_only:
+            if not is_only:
+                address = self._place.address
+                raise StoreError(f"tiles are being made in {address}: wait until that has ended.")
+            yield
+
     def put_mark(self) -> str:
         """Put a mark into the store and return its name."""
         name = f".{uuid4().hex}.partial"

@@ -5,13 +5,10 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
 from napari_msgan.durable import told_if_disk_full
 from napari_msgan.errors import MsganError, StoreError
 from napari_msgan.geometry import Box, Ints, PyramidGeometry
-from napari_msgan.pyramid._arrays import open_level, read_info, write_info
+from napari_msgan.pyramid._arrays import count_voxels, open_level, read_info, write_info
 from napari_msgan.pyramid._level import write_chunks
 from napari_msgan.pyramid._place import Place, place_of
 from napari_msgan.pyramid._refined import RefinedChunks
@@ -20,6 +17,9 @@ from napari_msgan.pyramid._writers import Writers
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
+
+    import numpy as np
+    import numpy.typing as npt
 
     from napari_msgan.pyramid._level import Level, ZarrArray
     from napari_msgan.pyramid.metadata import Fingerprint, StoreInfo
@@ -176,12 +176,7 @@ class PyramidStore:
     def refined_fraction(self, scale: int, box: Box | None = None) -> float:
         """Return the share of voxels of a scale, or of a box of it, that are refined."""
         box = box or Box.of_shape(self._geometry.shape_at(scale))
-        voxels: npt.NDArray[np.int64] = self.refined_chunks(scale).astype(np.int64)
-        sides = zip(box.start, box.stop, self._info.chunk_shape, voxels.shape, strict=True)
-        for start, stop, chunk, count in sides:
-            edges = np.clip(np.arange(count + 1) * chunk, start, stop)
-            voxels = np.tensordot(np.diff(edges), voxels, axes=1)
-        return int(voxels) / box.size
+        return count_voxels(self.refined_chunks(scale), self._info.chunk_shape, box) / box.size
 
     def reload(self) -> None:
         """Read from the folder which chunks exist, e.g. after another process wrote some."""
@@ -272,11 +267,7 @@ class PyramidStore:
         """
         self._writers.check()
         doomed = self._tiling.with_dependents(tiles)
-        with self._writers.paused() as is_only:
-            if not is_only:
-                raise StoreError(
-                    f"tiles are being made in {self.address}: remove some when that has ended."
-                )
+        with self._writers.alone():
             return self._discard(doomed)
 
     def _discard(self, doomed: Sequence[set[Tile]]) -> dict[int, list[Box]]:

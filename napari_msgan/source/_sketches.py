@@ -6,9 +6,10 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from napari_msgan.buffers import large_buffers_kept
 from napari_msgan.errors import VolumeError
@@ -91,7 +92,6 @@ def iter_sketch_given(
     is_thinned = settings.given == "thinned"
     _check_values(plan.volume)
     volume = _with_lines(plan.volume) if is_thinned else plan.volume
-    to_unit = _sketch_scaling(volume)
     written = [
         LazyArray(geometry.shape_at(s), np.uint8, lambda box, s=s: read_sketch(s, box))  # type: ignore[misc]
         for s in range(geometry.n_scales)
@@ -101,7 +101,7 @@ def iter_sketch_given(
     def finest(box: Box) -> Uint8Array:
         wide = box if same_grid else box.grow(REDUCE_HALO)
         given = resample_max(volume.data, plan.step, plan.first, wide)
-        lines = np.rint(to_unit(given.astype(np.float32)) * 255).astype(np.uint8)
+        lines = np.rint(_strength(given, volume.data.dtype) * 255).astype(np.uint8)
         return lines if same_grid else thin(lines)[box.relative_to(wide.start).slices]
 
     def interpolated(scale: int, box: Box) -> Uint8Array:
@@ -136,9 +136,29 @@ def iter_sketch_given(
 
 def _check_values(volume: Volume) -> None:
     """Refuse what is no sketch before anything is said of it, or written."""
-    to_unit = _sketch_scaling(volume)
+    is_integer = volume.data.dtype.kind in "iu"
     for box in blocks_of(volume.data):
-        to_unit(np.asarray(volume.data[box.slices], np.float32))
+        block = np.asarray(volume.data[box.slices])
+        low, high = float(block.min()), float(block.max())
+        if is_integer and low < 0:
+            raise VolumeError(f"a sketch of integers has none below 0, this one has {low:g}")
+        if math.isnan(low):
+            raise VolumeError(
+                "the given sketch has NaN, which is no edge strength: set it to 0 where there is "
+                "no edge"
+            )
+        if not is_integer and (low < -1e-3 or high > 1 + 1e-3 or not math.isfinite(low + high)):
+            raise VolumeError(
+                f"a sketch of floats must lie in [0, 1], this one goes from {low:g} to {high:g}. "
+                "Divide it by its maximum, or give it as an image, not as a sketch."
+            )
+
+
+def _strength(block: npt.NDArray[Any], dtype: np.dtype[Any]) -> Float32Array:
+    """Return [0, 1]: integers by the maximum of their type, floats as they are."""
+    top = np.float32(np.iinfo(dtype).max if dtype.kind in "iu" else 1)
+    strength: Float32Array = np.clip(block.astype(np.float32) / top, 0, 1)
+    return strength
 
 
 def _with_lines(volume: Volume) -> Volume:
@@ -161,33 +181,3 @@ def _with_lines(volume: Volume) -> Volume:
             stacklevel=2,
         )
     return volume
-
-
-def _sketch_scaling(volume: Volume) -> Callable[[Float32Array], Float32Array]:
-    """Return the function to [0, 1]: integers by the maximum of their type, floats as they are."""
-    dtype = volume.data.dtype
-    if dtype.kind in "iu":
-        top = np.float32(np.iinfo(dtype).max)
-
-        def scale(block: Float32Array) -> Float32Array:
-            if (low := float(block.min())) < 0:
-                raise VolumeError(f"a sketch of integers has none below 0, this one has {low:g}")
-            return block / top
-
-        return scale
-
-    def check(block: Float32Array) -> Float32Array:
-        low, high = float(block.min()), float(block.max())
-        if math.isnan(low):
-            raise VolumeError(
-                "the given sketch has NaN, which is no edge strength: set it to 0 where there is "
-                "no edge"
-            )
-        if low < -1e-3 or high > 1 + 1e-3 or not math.isfinite(low + high):
-            raise VolumeError(
-                f"a sketch of floats must lie in [0, 1], this one goes from {low:g} to {high:g}. "
-                "Divide it by its maximum, or give it as an image, not as a sketch."
-            )
-        return np.clip(block, 0, 1)
-
-    return check

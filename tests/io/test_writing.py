@@ -154,6 +154,9 @@ def test_other_suffixes_are_refused_with_the_list_of_those_that_work(rng, tmp_pa
 def test_missing_folder_and_missing_image_are_refused(rng, tmp_path):
     with pytest.raises(VolumeError, match=r"folder .*b does not exist"):
         write_volume(tmp_path / "b" / "a.nii", [make_volume(rng, 2)], description={})
+    (tmp_path / "file").touch()
+    with pytest.raises(VolumeError, match=r"file is a file, where a folder is needed"):
+        write_volume(tmp_path / "file" / "a.nii", [make_volume(rng, 2)], description={})
     with pytest.raises(VolumeError, match="there is no image to write"):
         write_volume(tmp_path / "a.nii", [], description={})
 

@@ -212,7 +212,7 @@ def test_tiles_are_not_removed_while_others_of_this_process_write(store, write_s
     with store.writing():
         with (
             store.writing(),
-            pytest.raises(StoreError, match=r"tiles are being made in .* when that has ended"),
+            pytest.raises(StoreError, match=r"tiles are being made in .* until that has ended"),
         ):
             store.clear(1, Box((0, 0), (1, 1)))
         assert store.refined_fraction(1) == 1
