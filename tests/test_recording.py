@@ -1,15 +1,54 @@
-"""What a GPU recorded is what it would compute. Each test needs one."""
+"""What a GPU recorded is what it would compute, which needs one to be seen."""
 
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from napari_msgan import recording
 from napari_msgan.config import PatchNetwork
 from napari_msgan.networks import build_generator
 
-pytestmark = pytest.mark.gpu
 FACTOR = (2, 2, 2)
+
+
+class _Devices(TorchDispatchMode):
+    """The devices of all tensors that operations take and give."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = set()
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        made = operation(*args, **(kwargs or {}))
+        tensors = [t for t in tree_leaves((args, kwargs, made)) if isinstance(t, torch.Tensor)]
+        self.seen |= {t.device.type for t in tensors}
+        return made
+
+
+class _AsksTheProcessor(torch.nn.Module):
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, coarse, sketch):
+        return self.network(coarse, sketch) * torch.tensor(2.0)
+
+
+@pytest.mark.parametrize("factor", [(2, 2), (1, 2, 2), (2, 2, 2)])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_what_is_recorded_stays_on_its_device(factor, wrapped):
+    """A recording ends where the processor is asked; a tensor without data cannot be read there."""
+    with torch.device("meta"):
+        network = build_generator(PatchNetwork(width=8, blocks=2), factor).eval()
+        coarse = torch.zeros((1, 1, *[20] * len(factor)))
+        sketch = torch.zeros((1, 1, *[20 * f for f in factor]))
+    if wrapped:
+        network = _AsksTheProcessor(network)
+    with torch.inference_mode(), _Devices() as devices:
+        network(coarse, sketch)
+    assert devices.seen == ({"meta", "cpu"} if wrapped else {"meta"})
 
 
 @pytest.fixture
@@ -29,6 +68,7 @@ def made_by(network, arrays):
     return network(*tensors)[0, 0].float().cpu().numpy()
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_recorded_network_makes_the_bits_of_the_network(network, precision):
     recordings = recording.Recordings()
@@ -41,6 +81,7 @@ def test_recorded_network_makes_the_bits_of_the_network(network, precision):
             assert not np.array_equal(played, made_by(network, windows(seed + 2)))
 
 
+@pytest.mark.gpu
 def test_recordings_of_two_scales_do_not_disturb_each_other(network):
     other = build_generator(PatchNetwork(width=8, blocks=3), FACTOR).to("cuda").eval()
     recordings = recording.Recordings()
