@@ -106,7 +106,7 @@ def _translate(translation, source, heldout, folder):
     edges = edges_of(lazy_unit(stored, *spec.window), spec.sketch, spec.tile_shape)
     agreement = compare_sketches(edges, sketch > 0)
     values = {
-        "ssim": structural_similarity(adapted, true, body, units.data_range),
+        "ssim": structural_similarity(adapted, true, body, units.window),
         "mae": matched.mae,
         "sketch_f1": agreement.f1,
         "sketch_f1_chance": agreement.chance,
@@ -125,7 +125,7 @@ def _on_grid_of(affine, shape, volume, spec, units):
     if not units.is_hu:
         low, high = measure_window(turned.data)
         data = (data - low) * np.float32(units.data_range / (high - low))
-    data = np.clip(data, units.zero, units.zero + units.data_range)
+    data = np.clip(data, *units.window)
     to_source = np.linalg.inv(turned.affine.matrix) @ affine.matrix
     return ndimage.affine_transform(
         data, to_source[:-1, :-1], to_source[:-1, -1], shape, order=1, mode="nearest"

@@ -44,12 +44,18 @@ def peak_signal_to_noise(made: Float32Array, true: Float32Array, data_range: flo
 
 
 def structural_similarity(
-    made: Float32Array, true: Float32Array, mask: BoolArray, data_range: float
+    made: Float32Array, true: Float32Array, mask: BoolArray, window: tuple[float, float]
 ) -> float:
     """Return the mean SSIM [1]_ inside a mask, with 3-D windows for volumes.
 
     Gaussian windows of sigma 1.5 (11 voxels), computed block by block. NaN where the image is
     smaller than a window or the mask is empty.
+
+    Parameters
+    ----------
+    window : lowest and highest value that images can have. SSIM takes means for brightness and
+        compares their ratio, so values are counted from the lowest: by HU as they are, soft tissue
+        around 0 would be as dark as can be, and 40 HU too little a gross error there.
 
     References
     ----------
@@ -59,6 +65,7 @@ def structural_similarity(
     from skimage.metrics import structural_similarity as scikit_image_ssim
 
     whole = Box.of_shape(made.shape)
+    low, high = window
     if min(made.shape) < 2 * _SSIM_RADIUS + 1 or not mask.any():
         return float("nan")
     total = 0.0
@@ -66,17 +73,17 @@ def structural_similarity(
         inside = mask[block.slices]
         if not inside.any():
             continue
-        window = _at_least(block.grow(_SSIM_RADIUS).intersect(whole), 2 * _SSIM_RADIUS + 1)
+        around = _at_least(block.grow(_SSIM_RADIUS).intersect(whole), 2 * _SSIM_RADIUS + 1)
         _, full = scikit_image_ssim(
-            true[window.slices],
-            made[window.slices],
-            data_range=data_range,
+            true[around.slices] - np.float32(low),
+            made[around.slices] - np.float32(low),
+            data_range=high - low,
             gaussian_weights=True,
             sigma=_SSIM_SIGMA,
             use_sample_covariance=False,
             full=True,
         )
-        values = full[block.relative_to(window.start).slices]
+        values = full[block.relative_to(around.start).slices]
         total += float(values[inside].sum(dtype=np.float64))
     return total / int(mask.sum())
 
@@ -88,12 +95,12 @@ def _at_least(box: Box, size: int) -> Box:
 
 
 def multiscale_structural_similarity(
-    made: Float32Array, true: Float32Array, data_range: float
+    made: Float32Array, true: Float32Array, window: tuple[float, float]
 ) -> float:
     """Return MS-SSIM [1]_ over five octaves; of volumes the mean of up to 24 axial slices.
 
-    NaN where the image is too small for five octaves (less than 176 pixels on a side). The window
-    is that of SSIM.
+    NaN where the image is too small for five octaves (less than 176 pixels on a side). Gaussian
+    and `window` are those of SSIM.
 
     Raises
     ------
@@ -112,10 +119,11 @@ def multiscale_structural_similarity(
     if min(made.shape[-2:]) < _MS_SSIM_LEAST:
         return float("nan")
     values = []
-    for a, b in spread_slices(made, true, _MS_SSIM_SLICES):
-        plane_made, plane_true = (torch.from_numpy(p.copy())[None, None] for p in (a, b))
+    low, high = window
+    for planes in spread_slices(made, true, _MS_SSIM_SLICES):
+        plane_made, plane_true = (torch.from_numpy(p - np.float32(low))[None, None] for p in planes)
         value = multiscale_structural_similarity_index_measure(
-            plane_made, plane_true, sigma=_SSIM_SIGMA, data_range=data_range
+            plane_made, plane_true, sigma=_SSIM_SIGMA, data_range=high - low
         )
         values.append(float(value))
     return float(np.mean(values))

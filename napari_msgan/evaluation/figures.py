@@ -91,7 +91,7 @@ def _similarity(
     return {
         "mae": mean_absolute_error(made, true),
         "psnr": peak_signal_to_noise(made, true, units.data_range),
-        "ssim": structural_similarity(made, true, body, units.data_range),
+        "ssim": structural_similarity(made, true, body, units.window),
     }
 
 
@@ -103,7 +103,7 @@ def _accuracy(
     return {
         **_similarity(made, true, body, units),
         **{f"mae_{name}": mean_absolute_error(made, true, m) for name, m in tissues.items()},
-        "ms_ssim": multiscale_structural_similarity(made, true, units.data_range),
+        "ms_ssim": multiscale_structural_similarity(made, true, units.window),
         "correlation": matched.correlation,
         "mae_matched": matched.mae,
         "mae_matched_low": matched.mae_low,

@@ -21,7 +21,7 @@ class ReportUnits:
     low : stored value at the low end of the model's window.
     factor : reported units per stored unit.
     zero : reported value of `low`.
-    data_range : width of the model's window in reported units; that of PSNR and SSIM.
+    data_range : width of the model's window in reported units; that of PSNR.
     """
 
     name: str
@@ -33,6 +33,11 @@ class ReportUnits:
     @property
     def is_hu(self) -> bool:
         return self.name == "HU"
+
+    @property
+    def window(self) -> tuple[float, float]:
+        """Return the model's window in reported units."""
+        return self.zero, self.zero + self.data_range
 
     def convert(self, stored: npt.NDArray[Any]) -> Float32Array:
         """Return stored values as float32 in reported units."""

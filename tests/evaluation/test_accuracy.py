@@ -50,9 +50,9 @@ def test_ssim_is_that_of_torchmetrics_away_from_the_border(shape, monkeypatch):
         return_full_image=True,
     )
     expected = float(full[0, 0].numpy()[inside].mean())
-    assert structural_similarity(made, true, inside, 255) == pytest.approx(expected, abs=1e-4)
+    assert structural_similarity(made, true, inside, (0, 255)) == pytest.approx(expected, abs=1e-4)
     monkeypatch.setattr("napari_msgan.evaluation.accuracy._BLOCK", {2: 32, 3: 13})
-    assert structural_similarity(made, true, inside, 255) == pytest.approx(expected, abs=1e-4)
+    assert structural_similarity(made, true, inside, (0, 255)) == pytest.approx(expected, abs=1e-4)
     assert expected < 0.9
 
 
@@ -62,27 +62,40 @@ def test_ssim_counts_the_mask_only():
     made[:20] = 0
     far = np.zeros(true.shape, bool)
     far[40:] = True
-    assert structural_similarity(made, true, far, 255) == pytest.approx(1)
-    assert structural_similarity(made, true, ~far, 255) < 0.9
-    assert np.isnan(structural_similarity(made[:9], true[:9], far[:9], 255))
-    assert np.isnan(structural_similarity(made, true, far & ~far, 255))
+    assert structural_similarity(made, true, far, (0, 255)) == pytest.approx(1)
+    assert structural_similarity(made, true, ~far, (0, 255)) < 0.9
+    assert np.isnan(structural_similarity(made[:9], true[:9], far[:9], (0, 255)))
+    assert np.isnan(structural_similarity(made, true, far & ~far, (0, 255)))
+
+
+def test_ssim_counts_values_from_the_low_end_of_the_window():
+    """A soft tissue of 0 HU that is made 40 HU darker differs by a 40th of the window."""
+    true = np.float32(0.2) * smooth((192, 192), 0)
+    made, body = true - 40, np.ones(true.shape, bool)
+    window = (-1000.0, 600.0)
+    shifted = [a + np.float32(1000) for a in (made, true)]
+    found = structural_similarity(made, true, body, window)
+    assert found == pytest.approx(structural_similarity(*shifted, body, (0, 1600)), abs=1e-5)
+    assert found > 0.99 > structural_similarity(made, true, body, (0, 1600)) + 0.1
+    found = multiscale_structural_similarity(made, true, window)
+    assert found == pytest.approx(multiscale_structural_similarity(*shifted, (0, 1600)), abs=1e-5)
 
 
 def test_ms_ssim_is_that_of_torchmetrics_and_of_volumes_the_mean_of_slices():
     made, true = textured((176, 180), 0), textured((176, 180), 1)
     tensors = [torch.from_numpy(a)[None, None] for a in (made, true)]
     expected = float(multiscale_structural_similarity_index_measure(*tensors, data_range=255.0))
-    assert multiscale_structural_similarity(made, true, 255) == pytest.approx(expected)
+    assert multiscale_structural_similarity(made, true, (0, 255)) == pytest.approx(expected)
     volumes = np.stack([true, made]), np.stack([true, true])
-    mean = multiscale_structural_similarity(*volumes, 255)
+    mean = multiscale_structural_similarity(*volumes, (0, 255))
     assert mean == pytest.approx((1 + expected) / 2, abs=1e-6)
-    assert np.isnan(multiscale_structural_similarity(made[:175], true[:175], 255))
+    assert np.isnan(multiscale_structural_similarity(made[:175], true[:175], (0, 255)))
 
 
 def test_missing_torchmetrics_is_said_with_the_remedy(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchmetrics", None)
     with pytest.raises(JobError, match=r"pip install 'napari-msgan\[train\]'"):
-        multiscale_structural_similarity(np.zeros((2, 2)), np.zeros((2, 2)), 255)
+        multiscale_structural_similarity(np.zeros((2, 2)), np.zeros((2, 2)), (0, 255))
 
 
 def test_matched_errors_forget_brightness_and_contrast_and_nothing_else():
