@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import json
 import math
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 #: Pixels on a side of a region, smaller where the image is.
 _SIZE = {2: 384, 3: 192}
+#: Regions of a volume: more would be of slices so near each other that a reader compares them.
+_MOST_SLICES = 20
 
 
 @dataclass(frozen=True)
@@ -38,20 +41,23 @@ class Region:
 
 
 def draw_regions(case: Case, body: BoolArray, count: int, seed: int = 0) -> list[Region]:
-    """Return random regions of the finest scale that do not overlap; of volumes axial ones.
+    """Return random regions of the finest scale that do not overlap.
 
-    The middle of each lies in the body. There are fewer than `count` where they do not fit.
+    Of volumes axial ones, at least a twentieth of the volume's depth apart. The middle of each lies
+    in the body. There are fewer than `count` where they do not fit.
     """
+    random = np.random.default_rng(seed)
     scale = case.finest_scale
     shape = body.shape
     size = np.minimum(_SIZE[body.ndim], shape[-2:])
     # one region per cell of a grid, so that none overlap; of volumes at most one per slice
     cells = [np.arange(0, n - s + 1, s) for n, s in zip(shape[-2:], size, strict=True)]
-    depths = range(1) if body.ndim == 2 else range(shape[0])
+    apart = _apart(shape)
+    depths = range(1) if body.ndim == 2 else range(int(random.integers(apart)), shape[0], apart)
     places = [(z, int(y), int(x)) for z in depths for y in cells[0] for x in cells[1]]
     regions: list[Region] = []
     used: set[int] = set()
-    for place in np.random.default_rng(seed).permutation(np.array(places)):
+    for place in random.permutation(np.array(places)):
         z, y, x = place.tolist()
         plane = () if body.ndim == 2 else (z,)
         if len(regions) == count or not body[(*plane, y + size[0] // 2, x + size[1] // 2)]:
@@ -69,8 +75,12 @@ def draw_regions(case: Case, body: BoolArray, count: int, seed: int = 0) -> list
 def most_regions(shape: Ints) -> int:
     """Return how many regions an image has room for, wherever its body is."""
     if len(shape) == 3:
-        return shape[0]  # one of each slice
+        return shape[0] // _apart(shape)
     return math.prod(n // min(_SIZE[2], n) for n in shape)
+
+
+def _apart(shape: Ints) -> int:
+    return -(-shape[0] // _MOST_SLICES)
 
 
 def check_regions(count: int) -> None:
@@ -87,11 +97,14 @@ def check_regions(count: int) -> None:
         )
 
 
-def reader_study_page(regions: Sequence[Region], title: str, seed: int = 0) -> str:
+def reader_study_page(regions: Sequence[Region], title: str, n_images: int = 1) -> str:
     """Return an HTML page with every region once, half as it is and half generated.
 
-    The order, and which are generated, follow the seed. All pictures have the same format and
-    depth. The page reports accuracy with its Wilson 95 % interval [1]_ at the end.
+    The order, and which are generated, follow from the regions: who has seen another page does not
+    know those of this one. All pictures have the same format and depth. The page reports accuracy
+    with its Wilson 95 % interval [1]_ at the end.
+
+    n_images : from which the regions are; the page says so.
 
     Raises
     ------
@@ -104,16 +117,23 @@ def reader_study_page(regions: Sequence[Region], title: str, seed: int = 0) -> s
        JASA 22, 1927.
     """
     check_regions(len(regions))
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(_seed_of(regions))
     synthetic = random.permutation(np.arange(len(regions)) % 2 == 0)
     order = random.permutation(len(regions))
     pictures = [_data_uri(regions[i].made if synthetic[i] else regions[i].true) for i in order]
-    # base64, so that a look at the source does not unblind the reader
+    # base64, so that a glance at the source does not unblind the reader
     key = base64.b64encode(json.dumps([bool(synthetic[i]) for i in order]).encode()).decode()
     template = files("napari_msgan.resources") / "evaluation" / "reader_study.html"
     return Template(template.read_text(encoding="utf-8")).substitute(
-        title=escape(title), pictures=json.dumps(pictures), key=json.dumps(key)
+        title=escape(title), pictures=json.dumps(pictures), key=json.dumps(key), images=n_images
     )
+
+
+def _seed_of(regions: Sequence[Region]) -> int:
+    digest = hashlib.sha256()
+    for region in regions:
+        digest.update(region.made.tobytes() + region.true.tobytes())
+    return int.from_bytes(digest.digest())
 
 
 def _data_uri(grey: Float32Array) -> str:

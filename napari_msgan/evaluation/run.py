@@ -188,7 +188,7 @@ def iter_evaluate(
     if reader_study:
         title = f"Reader study of {model.spec.title or model.spec.name}"
         try:
-            results.write_page(reader_study_page(regions, title))
+            results.write_page(reader_study_page(regions, title, len({row.image for row in rows})))
         except MsganError as error:
             problems.append(str(error))
     memorisation = None

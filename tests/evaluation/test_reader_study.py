@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from PIL import Image
 from scipy.stats import binomtest
 
 from napari_msgan.errors import VolumeError
-from napari_msgan.evaluation import Region, reader_study_page
+from napari_msgan.evaluation import Region, draw_regions, reader_study_page
+from napari_msgan.evaluation.reader_study import most_regions
+from napari_msgan.intensity import Window
 
 N = 12
 
@@ -40,13 +43,31 @@ def test_every_region_is_shown_once_and_half_of_them_generated(regions):
     assert sum(key) == N // 2
 
 
-def test_order_follows_the_seed_and_is_no_pattern(regions):
-    page = reader_study_page(regions, "Study", seed=1)
-    assert page == reader_study_page(regions, "Study", seed=1)
-    assert page != reader_study_page(regions, "Study", seed=2)
+def test_order_and_key_follow_from_the_pictures_and_are_no_pattern(regions):
+    page = reader_study_page(regions, "Study")
+    assert page == reader_study_page(regions, "Study")
     levels, key = shown(page)
     assert levels != sorted(levels)
     assert key != [index % 2 == 0 for index in range(N)]
+    other = [Region(region.made * np.float32(0.99), region.true) for region in regions]
+    assert shown(reader_study_page(other, "Study"))[1] != key
+
+
+@pytest.mark.parametrize("depth", [3, 20, 21, 97])
+def test_slices_of_a_volume_are_no_neighbours(depth):
+    body = np.ones((depth, 8, 8), bool)
+    stored = np.broadcast_to(np.arange(depth, dtype=np.float32)[:, None, None], body.shape)
+    case = SimpleNamespace(
+        finest_scale=0,
+        truth=[stored],
+        window=Window(0, depth, np.dtype(np.float32)),
+        store=SimpleNamespace(array=lambda scale: stored),
+    )
+    for seed in range(3):
+        found = draw_regions(case, body, 40, seed)
+        slices = sorted(round(float(region.true[0, 0]) * depth) for region in found)
+        assert most_regions(body.shape) <= len(slices) <= 20
+        assert min(np.diff(slices)) >= depth / 20
 
 
 def test_page_reads_nothing_from_elsewhere_and_escapes_its_title(regions):
