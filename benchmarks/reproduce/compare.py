@@ -5,7 +5,14 @@ from __future__ import annotations
 import logging
 
 from benchmarks.reproduce.budgets import Budget
-from benchmarks.reproduce.figures import measure_heldout, model_of, read_csv, write_csv
+from benchmarks.reproduce.figures import (
+    is_comparable,
+    measure_heldout,
+    measured,
+    model_of,
+    read_csv,
+    write_csv,
+)
 from benchmarks.reproduce.methods import TRAINED_BY
 from benchmarks.reproduce.pictures import curve_plot, picture_sheet
 from benchmarks.reproduce.train import curves, prepare_base, train, training_summary
@@ -30,6 +37,7 @@ def iter_compare(part, data, methods, chosen, budget, places, *, same_steps_as=N
     work, base = places.work / data.name / part, places.work / data.name / "images"
     _LOG.info("%s: images of %s", part, data.name)
     files = prepare_base(data, base)
+    _refuse_other_measures(places.part(part) / "figures.csv", chosen)
     published = places.part(part) / "runs.csv"
     if OURS not in chosen:
         budget = on_this_machine(budget, methods, data, files, base, work, published)
@@ -50,6 +58,18 @@ def iter_compare(part, data, methods, chosen, budget, places, *, same_steps_as=N
         yield name
 
 
+def _refuse_other_measures(published, chosen):
+    """Keep figures that were taken in two ways out of one table."""
+    rows = read_csv(published) if published.exists() else []
+    others = {row["method"] for row in rows if not is_comparable(row)} - chosen
+    if others:
+        raise SystemExit(
+            f"{published} holds figures of {', '.join(sorted(others))} that were taken in another "
+            "way than figures are now: run these methods, too, or choose another folder with "
+            "--results"
+        )
+
+
 def _steps_of(method, run, work, published):
     if (work / method / "config.json").exists():
         rows = training_summary(run, work / method, (1,))
@@ -63,14 +83,15 @@ def _steps_of(method, run, work, published):
 def publish(part, data, methods, work, places):
     """Write the tables of the finished methods of a part, its curves and its pictures.
 
-    What was published of other methods stays: they may have been run elsewhere.
+    What was published of other methods stays: they may have been run elsewhere. Figures that were
+    taken in another way go.
     """
     figures, runs, points = {}, {}, {}
     finished = {n: m for n, m in methods.items() if _is_finished(work / n, data)}
     for name, method in finished.items():
         folder = work / name
         titled = {"method": name, "title": method.title}
-        figures[name] = [titled | row for row in read_csv(folder / "figures.csv")]
+        figures[name] = [titled | row for row in measured(folder)]
         if method.run is not None:
             run, shape = method.run(data), data.config.scales[-1].patch_shape
             runs[name] = [titled | row for row in training_summary(run, folder, shape)]
@@ -78,7 +99,9 @@ def publish(part, data, methods, work, places):
     out = places.part(part)
     tables = {"figures.csv": figures, "runs.csv": runs, "curves.csv": points}
     for name, made in tables.items():
-        write_csv(out / name, _with_published(made, out / name, methods))
+        old = read_csv(out / name) if (out / name).exists() else []
+        old = [row for row in old if name != "figures.csv" or is_comparable(row)]
+        write_csv(out / name, _with_published(made, old, methods))
         tables[name] = read_csv(out / name)
     curve_plot(tables["curves.csv"], places.picture(f"{part}-curves.png"))
     folders = {method.title: work / n for n, method in finished.items()}
@@ -86,15 +109,14 @@ def publish(part, data, methods, work, places):
     picture_sheet(folders, places.picture(f"{part}.png"), titles)
 
 
-def _with_published(made, path, methods):
-    """Return all rows of a table in the order of the methods; new ones replace those of a file."""
+def _with_published(made, published, methods):
+    """Return all rows of a table in the order of the methods; new ones replace old ones."""
     rows = {name: list(found) for name, found in made.items()}
-    for row in read_csv(path) if path.exists() else ():
+    for row in published:
         if row["method"] not in made:
             rows.setdefault(row["method"], []).append(row)
     return [row for name in methods for row in rows.get(name, ())]
 
 
 def _is_finished(folder, data):
-    path = folder / "figures.csv"
-    return path.exists() and len(read_csv(path)) == len(data.heldout)
+    return len(measured(folder)) == len(data.heldout)

@@ -24,7 +24,8 @@ from napari_msgan.evaluation import (
 from napari_msgan.model import Model
 
 _LOG = logging.getLogger("reproduce")
-NAMES = ("image", *(column.name for column in COLUMNS))
+#: The day from which figures are taken as now; those of other days are not compared with them.
+MEASURES = "2026-11-29"
 
 
 def model_of(data, generators, tile, folder):
@@ -51,22 +52,33 @@ def model_of(data, generators, tile, folder):
 
 
 def measure_heldout(data, model, folder):
-    """Append a row for each held-out image to ``figures.csv``; those that are there are kept.
+    """Write a row for each held-out image to ``figures.csv``.
 
-    The images themselves are kept beside it, as uint8 over the window of the model.
+    Those that are there are kept, unless they were taken in another way. The images themselves are
+    kept beside it, as uint8 over the window of the model.
     """
-    path = folder / "figures.csv"
-    if not path.exists():
-        path.write_text(",".join(NAMES) + "\n")
-    there = {row["image"] for row in read_csv(path)}
+    rows = measured(folder)
+    there = {row["image"] for row in rows}
     for image in data.heldout:
         if image.name in there:
             continue
         values = _measure(data, model, image, folder)
-        with path.open("a", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow([image.name, *(format(values[n], ".6g") for n in NAMES[1:])])
+        taken = {name: format(value, ".6g") for name, value in values.items()}
+        rows.append({"image": image.name, "measures": MEASURES} | taken)
+        write_csv(folder / "figures.csv", rows)
         _LOG.info("%s: SSIM %.3f, SWD %.1f", image.name, values["ssim"], values["swd"])
+
+
+def measured(folder):
+    """Return the rows of ``figures.csv`` that were taken as figures are now."""
+    path = folder / "figures.csv"
+    rows = read_csv(path) if path.exists() else []
+    return [row for row in rows if is_comparable(row)]
+
+
+def is_comparable(row):
+    """Return whether figures were taken as they are now."""
+    return row.get("measures") == MEASURES
 
 
 def _measure(data, model, image, folder):
@@ -82,7 +94,7 @@ def _measure(data, model, image, folder):
         }
     (folder / "pictures").mkdir(exist_ok=True)
     np.savez_compressed(folder / "pictures" / f"{image.name}.npz", **pictures)
-    return {name: row.value(name) for name in NAMES[1:]}
+    return {column.name: row.value(column.name) for column in COLUMNS}
 
 
 def _as_bytes(stored, window):

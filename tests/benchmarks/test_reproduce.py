@@ -16,11 +16,13 @@ from PIL import Image
 from benchmarks.reproduce import networks
 from benchmarks.reproduce.__main__ import _command, _refuse_other_settings
 from benchmarks.reproduce.budgets import Budget, budgeted, measure_step
-from benchmarks.reproduce.compare import _with_published, iter_compare
+from benchmarks.reproduce.compare import _refuse_other_measures, _with_published, iter_compare
 from benchmarks.reproduce.data import DataSet, bundled_config
 from benchmarks.reproduce.figures import (
+    MEASURES,
     mean_and_interval,
     measure_heldout,
+    measured,
     model_of,
     paired_difference,
     read_csv,
@@ -305,12 +307,10 @@ def test_sheet_keeps_the_columns_of_methods_that_were_run_elsewhere(tmp_path):
     assert not np.array_equal(np.asarray(Image.open(grown)), at_once)
 
 
-def test_table_keeps_the_rows_of_methods_that_were_run_elsewhere(tmp_path):
-    path = tmp_path / "figures.csv"
+def test_table_keeps_the_rows_of_methods_that_were_run_elsewhere():
     old = [{"method": name, "image": "1", "mae": "old"} for name in ("ours", "whole")]
-    write_csv(path, old)
     new = {n: [{"method": n, "image": "1", "mae": "new"}] for n in ("whole", "patches")}
-    seen = [(row["method"], row["mae"]) for row in _with_published(new, path, METHODS)]
+    seen = [(row["method"], row["mae"]) for row in _with_published(new, old, METHODS)]
     assert seen == [("ours", "old"), ("patches", "new"), ("whole", "new")]
 
 
@@ -327,6 +327,40 @@ def test_a_table_takes_no_methods_that_were_trained_in_another_way(tmp_path, mon
     monkeypatch.setattr("sys.argv", ["reproduce", "ct-time", "--minutes", "9"])
     with pytest.raises(SystemExit, match="Give the same settings"):
         _refuse_other_settings("ct-time", places)
+
+
+def test_figures_are_taken_again_where_they_were_taken_in_another_way(data, tmp_path, monkeypatch):
+    taken = []
+
+    def measure(data, model, image, folder):
+        taken.append(image.name)
+        return {"ssim": 0.5, "swd": 1.0}
+
+    monkeypatch.setattr("benchmarks.reproduce.figures._measure", measure)
+    measure_heldout(data, None, tmp_path)
+    measure_heldout(data, None, tmp_path)
+    assert taken == ["0.png"]
+    (row,) = measured(tmp_path)
+    write_csv(tmp_path / "figures.csv", [{**row, "measures": "2020"}])
+    measure_heldout(data, None, tmp_path)
+    assert taken == ["0.png", "0.png"]
+    assert read_csv(tmp_path / "figures.csv") == [row]
+
+
+def test_figures_of_two_measures_do_not_share_a_table(tmp_path):
+    path = tmp_path / "figures.csv"
+    _refuse_other_measures(path, {"ours"})  # nothing is published
+    now, before = {"method": "ours", "measures": MEASURES}, {"method": "whole", "measures": "2020"}
+    write_csv(path, [now])
+    _refuse_other_measures(path, {"patches"})
+    write_csv(path, [now, before])
+    assert measured(tmp_path) == [now]
+    _refuse_other_measures(path, {"patches", "whole"})  # which replaces it
+    with pytest.raises(SystemExit, match="figures of whole that were taken in another way"):
+        _refuse_other_measures(path, {"patches"})
+    write_csv(path, [{"method": "whole"}])  # of a time when they did not say
+    with pytest.raises(SystemExit, match="figures of whole"):
+        _refuse_other_measures(path, {"ours"})
 
 
 def test_settings_of_bundled_models_do_not_say_for_how_long_to_train():
