@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from napari_msgan.cli._parser import UsageError
 from napari_msgan.cli._progress import progress_shown
 from napari_msgan.cli._tables import print_table
 from napari_msgan.errors import JobError
@@ -27,6 +25,7 @@ def evaluate(arguments: Namespace) -> None:
     """Generate held-out images from their sketches, and write how good they are."""
     from napari_msgan.evaluation import (
         Computing,
+        check_held_out,
         check_out,
         find_images,
         iter_evaluate,
@@ -34,12 +33,11 @@ def evaluate(arguments: Namespace) -> None:
         run_to_end,
     )
 
-    check_out(arguments.out, overwrite=arguments.overwrite)
+    check_out(arguments.out, arguments.source, overwrite=arguments.overwrite)
     images = find_images(arguments.source, arguments.include or ["*"], arguments.limit)
     patients = patients_of(images, arguments.patient) if arguments.patient else None
     training = find_images(arguments.training) if arguments.training else []
-    if shared := sorted({p.resolve() for p in images} & {p.resolve() for p in training}):
-        raise UsageError(f"{shared[0]} is in DATA and in --training: hold images out of training")
+    check_held_out(images, training, arguments.patient)
     model = load_model(arguments.model)
     device = resolve_device(arguments.device)
     workers = arguments.workers or default_workers(device)
@@ -75,12 +73,14 @@ def _print_summary(evaluation: Evaluation) -> None:
     from napari_msgan.evaluation import COLUMNS, summarise
 
     columns = {column.name: column for column in COLUMNS if column.name in _SHOWN}
-    means = {(mean.scale, mean.column): mean.mean for mean in summarise(evaluation.rows)}
-    rows = [
-        [str(scale), *(c.write(means.get((scale, n), math.nan)) for n, c in columns.items())]
-        for scale in sorted({scale for scale, _ in means})
-    ]
-    print_table(["scale", *columns], rows, numbers=" ".join(columns))
+    means = {(mean.scale, mean.column): mean for mean in summarise(evaluation.rows)}
+    rows = []
+    for scale in sorted({scale for scale, _ in means}):
+        shown = {name: means[scale, name] for name in columns if (scale, name) in means}
+        patients = max(mean.n_patients for mean in shown.values())
+        cells = [c.write(shown[n].mean) if n in shown else "" for n, c in columns.items()]
+        rows.append([str(scale), str(patients), *cells])
+    print_table(["scale", "patients", *columns], rows, numbers=" ".join(["patients", *columns]))
     if found := evaluation.memorisation:
         print(
             f"Memorisation: {found.median:.2f} (median; exchanged {found.reference:.2f}), "

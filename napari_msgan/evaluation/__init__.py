@@ -24,7 +24,12 @@ from napari_msgan.evaluation.memorisation import (
     draw_patches,
 )
 from napari_msgan.evaluation.pictures import overview
-from napari_msgan.evaluation.places import check_out, find_images, patients_of
+from napari_msgan.evaluation.places import (
+    check_held_out,
+    check_out,
+    find_images,
+    patients_of,
+)
 from napari_msgan.evaluation.reader_study import Region, draw_regions, reader_study_page
 from napari_msgan.evaluation.regions import body_mask, tissue_masks
 from napari_msgan.evaluation.run import (
@@ -77,6 +82,7 @@ __all__ = [
     "bootstrap_interval",
     "certify_patches",
     "certify_seams",
+    "check_held_out",
     "check_out",
     "checkerboard_index",
     "coarse_inconsistency",

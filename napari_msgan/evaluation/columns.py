@@ -89,7 +89,8 @@ COLUMNS = (
         "seams",
         "phase share",
         ".3f",
-        "share of tile grids whose gradient is at least that of the real one; below 0.05 is rare",
+        "share of tile grids whose gradient is at least that of the real one, times the axes; "
+        "axes x factor / tile is the least, that of borders that show most",
     ),
     Column("seam_phase_true", "seams", "phase share, truth", ".3f", "the same of the true image"),
 )

@@ -24,8 +24,8 @@ Float64Array = npt.NDArray[np.float64]
 PATCH_SIZE = {2: 32, 3: 16}
 #: Windows whose detail deviates by less (reported units) are flat: nothing to remember there.
 _FLAT = 1e-3
-#: Patches that are compared at once; each needs the memory of a complex training image.
-_BATCH = 8
+#: Voxels that are compared at once: patches, at least one, times voxels of a training image.
+_BATCH_VOXELS = 1 << 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +65,14 @@ def draw_patches(
     size = PATCH_SIZE[made.ndim]
     half = size // 2
     inside = tuple(slice(half, n - half + 1) for n in body.shape)
-    places = np.argwhere(body[inside])
+    there = body[inside]
+    places = np.flatnonzero(there)
     if min(made.shape) < size or not len(places):
         return []
     details = [high_pass(image) for image in (made, true)]
     pairs = []
     for place in np.random.default_rng(seed).permutation(places):
-        key = tuple(slice(a, a + size) for a in place)
+        key = tuple(slice(a, a + size) for a in np.unravel_index(place, there.shape))
         patches = [unit_patch(image[key]) for image in details]
         if all(patch.any() for patch in patches):
             pairs.append(PatchPair(*patches))
@@ -186,7 +187,8 @@ def _best_matches(
     deviation = np.sqrt(np.maximum(square - np.square(mean), 0))
     norm = np.where(deviation > _FLAT, deviation * size ** (image.ndim / 2), np.inf)
     highest, positions = [], []
-    for batch in np.array_split(patches, -(-len(patches) // _BATCH)):
+    at_once = max(1, _BATCH_VOXELS // image.size)
+    for batch in np.array_split(patches, -(-len(patches) // at_once)):
         mirrored = np.flip(batch, axes)  # a convolution with it is the correlation
         scores = signal.fftconvolve(image[None], mirrored, mode="valid", axes=axes) / norm
         flat = scores.reshape(len(batch), -1)

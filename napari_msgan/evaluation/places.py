@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fnmatch
+import hashlib
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from napari_msgan.errors import JobError, VolumeError
@@ -60,15 +62,57 @@ def patients_of(images: Sequence[Path], pattern: str) -> dict[Path, str]:
     return {path: patients[path.name] for path in images}
 
 
-def check_out(out: Path, *, overwrite: bool) -> None:
+def check_held_out(
+    images: Sequence[Path], training: Sequence[Path], pattern: str | None = None
+) -> None:
+    """Refuse images that the model was trained on, also under another name.
+
+    Parameters
+    ----------
+    pattern : finds the patient in the name of an image; None where each is another patient's.
+
+    Raises
+    ------
+    VolumeError
+        Naming an image, or a patient, on both sides.
+    """
+    advice = "hold images out of training, all those of a patient"
+    if shared := sorted({p.resolve() for p in images} & {p.resolve() for p in training}):
+        raise VolumeError(f"{shared[0]} is in DATA and in --training: {advice}")
+    sizes = {path.stat().st_size for path in images if path.is_file()}
+    alike = [path for path in training if path.is_file() and path.stat().st_size in sizes]
+    if alike:
+        contents = {_digest(path): path for path in images if path.is_file()}
+        for path in alike:
+            if other := contents.get(_digest(path)):
+                raise VolumeError(f"{other} has the content of {path} in --training: {advice}")
+    if pattern is not None:
+        held_out = set(patients_of(images, pattern).values())
+        for path in training:
+            with suppress(VolumeError):  # names of a training set may be of another kind
+                if (patient := patients_in([path.name], pattern)[path.name]) in held_out:
+                    break
+        else:
+            return
+        raise VolumeError(f"{path} in --training is of patient {patient}, as is DATA: {advice}")
+
+
+def _digest(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+def check_out(out: Path, data: Path, *, overwrite: bool) -> None:
     """Refuse a folder that holds something, unless it may be overwritten.
 
     Raises
     ------
     JobError
-        If `out` is a file, or holds something.
+        If `out` is a file, holds something, or lies in `data`: its pictures would be images then.
     """
     if out.exists() and not out.is_dir():
         raise JobError(f"{out} is a file: name a folder for the tables and pictures")
+    if data.is_dir() and out.resolve().is_relative_to(data.resolve()):
+        raise JobError(f"{out} lies in {data}, whose images are read: name a folder elsewhere")
     if not overwrite and out.is_dir() and any(out.iterdir()):
         raise JobError(f"{out} is not empty: name another folder, or add --overwrite")

@@ -6,7 +6,7 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from napari_msgan.durable import write_atomically
-from napari_msgan.evaluation.tables import figures_csv, report_markdown, summary_csv
+from napari_msgan.evaluation.tables import figures_csv, images_of, report_markdown, summary_csv
 from napari_msgan.evaluation.units import units_of
 
 if TYPE_CHECKING:
@@ -67,10 +67,11 @@ class Results:
         self._write(_PAGE, page)
 
     def _remove_former(self) -> None:
-        names = (_FIGURES, _SUMMARY, _REPORT, _PAGE)
-        pictures = (self._folder / _PICTURES).glob("*.png")
-        for former in (*(self._folder / name for name in names), *pictures):
-            former.unlink(missing_ok=True)
+        former = self._folder / _FIGURES
+        images = images_of(former.read_text(errors="replace")) if former.exists() else ()
+        pictures = (f"{_PICTURES}/{picture_name(image)}" for image in images)
+        for name in (*pictures, _FIGURES, _SUMMARY, _REPORT, _PAGE):
+            (self._folder / name).unlink(missing_ok=True)
 
     def _write(self, name: str, text: str) -> None:
         # names of files need not be UTF-8

@@ -42,6 +42,11 @@ def figures_csv(rows: Sequence[ScaleFigures]) -> str:
     return _csv([names, *lines])
 
 
+def images_of(figures: str) -> set[str]:
+    """Return the images that a text of `figures_csv` has lines of."""
+    return {row["image"] for row in csv.DictReader(io.StringIO(figures)) if row.get("image")}
+
+
 def summary_csv(rows: Sequence[ScaleFigures]) -> str:
     """Return a line per scale and figure: mean and 95 % interval over patients."""
     forms = {column.name: column for column in COLUMNS}
@@ -117,15 +122,18 @@ def _group_table(
     scales = sorted({row.scale for row in rows})
     for scale in scales if len({row.image for row in rows}) > 1 else ():
         cells = []
+        most = max(f.n_patients for (s, _), f in means.items() if s == scale)
         for column in columns:
             mean = means.get((scale, column.name))
             text = "" if mean is None else column.write(mean.mean)
             if mean is not None and mean.n_patients > 1:
                 text += f" ({column.write(mean.low)} to {column.write(mean.high)})"
+            if mean is not None and mean.n_patients < most:
+                text += f", n = {mean.n_patients}"
             cells.append(text)
         if not any(cells):
             continue
-        table.append(["**mean (95 %)**", str(scale), *cells])
+        table.append([f"**mean of {most} (95 %)**", str(scale), *cells])
     legend = "; ".join(f"*{c.title}*: {c.meaning}" for c in columns)
     return ["", *(f"| {' | '.join(cells)} |" for cells in table), "", f"{legend}."]
 

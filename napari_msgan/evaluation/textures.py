@@ -203,8 +203,11 @@ def checkerboard_index(image: Float32Array, factor: Ints) -> float:
     """Return how unequal the gradient energy of the positions inside a block of `factor` is.
 
     (largest - smallest) / mean over the positions, e.g. the four of a 2 x 2 block: 0 without
-    any pattern. Compare it with that of the true image. NaN for constant images.
+    any pattern. Compare it with that of the true image. NaN for constant images, and for those
+    that lack a position.
     """
+    if any(n <= f for n, f in zip(image.shape, factor, strict=True)):
+        return float("nan")
     inside = tuple(slice(0, n - 1) for n in image.shape)
     energy = np.zeros(tuple(n - 1 for n in image.shape), np.float32)
     for axis in range(image.ndim):

@@ -29,7 +29,9 @@ def test_tables_are_written_and_summed_up(cli, model, data, tmp_path):
         "summary.csv",
     ]
     assert names_in(out / "pictures") == ["a1.tif.png", "a2.tif.png"]
-    assert ended.out.splitlines()[0].split()[:3] == ["scale", "mae", "psnr"]
+    lines = [line.split() for line in ended.out.splitlines()]
+    assert lines[0][:4] == ["scale", "patients", "mae", "psnr"]
+    assert ["1", "2"] in [line[:2] for line in lines]
     assert f"Open {out / 'reader-study.html'} in a browser." in ended.out
     assert "evaluating: 100 %" in ended.err
     assert "Traceback" not in ended.err
@@ -62,7 +64,8 @@ def test_wrong_input_is_refused_in_one_line(cli, model, data, tmp_path):
     cli("evaluate", model, data, out, "--include", "c*").check_refused("matches c*")
     cli("evaluate", model, data / "no.tif", out).check_refused("no.tif does not exist")
     cli("evaluate", "nobody", data, out).check_refused("there is no model 'nobody'")
-    cli("evaluate", model, data, data).check_refused("is not empty")
+    cli("evaluate", model, data, data).check_refused("lies in")
+    cli("evaluate", model, data / "b.tif", data).check_refused("is not empty")
     cli("evaluate", model, data, data / "b.tif").check_refused("is a file")
     cli("evaluate", model, data, out, "--training", empty).check_refused("holds no image")
     cli("evaluate", model, data, out, "--limit", "0").check_refused("not a whole number of 1")

@@ -12,6 +12,7 @@ from PIL import Image
 from napari_msgan.errors import JobError, MsganError, VolumeError
 from napari_msgan.evaluation import (
     Computing,
+    check_held_out,
     check_out,
     evaluate,
     find_images,
@@ -233,20 +234,23 @@ def test_images_that_do_not_fit_are_all_named_before_anything_is_made(flat, tmp_
 
 
 def write_former(out):
-    names = ("figures.csv", "summary.csv", "report.md", "reader-study.html", "pictures/former.png")
+    names = ("figures.csv", "summary.csv", "report.md", "reader-study.html", "pictures/x.tif.png")
     (out / "pictures").mkdir(parents=True)
     for name in names:
-        (out / name).write_text("former")
+        (out / name).write_text("image,patient\nx.tif,former")
     return names
 
 
 def test_results_of_a_former_evaluation_go_together(flat, tmp_path):
     model, data = flat
     write_former(tmp_path)
+    mine = tmp_path / "pictures" / "holiday.png"
+    mine.write_text("mine")
     evaluate(model, [data / "0.tif"], tmp_path, scale=1)
-    left = [path for path in tmp_path.rglob("*") if path.is_file()]
+    left = [path for path in tmp_path.rglob("*") if path.is_file() and path != mine]
     assert {path.name for path in left} == {"figures.csv", "summary.csv", "report.md", "0.tif.png"}
-    assert all(path.read_bytes() != b"former" for path in left)
+    assert all(b"former" not in path.read_bytes() for path in left)
+    assert mine.read_text() == "mine"
 
 
 def write_damaged(path):
@@ -265,7 +269,7 @@ def test_results_of_a_former_evaluation_stay_where_no_image_can_be_evaluated(fla
     names = write_former(tmp_path / "out")
     with pytest.raises(JobError, match=r"no image could be evaluated:\n  damaged.tif: "):
         evaluate(flat[0], [write_damaged(tmp_path / "damaged.tif")], tmp_path / "out")
-    assert all((tmp_path / "out" / name).read_text() == "former" for name in names)
+    assert all("former" in (tmp_path / "out" / name).read_text() for name in names)
 
 
 def test_images_beside_a_damaged_one_are_evaluated(flat, tmp_path):
@@ -337,14 +341,37 @@ def test_longest_file_names_have_pictures_of_their_own(flat, tmp_path):
 
 
 def test_out_must_be_empty_unless_it_may_be_overwritten(tmp_path):
-    check_out(tmp_path / "new", overwrite=False)
-    check_out(tmp_path, overwrite=False)
-    (tmp_path / "file").write_text("")
+    data, out = tmp_path / "data", tmp_path / "out"
+    check_out(out, data, overwrite=False)
+    data.mkdir()
+    out.mkdir()
+    check_out(out, data, overwrite=False)
+    (out / "file").write_text("")
     with pytest.raises(JobError, match="is not empty"):
-        check_out(tmp_path, overwrite=False)
-    check_out(tmp_path, overwrite=True)
+        check_out(out, data, overwrite=False)
+    check_out(out, data, overwrite=True)
+    check_out(out, out / "file", overwrite=True)  # one image
     with pytest.raises(JobError, match="is a file"):
-        check_out(tmp_path / "file", overwrite=True)
+        check_out(out / "file", data, overwrite=True)
+    for within in (data, data / "figures", out / ".." / "data"):
+        with pytest.raises(JobError, match="whose images are read"):
+            check_out(within, data, overwrite=True)
+
+
+def test_held_out_images_are_no_training_images_under_another_name(tmp_path):
+    paths = [tmp_path / name for name in ("anna_1.tif", "bert_1.tif", "bert_2.tif", "other.tif")]
+    for number, path in enumerate(paths):
+        path.write_bytes(bytes([number]) * 4)
+    anna, bert, again, other = paths
+    check_held_out([anna], [bert, again, other])
+    with pytest.raises(VolumeError, match=r"bert_1\.tif is in DATA and in --training"):
+        check_held_out([anna, bert], [bert, other])
+    check_held_out([anna], [bert, other], "^[a-z]+_")
+    with pytest.raises(VolumeError, match=r"bert_2\.tif in --training is of patient bert,"):
+        check_held_out([anna, bert], [other, again], "^([a-z]+)_")
+    other.write_bytes(anna.read_bytes())
+    with pytest.raises(VolumeError, match=r"anna_1\.tif has the content of .*other\.tif"):
+        check_held_out([anna], [bert, other])
 
 
 def test_error_names_the_image(flat, tmp_path):

@@ -116,7 +116,7 @@ def test_report_has_rows_means_intervals_and_legend():
         memorisation=Memorisation(0.9, 0.1, 0.95, 48, 5),
     )
     assert "| b\\|c.png | 1 | 5.00 |  | 0.700 |" in report
-    assert "| **mean (95 %)** | 0 | 2.00 (1.00 to 3.00) | 30.00 |" in report
+    assert "| **mean of 2 (95 %)** | 0 | 2.00 (1.00 to 3.00) | 30.00, n = 1 |" in report
     assert "*MAE*: mean absolute error" in report
     assert "| 48 | 5 | 0.90 | 0.10 | 0.95 |" in report
     assert "at their own size only: the model has no training.json" in report
@@ -132,4 +132,4 @@ def test_report_tells_at_which_sizes_training_images_were_searched():
 
 
 def test_one_image_has_no_mean():
-    assert "mean (95 %)" not in report_markdown(ROWS[:2], model_name="small", units="HU")
+    assert "**mean" not in report_markdown(ROWS[:2], model_name="small", units="HU")

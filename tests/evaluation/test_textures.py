@@ -134,3 +134,10 @@ def test_checkerboard_of_thick_slices_has_the_factor_of_the_model():
     image = np.zeros((5, 33, 33), np.float32)
     image[::2] = 1
     assert checkerboard_index(image, (1, 2, 2)) == 0
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_checkerboard_of_a_volume_of_few_slices_is_blank_where_a_position_is_missing(depth):
+    found = checkerboard_index(textured((depth, 33, 33), 0), (2, 2, 2))
+    assert np.isnan(found) == (depth < 3)
