@@ -77,7 +77,7 @@ def _print_summary(evaluation: Evaluation) -> None:
     rows = []
     for scale in sorted({scale for scale, _ in means}):
         shown = {name: means[scale, name] for name in columns if (scale, name) in means}
-        patients = max(mean.n_patients for mean in shown.values())
+        patients = max((mean.n_patients for mean in shown.values()), default=0)
         cells = [c.write(shown[n].mean) if n in shown else "" for n, c in columns.items()]
         rows.append([str(scale), str(patients), *cells])
     print_table(["scale", "patients", *columns], rows, numbers=" ".join(["patients", *columns]))

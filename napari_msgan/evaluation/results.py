@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from napari_msgan.durable import write_atomically
@@ -69,7 +70,7 @@ class Results:
     def _remove_former(self) -> None:
         former = self._folder / _FIGURES
         images = images_of(former.read_text(errors="replace")) if former.exists() else ()
-        pictures = (f"{_PICTURES}/{picture_name(image)}" for image in images)
+        pictures = (f"{_PICTURES}/{picture_name(i)}" for i in images if PurePath(i).name == i)
         for name in (*pictures, _FIGURES, _SUMMARY, _REPORT, _PAGE):
             (self._folder / name).unlink(missing_ok=True)
 

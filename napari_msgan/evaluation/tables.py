@@ -122,7 +122,7 @@ def _group_table(
     scales = sorted({row.scale for row in rows})
     for scale in scales if len({row.image for row in rows}) > 1 else ():
         cells = []
-        most = max(f.n_patients for (s, _), f in means.items() if s == scale)
+        most = max((f.n_patients for (s, _), f in means.items() if s == scale), default=0)
         for column in columns:
             mean = means.get((scale, column.name))
             text = "" if mean is None else column.write(mean.mean)

@@ -237,20 +237,21 @@ def write_former(out):
     names = ("figures.csv", "summary.csv", "report.md", "reader-study.html", "pictures/x.tif.png")
     (out / "pictures").mkdir(parents=True)
     for name in names:
-        (out / name).write_text("image,patient\nx.tif,former")
+        (out / name).write_text("image,patient\nx.tif,former\n../holiday,former")
     return names
 
 
 def test_results_of_a_former_evaluation_go_together(flat, tmp_path):
     model, data = flat
     write_former(tmp_path)
-    mine = tmp_path / "pictures" / "holiday.png"
-    mine.write_text("mine")
+    mine = [tmp_path / "pictures" / "holiday.png", tmp_path / "holiday.png"]
+    for path in mine:
+        path.write_text("mine")
     evaluate(model, [data / "0.tif"], tmp_path, scale=1)
-    left = [path for path in tmp_path.rglob("*") if path.is_file() and path != mine]
+    left = [path for path in tmp_path.rglob("*") if path.is_file() and path not in mine]
     assert {path.name for path in left} == {"figures.csv", "summary.csv", "report.md", "0.tif.png"}
     assert all(b"former" not in path.read_bytes() for path in left)
-    assert mine.read_text() == "mine"
+    assert all(path.read_text() == "mine" for path in mine)
 
 
 def write_damaged(path):

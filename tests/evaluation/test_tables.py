@@ -133,3 +133,8 @@ def test_report_tells_at_which_sizes_training_images_were_searched():
 
 def test_one_image_has_no_mean():
     assert "**mean" not in report_markdown(ROWS[:2], model_name="small", units="HU")
+
+
+def test_a_scale_without_any_figure_is_no_error():
+    rows = [ScaleFigures(name, 0, (8, 8), None, {"mae": float("nan")}) for name in "ab"]
+    assert "No image is large enough" in report_markdown(rows, model_name="small", units="HU")
