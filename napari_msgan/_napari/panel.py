@@ -87,7 +87,6 @@ class GeneratePanel(Docked):
             emitter.disconnect(callback)
         self.job.events.disconnect(self._show_job)
         self.session.events.disconnect(self._show_store)
-        self.source.changed.disconnect(self.view.update_orientation)
         self.source.close_all()
         self.view.close_all()
 
@@ -128,7 +127,6 @@ class GeneratePanel(Docked):
         self.model.changed.connect(self._on_model)
         self.source.changed.connect(self._show_job)
         self.source.layer_changed.connect(self._fit_model)
-        self.source.changed.connect(self.view.update_orientation)
         self.job.events.connect(self._show_job)
         self.session.events.connect(self._show_store)
         self._list_layers()

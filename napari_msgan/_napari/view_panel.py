@@ -100,10 +100,6 @@ class ViewPanel(Section):
         self.compare.setCurrentIndex(0)
         self._on_mode()
 
-    def update_orientation(self) -> None:
-        """Turn the view for what the layers are now."""
-        self._orientation.update()
-
     def close_all(self) -> None:
         """Let go of the viewer, and take the comparison with it."""
         self._remove_comparison()
