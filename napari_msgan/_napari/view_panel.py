@@ -39,6 +39,7 @@ class ViewPanel(Section):
         self._orientation = Orientation(viewer)
         self._comparison: Comparison | None = None
         self._compared: Image | None = None
+        self._is_alone = False
         self.windows = {
             name: button(name, f"{low:g} to {high:g} HU.", partial(self._set_window, name))
             for name, (low, high) in CT_WINDOWS.items()
@@ -99,10 +100,13 @@ class ViewPanel(Section):
         self.compare.setEnabled(opened is not None)
         self.compare.setCurrentIndex(0)
         self._on_mode()
+        if self._viewer.dims.ndisplay == 3:
+            self._show_for_display()
 
     def close_all(self) -> None:
         """Let go of the viewer, and take the comparison with it."""
         self._remove_comparison()
+        self._scene.show_for_display(None, 2, alone=False)
         self._orientation.close()
         self._viewer.dims.events.ndisplay.disconnect(self._on_ndisplay)
         self._viewer.dims.events.order.disconnect(self._draw_comparison)
@@ -188,15 +192,17 @@ class ViewPanel(Section):
 
     def _toggle_3d(self) -> None:
         dims = self._viewer.dims
-        dims.ndisplay = 2 if dims.ndisplay == 3 else 3
-        opened = self._session.opened
-        self._scene.show_only(None if opened is None else opened.store, dims.ndisplay == 3)
+        self._is_alone = dims.ndisplay == 2
+        dims.ndisplay = 3 if self._is_alone else 2
         if dims.ndisplay == 3:
             self._viewer.reset_view()
             self._orientation.look_from_the_front()
 
     def _on_ndisplay(self, event: object = None) -> None:
-        opened = self._session.opened
-        self._scene.show_for_display(opened, self._viewer.dims.ndisplay)
         if self._viewer.dims.ndisplay == 2:
-            self._scene.show_only(None if opened is None else opened.store, False)
+            self._is_alone = False
+        self._show_for_display()
+
+    def _show_for_display(self) -> None:
+        ndisplay = self._viewer.dims.ndisplay
+        self._scene.show_for_display(self._session.opened, ndisplay, alone=self._is_alone)

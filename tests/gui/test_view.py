@@ -160,6 +160,18 @@ def test_a_ct_has_a_window_of_its_own_in_3d_and_gets_its_slices_one_back(
     assert tuple(panel.scene.result_of(other).contrast_limits) == (-160, 240)
 
 
+def test_result_that_is_opened_in_3d_stays_open_while_its_boxes_come(panel, viewer, ct, generated):
+    first, second = generated(ct), generated(ct)
+    for store in (first, second):
+        refine(store, region=Box((2, 4, 4), (10, 12, 12)), scale=1)
+    panel.view.in_3d.click()
+    viewer.layers.selection.active = panel.scene.result_of(second)
+    panel.refine.result.setCurrentIndex(0)
+    assert panel.session.opened.store is first
+    shown = {layer for layer in viewer.layers if layer.visible}
+    assert shown == {*panel.scene.results()[:1], *panel.scene.layers_of(first, "box")}
+
+
 @pytest.mark.parametrize(
     ("text", "suffix"), [("OME-Zarr", ".ome.zarr"), ("OME-TIFF", ".ome.tif"), ("NIfTI", ".nii.gz")]
 )
