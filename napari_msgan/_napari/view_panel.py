@@ -88,6 +88,7 @@ class ViewPanel(Section):
         self.letters.toggled.connect(self._orientation.set_letters)
         viewer.dims.events.ndisplay.connect(self._on_ndisplay)
         viewer.dims.events.order.connect(self._draw_comparison)
+        viewer.layers.events.removed.connect(self._draw_comparison)
         self.show_store(None)
 
     def show_store(self, opened: Opened | None) -> None:
@@ -110,6 +111,7 @@ class ViewPanel(Section):
         self._orientation.close()
         self._viewer.dims.events.ndisplay.disconnect(self._on_ndisplay)
         self._viewer.dims.events.order.disconnect(self._draw_comparison)
+        self._viewer.layers.events.removed.disconnect(self._draw_comparison)
 
     def update_comparison(self) -> None:
         """Make, change or remove the layer of the comparison."""
@@ -152,8 +154,7 @@ class ViewPanel(Section):
         if layer is None or comparison is None or mode is None:
             return
         if layer not in self._viewer.layers:
-            self._compared = self._comparison = None
-            self.compare.setCurrentIndex(0)
+            self.compare.setCurrentIndex(0)  # the user removed it
             return
         axis = max(0, self._viewer.dims.displayed[-1] - (self._viewer.dims.ndim - layer.ndim))
         comparison.link_contrast()

@@ -68,6 +68,20 @@ def test_comparison_is_no_source_and_goes_with_the_panel(panel, viewer, xray, ge
     assert not [x for x in viewer.layers if x.name.startswith("compare")]
 
 
+def test_comparison_follows_the_source_and_goes_with_its_layer(panel, viewer, xray, generated):
+    generated(xray)
+    panel.view.compare.setCurrentText("Wipe")
+    panel.view.line.setValue(panel.view.line.maximum())
+    panel.view.update_comparison()
+    before = np.asarray(compared(viewer).data[0])
+    other = viewer.add_image(blobs((117, 150), 5), name="other")
+    assert panel.source.layer is other
+    assert (np.asarray(compared(viewer).data[0]) != before).mean() > 0.1
+    viewer.layers.remove(compared(viewer))
+    assert panel.view.compare.currentText() == "Off"
+    assert not panel.view.line.isVisible()
+
+
 def test_difference_of_a_volume_is_result_minus_source(panel, viewer, ct, generated):
     store = generated(ct)
     panel.view.compare.setCurrentText("Difference")
