@@ -187,13 +187,15 @@ class StoreController:
         """Make the tiles of these boxes, those that are looked at first.
 
         cluster : whose workers make them; None for threads of this process.
+        on_done : called once all of them are made.
         """
         store = self._opened().store
         steps = iter_refine_boxes(store, boxes, scale, device=device, focus=focus, cluster=cluster)
         end = self._on_end("Refined.")
 
         def on_end(completed: bool) -> str:
-            on_done()
+            if completed:
+                on_done()
             return end(completed)
 
         self.jobs.start("refine", steps, on_step=self._on_step, on_end=on_end)
@@ -224,18 +226,23 @@ class StoreController:
         return self.session.opened
 
     def _on_step(self, progress: Progress) -> None:
-        if progress.report is not None and progress.store is not None:
-            self._scene.tile_arrived(progress.store, progress.report)
-            self._is_stale = True
-            if self.session.opened is not None and progress.report.tile.scale > 0:
-                self.session.opened.tile_s = progress.report.elapsed_s / progress.report.done
+        report, store, opened = progress.report, progress.store, self.session.opened
+        if report is None or store is None:
+            return
+        self._scene.tile_arrived(store, report)
+        self._is_stale = True
+        if opened is not None and opened.store is store and report.tile.scale > 0:
+            opened.tile_s = report.elapsed_s / report.done
 
     def _on_end(self, message: str) -> Callable[[bool], str]:
         def end(completed: bool) -> str:
             self._is_stale = False
             if self.session.opened is not None:
                 self._scene.redraw(self.session.opened.store, thumbnail=True)
-            return message if completed else "Cancelled. Finished tiles are kept."
+            if completed:
+                return message
+            has_tiles = self.jobs.state.stage == STAGES["tiles"]
+            return f"Cancelled. {'Finished tiles are kept' if has_tiles else 'Nothing was made'}."
 
         return end
 

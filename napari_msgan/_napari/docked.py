@@ -80,7 +80,13 @@ class Docked(QWidget):
             self.close_session()
 
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
-        # The window goes without telling its docks: what is running must end before.
-        if watched is self._window and event is not None and event.type() == QEvent.Type.Close:
-            self.close_session()
-        return False
+        if watched is not self._window or event is None or event.type() != QEvent.Type.Close:
+            return False
+        # The window may ask, and stay. Where it goes, it tells none of its docks.
+        window = self._window
+        assert window is not None
+        window.event(event)
+        if event.isAccepted():
+            for docked in window.findChildren(Docked):
+                docked.close_session()
+        return True

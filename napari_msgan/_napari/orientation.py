@@ -7,13 +7,17 @@ from itertools import combinations
 
 from napari.components import ViewerModel
 from napari.components.overlays import TextOverlay
+from napari.layers import Image
+from napari.utils.events import Event
 
-from napari_msgan._napari.from_layer import is_anatomical
+from napari_msgan._napari.from_layer import has_voxel_size, is_anatomical
 
 #: What lies at the low and the high end of the axes z, y, x.
 _ENDS = (("I", "S"), ("A", "P"), ("R", "L"))
 _PLACES = ("top_center", "bottom_center", "middle_left", "middle_right")
 _PREFIX = "napari_msgan_"
+#: What decides which images are shown, and whether they are patients.
+_LAYER_CHANGES = ("inserted", "removed", "visible", "units")
 
 
 def _is_even(order: Sequence[int]) -> bool:
@@ -37,8 +41,7 @@ class Orientation:
         self._connections: list[tuple[object, Callable[..., None]]] = [
             (viewer.dims.events.order, self.update),
             (viewer.dims.events.ndisplay, self.update),
-            (viewer.layers.events.inserted, self.update),
-            (viewer.layers.events.removed, self.update),
+            (viewer.layers.events, self._on_layers),
         ]
         for emitter, callback in self._connections:
             emitter.connect(callback)  # type: ignore[attr-defined]
@@ -71,13 +74,26 @@ class Orientation:
             overlay.visible = place in letters
 
     def close(self) -> None:
+        """Leave the viewer as it was."""
         for emitter, callback in self._connections:
             emitter.disconnect(callback)  # type: ignore[attr-defined]
         for place in _PLACES:
             self._viewer.canvas.overlays.pop(_PREFIX + place, None)
+        self._viewer.scene.camera.orientation = self._default
+
+    def _on_layers(self, event: Event) -> None:
+        if event.type in _LAYER_CHANGES:  # those of the list and of every layer come
+            self.update()
 
     def _is_anatomical(self) -> bool:
-        return any(is_anatomical(layer) for layer in self._viewer.layers)
+        """Return whether there is a volume of ours, and all images shown can be such volumes.
+
+        Its source counts as one: who hides the one to see the other sees both the same way up.
+        """
+        layers = self._viewer.layers
+        shown = [layer for layer in layers if isinstance(layer, Image) and layer.visible]
+        are_volumes = all(layer.ndim == 3 and has_voxel_size(layer) for layer in shown)
+        return are_volumes and any(is_anatomical(layer) for layer in layers)
 
     def _set_camera(self) -> None:
         camera, dims = self._viewer.scene.camera, self._viewer.dims

@@ -8,6 +8,7 @@ from typing import Any
 
 import napari
 import napari.viewer
+from napari.layers import Shapes
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
@@ -85,9 +86,11 @@ class GeneratePanel(Docked):
         self.jobs.close()
         for emitter, callback in self._connections:
             emitter.disconnect(callback)
+        for layer in self._viewer.layers:
+            if isinstance(layer, Shapes):
+                layer.events.set_data.disconnect(self.refine.update_later)
         self.job.events.disconnect(self._show_job)
         self.session.events.disconnect(self._show_store)
-        self.source.changed.disconnect(self.view.update_orientation)
         self.source.close_all()
         self.view.close_all()
 
@@ -128,7 +131,7 @@ class GeneratePanel(Docked):
         self.model.changed.connect(self._on_model)
         self.source.changed.connect(self._show_job)
         self.source.layer_changed.connect(self._fit_model)
-        self.source.changed.connect(self.view.update_orientation)
+        self.source.layer_changed.connect(self.view.update_comparison)
         self.job.events.connect(self._show_job)
         self.session.events.connect(self._show_store)
         self._list_layers()

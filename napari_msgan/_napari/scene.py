@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from napari.components import ViewerModel
 from napari.layers import Image, Layer, Shapes
 
-from napari_msgan._napari.from_layer import KEY, layer_matrix, store_link
+from napari_msgan._napari.from_layer import KEY, Role, layer_matrix, store_link
 from napari_msgan._napari.refined import ShownBox, refined_boxes
 from napari_msgan._napari.sliced import follow
 from napari_msgan._napari.state import Opened
@@ -36,21 +37,21 @@ class Scene:
     """Layers of a viewer.
 
     boxes : regions of volumes that were drawn and refined, per store.
+    _flat_looks : what 3-D display changed, as it is in slices, per layer.
     """
 
     viewer: ViewerModel
     boxes: dict[str, list[ShownBox]] = field(default_factory=dict)
-    _hidden: list[Layer] = field(default_factory=list)
-    _flat_limits: dict[str, list[float]] = field(default_factory=dict)
+    _flat_looks: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    def layers_of(self, store: PyramidStore, role: str) -> list[Image]:
-        """Return the layers that show a store."""
+    def layers_of(self, store: PyramidStore | None, role: Role) -> list[Image]:
+        """Return the layers that show a store; with None, those of all stores."""
         return [
             layer
             for layer in self.viewer.layers
             if (link := store_link(layer)) is not None
             and link.role == role
-            and link.path == store.path
+            and (store is None or link.path == store.path)
         ]
 
     def result_of(self, store: PyramidStore) -> Image | None:
@@ -58,8 +59,7 @@ class Scene:
 
     def results(self) -> list[Image]:
         """Return the result layers of all stores."""
-        links = [(layer, store_link(layer)) for layer in self.viewer.layers]
-        return [layer for layer, link in links if link is not None and link.role == "result"]
+        return self.layers_of(None, "result")
 
     def open_layer(self, layer: Layer) -> Opened:
         """Return the store that a result layer shows, and where it lies.
@@ -159,35 +159,31 @@ class Scene:
             layer.bounding_box.visible = True
             layer.bounding_box.points = False
             layer.bounding_box.line_color = "#ffb000"
-            self.viewer.layers.selection.active = active
+            # a new layer becomes the active one; another result would be opened in its turn
+            is_other = active in self.results()
+            self.viewer.layers.selection.active = result if is_other else active
 
-    def show_for_display(self, opened: Opened | None, ndisplay: int) -> None:
-        """Show refined boxes in 3-D display only, where they replace the coarse volume."""
-        if opened is None:
-            return
-        self._set_limits(opened.store, ndisplay)
-        if ndisplay == 3:
+    def show_for_display(self, opened: Opened | None, ndisplay: int, *, alone: bool) -> None:
+        """Let layers look as 3-D display needs it, or as they did in slices.
+
+        Refined boxes appear in 3-D only. What another open store changed there is taken back.
+
+        alone : hide in 3-D what would cover the open result.
+        """
+        store = None
+        if opened is not None and ndisplay == 3:
             self.show_boxes(opened)
-        for layer in self.layers_of(opened.store, "box"):
-            layer.visible = ndisplay == 3
-
-    def show_only(self, store: PyramidStore | None, wanted: bool) -> None:
-        """Hide what would cover a result in 3-D display, or show it again."""
-        shown = [] if store is None else self.layers_of(store, "result")
-        for result in shown:  # the boxes shall stand out in the coarse whole
-            has_boxes = store is not None and self.layers_of(store, "box")
-            result.opacity = 0.6 if wanted and has_boxes else 1.0
-        if not wanted:
-            for layer in self._hidden:
-                layer.visible = True
-            self._hidden = []
-            return
-        if store is not None:
-            shown += self.layers_of(store, "box")
+            store = opened.store
+        before, self._flat_looks = self._flat_looks, {}
         for layer in self.viewer.layers:
-            if layer.visible and layer not in shown:
-                self._hidden.append(layer)
-                layer.visible = False
+            key = key_of(layer)
+            flat = before.get(key, {})
+            wanted = {} if store is None else self._look_in_3d(layer, store, alone=alone)
+            self._flat_looks[key] = {name: flat.get(name, getattr(layer, name)) for name in wanted}
+            for name, value in (flat | wanted).items():
+                setattr(layer, name, value)
+        for layer in self.layers_of(None, "box"):
+            layer.visible = store is not None and layer in self.layers_of(store, "box")
 
     def regions_layer(self, layer: Image) -> Shapes:
         """Return the Shapes layer to draw regions on, made if need be, ready to draw."""
@@ -210,17 +206,15 @@ class Scene:
         shapes.mode = "add_rectangle"
         return shapes
 
-    def _set_limits(self, store: PyramidStore, ndisplay: int) -> None:
-        """Give a CT the window of its 3-D display, or back to all those that their slices had."""
-        if ndisplay == 2:
-            for layer in self.results():
-                if limits := self._flat_limits.get(key_of(layer)):
-                    layer.contrast_limits = limits
-            self._flat_limits.clear()
-        elif is_ct(store):
-            for layer in self.layers_of(store, "result"):
-                self._flat_limits.setdefault(key_of(layer), layer.contrast_limits)
-                layer.contrast_limits = PROJECTION
+    def _look_in_3d(self, layer: Layer, store: PyramidStore, *, alone: bool) -> dict[str, Any]:
+        """Return what a layer has to look like where a store is shown in 3-D."""
+        results, boxes = self.layers_of(store, "result"), self.layers_of(store, "box")
+        if layer not in results and layer not in boxes:
+            return {"visible": False} if alone else {}
+        look: dict[str, Any] = {"contrast_limits": PROJECTION} if is_ct(store) else {}
+        if alone and boxes and layer in results:  # they shall stand out in the coarse whole
+            look["opacity"] = 0.6
+        return look
 
     def _show_boxes_in_3d(self, store: PyramidStore) -> None:
         if self.viewer.dims.ndisplay == 3:

@@ -47,11 +47,12 @@ def stores_folder() -> Path:
 
 
 def free_path(model_name: str, folder: Path | None = None) -> Path:
-    """Return a name that is not taken; not after the source, which may name a patient."""
-    folder = folder or stores_folder()
-    return next(
-        p for p in _names(folder, f"{model_name}_{date.today():%Y-%m-%d}") if not p.exists()
-    )
+    """Return a name that is not taken; not after the source, which may name a patient.
+
+    A store that was deleted keeps its name while layers show it: they are known by it.
+    """
+    names = _names(folder or stores_folder(), f"{model_name}_{date.today():%Y-%m-%d}")
+    return next(path for path in names if not path.exists() and path.resolve() not in _open)
 
 
 def _names(folder: Path, stem: str) -> Iterator[Path]:

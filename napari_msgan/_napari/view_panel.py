@@ -39,6 +39,7 @@ class ViewPanel(Section):
         self._orientation = Orientation(viewer)
         self._comparison: Comparison | None = None
         self._compared: Image | None = None
+        self._is_alone = False
         self.windows = {
             name: button(name, f"{low:g} to {high:g} HU.", partial(self._set_window, name))
             for name, (low, high) in CT_WINDOWS.items()
@@ -87,6 +88,7 @@ class ViewPanel(Section):
         self.letters.toggled.connect(self._orientation.set_letters)
         viewer.dims.events.ndisplay.connect(self._on_ndisplay)
         viewer.dims.events.order.connect(self._draw_comparison)
+        viewer.layers.events.removed.connect(self._draw_comparison)
         self.show_store(None)
 
     def show_store(self, opened: Opened | None) -> None:
@@ -99,17 +101,17 @@ class ViewPanel(Section):
         self.compare.setEnabled(opened is not None)
         self.compare.setCurrentIndex(0)
         self._on_mode()
-
-    def update_orientation(self) -> None:
-        """Turn the view for what the layers are now."""
-        self._orientation.update()
+        if self._viewer.dims.ndisplay == 3:
+            self._show_for_display()
 
     def close_all(self) -> None:
         """Let go of the viewer, and take the comparison with it."""
         self._remove_comparison()
+        self._scene.show_for_display(None, 2, alone=False)
         self._orientation.close()
         self._viewer.dims.events.ndisplay.disconnect(self._on_ndisplay)
         self._viewer.dims.events.order.disconnect(self._draw_comparison)
+        self._viewer.layers.events.removed.disconnect(self._draw_comparison)
 
     def update_comparison(self) -> None:
         """Make, change or remove the layer of the comparison."""
@@ -152,8 +154,7 @@ class ViewPanel(Section):
         if layer is None or comparison is None or mode is None:
             return
         if layer not in self._viewer.layers:
-            self._compared = self._comparison = None
-            self.compare.setCurrentIndex(0)
+            self.compare.setCurrentIndex(0)  # the user removed it
             return
         axis = max(0, self._viewer.dims.displayed[-1] - (self._viewer.dims.ndim - layer.ndim))
         comparison.link_contrast()
@@ -192,15 +193,17 @@ class ViewPanel(Section):
 
     def _toggle_3d(self) -> None:
         dims = self._viewer.dims
-        dims.ndisplay = 2 if dims.ndisplay == 3 else 3
-        opened = self._session.opened
-        self._scene.show_only(None if opened is None else opened.store, dims.ndisplay == 3)
+        self._is_alone = dims.ndisplay == 2
+        dims.ndisplay = 3 if self._is_alone else 2
         if dims.ndisplay == 3:
             self._viewer.reset_view()
             self._orientation.look_from_the_front()
 
     def _on_ndisplay(self, event: object = None) -> None:
-        opened = self._session.opened
-        self._scene.show_for_display(opened, self._viewer.dims.ndisplay)
         if self._viewer.dims.ndisplay == 2:
-            self._scene.show_only(None if opened is None else opened.store, False)
+            self._is_alone = False
+        self._show_for_display()
+
+    def _show_for_display(self) -> None:
+        ndisplay = self._viewer.dims.ndisplay
+        self._scene.show_for_display(self._session.opened, ndisplay, alone=self._is_alone)

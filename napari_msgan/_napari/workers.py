@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Generator
 from typing import TypeVar
 
-from napari.qt.threading import create_worker
+from napari.qt.threading import GeneratorWorker, create_worker
 from napari.utils.notifications import notification_manager, show_error
 
 from napari_msgan.errors import JobError, MsganError
@@ -55,6 +55,18 @@ class ThreadJob:
         return self.ended.wait(timeout_s)
 
 
+class _JobWorker(GeneratorWorker):  # type: ignore[misc]
+    """A worker that napari may quit, as it does when a window closes: the job is cancelled.
+
+    One that is left in the middle would neither close its steps nor tell that it ended.
+    """
+
+    job: ThreadJob
+
+    def quit(self) -> None:
+        self.job.cancel()
+
+
 def tell(error: Exception) -> None:
     """Show an error as a notification: our own with their advice, others with their traceback."""
     if isinstance(error, MsganError):
@@ -77,8 +89,14 @@ def start_in_thread(
     job = ThreadJob()
     # napari's own relay of errors is never connected (PyQt6 ends the chain of constructors).
     worker = create_worker(
-        surface_runtime_errors, steps, job.cancelled, job.ended, _ignore_errors=True
+        surface_runtime_errors,
+        steps,
+        job.cancelled,
+        job.ended,
+        _worker_class=_JobWorker,
+        _ignore_errors=True,
     )
+    worker.job = job
     worker.yielded.connect(on_step)
     worker.errored.connect(tell)
     worker.errored.connect(on_error)

@@ -220,6 +220,17 @@ def test_cancelled_refinement_keeps_its_tiles(stores, runner, opened):
         pass  # the lock is free
 
 
+@pytest.mark.parametrize(("end", "times"), [("finish", 1), ("cancel", 0)])
+def test_only_what_was_refined_to_its_end_is_noted_as_done(stores, runner, end, times):
+    on_done = Mock()
+    box = Box((0, 0, 0), (2, 2, 2))
+    stores.refine([box], 1, device="cpu", focus=None, on_done=on_done)
+    runner.step()
+    on_done.assert_not_called()
+    getattr(runner, end)()
+    assert on_done.call_count == times
+
+
 def test_clear_removes_tiles_and_boxes(stores, runner, scene, opened):
     box = Box((0, 0, 0), (2, 2, 2))
     stores.refine([box], 1, device="cpu", focus=None)
@@ -248,6 +259,27 @@ def test_generated_store_is_shown_once(jobs, runner, scene, opened):
     runner.finish()
     scene.show.assert_called_once_with(opened, "CT")
     assert stores.session.opened is opened
+
+
+def test_cancelled_generation_says_that_there_is_nothing_before_there_is_a_store(
+    jobs, runner, scene, opened
+):
+    stores = StoreController(SessionState(), jobs, scene)
+    steps = [Progress("sketch", 1, 1), Progress("tiles", 1, 2, store=opened.store)]
+    for n_steps, said in ((1, "Nothing was made"), (2, "Finished tiles are kept")):
+        stores.generate(GenerateWish(steps_of(*steps), lambda store: opened, "CT"))
+        for _ in range(n_steps):
+            runner.step()
+        runner.cancel()
+        assert said in jobs.state.outcome
+
+
+def test_time_per_tile_is_that_of_the_store_that_is_refined(stores, runner, opened):
+    other = Opened(Mock(), opened.placement)
+    stores.refine([Box.of_shape(opened.store.geometry.shape)], 1, device="cpu", focus=None)
+    stores.session.opened = other  # the result was removed
+    runner.step()
+    assert other.tile_s is None
 
 
 @pytest.mark.parametrize("grid", ["store", "source"])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import shutil
+
 import numpy as np
 import pytest
 from napari.layers import Image, Layer
@@ -147,3 +150,17 @@ def test_new_stores_are_not_named_after_the_source(tmp_path):
     assert first.parent == tmp_path / "stores"
     first.mkdir(parents=True)
     assert free_path("thorax-ct") != first
+
+
+def test_name_of_a_deleted_store_is_not_proposed_while_a_layer_shows_it(ct_store):
+    taken = free_path("thorax-ct")
+    taken.parent.mkdir(exist_ok=True)
+    ct_store.path.rename(taken)
+    placement = Placement.of_affine(ct_store.geometry.affine, "millimeter")
+    layer = Layer.create(*result_layer(shared_store(taken), placement, "result"))
+    shutil.rmtree(taken)
+    assert free_path("thorax-ct") != taken
+    assert store_link(layer).path == taken
+    del layer
+    gc.collect()
+    assert free_path("thorax-ct") == taken

@@ -143,13 +143,13 @@ def test_refined_boxes_appear_in_3d_only(viewer, shown):
     assert not scene.layers_of(store, "box")
     opened = scene.open_layer(layer)
     viewer.dims.ndisplay = 3
-    scene.show_for_display(opened, 3)
+    scene.show_for_display(opened, 3, alone=False)
     (box,) = scene.layers_of(store, "box")
     assert box.visible
     assert box.bounding_box.visible
-    scene.show_for_display(opened, 2)
+    scene.show_for_display(opened, 2, alone=False)
     assert not box.visible
-    scene.show_for_display(opened, 3)
+    scene.show_for_display(opened, 3, alone=False)
     assert len(scene.layers_of(store, "box")) == 1
     scene.forget_boxes(store)
     assert not scene.layers_of(store, "box")
@@ -206,11 +206,11 @@ def test_reopened_store_shows_its_boxes_in_3d(viewer, long_store):
     opened = Opened(store, Placement.of_affine(store.geometry.affine, "millimeter"))
     scene.show(opened, "CT")
     viewer.dims.ndisplay = 3
-    scene.show_for_display(opened, 3)
+    scene.show_for_display(opened, 3, alone=False)
     (layer,) = scene.layers_of(store, "box")
     np.testing.assert_array_equal(layer.data, store.array(2)[0:16, 0:16, 0:16])
     refine(store, region=Box((2, 2, 20), (12, 14, 25)), scale=2)  # it grows
-    scene.show_for_display(opened, 3)
+    scene.show_for_display(opened, 3, alone=False)
     (layer,) = scene.layers_of(store, "box")
     assert layer.data.shape == (16, 16, 32)
     with store.writing():
@@ -227,9 +227,9 @@ def test_box_shows_tiles_that_came_while_it_was_hidden(viewer, long_store):
     opened = Opened(long_store, Placement.of_affine(long_store.geometry.affine, "millimeter"))
     scene.show(opened, "CT")
     scene.remember_box(long_store, ShownBox(2, Box((0, 0, 0), (16, 16, 32))))
-    scene.show_for_display(opened, 3)
+    scene.show_for_display(opened, 3, alone=False)
     (layer,) = scene.layers_of(long_store, "box")
-    scene.show_for_display(opened, 2)
+    scene.show_for_display(opened, 2, alone=False)
     before = layer.data.copy()
     for step in iter_refine(long_store, region=Box((0, 0, 16), (16, 16, 32)), scale=2):
         scene.tile_arrived(long_store, step.report)

@@ -479,3 +479,11 @@ def test_runtime_error_of_a_bare_generator_would_be_lost(qtbot):
     qtbot.waitUntil(lambda: bool(seen), timeout=3000)
     assert job.ended.is_set()
     assert "lost" in str(seen[0])
+
+
+def test_closed_panel_listens_to_no_shapes(panel, viewer, xray, generated):
+    generated(xray)
+    shapes = viewer.add_shapes([[[10, 10], [10, 30], [30, 30], [30, 10]]])
+    n_listeners = len(shapes.events.set_data.callbacks)
+    panel.close_session()
+    assert len(shapes.events.set_data.callbacks) == n_listeners - 1

@@ -68,6 +68,20 @@ def test_comparison_is_no_source_and_goes_with_the_panel(panel, viewer, xray, ge
     assert not [x for x in viewer.layers if x.name.startswith("compare")]
 
 
+def test_comparison_follows_the_source_and_goes_with_its_layer(panel, viewer, xray, generated):
+    generated(xray)
+    panel.view.compare.setCurrentText("Wipe")
+    panel.view.line.setValue(panel.view.line.maximum())
+    panel.view.update_comparison()
+    before = np.asarray(compared(viewer).data[0])
+    other = viewer.add_image(blobs((117, 150), 5), name="other")
+    assert panel.source.layer is other
+    assert (np.asarray(compared(viewer).data[0]) != before).mean() > 0.1
+    viewer.layers.remove(compared(viewer))
+    assert panel.view.compare.currentText() == "Off"
+    assert not panel.view.line.isVisible()
+
+
 def test_difference_of_a_volume_is_result_minus_source(panel, viewer, ct, generated):
     store = generated(ct)
     panel.view.compare.setCurrentText("Difference")
@@ -158,6 +172,18 @@ def test_a_ct_has_a_window_of_its_own_in_3d_and_gets_its_slices_one_back(
     viewer.dims.ndisplay = 2
     assert tuple(layer.contrast_limits) == (-1000, 150)
     assert tuple(panel.scene.result_of(other).contrast_limits) == (-160, 240)
+
+
+def test_result_that_is_opened_in_3d_stays_open_while_its_boxes_come(panel, viewer, ct, generated):
+    first, second = generated(ct), generated(ct)
+    for store in (first, second):
+        refine(store, region=Box((2, 4, 4), (10, 12, 12)), scale=1)
+    panel.view.in_3d.click()
+    viewer.layers.selection.active = panel.scene.result_of(second)
+    panel.refine.result.setCurrentIndex(0)
+    assert panel.session.opened.store is first
+    shown = {layer for layer in viewer.layers if layer.visible}
+    assert shown == {*panel.scene.results()[:1], *panel.scene.layers_of(first, "box")}
 
 
 @pytest.mark.parametrize(
