@@ -185,10 +185,11 @@ class GeneratePanel(Docked):
         self.source.set_model(self.model.folder, self.model.spec)
 
     def _fit_model(self) -> None:
-        """Choose a model for images like the source; one that the user chooses later stays."""
+        """Choose a model for images like the source, unless the user chose one that can be used."""
         layer = self.source.layer
         if layer is not None:
-            self.model.choose_for(layer.ndim, in_hu=is_in_hu(layer))
+            in_hu = None if self.source.is_sketch.isChecked() else is_in_hu(layer)
+            self.model.choose_for(layer.ndim, in_hu=in_hu)
 
     def _show_store(self, *_: object) -> None:
         self.refine.list_results()  # where the open one is gone, this opens another

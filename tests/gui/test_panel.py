@@ -260,6 +260,16 @@ def test_model_fits_the_axes_of_the_layer_until_another_is_chosen(panel, viewer,
     assert panel.model.spec.name == "small-xr"
 
 
+def test_model_stays_where_the_source_becomes_its_own_sketch(panel, viewer):
+    in_hu = np.full((9, 9, 9), -1000, np.int16)
+    ct = viewer.add_image(in_hu, name="air", units=("mm",) * 3)
+    assert panel.model.spec.modality == "CT"
+    chosen = panel.model.folder
+    panel.source.choose(viewer.add_labels(np.zeros((9, 9, 9), np.uint8), units=ct.units))
+    assert panel.source.is_sketch.isChecked()
+    assert panel.model.folder == chosen
+
+
 def test_another_model_or_layer_brings_its_own_finest_scale(panel, viewer, ct):
     panel.source.choose(ct)
     panel.model.choose_name("small-ct")
