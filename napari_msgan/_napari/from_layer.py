@@ -18,6 +18,7 @@ from napari.layers import Image, Labels, Layer
 from napari_msgan._napari.stores import shared_store
 from napari_msgan.errors import VolumeError
 from napari_msgan.geometry import Affine, Box, Unit
+from napari_msgan.labels import blocks_of, is_label_map
 from napari_msgan.pyramid import SketchView, view_volume
 from napari_msgan.volume import ArrayLike, Volume
 
@@ -96,21 +97,28 @@ class _AsArray:
 
 
 class _Painted:
-    """Array-like over a Labels layer as a sketch, uint8: the largest label is the top edge."""
+    """Array-like over labels as a sketch, uint32: the largest label is the strongest edge.
 
-    def __init__(self, data: Any) -> None:
-        self._data = data
-        self.shape = tuple(int(n) for n in data.shape)
-        self.dtype: np.dtype[Any] = np.dtype(np.uint8)
+    Of a label map the largest label stays below the largest of the type: so the library finds
+    that these are labels, and takes the borders between them.
+    """
+
+    def __init__(self, labels: ArrayLike) -> None:
+        self._labels = labels
+        self.shape = tuple(labels.shape)
+        self.dtype: np.dtype[Any] = np.dtype(np.uint32)  # keeps all labels apart
 
     def __getitem__(self, key: tuple[slice, ...]) -> npt.NDArray[Any]:
-        labels = np.maximum(np.asarray(self._data[key]), 0)
-        block: npt.NDArray[Any] = np.rint(labels * (255 / self._top)).astype(np.uint8)
+        labels = np.maximum(self._labels[key], 0)
+        block: npt.NDArray[Any] = np.rint(labels * self._factor).astype(self.dtype)
         return block
 
     @cached_property
-    def _top(self) -> int:
-        return max(1, int(np.max(self._data)))
+    def _factor(self) -> float:
+        """Looks through all labels, so not before they are read, and once."""
+        blocks = (self._labels[box.slices] for box in blocks_of(self._labels))
+        top = max(int(block.max()) for block in blocks)
+        return (np.iinfo(self.dtype).max - int(is_label_map(self._labels))) / max(top, 1)
 
 
 def to_volume(layer: Layer) -> Volume:
@@ -142,7 +150,7 @@ def to_volume(layer: Layer) -> Volume:
     plain = isinstance(data, np.ndarray) and data.dtype.isnative and data.dtype.kind != "b"
     array: ArrayLike = data if plain else _AsArray(data)
     if isinstance(layer, Labels):
-        array = _Painted(data)
+        array = _Painted(array)
     note = layer.metadata.get(KEY)
     if isinstance(note, dict) and _is_where_it_was(layer, matrix, note):
         return Volume(array, Affine(np.array(note["affine"])), note["unit"])

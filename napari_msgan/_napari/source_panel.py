@@ -50,7 +50,7 @@ class SourcePanel(Section):
         self.is_sketch.setToolTip(
             "The layer holds edges, not an image: 0 is no edge; integers are divided by the\n"
             "largest value of their type, floats lie between 0 and 1. Of a Labels layer the\n"
-            "largest label is the strongest edge."
+            "largest label is the strongest edge, or where labels fill regions, their borders."
         )
         self.hint = Hint()
         self.problem = Hint(is_warning=True)
