@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from napari.components import ViewerModel
 from napari.layers import Image, Shapes
 from qtpy.QtCore import QTimer
@@ -141,6 +143,26 @@ class RefinePanel(Section):
                 return [Box.of_shape(geometry.shape)]
             case _:
                 return [view_box(self._viewer, layer, geometry)]
+
+    def boxes_to_clear(self) -> list[Box]:
+        """Return the chosen region, which has to be meant: a view in 3-D is everything.
+
+        Raises
+        ------
+        MsganError
+            As of `boxes`, or if the region is a view in 3-D.
+        """
+        if self.region.currentText() == VIEW and self._viewer.dims.ndisplay == 3:
+            raise GeometryError(
+                "in 3-D the view is everything. Draw a rectangle on a slice, or choose Everything "
+                "as the region, then clear."
+            )
+        return self.boxes()
+
+    def is_everything(self, boxes: Sequence[Box]) -> bool:
+        """Return whether one of the boxes is the whole image."""
+        opened = self._session.opened
+        return opened is not None and opened.store.geometry.shape in [box.shape for box in boxes]
 
     def focus(self) -> Box | None:
         """Return what is looked at: its tiles come first."""

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from qtpy.QtGui import QOpenGLContext
 from qtpy.QtOpenGLWidgets import QOpenGLWidget
-from qtpy.QtWidgets import QScrollArea
+from qtpy.QtWidgets import QMessageBox, QScrollArea
 
 from napari_msgan import generate as library_generate
 from napari_msgan import refine as library_refine
@@ -98,6 +98,30 @@ def test_refine_rectangles_and_clear_them(panel, viewer, xray, generated, finish
     panel.clear_button.click()
     assert not store.is_refined(2, box)
     assert (shown(panel.scene.result_of(store), store, 2) != refined).any()
+
+
+def test_everything_is_cleared_only_by_who_says_so(
+    panel, viewer, ct, generated, finish, notes, monkeypatch
+):
+    asked, answer = [], QMessageBox.StandardButton.No
+    monkeypatch.setattr(QMessageBox, "question", lambda *said: asked.append(said[-1]) or answer)
+    store = generated(ct)
+    panel.refine.region.setCurrentText("Everything")
+    panel.refine_button.click()
+    finish()
+    panel.clear_button.click()
+    assert "all tiles" in asked.pop()
+    panel.refine.region.setCurrentText("Current view")
+    viewer.dims.ndisplay = 3
+    panel.clear_button.click()
+    assert "in 3-D" in notes[-1].message
+    assert store.refined_fraction(1) == 1
+    viewer.dims.ndisplay = 2
+    panel.refine.region.setCurrentText("Everything")
+    answer = QMessageBox.StandardButton.Yes
+    panel.clear_button.click()
+    assert len(asked) == 1
+    assert store.refined_fraction(1) == 0
 
 
 def test_rectangles_of_a_layer_of_the_users_own_count(panel, viewer, xray, generated, qtbot):
