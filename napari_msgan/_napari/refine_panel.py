@@ -13,6 +13,7 @@ from napari_msgan._napari.choices import scale_choices, scale_note, work_text
 from napari_msgan._napari.reader import read_store
 from napari_msgan._napari.regions import (
     DEPTH_MM,
+    check_axes,
     count_tiles,
     current_index,
     drawn_boxes,
@@ -20,7 +21,7 @@ from napari_msgan._napari.regions import (
     sliced_axis,
     view_box,
 )
-from napari_msgan._napari.scene import REGIONS_NAME, Scene, key_of, layer_of
+from napari_msgan._napari.scene import Scene, key_of, layer_of
 from napari_msgan._napari.state import Opened, SessionState
 from napari_msgan._napari.stores import stores_folder
 from napari_msgan._napari.widgets import Hint, Section, button, combo, row, set_choices
@@ -46,7 +47,10 @@ class RefinePanel(Section):
         )
         self.first, self.last = QSpinBox(), QSpinBox()
         for box in (self.first, self.last):
-            box.setToolTip("First and last slice of a rectangle in a volume, finest scale.")
+            box.setToolTip(
+                "First and last slice of the rectangles that lie on one of them, finest scale.\n"
+                f"Those on other slices get {DEPTH_MM:g} mm around themselves."
+            )
             box.valueChanged.connect(self._on_slices)
             box.setMinimumWidth(64)
         self.here = button("Here", "Slices around the one that is shown.", self._around_slice)
@@ -137,6 +141,7 @@ class RefinePanel(Section):
                 shapes = self._shapes()
                 if shapes is None:
                     raise GeometryError("there is no rectangle yet. Press Draw, and draw one.")
+                check_axes(self._viewer, shapes, layer)
                 self._set_depth_range()
                 return drawn_boxes(shapes, layer, geometry, self._slices)
             case "Everything":
@@ -200,11 +205,19 @@ class RefinePanel(Section):
             self.summary.say("")
             self.problem.say(str(error))
             return
-        sizes = "; ".join(size_text(opened.store.geometry, box) for box in boxes[:3])
+        sizes = "; ".join(self._text_of(box) for box in boxes[:3])
         if len(boxes) > 3:
             sizes += f" and {len(boxes) - 3} more"
         tiles = count_tiles(opened.store, boxes, self.target)
         self.summary.say(f"{sizes}: {work_text(tiles, opened.tile_s)}")
+
+    def _text_of(self, box: Box) -> str:
+        opened = self._session.opened
+        assert opened is not None
+        text, axis = size_text(opened.store.geometry, box), self._axis
+        if self.region.currentText() == DRAWN and axis is not None:
+            text += f" (slices {box.start[axis]} to {box.stop[axis] - 1})"
+        return text
 
     def _layer(self) -> Image | None:
         opened = self._session.opened
@@ -215,9 +228,10 @@ class RefinePanel(Section):
         active = self._viewer.layers.selection.active
         if isinstance(active, Shapes):
             return active
-        if REGIONS_NAME in self._viewer.layers:
-            layer = self._viewer.layers[REGIONS_NAME]
-            return layer if isinstance(layer, Shapes) else None
+        layer = self._layer()
+        ours = None if layer is None else self._scene.regions_of(layer)
+        if ours is not None:
+            return ours
         return next((x for x in reversed(self._viewer.layers) if isinstance(x, Shapes)), None)
 
     def _draw(self) -> None:

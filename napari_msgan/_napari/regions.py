@@ -80,6 +80,22 @@ def _voxels(corners: npt.NDArray[np.float64], layer: Image, points: Sequence[int
     return Box(tuple(int(v) for v in start), tuple(int(v) for v in np.maximum(start, stop)))
 
 
+def check_axes(viewer: ViewerModel, shapes: Shapes, layer: Image) -> None:
+    """Refuse flat rectangles where other axes are shown than the two that they have.
+
+    Raises
+    ------
+    GeometryError
+        If so: they are seen somewhere else than they lie.
+    """
+    shown = tuple(viewer.dims.displayed[-2:])
+    if shapes.ndim < layer.ndim and shown != (viewer.dims.ndim - 2, viewer.dims.ndim - 1):
+        raise GeometryError(
+            f"layer {shapes.name!r} has {shapes.ndim} axes, the image {layer.ndim}: its rectangles "
+            "lie on slices of the first axis. Show those, or press Draw, and draw on this slice."
+        )
+
+
 def drawn_boxes(
     shapes: Shapes, layer: Image, geometry: PyramidGeometry, depths: Mapping[int, tuple[int, int]]
 ) -> list[Box]:
@@ -87,14 +103,14 @@ def drawn_boxes(
 
     Parameters
     ----------
-    depths : per axis, the slices [first, stop) that a rectangle gets which is flat along it. One
-        that is flat along an axis without any gets `DEPTH_MM` around itself, and one of a layer
-        of two axes, which is shown on every slice, gets all.
+    depths : per axis, the slices [first, stop) that a rectangle gets which lies on one of them and
+        is flat along the axis. One that lies elsewhere gets `DEPTH_MM` around itself. One of a
+        layer of two axes is shown on every slice, and gets those of the first axis, or all.
 
     Raises
     ------
     GeometryError
-        If there is no shape, or none on the image.
+        If there is no shape, or none on the image, or a last slice comes before the first.
     """
     chosen = sorted(shapes.selected_data) or list(range(shapes.nshapes))
     if not chosen:
@@ -125,10 +141,14 @@ def _drawn_box(
     spacing = np.abs(np.diag(layer_matrix(layer))[:-1])
     flat = int(np.argmin(np.ptp(world, axis=0) / spacing))
     start, stop = list(box.start), list(box.stop)
-    if flat in depths:
-        start[flat], stop[flat] = depths[flat]
-    elif shapes.ndim < layer.ndim:
-        start[flat], stop[flat] = 0, layer.data.shape[flat]
+    is_on_all = shapes.ndim < layer.ndim
+    first, end = depths.get(flat, (0, layer.data.shape[flat]))
+    if first >= end:
+        raise GeometryError(
+            f"the first slice, {first}, comes after the last, {end - 1}. Exchange them."
+        )
+    if is_on_all or (flat in depths and first <= start[flat] < end):
+        start[flat], stop[flat] = first, end
     else:
         half = round(DEPTH_MM / 2 / spacing[flat])
         start[flat], stop[flat] = start[flat] - half, stop[flat] + half

@@ -189,12 +189,18 @@ class Scene:
                 self._hidden.append(layer)
                 layer.visible = False
 
+    def regions_of(self, layer: Image) -> Shapes | None:
+        """Return the Shapes layer that regions of images with as many axes are drawn on."""
+        for shapes in self.viewer.layers:
+            is_ours = isinstance(shapes, Shapes) and shapes.name.startswith(REGIONS_NAME)
+            if is_ours and shapes.ndim == layer.ndim:
+                return shapes
+        return None
+
     def regions_layer(self, layer: Image) -> Shapes:
         """Return the Shapes layer to draw regions on, made if need be, ready to draw."""
-        for shapes in self.viewer.layers:
-            if isinstance(shapes, Shapes) and shapes.name == REGIONS_NAME:
-                break
-        else:
+        shapes = self.regions_of(layer)
+        if shapes is None:
             shapes = self.viewer.add_shapes(
                 ndim=layer.ndim,
                 name=REGIONS_NAME,

@@ -13,6 +13,7 @@ from napari_msgan._napari.choices import (
 from napari_msgan._napari.orientation import Orientation
 from napari_msgan._napari.refined import ShownBox, refined_boxes
 from napari_msgan._napari.regions import (
+    check_axes,
     count_tiles,
     current_index,
     drawn_boxes,
@@ -94,6 +95,56 @@ def test_rectangle_becomes_a_box_with_the_depth(viewer, shown, axis):
     start, stop = list(box.start), list(box.stop)
     start[axis], stop[axis] = 3, 12
     assert found == Box(tuple(start), tuple(stop))
+
+
+def rectangle(layer, axis, index):
+    """Corners of a rectangle on a slice of a volume, in its world."""
+    low, high = np.full(3, 4.0), np.full(3, 8.0)
+    low[axis] = high[axis] = index
+    first, second = (i for i in range(3) if i != axis)
+    corners = np.tile(low, (4, 1))
+    corners[1:3, first], corners[2:, second] = high[first], high[second]
+    return [layer.data_to_world(corner) for corner in corners]
+
+
+def test_rectangle_keeps_its_slice_where_those_of_the_panel_are_elsewhere(viewer, shown):
+    _, layer, store = shown
+    shapes = viewer.add_shapes(ndim=3)
+    shapes.add_rectangles([rectangle(layer, 0, 3), rectangle(layer, 0, 20)])
+    half = 8  # voxels of 2 mm in half of DEPTH_MM
+    first, second = drawn_boxes(shapes, layer, store.geometry, {0: (18, 24)})
+    assert (first.start[0], first.stop[0]) == (0, 3 + half + 1)
+    assert (second.start[0], second.stop[0]) == (18, 24)
+
+
+def test_last_slice_before_the_first_is_told(viewer, shown):
+    _, layer, store = shown
+    shapes = viewer.add_shapes(ndim=3)
+    shapes.add_rectangles([rectangle(layer, 0, 3)])
+    with pytest.raises(GeometryError, match="first slice, 12, comes after the last, 4"):
+        drawn_boxes(shapes, layer, store.geometry, {0: (12, 5)})
+    drawn_boxes(shapes, layer, store.geometry, {1: (12, 5)})  # of no rectangle
+
+
+def test_flat_rectangles_are_refused_where_other_axes_are_shown(viewer, shown):
+    _, layer, _ = shown
+    shapes = viewer.add_shapes([np.array([[4, 4], [9, 9]])], shape_type="rectangle")
+    check_axes(viewer, shapes, layer)
+    viewer.dims.order = (1, 0, 2)
+    with pytest.raises(GeometryError, match="has 2 axes, the image 3"):
+        check_axes(viewer, shapes, layer)
+    check_axes(viewer, viewer.add_shapes(ndim=3), layer)
+
+
+def test_regions_are_drawn_on_a_layer_with_the_axes_of_the_image(viewer, shown):
+    scene, layer, _ = shown
+    flat = scene.regions_layer(viewer.add_image(np.zeros((9, 9))))
+    deep = scene.regions_layer(layer)
+    assert (flat.ndim, deep.ndim) == (2, 3)
+    assert viewer.layers.selection.active is deep
+    viewer.layers.selection.active = None
+    assert scene.regions_layer(layer) is deep
+    assert scene.regions_of(layer) is deep
 
 
 def test_flat_shapes_layer_counts_on_every_slice(viewer, shown):

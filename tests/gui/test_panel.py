@@ -149,16 +149,34 @@ def test_rectangle_in_a_volume_gets_the_slices_of_the_panel(panel, viewer, ct, g
     shapes.add_rectangles([[shapes.world_to_data(corner) for corner in corners]])
     assert viewer.dims.nsteps == slices  # drawing does not change what a slice is
     np.testing.assert_allclose(viewer.dims.point[0], z)
-    panel.refine.first.setValue(3)
-    panel.refine.last.setValue(9)
+    panel.refine.first.setValue(9)
+    panel.refine.last.setValue(15)
     (box,) = panel.refine.boxes()
-    assert (box.start[0], box.stop[0]) == (3, 10)
+    assert (box.start[0], box.stop[0]) == (9, 16)
     assert box.start[1:] == (2, 2)
     panel.refine.update_summary()
-    assert panel.refine.summary.text().startswith(TIMES.join(("14", "18", "18 mm")))
+    said = TIMES.join(("14", "18", "18 mm")) + " (slices 9 to 15): "
+    assert panel.refine.summary.text().startswith(said)
     panel.refine_button.click()
     finish()
     assert store.is_refined(1, box)
+
+
+def test_rectangles_on_two_slices_have_slices_of_their_own(panel, viewer, generated, qtbot):
+    deep = viewer.add_image(blobs((70, 45, 39)), name="deep", units=("mm",) * 3)
+    generated(deep)
+    panel.refine.region.setCurrentText("Rectangles")
+    for z in (5, 60):
+        viewer.dims.set_point(0, z)
+        panel.refine.draw.click()
+        corners = [[z, 5, 5], [z, 5, 30], [z, 30, 30], [z, 30, 5]]
+        viewer.layers.selection.active.add_rectangles([corners])
+    found = [(box.start[0], box.stop[0]) for box in panel.refine.boxes()]
+    assert found == [(0, 22), (44, 70)]
+    panel.refine.first.setValue(62)
+    panel.refine.last.setValue(58)
+    panel.refine.update_summary()
+    assert "first slice, 62, comes after the last, 58" in panel.refine.problem.text()
 
 
 def test_where_the_open_result_is_removed_another_one_is_open(panel, viewer, generated, xray):
@@ -182,24 +200,24 @@ def test_slices_of_a_view_stay_when_another_one_is_shown(panel, viewer, ct, gene
     z, y, _ = viewer.dims.point
     axial = [[z, 24, 11], [z, 24, 27], [z, 40, 27], [z, 40, 11]]
     shapes.add_rectangles([[shapes.world_to_data(corner) for corner in axial]])
-    panel.refine.first.setValue(3)
-    panel.refine.last.setValue(9)
+    panel.refine.first.setValue(9)
+    panel.refine.last.setValue(15)
     viewer.dims.order = (1, 0, 2)
     panel.refine.update_summary()
-    assert (panel.refine.first.value(), panel.refine.last.value()) != (3, 9)  # those of this view
-    panel.refine.first.setValue(5)
-    panel.refine.last.setValue(6)
-    (low, y, left), (high, _, right) = (
+    assert (panel.refine.first.value(), panel.refine.last.value()) != (9, 15)  # those of this view
+    panel.refine.first.setValue(10)
+    panel.refine.last.setValue(11)
+    (low, _, left), (high, _, right) = (
         shapes.data_to_world(corner) for corner in ((4, 0, 4), (8, 0, 12))
     )
     coronal = [[low, y, left], [low, y, right], [high, y, right], [high, y, left]]
     shapes.add_rectangles([[shapes.world_to_data(corner) for corner in coronal]])
     first, second = panel.refine.boxes()
-    assert (first.start[0], first.stop[0]) == (3, 10)
-    assert (second.start[1], second.stop[1]) == (5, 7)
+    assert (first.start[0], first.stop[0]) == (9, 16)
+    assert (second.start[1], second.stop[1]) == (10, 12)
     viewer.dims.order = (0, 1, 2)
     panel.refine.update_summary()
-    assert (panel.refine.first.value(), panel.refine.last.value()) == (3, 9)
+    assert (panel.refine.first.value(), panel.refine.last.value()) == (9, 15)
 
 
 @pytest.mark.parametrize("is_floating", [False, True])
