@@ -6,6 +6,7 @@ Of a layer that somebody else made, scale and translate are taken for the uprigh
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -72,6 +73,30 @@ def layer_matrix(layer: Layer) -> npt.NDArray[np.float64]:
 
 def units_of(layer: Layer) -> tuple[str, ...]:
     return tuple(str(unit) for unit in layer.units)
+
+
+def to_units(
+    points: npt.ArrayLike, units: Sequence[Any] | None, own: Sequence[Any]
+) -> npt.NDArray[np.float64]:
+    """Return points of a world, of the viewer or another layer, in the world of a layer.
+
+    Parameters
+    ----------
+    points : shape (..., axes), of which the last ones are those of the layer.
+    units : of the points, one per axis; None where those of the layers in a viewer do not fit
+        together, so that napari takes all numbers as they are.
+    own : units of the layer.
+    """
+    inside = np.asarray(points, float)[..., -len(own) :]
+    count = inside.shape[-1]
+    if units is None or len(units) < count:
+        return inside
+    pairs = zip(units[-count:], own[-count:], strict=True)
+    return inside * [_base_units(theirs) / _base_units(unit) for theirs, unit in pairs]
+
+
+def _base_units(unit: Any) -> float:
+    return float((1 * unit).to_base_units().magnitude)
 
 
 def has_voxel_size(layer: Layer) -> bool:

@@ -13,7 +13,6 @@ from napari_msgan._napari.choices import scale_choices, scale_note, work_text
 from napari_msgan._napari.reader import read_store
 from napari_msgan._napari.regions import (
     DEPTH_MM,
-    check_axes,
     count_tiles,
     current_index,
     drawn_boxes,
@@ -141,9 +140,8 @@ class RefinePanel(Section):
                 shapes = self._shapes()
                 if shapes is None:
                     raise GeometryError("there is no rectangle yet. Press Draw, and draw one.")
-                check_axes(self._viewer, shapes, layer)
                 self._set_depth_range()
-                return drawn_boxes(shapes, layer, geometry, self._slices)
+                return drawn_boxes(self._viewer, shapes, layer, geometry, self._slices)
             case "Everything":
                 return [Box.of_shape(geometry.shape)]
             case _:

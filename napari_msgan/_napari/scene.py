@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from napari.components import ViewerModel
 from napari.layers import Image, Layer, Shapes
 
-from napari_msgan._napari.from_layer import KEY, layer_matrix, store_link
+from napari_msgan._napari.from_layer import KEY, layer_matrix, store_link, to_units
 from napari_msgan._napari.refined import ShownBox, refined_boxes
 from napari_msgan._napari.sliced import follow
 from napari_msgan._napari.state import Opened
@@ -102,7 +103,7 @@ class Scene:
             layer.contrast_limits_range = shared_store(link.path).info.window
             layer.contrast_limits = limits
         if layer.ndim == 3 and layer.multiscale:
-            follow(layer.data, partial(_position, self.viewer, layer_matrix(layer)))
+            follow(layer.data, partial(_position, self.viewer, layer_matrix(layer), layer.units))
 
     def tile_arrived(self, store: PyramidStore, report: TileReport) -> None:
         """Bring what napari keeps in memory up to date with a tile; `redraw` shows it."""
@@ -249,8 +250,10 @@ def layer_of(viewer: ViewerModel, key: str | None) -> Layer | None:
     return next((layer for layer in viewer.layers if key_of(layer) == key), None)
 
 
-def _position(viewer: ViewerModel, matrix: npt.NDArray[np.float64]) -> Sequence[float]:
-    point = np.asarray(viewer.dims.point, float)[-(len(matrix) - 1) :]
+def _position(
+    viewer: ViewerModel, matrix: npt.NDArray[np.float64], units: Sequence[Any]
+) -> Sequence[float]:
+    point = to_units(viewer.dims.point, viewer.dims.units, units)
     index = (point - matrix[:-1, -1]) / np.diag(matrix)[:-1]
     return [float(v) for v in index]
 
