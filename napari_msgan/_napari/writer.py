@@ -7,6 +7,7 @@ from typing import Any
 
 from napari.layers import Image, Layer
 
+from napari_msgan._napari.compare import is_comparison
 from napari_msgan._napari.from_layer import KEY, store_link, to_volume
 from napari_msgan._napari.stores import shared_store
 from napari_msgan.errors import MsganError, VolumeError
@@ -31,9 +32,16 @@ def write_nifti(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
 
 
 def _description_of(layer: Image) -> dict[str, Any]:
-    """Return what a file says of a layer that shows no store: what its own file said."""
+    """Return what a file says of a layer that shows no store: what its own file said.
+
+    A slice of a result has the metadata of the result, and stays synthetic.
+    """
     note = layer.metadata.get(KEY)
-    said = note.get("description") if isinstance(note, dict) else None
+    if not isinstance(note, dict):
+        return {"content": "image"}
+    if note.get("role") in ("result", "box"):
+        return {"content": "image", "synthetic": True}
+    said = note.get("description")
     return dict(said) if isinstance(said, dict) else {"content": "image"}
 
 
@@ -50,6 +58,11 @@ def _write(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
     layer = Layer.create(data, dict(attributes), "image")
     if not isinstance(layer, Image):
         raise VolumeError(f"layer {layer.name!r} is no image layer")
+    if is_comparison(layer):
+        raise VolumeError(
+            f"layer {layer.name!r} is a comparison, in part synthetic, of mapped grey values. "
+            "Save the result and the source, or a screenshot (File > Save Screenshot)."
+        )
     target = Path(path)
     overwrite = target.is_file()
     link = store_link(layer)

@@ -8,11 +8,12 @@ from napari.layers import Image, Layer
 
 from napari_msgan import export, read_volume, refine
 from napari_msgan._napari import writer
+from napari_msgan._napari.compare import Comparison
 from napari_msgan._napari.from_layer import store_link, to_volume
 from napari_msgan._napari.reader import get_reader
 from napari_msgan._napari.stores import free_path, shared_store
 from napari_msgan._napari.to_layer import Placement, result_layer, sketch_layer
-from napari_msgan.errors import MsganError, StoreError
+from napari_msgan.errors import MsganError, StoreError, VolumeError
 from napari_msgan.io import read_description, write_volume
 from napari_msgan.pyramid import view_volume
 
@@ -116,6 +117,25 @@ def test_slice_of_a_result_is_an_image_of_its_own(ct_store):
     part = Image(np.zeros((8, 9)), metadata=options["metadata"])
     assert store_link(part) is None
     assert to_volume(part).shape == (8, 9)
+
+
+def test_slice_of_a_result_is_saved_as_synthetic_and_one_of_a_sketch_is_not(ct_store, tmp_path):
+    placement = Placement.of_affine(ct_store.geometry.affine, "millimeter")
+    for make, is_synthetic in ((result_layer, True), (sketch_layer, False)):
+        _, options, _ = make(ct_store, placement, "whole")
+        path = tmp_path / f"{is_synthetic}.ome.tif"
+        save(Image(np.zeros((8, 9), np.uint8), metadata=options["metadata"]), path)
+        assert read_description(path).get("synthetic", False) is is_synthetic
+
+
+def test_comparison_is_refused_as_it_is_synthetic_in_part(xray_store, tmp_path):
+    placement = Placement.of_affine(xray_store.geometry.affine, "pixel")
+    result = Layer.create(*result_layer(xray_store, placement, "result"))
+    source = Image(np.zeros((117, 150), np.uint8))
+    comparison = Layer.create(*Comparison(xray_store, result, source).layer())
+    with pytest.raises(VolumeError, match="Save the result"):
+        save(comparison, tmp_path / "wipe.ome.tif")
+    assert not list(tmp_path.glob("wipe*"))
 
 
 def test_sketch_layer_is_saved_as_it_is_stored(xray_store, tmp_path):
