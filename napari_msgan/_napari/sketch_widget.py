@@ -18,10 +18,10 @@ from qtpy.QtWidgets import QVBoxLayout
 
 from napari_msgan._napari.controllers import JobController
 from napari_msgan._napari.docked import Docked, leave_room, make_canvas_current
-from napari_msgan._napari.from_layer import store_link, to_volume
+from napari_msgan._napari.from_layer import KEY, store_link, to_volume
 from napari_msgan._napari.job_bar import JobBar
 from napari_msgan._napari.state import JobState
-from napari_msgan._napari.to_layer import Placement
+from napari_msgan._napari.to_layer import Placement, exact_place
 from napari_msgan._napari.widgets import Hint
 from napari_msgan._napari.workers import start_in_thread
 from napari_msgan.config import SketchSettings
@@ -150,11 +150,12 @@ class SketchWidget(Docked):
             edges = np.zeros(volume.shape, np.uint8)
             place = Placement.of_layer(layer, volume).transform(volume.affine)
             name = f"{layer.name} (sketch)"
+            note = {KEY: exact_place(volume, place)} if KEY in layer.metadata else {}
 
             def on_end(completed: bool) -> str:
                 if not completed:
                     return "Cancelled. Nothing was added."
-                options = {"name": name, "opacity": 0.8, "blending": "additive"}
+                options = {"name": name, "opacity": 0.8, "blending": "additive", "metadata": note}
                 layer = self._viewer.add_labels(edges, **options, **place, colormap=_strengths())
                 layer.selected_label = 255
                 return "Made the sketch. Paint with 255, erase with 0."
