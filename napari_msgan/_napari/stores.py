@@ -47,11 +47,12 @@ def stores_folder() -> Path:
 
 
 def free_path(model_name: str, folder: Path | None = None) -> Path:
-    """Return a name that is not taken; not after the source, which may name a patient."""
-    folder = folder or stores_folder()
-    return next(
-        p for p in _names(folder, f"{model_name}_{date.today():%Y-%m-%d}") if not p.exists()
-    )
+    """Return a name that is not taken; not after the source, which may name a patient.
+
+    The name of a store that was deleted is taken as long as layers show it.
+    """
+    names = _names(folder or stores_folder(), f"{model_name}_{date.today():%Y-%m-%d}")
+    return next(p for p in names if not p.exists() and p.resolve() not in _open)
 
 
 def _names(folder: Path, stem: str) -> Iterator[Path]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+import shutil
+
 import numpy as np
 import pytest
 from napari.layers import Image, Layer
 
-from napari_msgan import export, read_volume, refine
+from napari_msgan import export, generate, read_volume, refine
 from napari_msgan._napari import writer
 from napari_msgan._napari.compare import Comparison
 from napari_msgan._napari.from_layer import store_link, to_volume
@@ -14,8 +17,11 @@ from napari_msgan._napari.reader import get_reader
 from napari_msgan._napari.stores import free_path, shared_store
 from napari_msgan._napari.to_layer import Placement, result_layer, sketch_layer
 from napari_msgan.errors import MsganError, StoreError, VolumeError
+from napari_msgan.geometry import Affine
 from napari_msgan.io import read_description, write_volume
 from napari_msgan.pyramid import view_volume
+from napari_msgan.volume import Volume
+from tests._napari.conftest import ball
 
 WRITERS = {
     ".ome.zarr": writer.write_ome_zarr,
@@ -167,3 +173,17 @@ def test_new_stores_are_not_named_after_the_source(tmp_path):
     assert first.parent == tmp_path / "stores"
     first.mkdir(parents=True)
     assert free_path("thorax-ct") != first
+
+
+def test_name_of_a_store_that_is_gone_but_shown_is_not_free(models, tmp_path):
+    volume = Volume(ball((60, 64), (30, 30), 20), Affine(np.eye(3)), "pixel")
+    path = free_path("small-xr")
+    path.parent.mkdir()
+    store = generate(volume, path, models / "small-xr", scale=0)
+    layers = get_reader(str(path))(str(path))
+    del store
+    shutil.rmtree(path)
+    assert free_path("small-xr") != path
+    del layers
+    gc.collect()
+    assert free_path("small-xr") == path
