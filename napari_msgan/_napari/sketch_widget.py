@@ -79,6 +79,7 @@ class SketchWidget(Docked):
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
         super().__init__()
         self._viewer = viewer
+        self._has_proposed = False
         self.job = JobState()
         self.jobs = JobController(self.job, start_in_thread)
         image = create_widget(
@@ -120,6 +121,12 @@ class SketchWidget(Docked):
         super().showEvent(event)
         leave_room(self)
         self.reset_choices()  # from here on the form finds its viewer
+        if not self._has_proposed:
+            self._has_proposed = True
+            self._propose()
+
+    def _propose(self) -> None:
+        """Choose the active image, or the first that was not made by us."""
         active = self._viewer.layers.selection.active
         images = [layer for layer in self._viewer.layers if isinstance(layer, Image)]
         real = [layer for layer in images if store_link(layer) is None]  # not made by us

@@ -188,3 +188,12 @@ def test_edges_of_a_result_are_not_proposed(viewer, xray, generated):
     widget.reset_choices()
     assert widget.image.value is result
     widget.close_session()
+
+
+def test_image_stays_chosen_while_the_widget_is_hidden(viewer, image, widget, qtbot):
+    other = viewer.add_image(np.zeros((9, 9)), name="other")
+    widget.image.value = image
+    viewer.layers.selection.active = other
+    widget.hide()
+    widget.show()
+    assert widget.image.value is image
