@@ -59,8 +59,10 @@ class RefinePanel(Section):
         self.note = Hint()
         self.summary = Hint()
         self.problem = Hint(is_warning=True)
+        self.open_problem = Hint(is_warning=True)
         self.open = button("Open…", "Open a saved store and go on refining it.", self._open_store)
         self.form.addRow("Image", row(self.result, self.open))
+        self.form.addRow(self.open_problem)
         self.form.addRow("To scale", self.scale)
         self.form.addRow(self.note)
         self.form.addRow("Region", row(self.region, self.draw))
@@ -109,6 +111,7 @@ class RefinePanel(Section):
         if opened is None:
             set_choices(self.scale, ())
             return
+        self.open_problem.say("")
         store = opened.store
         honest = min(store.info.source.honest_scale, store.geometry.finest_scale)
         set_choices(self.scale, scale_choices(store, 1), honest)
@@ -306,7 +309,7 @@ class RefinePanel(Section):
             for layer_tuple in read_store(chosen):
                 self._scene.add(layer_tuple)
         except MsganError as error:
-            self.problem.say(str(error))
+            self.open_problem.say(str(error))
 
     def _open_result(self) -> None:
         layer = layer_of(self._viewer, self.result.currentData())
@@ -316,4 +319,4 @@ class RefinePanel(Section):
             self._session.opened = self._scene.open_layer(layer)
         except MsganError as error:
             self._session.opened = None
-            self.problem.say(str(error))
+            self.open_problem.say(str(error))

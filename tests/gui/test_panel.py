@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import threading
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from qtpy.QtGui import QOpenGLContext
 from qtpy.QtOpenGLWidgets import QOpenGLWidget
-from qtpy.QtWidgets import QMessageBox, QScrollArea
+from qtpy.QtWidgets import QFileDialog, QMessageBox, QScrollArea
 
 from napari_msgan import generate as library_generate
 from napari_msgan import refine as library_refine
@@ -243,6 +244,38 @@ def test_a_name_that_another_window_took_is_made_free(panel, xray, generated):
     Path(proposed).mkdir(parents=True)
     store = generated(xray)
     assert str(store.path) not in ("", proposed)
+
+
+def test_name_that_was_typed_stays_where_the_model_changes(panel, xray, ct, tmp_path, monkeypatch):
+    panel.source.choose(xray)
+    panel.source.path.setText(str(tmp_path / "case17.ome.zarr"))
+    panel.source.choose(ct)
+    assert panel.source.path.text() == str(tmp_path / "case17.ome.zarr")
+    monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(tmp_path / "there"))
+    panel.source.browse.click()
+    for name in ("small-ct", "small-xr"):  # of a folder that was chosen the name follows
+        panel.model.choose_name(name)
+        path = Path(panel.source.path.text())
+        assert path.parent == tmp_path / "there"
+        assert path.name.startswith(name)
+    panel.source.path.clear()
+    panel.model.choose_name("small-ct")
+    assert panel.source.path.text() != ""
+
+
+def test_store_that_is_gone_is_told(panel, viewer, xray, generated, qtbot):
+    store = generated(xray)
+    other = generated(viewer.add_image(blobs((90, 80), 5), name="other"))
+    shutil.rmtree(store.path)
+    panel.refine.result.setCurrentIndex(0)
+    panel.refine.update_summary()  # as the timer does soon
+    assert "there is no store" in panel.refine.open_problem.text()
+    assert panel.session.opened.store is other
+    viewer.layers.remove(panel.scene.result_of(other))
+    panel.refine.update_summary()
+    assert "there is no store" in panel.refine.open_problem.text()
+    generated(viewer.add_image(blobs((80, 90), 6), name="third"))
+    assert panel.refine.open_problem.text() == ""
 
 
 def test_of_a_store_alone_nothing_is_proposed_as_a_source(panel, viewer, xray, generated):
