@@ -46,6 +46,22 @@ def _description_of(layer: Image) -> dict[str, Any]:
 
 
 def _write(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
+    """Write a layer as `_write_layer` does.
+
+    Raises
+    ------
+    MsganError
+        No subclass: napari takes a ValueError, as which most of ours count, for a writer that
+        does not fit, and drops what it says.
+    """
+    try:
+        _write_layer(Path(path), Layer.create(data, dict(attributes), "image"))
+    except MsganError as error:
+        raise MsganError("\n".join([str(error), *getattr(error, "__notes__", ())])) from error
+    return [path]
+
+
+def _write_layer(target: Path, layer: Layer) -> None:
     """Write the finest scale, whole; the panel offers scale, region and grid.
 
     napari has asked before it lets a file be replaced; a folder is never replaced.
@@ -55,7 +71,6 @@ def _write(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
     MsganError
         A subclass that says what does not fit.
     """
-    layer = Layer.create(data, dict(attributes), "image")
     if not isinstance(layer, Image):
         raise VolumeError(f"layer {layer.name!r} is no image layer")
     if is_comparison(layer):
@@ -63,7 +78,6 @@ def _write(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
             f"layer {layer.name!r} is a comparison, in part synthetic, of mapped grey values. "
             "Save the result and the source, or a screenshot (File > Save Screenshot)."
         )
-    target = Path(path)
     overwrite = target.is_file()
     link = store_link(layer)
     if link is None:
@@ -84,4 +98,3 @@ def _write(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
             scale = note["scale"]
             region = Box.parse(note["region"], store.geometry.axes)
         export(store, target, scale=scale, region=region, overwrite=overwrite)
-    return [str(path)]

@@ -16,7 +16,7 @@ from napari_msgan._napari.from_layer import store_link, to_volume
 from napari_msgan._napari.reader import get_reader
 from napari_msgan._napari.stores import free_path, shared_store
 from napari_msgan._napari.to_layer import Placement, result_layer, sketch_layer
-from napari_msgan.errors import MsganError, StoreError, VolumeError
+from napari_msgan.errors import MsganError, StoreError
 from napari_msgan.geometry import Affine
 from napari_msgan.io import read_description, write_volume
 from napari_msgan.pyramid import view_volume
@@ -139,9 +139,15 @@ def test_comparison_is_refused_as_it_is_synthetic_in_part(xray_store, tmp_path):
     result = Layer.create(*result_layer(xray_store, placement, "result"))
     source = Image(np.zeros((117, 150), np.uint8))
     comparison = Layer.create(*Comparison(xray_store, result, source).layer())
-    with pytest.raises(VolumeError, match="Save the result"):
+    with pytest.raises(MsganError, match="Save the result"):
         save(comparison, tmp_path / "wipe.ome.tif")
     assert not list(tmp_path.glob("wipe*"))
+
+
+def test_what_cannot_be_saved_is_no_value_error_which_napari_swallows(tmp_path):
+    with pytest.raises(MsganError, match="is rotated") as error:
+        save(Image(np.zeros((8, 9)), rotate=10), tmp_path / "a.ome.tif")
+    assert not isinstance(error.value, ValueError)
 
 
 def test_sketch_layer_is_saved_as_it_is_stored(xray_store, tmp_path):
