@@ -6,6 +6,7 @@ Of a layer that somebody else made, scale and translate are taken for the uprigh
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,7 @@ from napari.layers import Image, Labels, Layer
 from napari_msgan._napari.stores import shared_store
 from napari_msgan.errors import VolumeError
 from napari_msgan.geometry import Affine, Box, Unit
+from napari_msgan.labels import blocks_of, is_label_map
 from napari_msgan.pyramid import SketchView, view_volume
 from napari_msgan.volume import ArrayLike, Volume
 
@@ -73,6 +75,30 @@ def units_of(layer: Layer) -> tuple[str, ...]:
     return tuple(str(unit) for unit in layer.units)
 
 
+def to_units(
+    points: npt.ArrayLike, units: Sequence[Any] | None, own: Sequence[Any]
+) -> npt.NDArray[np.float64]:
+    """Return points of a world, of the viewer or another layer, in the world of a layer.
+
+    Parameters
+    ----------
+    points : shape (..., axes), of which the last ones are those of the layer.
+    units : of the points, one per axis; None where those of the layers in a viewer do not fit
+        together, so that napari takes all numbers as they are.
+    own : units of the layer.
+    """
+    inside = np.asarray(points, float)[..., -len(own) :]
+    count = inside.shape[-1]
+    if units is None or len(units) < count:
+        return inside
+    pairs = zip(units[-count:], own[-count:], strict=True)
+    return inside * [_base_units(theirs) / _base_units(unit) for theirs, unit in pairs]
+
+
+def _base_units(unit: Any) -> float:
+    return float((1 * unit).to_base_units().magnitude)
+
+
 def has_voxel_size(layer: Layer) -> bool:
     return all(unit in _MM for unit in units_of(layer))
 
@@ -96,21 +122,28 @@ class _AsArray:
 
 
 class _Painted:
-    """Array-like over a Labels layer as a sketch, uint8: the largest label is the top edge."""
+    """Array-like over labels as a sketch, uint32: the largest label is the strongest edge.
 
-    def __init__(self, data: Any) -> None:
-        self._data = data
-        self.shape = tuple(int(n) for n in data.shape)
-        self.dtype: np.dtype[Any] = np.dtype(np.uint8)
+    Of a label map the largest label stays below the largest of the type: so the library finds
+    that these are labels, and takes the borders between them.
+    """
+
+    def __init__(self, labels: ArrayLike) -> None:
+        self._labels = labels
+        self.shape = tuple(labels.shape)
+        self.dtype: np.dtype[Any] = np.dtype(np.uint32)  # keeps all labels apart
 
     def __getitem__(self, key: tuple[slice, ...]) -> npt.NDArray[Any]:
-        labels = np.maximum(np.asarray(self._data[key]), 0)
-        block: npt.NDArray[Any] = np.rint(labels * (255 / self._top)).astype(np.uint8)
+        labels = np.maximum(self._labels[key], 0)
+        block: npt.NDArray[Any] = np.rint(labels * self._factor).astype(self.dtype)
         return block
 
     @cached_property
-    def _top(self) -> int:
-        return max(1, int(np.max(self._data)))
+    def _factor(self) -> float:
+        """Looks through all labels, so not before they are read, and once."""
+        blocks = (self._labels[box.slices] for box in blocks_of(self._labels))
+        top = max(int(block.max()) for block in blocks)
+        return (np.iinfo(self.dtype).max - int(is_label_map(self._labels))) / max(top, 1)
 
 
 def to_volume(layer: Layer) -> Volume:
@@ -142,7 +175,7 @@ def to_volume(layer: Layer) -> Volume:
     plain = isinstance(data, np.ndarray) and data.dtype.isnative and data.dtype.kind != "b"
     array: ArrayLike = data if plain else _AsArray(data)
     if isinstance(layer, Labels):
-        array = _Painted(data)
+        array = _Painted(array)
     note = layer.metadata.get(KEY)
     if isinstance(note, dict) and _is_where_it_was(layer, matrix, note):
         return Volume(array, Affine(np.array(note["affine"])), note["unit"])

@@ -31,6 +31,7 @@ class ModelPanel(Section):
     def __init__(self) -> None:
         super().__init__("Model")
         self._folders: list[tuple[str, Path]] = []
+        self._is_users_choice = False
         self.box = combo(
             "What makes the image. Your own models are listed when their folders lie in\n"
             f"{user_folder()}"
@@ -48,6 +49,7 @@ class ModelPanel(Section):
         self.form.addRow(self.problem)
         self.reload()
         self.box.currentIndexChanged.connect(self._on_changed)
+        self.box.activated.connect(self._on_users_choice)
         self._describe()
 
     @property
@@ -88,6 +90,7 @@ class ModelPanel(Section):
             self._folders.append((spec.name, folder))
             self.reload()
         self.box.setCurrentIndex(self.box.findData(str(folder)))
+        self._on_users_choice()
         self._on_changed()
 
     def choose_name(self, name: str) -> None:
@@ -100,19 +103,26 @@ class ModelPanel(Section):
         """
         self.choose(find_model(name))
 
-    def choose_for(self, ndim: int, *, in_hu: bool = False) -> None:
+    def choose_for(self, ndim: int, *, in_hu: bool | None = False) -> None:
         """Choose the first model for images with this many axes, unless the chosen one fits.
 
-        in_hu : the image is in Hounsfield units: a model of CT fits better, else any other.
+        What the user chose fits all images with its axes.
+
+        in_hu : the image is in Hounsfield units: a model of CT fits better, else any other. None
+            where nothing is known, of a sketch: the chosen one fits best.
         """
+        chosen = self.box.currentIndex()
 
         def fit(index: int) -> tuple[bool, bool, bool]:
-            spec, is_chosen = self._spec_at(index), index == self.box.currentIndex()
+            spec, is_chosen = self._spec_at(index), index == chosen
             if spec is None or len(spec.axes) != ndim:
                 return False, False, is_chosen
-            return True, (spec.modality.upper() == "CT") == in_hu, is_chosen
+            is_of_kind = in_hu is None or (spec.modality.upper() == "CT") == in_hu
+            return True, is_of_kind or (is_chosen and self._is_users_choice), is_chosen
 
-        self.box.setCurrentIndex(max(range(self.box.count()), key=fit, default=-1))
+        best = max(range(self.box.count()), key=fit, default=-1)
+        self._is_users_choice &= best == chosen
+        self.box.setCurrentIndex(best)
 
     def _spec_at(self, index: int) -> ModelSpec | None:
         path = self.box.itemData(index)
@@ -132,6 +142,9 @@ class ModelPanel(Section):
             self.choose(Path(chosen))
         except ModelError as error:
             self.problem.say(str(error))
+
+    def _on_users_choice(self) -> None:
+        self._is_users_choice = True
 
     def _on_changed(self) -> None:
         self._describe()

@@ -10,7 +10,7 @@ import napari
 import napari.viewer
 from napari.layers import Shapes
 from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QVBoxLayout, QWidget
+from qtpy.QtWidgets import QMessageBox, QVBoxLayout, QWidget
 
 from napari_msgan._napari.controllers import JobController, SaveController, StoreController
 from napari_msgan._napari.docked import Docked, make_canvas_current
@@ -66,7 +66,7 @@ class GeneratePanel(Docked):
         self.clear_button = button(
             "Clear region",
             "Remove the tiles of the chosen scale and of finer ones in the region.\n"
-            "Refining them again gives the same image.",
+            "Refining them again gives the same image. You are asked before all are removed.",
             lambda: self._guarded(self._clear),
         )
         self.bar = JobBar(
@@ -165,9 +165,17 @@ class GeneratePanel(Docked):
         )
 
     def _clear(self) -> None:
-        removed = self.stores.clear(self.refine.boxes(), self.refine.target)
+        boxes, scale = self.refine.boxes_to_clear(), self.refine.target
+        if self.refine.is_everything(boxes) and not self._is_sure(scale):
+            return
+        removed = self.stores.clear(boxes, scale)
         self.job.outcome = f"Removed {removed} tile{'s' * (removed != 1)}."
         self.refine.update_summary()
+
+    def _is_sure(self, scale: int) -> bool:
+        text = f"Remove all tiles of scale {scale} and of finer ones, of the whole image?"
+        answer = QMessageBox.question(self, "Clear region", text)
+        return answer == QMessageBox.StandardButton.Yes
 
     def _list_layers(self, event: object = None) -> None:
         self.source.list_layers()
@@ -188,10 +196,11 @@ class GeneratePanel(Docked):
         self.source.set_model(self.model.folder, self.model.spec)
 
     def _fit_model(self) -> None:
-        """Choose a model for images like the source; one that the user chooses later stays."""
+        """Choose a model for images like the source, unless the user chose one that can be used."""
         layer = self.source.layer
         if layer is not None:
-            self.model.choose_for(layer.ndim, in_hu=is_in_hu(layer))
+            in_hu = None if self.source.is_sketch.isChecked() else is_in_hu(layer)
+            self.model.choose_for(layer.ndim, in_hu=in_hu)
 
     def _show_store(self, *_: object) -> None:
         self.refine.list_results()  # where the open one is gone, this opens another

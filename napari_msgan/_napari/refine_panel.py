@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from napari.components import ViewerModel
 from napari.layers import Image, Shapes
 from qtpy.QtCore import QTimer
@@ -18,7 +20,7 @@ from napari_msgan._napari.regions import (
     sliced_axis,
     view_box,
 )
-from napari_msgan._napari.scene import REGIONS_NAME, Scene, key_of, layer_of
+from napari_msgan._napari.scene import Scene, key_of, layer_of
 from napari_msgan._napari.state import Opened, SessionState
 from napari_msgan._napari.stores import stores_folder
 from napari_msgan._napari.widgets import Hint, Section, button, combo, row, set_choices
@@ -44,7 +46,10 @@ class RefinePanel(Section):
         )
         self.first, self.last = QSpinBox(), QSpinBox()
         for box in (self.first, self.last):
-            box.setToolTip("First and last slice of a rectangle in a volume, finest scale.")
+            box.setToolTip(
+                "First and last slice of the rectangles that lie on one of them, finest scale.\n"
+                f"Those on other slices get {DEPTH_MM:g} mm around themselves."
+            )
             box.valueChanged.connect(self._on_slices)
             box.setMinimumWidth(64)
         self.here = button("Here", "Slices around the one that is shown.", self._around_slice)
@@ -54,8 +59,10 @@ class RefinePanel(Section):
         self.note = Hint()
         self.summary = Hint()
         self.problem = Hint(is_warning=True)
+        self.open_problem = Hint(is_warning=True)
         self.open = button("Open…", "Open a saved store and go on refining it.", self._open_store)
         self.form.addRow("Image", row(self.result, self.open))
+        self.form.addRow(self.open_problem)
         self.form.addRow("To scale", self.scale)
         self.form.addRow(self.note)
         self.form.addRow("Region", row(self.region, self.draw))
@@ -104,6 +111,7 @@ class RefinePanel(Section):
         if opened is None:
             set_choices(self.scale, ())
             return
+        self.open_problem.say("")
         store = opened.store
         honest = min(store.info.source.honest_scale, store.geometry.finest_scale)
         set_choices(self.scale, scale_choices(store, 1), honest)
@@ -136,11 +144,31 @@ class RefinePanel(Section):
                 if shapes is None:
                     raise GeometryError("there is no rectangle yet. Press Draw, and draw one.")
                 self._set_depth_range()
-                return drawn_boxes(shapes, layer, geometry, self._slices)
+                return drawn_boxes(self._viewer, shapes, layer, geometry, self._slices)
             case "Everything":
                 return [Box.of_shape(geometry.shape)]
             case _:
                 return [view_box(self._viewer, layer, geometry)]
+
+    def boxes_to_clear(self) -> list[Box]:
+        """Return the chosen region, which has to be meant: a view in 3-D is everything.
+
+        Raises
+        ------
+        MsganError
+            As of `boxes`, or if the region is a view in 3-D.
+        """
+        if self.region.currentText() == VIEW and self._viewer.dims.ndisplay == 3:
+            raise GeometryError(
+                "in 3-D the view is everything. Draw a rectangle on a slice, or choose Everything "
+                "as the region, then clear."
+            )
+        return self.boxes()
+
+    def is_everything(self, boxes: Sequence[Box]) -> bool:
+        """Return whether one of the boxes is the whole image."""
+        opened = self._session.opened
+        return opened is not None and opened.store.geometry.shape in [box.shape for box in boxes]
 
     def focus(self) -> Box | None:
         """Return what is looked at: its tiles come first."""
@@ -178,11 +206,19 @@ class RefinePanel(Section):
             self.summary.say("")
             self.problem.say(str(error))
             return
-        sizes = "; ".join(size_text(opened.store.geometry, box) for box in boxes[:3])
+        sizes = "; ".join(self._text_of(box) for box in boxes[:3])
         if len(boxes) > 3:
             sizes += f" and {len(boxes) - 3} more"
         tiles = count_tiles(opened.store, boxes, self.target)
         self.summary.say(f"{sizes}: {work_text(tiles, opened.tile_s)}")
+
+    def _text_of(self, box: Box) -> str:
+        opened = self._session.opened
+        assert opened is not None
+        text, axis = size_text(opened.store.geometry, box), self._axis
+        if self.region.currentText() == DRAWN and axis is not None:
+            text += f" (slices {box.start[axis]} to {box.stop[axis] - 1})"
+        return text
 
     def _layer(self) -> Image | None:
         opened = self._session.opened
@@ -193,9 +229,10 @@ class RefinePanel(Section):
         active = self._viewer.layers.selection.active
         if isinstance(active, Shapes):
             return active
-        if REGIONS_NAME in self._viewer.layers:
-            layer = self._viewer.layers[REGIONS_NAME]
-            return layer if isinstance(layer, Shapes) else None
+        layer = self._layer()
+        ours = None if layer is None else self._scene.regions_of(layer)
+        if ours is not None:
+            return ours
         return next((x for x in reversed(self._viewer.layers) if isinstance(x, Shapes)), None)
 
     def _draw(self) -> None:
@@ -272,7 +309,7 @@ class RefinePanel(Section):
             for layer_tuple in read_store(chosen):
                 self._scene.add(layer_tuple)
         except MsganError as error:
-            self.problem.say(str(error))
+            self.open_problem.say(str(error))
 
     def _open_result(self) -> None:
         layer = layer_of(self._viewer, self.result.currentData())
@@ -282,4 +319,4 @@ class RefinePanel(Section):
             self._session.opened = self._scene.open_layer(layer)
         except MsganError as error:
             self._session.opened = None
-            self.problem.say(str(error))
+            self.open_problem.say(str(error))

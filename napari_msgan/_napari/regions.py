@@ -10,7 +10,7 @@ from napari.components import ViewerModel
 from napari.layers import Image, Shapes
 
 from napari_msgan._napari.choices import TIMES
-from napari_msgan._napari.from_layer import layer_matrix
+from napari_msgan._napari.from_layer import layer_matrix, to_units
 from napari_msgan._napari.refining import missing_tiles
 from napari_msgan.errors import GeometryError
 from napari_msgan.geometry import Box, PyramidGeometry
@@ -33,9 +33,9 @@ def sliced_axis(viewer: ViewerModel, layer: Image) -> int | None:
 
 def current_index(viewer: ViewerModel, layer: Image, axis: int) -> int:
     """Return the voxel of an axis that the slider stands at, inside the layer."""
-    point = viewer.dims.point[viewer.dims.ndim - layer.ndim + axis]
+    point = to_units(viewer.dims.point, viewer.dims.units, layer.units)
     matrix = layer_matrix(layer)
-    index = round(float((point - matrix[axis, -1]) / matrix[axis, axis]))
+    index = round(float((point[axis] - matrix[axis, -1]) / matrix[axis, axis]))
     return min(max(index, 0), int(layer.data.shape[axis]) - 1)
 
 
@@ -57,7 +57,7 @@ def view_box(viewer: ViewerModel, layer: Image, geometry: PyramidGeometry) -> Bo
     ):
         low[axis] = centre - size / 2 / camera.zoom
         high[axis] = centre + size / 2 / camera.zoom
-    corners = np.stack([low, high])[:, -layer.ndim :]
+    corners = to_units([low, high], viewer.dims.units, layer.units)
     offset = viewer.dims.ndim - layer.ndim
     sliced = [axis - offset for axis in viewer.dims.not_displayed if axis >= offset]
     box = _voxels(corners, layer, sliced).intersect(Box.of_shape(geometry.shape))
@@ -81,27 +81,40 @@ def _voxels(corners: npt.NDArray[np.float64], layer: Image, points: Sequence[int
 
 
 def drawn_boxes(
-    shapes: Shapes, layer: Image, geometry: PyramidGeometry, depths: Mapping[int, tuple[int, int]]
+    viewer: ViewerModel,
+    shapes: Shapes,
+    layer: Image,
+    geometry: PyramidGeometry,
+    depths: Mapping[int, tuple[int, int]],
 ) -> list[Box]:
     """Return the boxes of the selected shapes, or of all if none is selected.
 
     Parameters
     ----------
-    depths : per axis, the slices [first, stop) that a rectangle gets which is flat along it. One
-        that is flat along an axis without any gets `DEPTH_MM` around itself, and one of a layer
-        of two axes, which is shown on every slice, gets all.
+    depths : per axis, the slices [first, stop) that a rectangle gets which lies on one of them and
+        is flat along the axis. One that lies elsewhere gets `DEPTH_MM` around itself. One of a
+        layer of two axes is shown on every slice, and gets those of the first axis, or all.
 
     Raises
     ------
     GeometryError
-        If there is no shape, or none on the image.
+        If there is no shape, or none on the image, if a last slice comes before the first, or flat
+        shapes are seen somewhere else than they lie, as other axes are shown than theirs.
     """
+    shown = tuple(viewer.dims.displayed[-2:])
+    if shapes.ndim < layer.ndim and shown != (viewer.dims.ndim - 2, viewer.dims.ndim - 1):
+        raise GeometryError(
+            f"layer {shapes.name!r} has {shapes.ndim} axes, the image {layer.ndim}: its rectangles "
+            "lie on slices of the first axis. Show those, or press Draw, and draw on this slice."
+        )
     chosen = sorted(shapes.selected_data) or list(range(shapes.nshapes))
     if not chosen:
         raise GeometryError(
             f"layer {shapes.name!r} has no rectangle yet. Draw one on the image, then refine."
         )
-    boxes = [_drawn_box(shapes, shapes.data[i], layer, depths) for i in chosen]
+    units = None if viewer.dims.units is None else shapes.units
+    worlds = [[shapes.data_to_world(vertex) for vertex in shapes.data[i]] for i in chosen]
+    boxes = [_drawn_box(to_units(world, units, layer.units), layer, depths) for world in worlds]
     inside = [box.intersect(Box.of_shape(geometry.shape)) for box in boxes]
     if not any(box.size for box in inside):
         raise GeometryError("the rectangles lie outside the image. Draw one on it, then refine.")
@@ -109,26 +122,25 @@ def drawn_boxes(
 
 
 def _drawn_box(
-    shapes: Shapes,
-    vertices: npt.NDArray[np.float64],
-    layer: Image,
-    depths: Mapping[int, tuple[int, int]],
+    world: npt.NDArray[np.float64], layer: Image, depths: Mapping[int, tuple[int, int]]
 ) -> Box:
-    world = np.array([shapes.data_to_world(tuple(vertex)) for vertex in vertices])
-    if shapes.ndim < layer.ndim:  # a 2-D layer shows on every slice
-        middle = layer.data_to_world((0.0,) * layer.ndim)[: layer.ndim - shapes.ndim]
-        world = np.hstack([np.tile(middle, (len(world), 1)), world])
-    world = world[:, -layer.ndim :]
+    """Return the box of a shape, given its vertices in the world of the image."""
+    missing = layer.ndim - world.shape[-1]  # a 2-D layer shows on every slice
+    first_voxel = layer.data_to_world((0.0,) * layer.ndim)[:missing]
+    world = np.hstack([np.tile(first_voxel, (len(world), 1)), world])
     box = _voxels(np.stack([world.min(axis=0), world.max(axis=0)]), layer)
     if layer.ndim == 2:
         return box
     spacing = np.abs(np.diag(layer_matrix(layer))[:-1])
     flat = int(np.argmin(np.ptp(world, axis=0) / spacing))
     start, stop = list(box.start), list(box.stop)
-    if flat in depths:
-        start[flat], stop[flat] = depths[flat]
-    elif shapes.ndim < layer.ndim:
-        start[flat], stop[flat] = 0, layer.data.shape[flat]
+    first, end = depths.get(flat, (0, layer.data.shape[flat]))
+    if first >= end:
+        raise GeometryError(
+            f"the first slice, {first}, comes after the last, {end - 1}. Exchange them."
+        )
+    if missing or (flat in depths and first <= start[flat] < end):
+        start[flat], stop[flat] = first, end
     else:
         half = round(DEPTH_MM / 2 / spacing[flat])
         start[flat], stop[flat] = start[flat] - half, stop[flat] + half

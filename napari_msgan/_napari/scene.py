@@ -12,7 +12,7 @@ import numpy.typing as npt
 from napari.components import ViewerModel
 from napari.layers import Image, Layer, Shapes
 
-from napari_msgan._napari.from_layer import KEY, Role, layer_matrix, store_link
+from napari_msgan._napari.from_layer import KEY, Role, layer_matrix, store_link, to_units
 from napari_msgan._napari.refined import ShownBox, refined_boxes
 from napari_msgan._napari.sliced import follow
 from napari_msgan._napari.state import Opened
@@ -102,7 +102,7 @@ class Scene:
             layer.contrast_limits_range = shared_store(link.path).info.window
             layer.contrast_limits = limits
         if layer.ndim == 3 and layer.multiscale:
-            follow(layer.data, partial(_position, self.viewer, layer_matrix(layer)))
+            follow(layer.data, partial(_position, self.viewer, layer_matrix(layer), layer.units))
 
     def tile_arrived(self, store: PyramidStore, report: TileReport) -> None:
         """Bring what napari keeps in memory up to date with a tile; `redraw` shows it."""
@@ -185,12 +185,18 @@ class Scene:
         for layer in self.layers_of(None, "box"):
             layer.visible = store is not None and layer in self.layers_of(store, "box")
 
+    def regions_of(self, layer: Image) -> Shapes | None:
+        """Return the Shapes layer that regions of images with as many axes are drawn on."""
+        for shapes in self.viewer.layers:
+            is_ours = isinstance(shapes, Shapes) and shapes.name.startswith(REGIONS_NAME)
+            if is_ours and shapes.ndim == layer.ndim:
+                return shapes
+        return None
+
     def regions_layer(self, layer: Image) -> Shapes:
         """Return the Shapes layer to draw regions on, made if need be, ready to draw."""
-        for shapes in self.viewer.layers:
-            if isinstance(shapes, Shapes) and shapes.name == REGIONS_NAME:
-                break
-        else:
+        shapes = self.regions_of(layer)
+        if shapes is None:
             shapes = self.viewer.add_shapes(
                 ndim=layer.ndim,
                 name=REGIONS_NAME,
@@ -237,8 +243,10 @@ def layer_of(viewer: ViewerModel, key: str | None) -> Layer | None:
     return next((layer for layer in viewer.layers if key_of(layer) == key), None)
 
 
-def _position(viewer: ViewerModel, matrix: npt.NDArray[np.float64]) -> Sequence[float]:
-    point = np.asarray(viewer.dims.point, float)[-(len(matrix) - 1) :]
+def _position(
+    viewer: ViewerModel, matrix: npt.NDArray[np.float64], units: Sequence[Any]
+) -> Sequence[float]:
+    point = to_units(viewer.dims.point, viewer.dims.units, units)
     index = (point - matrix[:-1, -1]) / np.diag(matrix)[:-1]
     return [float(v) for v in index]
 

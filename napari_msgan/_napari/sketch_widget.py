@@ -18,10 +18,10 @@ from qtpy.QtWidgets import QVBoxLayout
 
 from napari_msgan._napari.controllers import JobController
 from napari_msgan._napari.docked import Docked, leave_room, make_canvas_current
-from napari_msgan._napari.from_layer import store_link, to_volume
+from napari_msgan._napari.from_layer import KEY, store_link, to_volume
 from napari_msgan._napari.job_bar import JobBar
 from napari_msgan._napari.state import JobState
-from napari_msgan._napari.to_layer import Placement
+from napari_msgan._napari.to_layer import Placement, exact_place
 from napari_msgan._napari.widgets import Hint
 from napari_msgan._napari.workers import start_in_thread
 from napari_msgan.config import SketchSettings
@@ -79,6 +79,7 @@ class SketchWidget(Docked):
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
         super().__init__()
         self._viewer = viewer
+        self._has_proposed = False
         self.job = JobState()
         self.jobs = JobController(self.job, start_in_thread)
         image = create_widget(
@@ -120,6 +121,12 @@ class SketchWidget(Docked):
         super().showEvent(event)
         leave_room(self)
         self.reset_choices()  # from here on the form finds its viewer
+        if not self._has_proposed:
+            self._has_proposed = True
+            self._propose()
+
+    def _propose(self) -> None:
+        """Choose the active image, or the first that was not made by us."""
         active = self._viewer.layers.selection.active
         images = [layer for layer in self._viewer.layers if isinstance(layer, Image)]
         real = [layer for layer in images if store_link(layer) is None]  # not made by us
@@ -150,11 +157,12 @@ class SketchWidget(Docked):
             edges = np.zeros(volume.shape, np.uint8)
             place = Placement.of_layer(layer, volume).transform(volume.affine)
             name = f"{layer.name} (sketch)"
+            note = {KEY: exact_place(volume, place)} if KEY in layer.metadata else {}
 
             def on_end(completed: bool) -> str:
                 if not completed:
                     return "Cancelled. Nothing was added."
-                options = {"name": name, "opacity": 0.8, "blending": "additive"}
+                options = {"name": name, "opacity": 0.8, "blending": "additive", "metadata": note}
                 layer = self._viewer.add_labels(edges, **options, **place, colormap=_strengths())
                 layer.selected_label = 255
                 return "Made the sketch. Paint with 255, erase with 0."

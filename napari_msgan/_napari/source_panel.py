@@ -50,7 +50,7 @@ class SourcePanel(Section):
         self.is_sketch.setToolTip(
             "The layer holds edges, not an image: 0 is no edge; integers are divided by the\n"
             "largest value of their type, floats lie between 0 and 1. Of a Labels layer the\n"
-            "largest label is the strongest edge."
+            "largest label is the strongest edge, or where labels fill regions, their borders."
         )
         self.hint = Hint()
         self.problem = Hint(is_warning=True)
@@ -81,10 +81,10 @@ class SourcePanel(Section):
             "because file names name patients."
         )
         self.path.editingFinished.connect(self._check)
-        browse = button("…", "Choose the folder in which the store is made.", self._browse)
+        self.browse = button("…", "Choose the folder in which the store is made.", self._browse)
         self.where.form.addRow("Device", self.device)
         self.where.form.addRow("Precision", self.precision)
-        self.where.form.addRow("Store", row(self.path, browse))
+        self.where.form.addRow("Store", row(self.path, self.browse))
         self.box.currentIndexChanged.connect(self._check)
         self.finest.currentIndexChanged.connect(lambda: self.changed.emit())
 
@@ -99,7 +99,8 @@ class SourcePanel(Section):
     def set_model(self, folder: Path | None, spec: ModelSpec | None) -> None:
         self._model, self._spec = folder, spec
         self.finest.clear()  # scales of another model
-        self._propose_path(None if spec is None else spec.name)
+        if self.path.text() in ("", self._proposed):  # not what the user typed
+            self._propose_path()
         self._check()
 
     def list_layers(self) -> None:
@@ -189,23 +190,25 @@ class SourcePanel(Section):
     def propose_next_path(self) -> None:
         """Propose a free name again, if the one that stands there was used."""
         if Path(self.path.text()).exists():
-            self._propose_path(None if self._spec is None else self._spec.name)
+            self._propose_path()
 
     def _is_ours(self, index: int) -> bool:
         layer = layer_of(self._viewer, self.box.itemData(index))
         return layer is not None and store_link(layer) is not None
 
-    def _propose_path(self, model_name: str | None) -> None:
-        if model_name is not None:
-            folder = Path(self.path.text()).parent if self.path.text() else None
-            self._proposed = str(free_path(model_name, folder))
+    def _propose_path(self, folder: Path | None = None) -> None:
+        """Propose a free name that is named after the model, in the folder that is chosen."""
+        if self._spec is not None:
+            if folder is None and self.path.text():
+                folder = Path(self.path.text()).parent
+            self._proposed = str(free_path(self._spec.name, folder))
             self.path.setText(self._proposed)
 
     def _browse(self) -> None:
         start = str(Path(self.path.text()).parent)
         folder = QFileDialog.getExistingDirectory(self, "Folder for the store", start)
-        if folder and self._spec is not None:
-            self.path.setText(str(free_path(self._spec.name, Path(folder))))
+        if folder:
+            self._propose_path(Path(folder))
 
     def _declare_mm(self) -> None:
         if self.layer is not None:

@@ -165,6 +165,19 @@ def _is_drawable(box: Box) -> bool:
     return max(box.shape) <= MAX_BOX_SIDE and box.size <= MAX_BOX_VOXELS
 
 
+def exact_place(volume: Volume, transform: Transform) -> dict[str, Any]:
+    """Return what the metadata of a layer say of where its image lies, oblique or not.
+
+    transform : of the layer; the exact place counts as long as nobody moves it.
+    """
+    straight = Affine.of_spacing(transform["scale"], transform["translate"])
+    return {
+        "affine": volume.affine.matrix.tolist(),
+        "layer_matrix": straight.matrix.tolist(),
+        "unit": volume.unit,
+    }
+
+
 def volume_layer(
     volume: Volume, name: str, *, description: dict[str, Any] | None = None, **options: Any
 ) -> LayerTuple:
@@ -172,14 +185,8 @@ def volume_layer(
     if len(volume.shape) == 3 and volume.unit == "millimeter":
         volume, _ = orient(volume, "LPS")
     transform = Placement.of_affine(volume.affine, volume.unit).transform(volume.affine)
-    straight = Affine.of_spacing(transform["scale"], transform["translate"])
     data = np.asarray(volume.data[tuple(slice(0, n) for n in volume.shape)])
-    note = {
-        "affine": volume.affine.matrix.tolist(),
-        "layer_matrix": straight.matrix.tolist(),
-        "unit": volume.unit,
-        "description": description,
-    }
+    note = {**exact_place(volume, transform), "description": description}
     limits = window_of(data)
     return (
         data,

@@ -7,6 +7,7 @@ from typing import Any
 
 from napari.layers import Image, Layer
 
+from napari_msgan._napari.compare import is_comparison
 from napari_msgan._napari.from_layer import KEY, store_link, to_volume
 from napari_msgan._napari.stores import shared_store
 from napari_msgan.errors import MsganError, VolumeError
@@ -31,13 +32,36 @@ def write_nifti(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
 
 
 def _description_of(layer: Image) -> dict[str, Any]:
-    """Return what a file says of a layer that shows no store: what its own file said."""
+    """Return what a file says of a layer that shows no store: what its own file said.
+
+    A slice of a result has the metadata of the result, and stays synthetic.
+    """
     note = layer.metadata.get(KEY)
-    said = note.get("description") if isinstance(note, dict) else None
+    if not isinstance(note, dict):
+        return {"content": "image"}
+    if note.get("role") in ("result", "box"):
+        return {"content": "image", "synthetic": True}
+    said = note.get("description")
     return dict(said) if isinstance(said, dict) else {"content": "image"}
 
 
 def _write(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
+    """Write a layer as `_write_layer` does.
+
+    Raises
+    ------
+    MsganError
+        No subclass: napari takes a ValueError, as which most of ours count, for a writer that
+        does not fit, and drops what it says.
+    """
+    try:
+        _write_layer(Path(path), Layer.create(data, dict(attributes), "image"))
+    except MsganError as error:
+        raise MsganError("\n".join([str(error), *getattr(error, "__notes__", ())])) from error
+    return [path]
+
+
+def _write_layer(target: Path, layer: Layer) -> None:
     """Write the finest scale, whole; the panel offers scale, region and grid.
 
     napari has asked before it lets a file be replaced; a folder is never replaced.
@@ -47,10 +71,13 @@ def _write(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
     MsganError
         A subclass that says what does not fit.
     """
-    layer = Layer.create(data, dict(attributes), "image")
     if not isinstance(layer, Image):
         raise VolumeError(f"layer {layer.name!r} is no image layer")
-    target = Path(path)
+    if is_comparison(layer):
+        raise VolumeError(
+            f"layer {layer.name!r} is a comparison, in part synthetic, of mapped grey values. "
+            "Save the result and the source, or a screenshot (File > Save Screenshot)."
+        )
     overwrite = target.is_file()
     link = store_link(layer)
     if link is None:
@@ -71,4 +98,3 @@ def _write(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
             scale = note["scale"]
             region = Box.parse(note["region"], store.geometry.axes)
         export(store, target, scale=scale, region=region, overwrite=overwrite)
-    return [str(path)]

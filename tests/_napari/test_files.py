@@ -11,6 +11,7 @@ from napari.layers import Image, Layer
 
 from napari_msgan import export, read_volume, refine
 from napari_msgan._napari import writer
+from napari_msgan._napari.compare import Comparison
 from napari_msgan._napari.from_layer import store_link, to_volume
 from napari_msgan._napari.reader import get_reader
 from napari_msgan._napari.stores import free_path, shared_store
@@ -119,6 +120,31 @@ def test_slice_of_a_result_is_an_image_of_its_own(ct_store):
     part = Image(np.zeros((8, 9)), metadata=options["metadata"])
     assert store_link(part) is None
     assert to_volume(part).shape == (8, 9)
+
+
+def test_slice_of_a_result_is_saved_as_synthetic_and_one_of_a_sketch_is_not(ct_store, tmp_path):
+    placement = Placement.of_affine(ct_store.geometry.affine, "millimeter")
+    for make, is_synthetic in ((result_layer, True), (sketch_layer, False)):
+        _, options, _ = make(ct_store, placement, "whole")
+        path = tmp_path / f"{is_synthetic}.ome.tif"
+        save(Image(np.zeros((8, 9), np.uint8), metadata=options["metadata"]), path)
+        assert read_description(path).get("synthetic", False) is is_synthetic
+
+
+def test_comparison_is_refused_as_it_is_synthetic_in_part(xray_store, tmp_path):
+    placement = Placement.of_affine(xray_store.geometry.affine, "pixel")
+    result = Layer.create(*result_layer(xray_store, placement, "result"))
+    source = Image(np.zeros((117, 150), np.uint8))
+    comparison = Layer.create(*Comparison(xray_store, result, source).layer())
+    with pytest.raises(MsganError, match="Save the result"):
+        save(comparison, tmp_path / "wipe.ome.tif")
+    assert not list(tmp_path.glob("wipe*"))
+
+
+def test_what_cannot_be_saved_is_no_value_error_which_napari_swallows(tmp_path):
+    with pytest.raises(MsganError, match="is rotated") as error:
+        save(Image(np.zeros((8, 9)), rotate=10), tmp_path / "a.ome.tif")
+    assert not isinstance(error.value, ValueError)
 
 
 def test_sketch_layer_is_saved_as_it_is_stored(xray_store, tmp_path):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dask.array
 import numpy as np
 import pytest
 from napari.layers import Image, Labels, Layer
@@ -15,7 +16,7 @@ from napari_msgan._napari.to_layer import (
 )
 from napari_msgan.errors import VolumeError
 from napari_msgan.geometry import Affine, Box
-from napari_msgan.volume import Volume
+from napari_msgan.volume import Orientation, Volume, turn
 from tests._napari.conftest import ball
 
 
@@ -137,8 +138,6 @@ def test_unfit_layer_is_refused_with_advice(options, message):
 
 
 def test_layer_of_dask_or_bool_is_read_as_arrays():
-    import dask.array
-
     data = np.arange(30.0).reshape(5, 6)
     volume = to_volume(Image(dask.array.from_array(data, chunks=2)))
     block = volume.data[slice(1, 3), slice(0, 6)]
@@ -147,15 +146,52 @@ def test_layer_of_dask_or_bool_is_read_as_arrays():
     assert to_volume(Image(data > 3)).data.dtype == np.uint8
 
 
-def test_labels_are_a_sketch_whose_largest_label_is_the_strongest_edge():
-    painted = np.zeros((4, 5), np.int32)
-    painted[1], painted[2] = 1, 2
-    volume = to_volume(Labels(painted))
-    assert volume.data.dtype == np.uint8
-    assert volume.data[slice(0, 4), slice(0, 1)].ravel().tolist() == [0, 128, 255, 0]
-    sketch = np.arange(256, dtype=np.uint8).reshape(16, 16)
-    whole = (slice(0, 16), slice(0, 16))
-    np.testing.assert_array_equal(to_volume(Labels(sketch)).data[whole], sketch)
+def given_sketch(volume, models, path):
+    """The finest sketch of a store that is made from a given one."""
+    store = generate(volume, path, models / "small-xr", scale=0, input_is_sketch=True)
+    return np.asarray(store.sketch_array(store.n_scales - 1)[...])
+
+
+def test_labels_are_a_sketch_whose_largest_label_is_the_strongest_edge(models, tmp_path):
+    painted = np.zeros((60, 64), np.int32)
+    painted[10, 5:50], painted[30, 5:50] = 1, 2
+    found = given_sketch(to_volume(Labels(painted)), models, tmp_path / "a.ome.zarr")
+    np.testing.assert_array_equal(found, np.rint(painted * 127.5))
+    strengths = np.zeros((60, 64), np.uint8)
+    strengths[10:50:10] = np.arange(256).reshape(4, 64)
+    found = given_sketch(to_volume(Labels(strengths)), models, tmp_path / "b.ome.zarr")
+    np.testing.assert_array_equal(found, strengths)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.uint64], ids=str)
+def test_labels_that_fill_regions_are_a_label_map(dtype, models, tmp_path):
+    regions = np.zeros((60, 64), dtype)
+    regions[10:30, 10:30], regions[10:30, 30:50], regions[40:50, 20:40] = 1, 2, 3
+    volume = Volume(regions, Affine(np.eye(3)), "pixel")
+    with pytest.warns(UserWarning, match="is a label map"):
+        wanted = given_sketch(volume, models, tmp_path / "library.ome.zarr")
+    lazy = dask.array.from_array(regions, chunks=16)
+    for name, data in (("plain", regions), ("lazy", lazy)):
+        with pytest.warns(UserWarning, match="is a label map"):
+            found = given_sketch(to_volume(Labels(data)), models, tmp_path / f"{name}.ome.zarr")
+        np.testing.assert_array_equal(found, wanted)
+    assert 0 < (wanted > 0).mean() < 0.1
+
+
+def test_labels_are_not_read_before_they_are_needed():
+    read = []
+
+    def block(block_info):
+        read.append(block_info[None]["chunk-location"])
+        return np.ones((8, 8), np.int32)
+
+    lazy = dask.array.map_blocks(block, chunks=((8,), (8,)), dtype=np.int32, meta=np.empty(0, "i4"))
+    layer = Labels(lazy, scale=(-1, 1))
+    read.clear()  # the thumbnail
+    turned = turn(to_volume(layer), Orientation((0, 1), (True, False)))
+    assert not read
+    assert turned.data[slice(0, 1), slice(0, 1)].dtype == turned.data.dtype
+    assert read
 
 
 def test_multiscale_layer_is_read_at_its_finest_level():

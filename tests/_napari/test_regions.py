@@ -41,9 +41,13 @@ def shown(viewer, ct_store):
     return scene, scene.show(Opened(store, placement), "CT"), store
 
 
-def look_at(viewer, box, layer):
-    """Point the camera at a box of voxels of the displayed axes."""
-    ends = [layer.data_to_world(np.array(corner) - 0.5) for corner in (box.start, box.stop)]
+def look_at(viewer, box, layer, per_unit=1):
+    """Point the camera at a box of voxels of the displayed axes.
+
+    per_unit : units of the viewer in a unit of the layer.
+    """
+    ends = np.array([layer.data_to_world(np.array(end) - 0.5) for end in (box.start, box.stop)])
+    ends *= per_unit
     rows, columns = viewer.dims.displayed
     size = np.abs(np.subtract(*ends))
     viewer.canvas.size = (600, 600)
@@ -63,6 +67,24 @@ def test_view_is_the_visible_part_of_the_slice(viewer, shown, order):
     assert view_box(viewer, layer, store.geometry) == Box(tuple(start), tuple(stop))
     assert sliced_axis(viewer, layer) == axis
     assert current_index(viewer, layer, axis) == 5
+
+
+@pytest.fixture(params=["chosen", "of another layer"])
+def micrometres(request, viewer, shown):
+    """A viewer that counts in um, and how many are in a mm, the unit of the result."""
+    if request.param == "chosen":
+        viewer.layers.units = ("um",) * 3
+    else:
+        viewer.add_image(np.zeros((2, 2, 2)), scale=(1e4,) * 3, units=("um",) * 3)
+    return 1000
+
+
+def test_view_counts_in_the_units_of_the_viewer(viewer, shown, micrometres):
+    _, layer, store = shown
+    viewer.dims.set_point(0, layer.data_to_world((5, 5, 5))[0] * micrometres)
+    assert current_index(viewer, layer, 0) == 5
+    look_at(viewer, Box((4, 4, 4), (10, 10, 10)), layer, micrometres)
+    assert view_box(viewer, layer, store.geometry) == Box((5, 4, 4), (6, 10, 10))
 
 
 def test_view_in_3d_is_everything(viewer, shown):
@@ -90,10 +112,71 @@ def test_rectangle_becomes_a_box_with_the_depth(viewer, shown, axis):
     points = np.tile(low, (4, 1))
     points[1, b], points[2, a], points[2, b], points[3, a] = high[b], high[a], high[b], high[a]
     shapes.add_rectangles([points])
-    (found,) = drawn_boxes(shapes, layer, store.geometry, {axis: (3, 12)})
+    (found,) = drawn_boxes(viewer, shapes, layer, store.geometry, {axis: (3, 12)})
     start, stop = list(box.start), list(box.stop)
     start[axis], stop[axis] = 3, 12
     assert found == Box(tuple(start), tuple(stop))
+
+
+def rectangle(layer, axis, index):
+    """Corners of a rectangle on a slice of a volume, in its world."""
+    low, high = np.full(3, 4.0), np.full(3, 8.0)
+    low[axis] = high[axis] = index
+    first, second = (i for i in range(3) if i != axis)
+    corners = np.tile(low, (4, 1))
+    corners[1:3, first], corners[2:, second] = high[first], high[second]
+    return [layer.data_to_world(corner) for corner in corners]
+
+
+@pytest.mark.parametrize("axes", [2, 3])
+def test_rectangle_may_have_other_units_than_the_image(viewer, shown, axes):
+    _, layer, store = shown
+    corners = 1000 * np.array(rectangle(layer, 0, 5))[:, -axes:]
+    shapes = viewer.add_shapes([corners], shape_type="rectangle", scale=(1e-3,) * axes)
+    wanted = [Box((3, 4, 4), (12, 9, 9))]  # pixels are no mm: the numbers count
+    assert drawn_boxes(viewer, shapes, layer, store.geometry, {0: (3, 12)}) == wanted
+    shapes.units, shapes.scale = ("um",) * axes, (1,) * axes
+    assert drawn_boxes(viewer, shapes, layer, store.geometry, {0: (3, 12)}) == wanted
+
+
+def test_rectangle_keeps_its_slice_where_those_of_the_panel_are_elsewhere(viewer, shown):
+    _, layer, store = shown
+    shapes = viewer.add_shapes(ndim=3)
+    shapes.add_rectangles([rectangle(layer, 0, 3), rectangle(layer, 0, 20)])
+    half = 8  # voxels of 2 mm in half of DEPTH_MM
+    first, second = drawn_boxes(viewer, shapes, layer, store.geometry, {0: (18, 24)})
+    assert (first.start[0], first.stop[0]) == (0, 3 + half + 1)
+    assert (second.start[0], second.stop[0]) == (18, 24)
+
+
+def test_last_slice_before_the_first_is_told(viewer, shown):
+    _, layer, store = shown
+    shapes = viewer.add_shapes(ndim=3)
+    shapes.add_rectangles([rectangle(layer, 0, 3)])
+    with pytest.raises(GeometryError, match="first slice, 12, comes after the last, 4"):
+        drawn_boxes(viewer, shapes, layer, store.geometry, {0: (12, 5)})
+    drawn_boxes(viewer, shapes, layer, store.geometry, {1: (12, 5)})  # of no rectangle
+
+
+def test_flat_rectangles_are_refused_where_other_axes_are_shown(viewer, shown):
+    _, layer, store = shown
+    low, high = (layer.data_to_world((0, i, i))[1:] for i in (4, 9))
+    shapes = viewer.add_shapes([np.array([low, high])], shape_type="rectangle")
+    assert drawn_boxes(viewer, shapes, layer, store.geometry, {})
+    viewer.dims.order = (1, 0, 2)
+    with pytest.raises(GeometryError, match="has 2 axes, the image 3"):
+        drawn_boxes(viewer, shapes, layer, store.geometry, {})
+
+
+def test_regions_are_drawn_on_a_layer_with_the_axes_of_the_image(viewer, shown):
+    scene, layer, _ = shown
+    flat = scene.regions_layer(viewer.add_image(np.zeros((9, 9))))
+    deep = scene.regions_layer(layer)
+    assert (flat.ndim, deep.ndim) == (2, 3)
+    assert viewer.layers.selection.active is deep
+    viewer.layers.selection.active = None
+    assert scene.regions_layer(layer) is deep
+    assert scene.regions_of(layer) is deep
 
 
 def test_flat_shapes_layer_counts_on_every_slice(viewer, shown):
@@ -102,9 +185,9 @@ def test_flat_shapes_layer_counts_on_every_slice(viewer, shown):
     high = layer.data_to_world((0, 9, 11))[1:]
     shapes = viewer.add_shapes([np.array([low, high])], shape_type="rectangle")
     assert shapes.ndim == 2
-    (found,) = drawn_boxes(shapes, layer, store.geometry, {0: (3, 12)})
+    (found,) = drawn_boxes(viewer, shapes, layer, store.geometry, {0: (3, 12)})
     assert found == Box((3, 4, 6), (12, 10, 12))
-    (found,) = drawn_boxes(shapes, layer, store.geometry, {1: (3, 12)})
+    (found,) = drawn_boxes(viewer, shapes, layer, store.geometry, {1: (3, 12)})
     assert found == Box((0, 4, 6), (store.geometry.shape[0], 10, 12))
 
 
@@ -112,9 +195,9 @@ def test_only_selected_rectangles_count(viewer, shown):
     _, layer, store = shown
     places = [layer.data_to_world((0, i, i))[1:] for i in (2, 4, 8, 10)]
     shapes = viewer.add_shapes([np.array(places[:2]), np.array(places[2:])])
-    assert len(drawn_boxes(shapes, layer, store.geometry, {0: (3, 12)})) == 2
+    assert len(drawn_boxes(viewer, shapes, layer, store.geometry, {0: (3, 12)})) == 2
     shapes.selected_data = {1}
-    (found,) = drawn_boxes(shapes, layer, store.geometry, {0: (3, 12)})
+    (found,) = drawn_boxes(viewer, shapes, layer, store.geometry, {0: (3, 12)})
     assert found.start == (3, 8, 8)
 
 
@@ -122,10 +205,10 @@ def test_rectangles_that_miss_the_image_are_refused(viewer, shown):
     _, layer, store = shown
     shapes = viewer.add_shapes(ndim=3)
     with pytest.raises(GeometryError, match="no rectangle yet"):
-        drawn_boxes(shapes, layer, store.geometry, {0: (0, 5)})
+        drawn_boxes(viewer, shapes, layer, store.geometry, {0: (0, 5)})
     shapes.add_rectangles([[[0, 1e4, 1e4], [0, 2e4, 1e4], [0, 2e4, 2e4], [0, 1e4, 2e4]]])
     with pytest.raises(GeometryError, match="outside the image"):
-        drawn_boxes(shapes, layer, store.geometry, {0: (0, 5)})
+        drawn_boxes(viewer, shapes, layer, store.geometry, {0: (0, 5)})
 
 
 def test_tiles_are_counted_once_and_only_the_missing_ones(shown):

@@ -52,16 +52,18 @@ def test_coarse_slice_is_the_one_that_holds_the_voxel(axis):
         assert (level[key] == index // 4).all()
 
 
-def test_layers_in_a_viewer_follow_its_sliders(viewer, ct_store):
+@pytest.mark.parametrize(("unit", "per_mm"), [("mm", 1), ("um", 1000)])
+def test_layers_in_a_viewer_follow_its_sliders(viewer, ct_store, unit, per_mm):
     scene = Scene(viewer)
     placement = Placement.of_affine(ct_store.geometry.affine, "millimeter")
     layer = scene.add(result_layer(ct_store, placement, "result"))
     coarse = ct_store.read(0, Box.of_shape(ct_store.geometry.shape_at(0)))
     factor = ct_store.geometry.total_factor(0)[0]
     matrix = layer_matrix(layer)
+    viewer.layers.units = (unit,) * 3
     assert layer.data_level == len(layer.data) - 1
     for index in range(ct_store.geometry.shape[0]):
-        viewer.dims.set_point(0, index * matrix[0, 0] + matrix[0, 3])
+        viewer.dims.set_point(0, per_mm * (index * matrix[0, 0] + matrix[0, 3]))
         shown = np.asarray(layer._slice.image.raw)
         np.testing.assert_array_equal(shown, coarse[index // factor])
 

@@ -28,6 +28,26 @@ def test_model_is_chosen_that_fits_the_image(qtbot):
     chosen = panel.folder
     panel.choose_for(7)
     assert panel.folder == chosen
+    panel.choose_for(3, in_hu=True)
+    panel.choose_for(3, in_hu=None)  # of a sketch nothing is known
+    assert panel.spec.modality == "CT"
+
+
+def test_model_that_was_chosen_by_hand_stays_while_it_can_be_used(qtbot):
+    panel = ModelPanel()
+    qtbot.addWidget(panel)
+    panel.choose_name("thorax-ct")
+    panel.choose_for(3)
+    assert panel.spec.name == "thorax-ct"
+    panel.choose_for(2)
+    assert len(panel.spec.axes) == 2
+    panel.choose_for(3)  # the choice was for other images
+    assert panel.spec.modality == "MR"
+    index = panel.box.findData(str(find_model("thorax-ct")))
+    panel.box.setCurrentIndex(index)
+    panel.box.activated.emit(index)  # as a click into the list does
+    panel.choose_for(3)
+    assert panel.spec.name == "thorax-ct"
 
 
 def test_card_shows_its_preview_once(qtbot):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import threading
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from qtpy.QtGui import QOpenGLContext
 from qtpy.QtOpenGLWidgets import QOpenGLWidget
-from qtpy.QtWidgets import QScrollArea
+from qtpy.QtWidgets import QFileDialog, QMessageBox, QScrollArea
 
 from napari_msgan import generate as library_generate
 from napari_msgan import refine as library_refine
@@ -100,6 +101,30 @@ def test_refine_rectangles_and_clear_them(panel, viewer, xray, generated, finish
     assert (shown(panel.scene.result_of(store), store, 2) != refined).any()
 
 
+def test_everything_is_cleared_only_by_who_says_so(
+    panel, viewer, ct, generated, finish, notes, monkeypatch
+):
+    asked, answer = [], QMessageBox.StandardButton.No
+    monkeypatch.setattr(QMessageBox, "question", lambda *said: asked.append(said[-1]) or answer)
+    store = generated(ct)
+    panel.refine.region.setCurrentText("Everything")
+    panel.refine_button.click()
+    finish()
+    panel.clear_button.click()
+    assert "all tiles" in asked.pop()
+    panel.refine.region.setCurrentText("Current view")
+    viewer.dims.ndisplay = 3
+    panel.clear_button.click()
+    assert "in 3-D" in notes[-1].message
+    assert store.refined_fraction(1) == 1
+    viewer.dims.ndisplay = 2
+    panel.refine.region.setCurrentText("Everything")
+    answer = QMessageBox.StandardButton.Yes
+    panel.clear_button.click()
+    assert len(asked) == 1
+    assert store.refined_fraction(1) == 0
+
+
 def test_rectangles_of_a_layer_of_the_users_own_count(panel, viewer, xray, generated, qtbot):
     generated(xray)
     panel.refine.region.setCurrentText("Rectangles")
@@ -125,16 +150,34 @@ def test_rectangle_in_a_volume_gets_the_slices_of_the_panel(panel, viewer, ct, g
     shapes.add_rectangles([[shapes.world_to_data(corner) for corner in corners]])
     assert viewer.dims.nsteps == slices  # drawing does not change what a slice is
     np.testing.assert_allclose(viewer.dims.point[0], z)
-    panel.refine.first.setValue(3)
-    panel.refine.last.setValue(9)
+    panel.refine.first.setValue(9)
+    panel.refine.last.setValue(15)
     (box,) = panel.refine.boxes()
-    assert (box.start[0], box.stop[0]) == (3, 10)
+    assert (box.start[0], box.stop[0]) == (9, 16)
     assert box.start[1:] == (2, 2)
     panel.refine.update_summary()
-    assert panel.refine.summary.text().startswith(TIMES.join(("14", "18", "18 mm")))
+    said = TIMES.join(("14", "18", "18 mm")) + " (slices 9 to 15): "
+    assert panel.refine.summary.text().startswith(said)
     panel.refine_button.click()
     finish()
     assert store.is_refined(1, box)
+
+
+def test_rectangles_on_two_slices_have_slices_of_their_own(panel, viewer, generated, qtbot):
+    deep = viewer.add_image(blobs((70, 45, 39)), name="deep", units=("mm",) * 3)
+    generated(deep)
+    panel.refine.region.setCurrentText("Rectangles")
+    for z in (5, 60):
+        viewer.dims.set_point(0, z)
+        panel.refine.draw.click()
+        corners = [[z, 5, 5], [z, 5, 30], [z, 30, 30], [z, 30, 5]]
+        viewer.layers.selection.active.add_rectangles([corners])
+    found = [(box.start[0], box.stop[0]) for box in panel.refine.boxes()]
+    assert found == [(0, 22), (44, 70)]
+    panel.refine.first.setValue(62)
+    panel.refine.last.setValue(58)
+    panel.refine.update_summary()
+    assert "first slice, 62, comes after the last, 58" in panel.refine.problem.text()
 
 
 def test_where_the_open_result_is_removed_another_one_is_open(panel, viewer, generated, xray):
@@ -158,24 +201,24 @@ def test_slices_of_a_view_stay_when_another_one_is_shown(panel, viewer, ct, gene
     z, y, _ = viewer.dims.point
     axial = [[z, 24, 11], [z, 24, 27], [z, 40, 27], [z, 40, 11]]
     shapes.add_rectangles([[shapes.world_to_data(corner) for corner in axial]])
-    panel.refine.first.setValue(3)
-    panel.refine.last.setValue(9)
+    panel.refine.first.setValue(9)
+    panel.refine.last.setValue(15)
     viewer.dims.order = (1, 0, 2)
     panel.refine.update_summary()
-    assert (panel.refine.first.value(), panel.refine.last.value()) != (3, 9)  # those of this view
-    panel.refine.first.setValue(5)
-    panel.refine.last.setValue(6)
-    (low, y, left), (high, _, right) = (
+    assert (panel.refine.first.value(), panel.refine.last.value()) != (9, 15)  # those of this view
+    panel.refine.first.setValue(10)
+    panel.refine.last.setValue(11)
+    (low, _, left), (high, _, right) = (
         shapes.data_to_world(corner) for corner in ((4, 0, 4), (8, 0, 12))
     )
     coronal = [[low, y, left], [low, y, right], [high, y, right], [high, y, left]]
     shapes.add_rectangles([[shapes.world_to_data(corner) for corner in coronal]])
     first, second = panel.refine.boxes()
-    assert (first.start[0], first.stop[0]) == (3, 10)
-    assert (second.start[1], second.stop[1]) == (5, 7)
+    assert (first.start[0], first.stop[0]) == (9, 16)
+    assert (second.start[1], second.stop[1]) == (10, 12)
     viewer.dims.order = (0, 1, 2)
     panel.refine.update_summary()
-    assert (panel.refine.first.value(), panel.refine.last.value()) == (3, 9)
+    assert (panel.refine.first.value(), panel.refine.last.value()) == (9, 15)
 
 
 @pytest.mark.parametrize("is_floating", [False, True])
@@ -201,6 +244,38 @@ def test_a_name_that_another_window_took_is_made_free(panel, xray, generated):
     Path(proposed).mkdir(parents=True)
     store = generated(xray)
     assert str(store.path) not in ("", proposed)
+
+
+def test_name_that_was_typed_stays_where_the_model_changes(panel, xray, ct, tmp_path, monkeypatch):
+    panel.source.choose(xray)
+    panel.source.path.setText(str(tmp_path / "case17.ome.zarr"))
+    panel.source.choose(ct)
+    assert panel.source.path.text() == str(tmp_path / "case17.ome.zarr")
+    monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(tmp_path / "there"))
+    panel.source.browse.click()
+    for name in ("small-ct", "small-xr"):  # of a folder that was chosen the name follows
+        panel.model.choose_name(name)
+        path = Path(panel.source.path.text())
+        assert path.parent == tmp_path / "there"
+        assert path.name.startswith(name)
+    panel.source.path.clear()
+    panel.model.choose_name("small-ct")
+    assert panel.source.path.text() != ""
+
+
+def test_store_that_is_gone_is_told(panel, viewer, xray, generated, qtbot):
+    store = generated(xray)
+    other = generated(viewer.add_image(blobs((90, 80), 5), name="other"))
+    shutil.rmtree(store.path)
+    panel.refine.result.setCurrentIndex(0)
+    panel.refine.update_summary()  # as the timer does soon
+    assert "there is no store" in panel.refine.open_problem.text()
+    assert panel.session.opened.store is other
+    viewer.layers.remove(panel.scene.result_of(other))
+    panel.refine.update_summary()
+    assert "there is no store" in panel.refine.open_problem.text()
+    generated(viewer.add_image(blobs((80, 90), 6), name="third"))
+    assert panel.refine.open_problem.text() == ""
 
 
 def test_of_a_store_alone_nothing_is_proposed_as_a_source(panel, viewer, xray, generated):
@@ -258,6 +333,16 @@ def test_model_fits_the_axes_of_the_layer_until_another_is_chosen(panel, viewer,
     panel.model.choose_name("small-xr")
     viewer.layers.move(0, 1)  # layers are listed anew, the source stays
     assert panel.model.spec.name == "small-xr"
+
+
+def test_model_stays_where_the_source_becomes_its_own_sketch(panel, viewer):
+    in_hu = np.full((9, 9, 9), -1000, np.int16)
+    ct = viewer.add_image(in_hu, name="air", units=("mm",) * 3)
+    assert panel.model.spec.modality == "CT"
+    chosen = panel.model.folder
+    panel.source.choose(viewer.add_labels(np.zeros((9, 9, 9), np.uint8), units=ct.units))
+    assert panel.source.is_sketch.isChecked()
+    assert panel.model.folder == chosen
 
 
 def test_another_model_or_layer_brings_its_own_finest_scale(panel, viewer, ct):

@@ -2,12 +2,16 @@ from threading import Event
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from napari_msgan._napari import sketch_widget as module
 from napari_msgan._napari.from_layer import to_volume
 from napari_msgan._napari.sketch_widget import sketch_widget
+from napari_msgan._napari.to_layer import volume_layer
 from napari_msgan.config import SketchSettings
+from napari_msgan.geometry import Affine
 from napari_msgan.sketch import lazy_sketch
+from napari_msgan.volume import Volume
 
 
 @pytest.fixture
@@ -62,6 +66,20 @@ def test_sketch_lies_on_its_image_and_equals_the_librarys(
     assert made.selected_label == 255
     assert widget.bar.status.text().startswith("Made the sketch.")
     assert made.selected_label == 255
+
+
+def test_sketch_of_an_oblique_image_keeps_its_place(viewer, widget, qtbot):
+    turn = Rotation.from_rotvec((0, 0, 0.3)).as_matrix()
+    matrix = np.eye(4)
+    matrix[:3, :3], matrix[:3, 3] = turn * 2, (5, 6, 7)
+    volume = Volume(np.zeros((9, 10, 11)), Affine(matrix), "millimeter")
+    data, options, _ = volume_layer(volume, "oblique")
+    oblique = widget.image.value = viewer.add_image(data, **options)
+    press(widget)
+    qtbot.waitUntil(lambda: "oblique (sketch)" in viewer.layers, timeout=5000)
+    found = to_volume(viewer.layers["oblique (sketch)"])
+    np.testing.assert_allclose(found.affine.matrix, to_volume(oblique).affine.matrix)
+    assert found.affine.is_oblique
 
 
 def test_window_stays_awake_and_no_second_sketch_is_begun(viewer, image, widget, gate, qtbot):
@@ -170,3 +188,12 @@ def test_edges_of_a_result_are_not_proposed(viewer, xray, generated):
     widget.reset_choices()
     assert widget.image.value is result
     widget.close_session()
+
+
+def test_image_stays_chosen_while_the_widget_is_hidden(viewer, image, widget, qtbot):
+    other = viewer.add_image(np.zeros((9, 9)), name="other")
+    widget.image.value = image
+    viewer.layers.selection.active = other
+    widget.hide()
+    widget.show()
+    assert widget.image.value is image

@@ -11,6 +11,7 @@ from napari_msgan._napari import demo as demo_module
 from napari_msgan._napari.panel import GeneratePanel
 from napari_msgan._napari.to_layer import volume_layer
 from napari_msgan._napari.windows import PROJECTION
+from napari_msgan.errors import MsganError
 from napari_msgan.geometry import Affine, Box
 from napari_msgan.io import read_description
 from napari_msgan.pyramid import view_volume
@@ -248,6 +249,9 @@ def test_layers_are_saved_through_the_file_menu(panel, viewer, ct, generated, tm
     layer = panel.scene.results()[0]
     (path,) = layer.save(str(tmp_path / "a.nii.gz"), plugin="napari-msgan")
     assert read_description(path)["synthetic"] is True
+    panel.view.compare.setCurrentText("Wipe")
+    with pytest.raises(MsganError, match="Save the result"):
+        compared(viewer).save(str(tmp_path / "wipe.nii.gz"), plugin="napari-msgan")
 
 
 def test_plugin_menu_gives_the_panel_and_it_fits_the_screen(viewer, qtbot):
