@@ -5,19 +5,28 @@ Everything is read block by block: memory does not grow with the image.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import math
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from napari_msgan.geometry import Box
 from napari_msgan.volume import ArrayLike, read_padded
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from napari_msgan.geometry import Box, Floats, Ints
+    from napari_msgan.geometry import Floats, Ints
     from napari_msgan.intensity import Float32Array
+
+
+#: Voxels of the source that are read at once; what needs more is made in halves.
+_MOST_READ = 1 << 23
+
+_Part = TypeVar("_Part", bound=npt.NDArray[Any])
 
 
 def corner_aligned_first(step: Sequence[float]) -> Floats:
@@ -43,6 +52,12 @@ def resample(
     -------
     array, float32, shape ``box.shape``
     """
+    return _in_parts(partial(_resample, source, step, first), step, box)
+
+
+def _resample(
+    source: ArrayLike, step: Sequence[float], first: Sequence[float], box: Box
+) -> Float32Array:
     sigmas = [0.5 * max(s * s - 1.0, 0.0) ** 0.5 for s in step]
     positions = [
         f + s * np.arange(a, b) for f, s, a, b in zip(first, step, box.start, box.stop, strict=True)
@@ -94,6 +109,12 @@ def resample_max(
 
     Where the new grid is finer, the nearest source voxel. Parameters as of `resample`.
     """
+    return _in_parts(partial(_resample_max, source, step, first), step, box)
+
+
+def _resample_max(
+    source: ArrayLike, step: Sequence[float], first: Sequence[float], box: Box
+) -> npt.NDArray[Any]:
     starts, stops = [], []
     for s, f, a, b in zip(step, first, box.start, box.stop, strict=True):
         index = np.arange(a, b)
@@ -110,6 +131,19 @@ def resample_max(
         picks = [np.minimum(begin + k, end - 1) - origin for k in range(widest)]
         block = np.maximum.reduce([np.take(block, pick, axis=axis) for pick in picks])
     return block
+
+
+def _in_parts(make: Callable[[Box], _Part], step: Sequence[float], box: Box) -> _Part:
+    """Return what is made of a block, in halves where a coarser grid would read much at once."""
+    read = [n * max(1.0, s) for n, s in zip(box.shape, step, strict=True)]
+    if math.prod(read) <= _MOST_READ or box.size == 1:
+        return make(box)
+    axis = max((i for i, n in enumerate(box.shape) if n > 1), key=read.__getitem__)
+    middle = (box.start[axis] + box.stop[axis]) // 2
+    lower = tuple(middle if i == axis else n for i, n in enumerate(box.stop))
+    upper = tuple(middle if i == axis else n for i, n in enumerate(box.start))
+    halves = (Box(box.start, lower), Box(upper, box.stop))
+    return cast("_Part", np.concatenate([_in_parts(make, step, h) for h in halves], axis))
 
 
 def reduce_mean(array: npt.NDArray[Any], factor: Ints) -> Float32Array:

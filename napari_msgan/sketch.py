@@ -266,13 +266,16 @@ def lazy_sketch(image: ArrayLike, settings: SketchSettings) -> LazyArray:
 
 
 def lazy_unit(image: ArrayLike, low: float, high: float) -> LazyArray:
-    """Return an image as float32 where `low` to `high` becomes [0, 1]; the rest is clipped."""
+    """Return an image as float32 where `low` to `high` becomes [0, 1]; the rest is clipped.
+
+    NaN becomes 0, as dark as can be.
+    """
 
     def read(box: Box) -> Float32Array:
         block: Float32Array = np.array(image[box.slices], np.float32)
-        np.nan_to_num(block, copy=False)
         block -= np.float32(low)
         block /= np.float32(high - low)
+        np.nan_to_num(block, copy=False)
         return np.clip(block, 0, 1, out=block)
 
     return LazyArray(tuple(image.shape), np.float32, read)

@@ -146,6 +146,9 @@ def test_sketch_of_a_file_can_be_given_back(tmp_path):
         rng.integers(0, 255, (90, 70)).astype(np.uint8), Affine.of_spacing((1, 1)), "pixel"
     )
     sketch = jobs.make_sketch(image, tmp_path / "sketch.tif", settings=model.spec.sketch)
+    said = read_description(sketch)
+    assert "that patient's data" in said["notice"]
+    assert "synthetic" not in said
     given = jobs.generate(
         sketch, tmp_path / "g.ome.zarr", model, input_is_sketch=True, device="cpu"
     )
@@ -156,6 +159,7 @@ def test_sketch_of_a_file_can_be_given_back(tmp_path):
     )
     assert agree.mean() > 0.97
     assert given.info.source.is_sketch
+    assert said["source_sha256"] == seen.info.source.sha256
 
 
 def test_borders_of_a_label_map_are_its_sketch(model, tmp_path):

@@ -4,7 +4,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from napari_msgan.geometry import Box
-from napari_msgan.resampling import corner_aligned_first, reduce_max, reduce_mean, resample
+from napari_msgan.resampling import (
+    corner_aligned_first,
+    reduce_max,
+    reduce_mean,
+    resample,
+    resample_max,
+)
 
 
 def ramp(n):
@@ -45,3 +51,26 @@ def test_block_means_and_maxima_fill_the_far_border_with_the_last_voxel():
     values = np.array([[1, 3, 5], [3, 5, 9]], np.float32)
     np.testing.assert_array_equal(reduce_mean(values, (2, 2)), [[3, 7]])
     np.testing.assert_array_equal(reduce_max(values, (2, 2)), [[5, 9]])
+
+
+@pytest.mark.parametrize("make", [resample, resample_max])
+@pytest.mark.parametrize("step", [(3.0, 2.5), (1.0, 6.0), (7.3, 0.5)], ids=str)
+def test_block_of_a_much_finer_source_is_read_in_parts_and_is_the_same(make, step, monkeypatch):
+    image = np.random.default_rng(0).random((90, 120)).astype(np.float32)
+    first, box = corner_aligned_first(step), Box((1, 2), (11, 18))
+    at_once = make(image, step, first, box)
+    read = []
+
+    class Source:
+        shape, dtype = image.shape, image.dtype
+
+        def __getitem__(self, key):
+            read.append(image[key].size)
+            return image[key]
+
+    make(Source(), step, first, box)
+    whole = read.pop()
+    monkeypatch.setattr("napari_msgan.resampling._MOST_READ", 100)
+    np.testing.assert_array_equal(make(Source(), step, first, box), at_once)
+    assert len(read) > 4
+    assert max(read) < whole

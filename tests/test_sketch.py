@@ -77,6 +77,8 @@ def test_reading_an_image_between_0_and_1_leaves_it_as_it_is():
     unit = sketch.lazy_unit(image, 0, 2)
     np.testing.assert_array_equal(unit[0:1, 0:3], [[0, 0, 1]])
     np.testing.assert_array_equal(image, before)
+    hounsfield = sketch.lazy_unit(np.array([[np.nan, 0.0]], np.float32), -1000, 1000)
+    np.testing.assert_array_equal(hounsfield[0:1, 0:2], [[0, 0.5]])  # NaN is dark, not 0 HU
 
 
 def test_window_without_its_halo_changes_some_block():

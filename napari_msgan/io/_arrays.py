@@ -58,6 +58,32 @@ def native(data: Block) -> ArrayLike:
     return ConvertedArray(data, lambda block: block, dtype=dtype, ndim=data.ndim)
 
 
+def scaled(stored: ArrayLike, slope: float | None, inter: float | None) -> ArrayLike:
+    """Return slope * stored + inter, computed when it is read; integers where both are whole."""
+    if slope is None or inter is None or (slope, inter) == (1, 0):
+        return native(stored) if isinstance(stored, np.ndarray) else stored
+    if stored.dtype.kind != "f" and float(slope).is_integer() and float(inter).is_integer():
+        limits = np.iinfo(stored.dtype)
+        ends = sorted(int(slope) * end + int(inter) for end in (limits.min, limits.max))
+        if -(2**63) <= ends[0] and ends[1] < 2**63:
+            # Mixing a signed with an unsigned type may give float64: one end decides for both.
+            whole = np.min_scalar_type(ends[1] if ends[0] >= 0 else min(ends[0], -ends[1] - 1))
+            return ConvertedArray(
+                stored,
+                lambda block: block.astype(np.int64) * int(slope) + int(inter),
+                dtype=whole,
+                ndim=len(stored.shape),
+            )
+    # float64 for 32-bit integers, which float32 cannot hold.
+    real = np.result_type(stored.dtype.newbyteorder("="), np.float32)
+    return ConvertedArray(
+        stored,
+        lambda block: block.astype(real) * real.type(slope) + real.type(inter),
+        dtype=real,
+        ndim=len(stored.shape),
+    )
+
+
 def iter_slabs(
     data: ArrayLike,
     *,

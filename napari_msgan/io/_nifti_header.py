@@ -16,6 +16,7 @@ from napari_msgan.io import _note
 from napari_msgan.io._checks import is_spacing, warn
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from napari_msgan.volume import Volume
@@ -41,8 +42,9 @@ def to_ras(affine: Affine) -> npt.NDArray[np.float64]:
     return ras
 
 
-def header_of(volume: Volume, text: str) -> Any:
-    """Return a header with the exact affine and `text` in a comment extension."""
+def header_of(volume: Volume, description: Mapping[str, Any]) -> Any:
+    """Return a header with the exact affine, and our note in a comment extension."""
+    text = _note.to_text(_note.make_note(volume, description))
     kind: Any = Nifti2Header if max(volume.shape) > _LONGEST_NIFTI1_AXIS else Nifti1Header
     header = kind()
     try:
@@ -61,7 +63,7 @@ def header_of(volume: Volume, text: str) -> Any:
         header.set_qform(None, code=0)  # a quaternion holds no shear
     header.set_slope_inter(1, 0)
     header.set_xyzt_units("mm" if volume.unit == "millimeter" else "unknown")
-    header["descrip"] = _note.LABEL.encode()
+    header["descrip"] = _note.label(description).encode()
     header.extensions.append(Nifti1Extension(_COMMENT, text.encode()))
     header["vox_offset"] = header.single_vox_offset + header.extensions.get_sizeondisk()
     return header

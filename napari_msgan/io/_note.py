@@ -17,7 +17,16 @@ if TYPE_CHECKING:
 
 #: Key of the note in attributes, and namespace in OME-XML.
 KEY = "napari_msgan"
-LABEL = "SYNTHETIC, made by napari-msgan, not for diagnosis"
+_SYNTHETIC = "SYNTHETIC, made by napari-msgan, not for diagnosis"
+_SKETCH = "Edges by napari-msgan: those of a patient's image are that patient's data"
+_OTHER = "Written by napari-msgan"
+
+
+def label(description: Mapping[str, Any]) -> str:
+    """Return what everybody shall read first, at most the 79 characters of NIfTI."""
+    if description.get("synthetic"):
+        return _SYNTHETIC
+    return _SKETCH if description.get("content") == "sketch" else _OTHER
 
 
 def make_note(volume: Volume, description: Mapping[str, Any]) -> dict[str, Any]:

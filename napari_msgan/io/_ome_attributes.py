@@ -45,8 +45,11 @@ class StoredImage:
     scale: tuple[float, ...]
     translation: tuple[float, ...]
 
-    def kept_axes(self, path: Path, shape: Ints) -> list[int]:
-        """Return which axes of the array are z, y and x, if the others have length 1."""
+    def kept_axes(self, path: Path, shape: Ints, *, is_volume: bool) -> list[int]:
+        """Return which axes of the array are z, y and x, if the others have length 1.
+
+        is_volume : z counts also where there is one slice, which else is a 2-D image.
+        """
         others = {a: n for a, n in zip(self.axes, shape, strict=True) if a not in _SPACE and n > 1}
         if others:
             found = ", ".join(f"{n} along {axis}" for axis, n in others.items())
@@ -57,7 +60,7 @@ class StoredImage:
         kept = [i for i, axis in enumerate(self.axes) if axis in _SPACE]
         if "".join(self.axes[i] for i in kept) not in ("zyx", "yx"):
             raise VolumeError(f"{path} has the axes {self.axes}, not z, y, x or y, x")
-        return kept
+        return kept if is_volume or shape[kept[0]] > 1 else kept[-2:]
 
     def geometry(self, path: Path, kept: Sequence[int]) -> tuple[Affine, Unit]:
         """Return the affine of the kept axes, in mm if every unit is a length."""

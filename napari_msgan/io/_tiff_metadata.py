@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 import uuid
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from napari_msgan.geometry import Floats
     from napari_msgan.volume import Volume
 
+#: ImageJ's number of the straight line, and those of no calibration (none, optical density).
+_STRAIGHT_LINE, _UNCALIBRATED = 0, (20, 21)
 #: mm per ResolutionUnit: 2 is inch, 3 is centimetre; 1 is a mere aspect ratio.
 _TAG_UNITS_MM = {2: 25.4, 3: 10.0}
 
@@ -36,6 +39,26 @@ def spacing_mm(path: Path, tif: TiffFile, ndim: int) -> Floats | None:
         warn(path, f"the voxel size {sizes} (mm) lacks {lacking}, so the unit is the voxel")
         return None
     return spacing
+
+
+def imagej_calibration(path: Path, tif: TiffFile) -> tuple[float | None, float | None]:
+    """Return slope and intercept of grey values as ImageJ shows them, None where they are plain.
+
+    It stores signed integers as unsigned ones, 32768 larger, with an intercept of -32768.
+    """
+    metadata = tif.imagej_metadata or {}
+    function = _number(metadata.get("cf"))
+    if function is None or function in _UNCALIBRATED:
+        return None, None
+    intercept, slope = _number(metadata.get("c0")), _number(metadata.get("c1"))
+    if function != _STRAIGHT_LINE or not (
+        intercept is not None and slope and math.isfinite(intercept + slope)
+    ):
+        warn(
+            path, "grey values are read as stored: ImageJ's calibration of them is no straight line"
+        )
+        return None, None
+    return slope, intercept
 
 
 def warn_of_lost_tags(path: Path, tif: TiffFile) -> None:
@@ -64,7 +87,7 @@ def ome_metadata(volume: Volume, description: Mapping[str, Any]) -> dict[str, An
     note = _note.to_text(_note.make_note(volume, description))
     metadata: dict[str, Any] = {
         "axes": "".join(volume.axes).upper(),
-        "Description": _note.LABEL,
+        "Description": _note.label(description),
         "CommentAnnotation": {"Namespace": _note.KEY, "Value": note},
         "Creator": "napari-msgan",
         "UUID": str(uuid.uuid4()),  # tifffile's default tells the computer's network address

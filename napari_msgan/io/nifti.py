@@ -9,17 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
 import numpy as np
-import numpy.typing as npt
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
 from napari_msgan.errors import VolumeError
 from napari_msgan.io import _note
-from napari_msgan.io._arrays import ConvertedArray, iter_slabs, native
+from napari_msgan.io._arrays import iter_slabs, scaled
 from napari_msgan.io._checks import check_dtype, check_has_values, check_is_plausible
 from napari_msgan.io._nifti_header import geometry_of, header_of, read_note
 from napari_msgan.io._unpacked import empty_image
-from napari_msgan.volume import ArrayLike, Volume
+from napari_msgan.volume import Volume
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
@@ -91,7 +90,7 @@ def _volume(path: Path, image: Any, stored: Block) -> Volume:
     affine, unit = geometry_of(path, image.header)
     if len(stored) == 1 and affine.ndim == 2:
         stored = stored[0]
-    data = _scaled(stored, image.dataobj.slope, image.dataobj.inter)
+    data = scaled(stored, image.dataobj.slope, image.dataobj.inter)
     check_has_values(path, data)
     return Volume(data, affine, unit)
 
@@ -128,7 +127,7 @@ def write(
 ) -> None:
     """Write the finest level plane by plane; ``.gz`` is compressed on the way."""
     volume = levels[0]
-    header = header_of(volume, _note.to_text(_note.make_note(volume, description)))
+    header = header_of(volume, description)
     with target.open("wb") as file:
         # No name and no time in the gzip header: equal images make equal files.
         stream = file if target.suffix.lower() != ".gz" else gzip.GzipFile("", "wb", 1, file, 0)
@@ -145,29 +144,3 @@ def write(
 
 def _load(path: Path) -> Any:  # nibabel's headers have no types
     return nib.load(path, mmap="r")
-
-
-def _scaled(stored: npt.NDArray[Any], slope: float | None, inter: float | None) -> ArrayLike:
-    """Return slope * stored + inter, computed when it is read; integers where both are whole."""
-    if slope is None or inter is None or (slope, inter) == (1, 0):
-        return native(stored)
-    if stored.dtype.kind != "f" and float(slope).is_integer() and float(inter).is_integer():
-        limits = np.iinfo(stored.dtype)
-        ends = sorted(int(slope) * end + int(inter) for end in (limits.min, limits.max))
-        if -(2**63) <= ends[0] and ends[1] < 2**63:
-            # Mixing a signed with an unsigned type may give float64: one end decides for both.
-            whole = np.min_scalar_type(ends[1] if ends[0] >= 0 else min(ends[0], -ends[1] - 1))
-            return ConvertedArray(
-                stored,
-                lambda block: block.astype(np.int64) * int(slope) + int(inter),
-                dtype=whole,
-                ndim=stored.ndim,
-            )
-    # float64 for 32-bit integers, which float32 cannot hold.
-    real = np.result_type(stored.dtype.newbyteorder("="), np.float32)
-    return ConvertedArray(
-        stored,
-        lambda block: block.astype(real) * real.type(slope) + real.type(inter),
-        dtype=real,
-        ndim=stored.ndim,
-    )

@@ -83,9 +83,9 @@ def read(path: Path) -> Volume:
     array = node[image.path]
     if not isinstance(array, zarr.Array) or array.ndim != len(image.axes):
         raise VolumeError(f"{path} has no array {image.path!r} with the axes {image.axes}")
-    kept = image.kept_axes(path, array.shape)
-    data = _image(path, array, kept)
     note = _read_note(node)
+    kept = image.kept_axes(path, array.shape, is_volume=len(_note.noted_shape(note)) == 3)
+    data = _image(path, array, kept)
     exact = _note.noted_affine(note)
     if (
         exact is not None
@@ -135,7 +135,7 @@ def create(target: Path, levels: Sequence[Volume], description: Mapping[str, Any
         )
     group.attrs.put(
         {
-            "ome": ome_attributes(levels, name=_note.LABEL),
+            "ome": ome_attributes(levels, name=_note.label(description)),
             _note.KEY: _note.make_note(levels[0], description),
         }
     )

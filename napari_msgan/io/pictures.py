@@ -44,6 +44,10 @@ def read(path: Path) -> Volume:
             f"{path} is too large for a picture: {error}. Save it as TIFF or .ome.zarr"
         ) from error
     with picture:
+        if picture.format == "PNG" and picture.mode not in _GREY and _bits_of_png(path) == 16:
+            warn(
+                path, "its 16 bits are read as 8: save it as 16-bit grey, or as TIFF, to keep them"
+            )
         upright = ImageOps.exif_transpose(picture)
         data = np.asarray(_grey(path, upright))
     check_dtype(path, data.dtype)
@@ -63,5 +67,12 @@ def _grey(path: Path, picture: Image.Image) -> Image.Image:
     if picture.mode in ("LA", "La"):
         warn(path, "the transparency of the picture is ignored")
         return picture.getchannel("L")
-    warn(path, f"colours ({picture.mode}) were turned into luminance")
+    transparency = ", transparency is ignored" if picture.mode in ("RGBA", "RGBa", "PA") else ""
+    warn(path, f"colours ({picture.mode}) were turned into luminance{transparency}")
     return picture.convert("RGB").convert("L")
+
+
+def _bits_of_png(path: Path) -> int:
+    """Return the bits of a sample, which Pillow does not tell: the 25th byte of the file."""
+    with path.open("rb") as file:
+        return file.read(25)[24]

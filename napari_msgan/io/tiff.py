@@ -14,9 +14,15 @@ from tifffile import TiffFile, TiffFileError, TiffPageSeries, TiffWriter
 from napari_msgan.errors import VolumeError
 from napari_msgan.geometry import Affine, Floats, Unit
 from napari_msgan.io import _note
-from napari_msgan.io._arrays import iter_slabs
+from napari_msgan.io._arrays import iter_slabs, scaled
 from napari_msgan.io._checks import check_dtype, check_has_values, warn
-from napari_msgan.io._tiff_metadata import note_of, ome_metadata, spacing_mm, warn_of_lost_tags
+from napari_msgan.io._tiff_metadata import (
+    imagej_calibration,
+    note_of,
+    ome_metadata,
+    spacing_mm,
+    warn_of_lost_tags,
+)
 from napari_msgan.io._tiff_pixels import data_offset, grey_pixels, stored_pixels
 from napari_msgan.volume import ArrayLike, Volume
 
@@ -82,7 +88,7 @@ def _first_series(path: Path, tif: TiffFile) -> TiffPageSeries:
 
 
 def _volume(path: Path, tif: TiffFile, series: TiffPageSeries, stored: npt.NDArray[Any]) -> Volume:
-    data = grey_pixels(path, series, stored)
+    data = scaled(grey_pixels(path, series, stored), *imagej_calibration(path, tif))
     spacing = spacing_mm(path, tif, len(data.shape))
     check_has_values(path, data)
     return _with_geometry(data, spacing, note_of(tif))

@@ -19,6 +19,7 @@ from napari_msgan.jobs._common import OnProgress, Progress, Stage, region_box
 from napari_msgan.pyramid import PyramidStore, open_pyramid
 from napari_msgan.scale_out import Cluster, filled_by, joined_cluster
 from napari_msgan.sketch import lazy_sketch
+from napari_msgan.source import hash_pixels
 from napari_msgan.steps import run_to_end
 from napari_msgan.volume import Volume
 
@@ -115,7 +116,12 @@ def make_sketch(
     settings = settings or SketchSettings.of_ndim(len(volume.shape))
 
     sketch = replace(volume, data=lazy_sketch(volume.data, settings))
-    description = {"content": "sketch", "settings": settings.model_dump(mode="json")}
+    description = {
+        "content": "sketch",
+        "notice": "The edges of a patient's image are that patient's data.",
+        "source_sha256": hash_pixels(volume),
+        "settings": settings.model_dump(mode="json"),
+    }
     write_volume(
         Path(out),
         [sketch],

@@ -105,6 +105,11 @@ def info_from_attributes(attributes: Mapping[str, Any]) -> StoreInfo:
             "of napari-msgan. Give the folder that `generate` wrote."
         )
     schema = ours.get("schema_version")
+    if schema is None and "description" in ours:
+        raise StoreError(
+            "this is an image that was exported, no store: nothing can be refined in it. Give the "
+            "folder that `generate` wrote."
+        )
     if schema != SCHEMA_VERSION or ome.get("version") != OME_VERSION:
         raise StoreError(
             f"the store has format {schema!r} (of napari-msgan {ours.get('version')!r}, OME-Zarr "

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from napari_msgan.intensity import Float32Array
     from napari_msgan.source._plan import SourcePlan
 
+#: A given sketch whose strongest edge is less than this share of the possible is warned of.
+_FAINT = 0.1
+
 WriteSketch = Callable[[int, Box, Uint8Array], None]
 
 
@@ -90,8 +93,8 @@ def iter_sketch_given(
     """
     geometry = plan.geometry
     is_thinned = settings.given == "thinned"
-    _check_values(plan.volume)
-    volume = _with_lines(plan.volume) if is_thinned else plan.volume
+    strongest = _check_values(plan.volume)
+    volume = _with_lines(plan.volume, strongest) if is_thinned else plan.volume
     written = [
         LazyArray(geometry.shape_at(s), np.uint8, lambda box, s=s: read_sketch(s, box))  # type: ignore[misc]
         for s in range(geometry.n_scales)
@@ -134,9 +137,10 @@ def iter_sketch_given(
                 write(scale, box, np.where(block < weakest, 0, block).astype(np.uint8))
 
 
-def _check_values(volume: Volume) -> None:
-    """Refuse what is no sketch before anything is said of it, or written."""
+def _check_values(volume: Volume) -> float:
+    """Refuse what is no sketch before anything is said of it, or written; return its maximum."""
     is_integer = volume.data.dtype.kind in "iu"
+    strongest = 0.0
     for box in blocks_of(volume.data):
         block = np.asarray(volume.data[box.slices])
         low, high = float(block.min()), float(block.max())
@@ -152,16 +156,22 @@ def _check_values(volume: Volume) -> None:
                 f"a sketch of floats must lie in [0, 1], this one goes from {low:g} to {high:g}. "
                 "Divide it by its maximum, or give it as an image, not as a sketch."
             )
+        strongest = max(strongest, high)
+    return strongest
 
 
 def _strength(block: npt.NDArray[Any], dtype: np.dtype[Any]) -> Float32Array:
     """Return [0, 1]: integers by the maximum of their type, floats as they are."""
-    top = np.float32(np.iinfo(dtype).max if dtype.kind in "iu" else 1)
+    top = np.float32(_top_of(dtype))
     strength: Float32Array = np.clip(block.astype(np.float32) / top, 0, 1)
     return strength
 
 
-def _with_lines(volume: Volume) -> Volume:
+def _top_of(dtype: np.dtype[Any]) -> int:
+    return int(np.iinfo(dtype).max) if dtype.kind in "iu" else 1
+
+
+def _with_lines(volume: Volume, strongest: float) -> Volume:
     if is_label_map(volume.data):
         warnings.warn(
             "the given sketch is a label map: the borders between its labels are the edges",
@@ -178,6 +188,13 @@ def _with_lines(volume: Volume) -> Volume:
         warnings.warn(
             "the given sketch fills regions, where edges are lines: the result will hardly show "
             "them. For the borders of regions give integers from 1 on (labels)",
+            stacklevel=2,
+        )
+    top = _top_of(volume.data.dtype)
+    if 0 < strongest < _FAINT * top:
+        warnings.warn(
+            f"the strongest edge of the given sketch is {strongest:g}, where {volume.data.dtype} "
+            f"goes up to {top}: it hardly counts. Save it as uint8, or multiply it",
             stacklevel=2,
         )
     return volume

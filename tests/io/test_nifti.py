@@ -88,7 +88,7 @@ def test_comparison_with_simpleitk_finds_a_wrong_spacing_and_a_flip(rng, tmp_pat
 @pytest.mark.parametrize("affine", AFFINES.values(), ids=AFFINES)
 def test_nibabel_reads_what_we_wrote(rng, tmp_path, suffix, affine):
     volume, path = make_volume(rng, 3, affine=affine), tmp_path / f"a{suffix}"
-    write_volume(path, [volume], description={"seed": 1})
+    write_volume(path, [volume], description={"synthetic": True})
     image = nib.load(path)
     np.testing.assert_array_equal(np.asanyarray(image.dataobj), np.transpose(volume.data))
     assert image.get_data_dtype() == np.int16
@@ -309,3 +309,16 @@ def test_rotation_used_in_these_tests_is_a_rotation():
     turn = rotation(15, 0) @ rotation(-33, 2)
     np.testing.assert_allclose(turn @ turn.T, np.eye(3), atol=1e-12)
     assert np.linalg.det(turn) == pytest.approx(1)
+
+
+def test_only_what_is_synthetic_is_called_so(rng, tmp_path):
+    said = {}
+    for content in ("sketch", "image"):
+        path = tmp_path / f"{content}.nii"
+        write_volume(path, [make_volume(rng, 3)], description={"content": content})
+        said[content] = nib.load(path).header["descrip"].item().decode()
+    assert (
+        said["sketch"]
+        == "Edges by napari-msgan: those of a patient's image are that patient's data"
+    )
+    assert said["image"] == "Written by napari-msgan"

@@ -287,3 +287,19 @@ def test_what_another_program_changed_counts_and_not_our_note(rng, tmp_path, aff
     else:
         np.testing.assert_allclose(read.spacing, steps["scale"]["scale"])
         np.testing.assert_allclose(read.affine.origin, steps["translation"]["translation"])
+
+
+def test_one_slice_of_another_program_is_a_2d_image(rng, tmp_path):
+    data = rng.random((1, 1, 1, 5, 6))
+    axes = [{"name": "t", "type": "time"}, {"name": "c", "type": "channel"}, *space("zyx")]
+    make_store(tmp_path / "a.zarr", data, axes, scale=[1.0, 1.0, 9.0, 3.0, 2.0])
+    volume = read_volume(tmp_path / "a.zarr")
+    np.testing.assert_array_equal(np.asarray(volume.data), data[0, 0, 0])
+    np.testing.assert_allclose(volume.spacing, (3, 2))
+
+
+def test_one_slice_that_we_wrote_stays_a_volume(rng, tmp_path):
+    volume = make_volume(rng, 3)
+    slice_ = Volume(np.asarray(volume.data)[:1], volume.affine, "millimeter")
+    write_volume(tmp_path / "a.ome.zarr", [slice_], description={})
+    assert read_volume(tmp_path / "a.ome.zarr").shape == slice_.shape

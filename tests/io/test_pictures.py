@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import struct
+import warnings
 import zlib
 
+import imagecodecs
 import numpy as np
 import pytest
 from PIL import Image
@@ -105,3 +107,18 @@ def test_file_of_another_kind_is_refused(tmp_path):
     (tmp_path / "a.gif").rename(tmp_path / "a.png")
     with pytest.raises(VolumeError, match=r"cannot be read as a picture.*misnamed"):
         read_volume(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_16_bit_colours_are_said_to_lose_bits_and_transparency_to_be_lost(
+    rng, tmp_path, channels, dtype
+):
+    data = rng.integers(0, np.iinfo(dtype).max, (20, 30, channels), dtype)
+    (tmp_path / "a.png").write_bytes(imagecodecs.png_encode(data))
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        assert read_volume(tmp_path / "a.png").data.dtype == np.uint8
+    said = " ".join(str(one.message) for one in told)
+    assert ("its 16 bits are read as 8" in said) == (dtype == "uint16")
+    assert ("transparency" in said) == (channels != 3)

@@ -310,3 +310,32 @@ def test_images_of_one_column_are_written_as_they_are(rng, tmp_path, shape, dtyp
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "a.ome.tif").reshape(shape), values)
     if len(shape) == 2 and dtype == "uint8":  # what Pillow reads
         np.testing.assert_array_equal(np.array(Image.open(tmp_path / "a.ome.tif")), values)
+
+
+def write_imagej(path, data, **calibration):
+    tifffile.imwrite(path, data, imagej=True, metadata={"axes": "YX", **calibration})
+
+
+def test_signed_integers_of_imagej_have_the_values_that_it_shows(rng, tmp_path):
+    """It stores a CT of Hounsfield units as uint16, 32768 larger."""
+    hounsfield = rng.integers(-1000, 1000, (20, 30)).astype(np.int16)
+    stored = (hounsfield.astype(np.int32) + 32768).astype(np.uint16)
+    write_imagej(tmp_path / "a.tif", stored, cf=0, c0=-32768.0, c1=1.0, vunit="gray value")
+    volume = read_volume(tmp_path / "a.tif")
+    np.testing.assert_array_equal(np.asarray(volume.data), hounsfield)
+    assert volume.data.dtype == np.int16
+    write_imagej(tmp_path / "b.tif", stored, cf=0, c0=-3.5, c1=0.25)
+    np.testing.assert_array_equal(
+        np.asarray(read_volume(tmp_path / "b.tif").data), stored * np.float32(0.25) - 3.5
+    )
+
+
+def test_grey_values_that_imagej_does_not_calibrate_are_as_stored(rng, tmp_path):
+    stored = rng.integers(0, 1000, (20, 30)).astype(np.uint16)
+    write_imagej(tmp_path / "none.tif", stored, cf=20, c0=5.0, c1=2.0)
+    np.testing.assert_array_equal(read_volume(tmp_path / "none.tif").data, stored)
+    for name, calibration in {"curve": {"cf": 1, "c0": 1.0, "c1": 2.0}, "half": {"cf": 0}}.items():
+        write_imagej(tmp_path / f"{name}.tif", stored, **calibration)
+        with pytest.warns(UserWarning, match="calibration of them is no straight line"):
+            volume = read_volume(tmp_path / f"{name}.tif")
+        np.testing.assert_array_equal(volume.data, stored)

@@ -1,3 +1,5 @@
+import warnings
+
 import numpy as np
 import pytest
 
@@ -111,3 +113,19 @@ def test_given_sketch_on_another_grid_stays_sharp_and_sparse(physical):
         assert weak <= physical.sketch.low_density
     smeared = set(np.unique(levels[-1])) - {0, 40, 255}
     assert not smeared  # interpolation would make strengths that nobody drew
+
+
+@pytest.mark.parametrize(("dtype", "top"), [(np.int16, 255), (np.uint16, 255), (np.uint8, 1)])
+def test_lines_that_are_faint_for_their_type_are_warned_of(relative, dtype, top):
+    drawn = np.zeros((64, 64), dtype)
+    drawn[31, 5:60] = top
+    with pytest.warns(UserWarning, match=f"strongest edge of the given sketch is {top}"):
+        given(drawn, relative)
+
+
+def test_lines_of_a_quarter_of_their_type_are_not_warned_of(relative):
+    drawn = np.zeros((64, 64), np.uint8)
+    drawn[31, 5:60] = 64
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        given(drawn, relative)
