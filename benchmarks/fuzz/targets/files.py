@@ -79,9 +79,10 @@ class Tiff(Reader):
         import tifffile
 
         values = np.random.default_rng(5).integers(0, 250, (3, 32, 48)).astype(np.uint8)
+        imagej = {"unit": "mm", "spacing": 3.0, "cf": 0, "c0": -128.0, "c1": 0.5}
         variants: tuple[dict[str, Any], ...] = (
             {},
-            {"imagej": True, "resolution": (2.0, 2.0), "metadata": {"unit": "mm", "spacing": 3.0}},
+            {"imagej": True, "resolution": (2.0, 2.0), "metadata": imagej},
             {"tile": (16, 16), "compression": "lzw"},
             {"rowsperstrip": 8, "compression": "packbits", "photometric": "miniswhite"},
             {"tile": (16, 16), "compression": "jpeg"},
