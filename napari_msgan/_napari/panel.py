@@ -8,7 +8,6 @@ from typing import Any
 
 import napari
 import napari.viewer
-from napari.layers import Shapes
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QMessageBox, QVBoxLayout, QWidget
 
@@ -86,12 +85,10 @@ class GeneratePanel(Docked):
         self.jobs.close()
         for emitter, callback in self._connections:
             emitter.disconnect(callback)
-        for layer in self._viewer.layers:
-            if isinstance(layer, Shapes):
-                layer.events.set_data.disconnect(self.refine.update_later)
         self.job.events.disconnect(self._show_job)
         self.session.events.disconnect(self._show_store)
         self.source.close_all()
+        self.refine.close_all()
         self.view.close_all()
 
     def _lay_out(self) -> None:

@@ -100,11 +100,17 @@ class RefinePanel(Section):
 
     def watch_shapes(self) -> None:
         """Count tiles again when rectangles change, in layers of the user's own, too."""
+        self.close_all()  # none is watched twice
+        for layer in self._viewer.layers:
+            if isinstance(layer, Shapes):
+                layer.events.set_data.connect(self.update_later)
+        self.update_later()
+
+    def close_all(self) -> None:
+        """Let go of the rectangles."""
         for layer in self._viewer.layers:
             if isinstance(layer, Shapes):
                 layer.events.set_data.disconnect(self.update_later)
-                layer.events.set_data.connect(self.update_later)
-        self.update_later()
 
     def show_store(self, opened: Opened | None) -> None:
         """Offer the scales of a store, the finest honest one first."""
