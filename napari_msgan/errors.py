@@ -29,5 +29,19 @@ class TrainingError(MsganError, ValueError):
     """Training data or settings that cannot be used."""
 
 
+class UnusableFilesError(TrainingError):
+    """Files that cannot be trained on.
+
+    Attributes
+    ----------
+    summary : how many, and what to do.
+    problems : a line for each file.
+    """
+
+    def __init__(self, summary: str, problems: list[str]) -> None:
+        super().__init__("\n  ".join([f"{summary}:", *problems]))
+        self.summary, self.problems = summary, problems
+
+
 class JobError(MsganError):
     """A job that stopped; never a RuntimeError, which napari's generator workers swallow."""

@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import shlex
+import sys
 from contextlib import closing, nullcontext
 from importlib.resources import files
 from importlib.util import find_spec
@@ -15,10 +16,10 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from napari_msgan.cli._progress import progress_shown, stopped_between_steps
-from napari_msgan.cli._tables import print_table
+from napari_msgan.cli._tables import one_line, print_table
 from napari_msgan.config import first_problem
 from napari_msgan.durable import write_atomically
-from napari_msgan.errors import TrainingError
+from napari_msgan.errors import TrainingError, UnusableFilesError
 from napari_msgan.jobs import resolve_device
 
 if TYPE_CHECKING:
@@ -93,7 +94,11 @@ def _settings(arguments: Namespace, device: str) -> tuple[TrainConfig, list[Trai
                 if done < total:  # what is over at once is not worth a line
                     show("looking at images", done, total)
 
-            return survey(arguments.source, config, arguments.sketches, progress)
+            try:
+                return survey(arguments.source, config, arguments.sketches, progress)
+            except UnusableFilesError as error:
+                print(*map(one_line, error.problems), sep="\n", file=sys.stderr)
+                raise TrainingError(error.summary) from None
 
     begun, planned = run_file(out), plan_file(out)
     there = [str(file) for file in (begun, planned) if file.exists()]

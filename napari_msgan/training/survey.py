@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_msgan.errors import MsganError, TrainingError
+from napari_msgan.errors import MsganError, TrainingError, UnusableFilesError
 from napari_msgan.io import READABLE, images_in, read_volume
 from napari_msgan.sketch import measure_window
 from napari_msgan.training.given import check_values, sketch_on, turned
@@ -64,7 +64,9 @@ def survey(
     Raises
     ------
     TrainingError
-        If there is no image, or some cannot be used: all of them in one list.
+        If there is no image.
+    UnusableFilesError
+        If some cannot be used: all of them in one list.
     """
     for folder in (data, sketches):
         if folder is not None and not folder.is_dir():
@@ -94,9 +96,10 @@ def survey(
         ]
     problems += _misfits(files, config)
     if problems:
-        raise TrainingError(
-            f"{len(problems)} of the files in {data} cannot be used for training:\n  "
-            + "\n  ".join(problems)
+        raise UnusableFilesError(
+            f"{len(problems)} of the files in {data} cannot be used for training: take them out, "
+            "or leave them out by `include` in the settings",
+            problems,
         )
     return files
 

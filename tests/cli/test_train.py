@@ -309,16 +309,18 @@ def test_file_that_is_no_json_is_refused(cli, data, image, tmp_path):
     cli("train", data, tmp_path / "model", "--config", image).check_refused("Invalid JSON")
 
 
-def test_images_that_cannot_be_used_are_all_named(cli, write_config, tmp_path):
+def test_images_that_cannot_be_used_are_named_on_a_line_each(cli, write_config, tmp_path):
     data = tmp_path / "data"
     data.mkdir()
     (data / "a.tif").write_bytes(b"hello")
     tifffile.imwrite(data / "b.tif", picture((8, 20, 24), seed=0))
     ended = cli("train", data, tmp_path / "model", "--config", write_config())
     assert ended.code == 2
-    assert len(ended.errors) == 1
-    assert "a.tif: " in ended.err
-    assert "b.tif: " in ended.err
+    first, second, error = ended.err.splitlines()[-3:]
+    assert first.startswith("a.tif: ")
+    assert second.startswith("b.tif: ")
+    assert error.startswith("error: 2 of the files in ")
+    assert error.endswith("or leave them out by `include` in the settings")
     assert not (tmp_path / "model").exists()
 
 
