@@ -25,6 +25,8 @@ from napari_msgan.volume import read_padded
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
 
+    import torch
+
     from napari_msgan.config import Precision
     from napari_msgan.geometry import Box
     from napari_msgan.model import Model
@@ -114,7 +116,7 @@ class TileContext:
         import torch
 
         generator = self.generator(scale)
-        with torch.inference_mode(), _autocast(self, scale):
+        with torch.inference_mode(), autocast(self, scale):
             # Scale 0 is one tile; inexact generators ask where a tile lies.
             if self._recordings is not None and scale > 0 and self.model.spec.exact:
                 shapes = [values.shape for values in inputs]
@@ -152,19 +154,25 @@ class TileContext:
 def run_tile(context: TileContext, tile: Tile) -> npt.NDArray[Any]:
     """Return the voxels of one tile, clipped to the image, in the stored type."""
     windows = context.store.tiling.windows(tile)
-    sketch = read_padded(context.sketch(tile.scale), windows.sketch.start, windows.sketch.stop)
-    inputs = [sketch.astype(np.float32) / _SKETCH_TOP]
-    if windows.coarse is not None:
-        image = context.image(tile.scale - 1)
-        coarse = read_padded(image, windows.coarse.start, windows.coarse.stop)
-        inputs.insert(0, context.window.to_network(coarse))
+    inputs = tile_inputs(context, tile.scale, windows)
     values = context.compute(tile.scale, windows, inputs)
     inside = tuple(slice(0, n) for n in windows.core.shape)
     return context.window.to_stored(values[inside])
 
 
-@contextmanager
-def _autocast(context: TileContext, scale: int) -> Iterator[None]:
+def tile_inputs(
+    context: TileContext, scale: int, windows: TileWindows
+) -> list[npt.NDArray[np.float32]]:
+    """Return what a generator reads: the coarse image in [-1, 1], if any, and the sketch."""
+    sketch = read_padded(context.sketch(scale), windows.sketch.start, windows.sketch.stop)
+    inputs = [sketch.astype(np.float32) / _SKETCH_TOP]
+    if windows.coarse is not None:
+        coarse = read_padded(context.image(scale - 1), windows.coarse.start, windows.coarse.stop)
+        inputs.insert(0, context.window.to_network(coarse))
+    return inputs
+
+
+def autocast(context: TileContext, scale: int) -> torch.autocast:
     """Compute in the precision of a job; the coarsest scales always in float32.
 
     They take next to no time, and their rounding would be most of the difference to float32 at
@@ -175,9 +183,7 @@ def _autocast(context: TileContext, scale: int) -> Iterator[None]:
     is_lower = context.precision == "bf16" and scale > _LAST_IN_FLOAT32
     kind = context.device.split(":")[0]
     # a recording must not read casts that are forgotten when this block ends
-    kept = kind == "cpu"
-    with torch.autocast(kind, torch.bfloat16, enabled=is_lower, cache_enabled=kept):
-        yield
+    return torch.autocast(kind, torch.bfloat16, enabled=is_lower, cache_enabled=kind == "cpu")
 
 
 #: Gives the driver for these tiles. When its ``with`` block ends, however it ends, no

@@ -239,6 +239,8 @@ def test_job_that_is_stopped_by_an_error_frees_the_store_though_the_error_is_kep
 def test_nothing_is_written_over_a_store_or_over_the_source(store, model, tmp_path):
     own = shutil.copytree(store.path, tmp_path / "own.ome.zarr")
     other = shutil.copytree(store.path, tmp_path / "other.ome.zarr")
+    damaged = shutil.copytree(store.path, tmp_path / "damaged.ome.zarr")
+    (damaged / "1" / "zarr.json").write_text("{")
     study = tmp_path / "study.ome.zarr"
     zarr.create_group(study)
     shutil.copytree(store.path, study / "a.ome.zarr")
@@ -249,6 +251,7 @@ def test_nothing_is_written_over_a_store_or_over_the_source(store, model, tmp_pa
     for source, out, said in (
         (own, own, "which is read"),
         (own, other, "is a store, with its sketch and what was refined"),
+        (own, damaged, "is a store, with its sketch and what was refined"),
         (own, study, "holds the store .*, with its sketch"),
         (own, images, "holds the store .*b.ome.zarr, with its sketch"),
         (study / "a.ome.zarr", study, "which is read"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from napari_msgan._napari.to_layer import (
 )
 from napari_msgan.errors import MsganError
 from napari_msgan.io import format_of, read_description, read_volume
-from napari_msgan.pyramid.attributes import ATTRIBUTES_KEY
+from napari_msgan.pyramid import is_store
 
 Paths = str | Sequence[str]
 Reader = Callable[[Paths], list[LayerTuple]]
@@ -29,7 +28,7 @@ def get_reader(path: Paths) -> Reader | None:
     """
     if not isinstance(path, str):
         return None
-    if is_store(path):
+    if is_store(Path(path)):
         return read_store
     try:
         if format_of(path) == "nifti" or read_description(path) is not None:
@@ -37,15 +36,6 @@ def get_reader(path: Paths) -> Reader | None:
     except MsganError:
         pass
     return None
-
-
-def is_store(path: str) -> bool:
-    """Return whether a folder is a store of ours, also a damaged one: opening it says how."""
-    try:
-        content = json.loads((Path(path) / "zarr.json").read_bytes())
-        return "schema_version" in content["attributes"][ATTRIBUTES_KEY]
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
 
 
 def read_store(path: Paths) -> list[LayerTuple]:

@@ -12,8 +12,8 @@ from scipy import ndimage
 from napari_msgan.geometry import Box
 from napari_msgan.intensity import Float32Array
 from napari_msgan.networks.patchwork import MARGIN, PATCH, STRIDE, patch_starts
+from napari_msgan.refiner import autocast, tile_inputs
 from napari_msgan.tiling import TileWindows, coarse_window
-from napari_msgan.volume import read_padded
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -62,24 +62,16 @@ def tile_maker(context: TileContext, scale: int, generator: Generator | None = N
     """
     import torch
 
-    store, network = context.store, generator or context.generator(scale)
-    image, factor = store.geometry.shape_at(scale), store.geometry.factor(scale)
-    halo = store.tiling.halos[scale]
-    kind = torch.device(context.device).type
+    network = generator or context.generator(scale)
+    geometry, halo = context.store.geometry, context.store.tiling.halos[scale]
+    image, factor = geometry.shape_at(scale), geometry.factor(scale)
 
     def make_tile(box: Box) -> Float32Array:
         coarse = coarse_window(box, factor, halo)
-        sketch = coarse.multiply(factor)
-        windows = TileWindows(image, box.intersect(Box.of_shape(image)), sketch, coarse)
-        inputs = (
-            context.window.to_network(
-                read_padded(store.array(scale - 1), coarse.start, coarse.stop)
-            ),
-            read_padded(context.sketch(scale), sketch.start, sketch.stop).astype(np.float32)
-            / np.float32(255),
-        )
-        autocast = torch.autocast(kind, torch.bfloat16, enabled=context.precision == "bf16")
-        with torch.inference_mode(), autocast:
+        inside = box.intersect(Box.of_shape(image))
+        windows = TileWindows(image, inside, coarse.multiply(factor), coarse)
+        inputs = tile_inputs(context, scale, windows)
+        with torch.inference_mode(), autocast(context, scale):
             tensors = [torch.from_numpy(a[None, None]).to(context.device) for a in inputs]
             made: Float32Array = network.tile(windows, *tensors)[0, 0].float().cpu().numpy()
         return made

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_msgan.config import SketchSettings
-from napari_msgan.errors import JobError, MsganError
+from napari_msgan.errors import JobError
 from napari_msgan.exporting import Grid, grid_volumes, provenance
 from napari_msgan.folders import is_url
 from napari_msgan.io import format_of, iter_read_volume, write_volume
 from napari_msgan.jobs._common import OnProgress, Progress, Stage, region_box
-from napari_msgan.pyramid import PyramidStore, open_pyramid
+from napari_msgan.pyramid import PyramidStore, is_store, open_pyramid
 from napari_msgan.scale_out import Cluster, filled_by, joined_cluster
 from napari_msgan.sketch import lazy_sketch
 from napari_msgan.source import hash_pixels
@@ -164,14 +164,10 @@ def _stores_in(folder: Path) -> Iterator[Path]:
         here = Path(name)
         if ".zarray" in files:
             folders.clear()
-        elif "zarr.json" in files:
-            try:
-                open_pyramid(here)
-            except MsganError:
-                if _is_array(here / "zarr.json"):
-                    folders.clear()
-            else:
-                yield here
+        elif is_store(here):
+            yield here
+        elif "zarr.json" in files and _is_array(here / "zarr.json"):
+            folders.clear()
 
 
 def _is_array(metadata: Path) -> bool:

@@ -5,6 +5,7 @@ zarr and filelock are imported when a store is opened, not here.
 
 from napari_msgan.pyramid._create import PyramidBuilder, create_pyramid
 from napari_msgan.pyramid._place import Place, place_of
+from napari_msgan.pyramid.attributes import is_store
 from napari_msgan.pyramid.chunk_cache import ChunkCache
 from napari_msgan.pyramid.metadata import (
     Fingerprint,
@@ -36,6 +37,7 @@ __all__ = [
     "SourceInfo",
     "StoreInfo",
     "create_pyramid",
+    "is_store",
     "levels",
     "open_pyramid",
     "place_of",

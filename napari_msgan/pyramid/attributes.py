@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from napari_msgan.config import first_problem
-from napari_msgan.errors import StoreError
+from napari_msgan.errors import MsganError, StoreError
+from napari_msgan.folders import read_inside
 from napari_msgan.geometry import level_of_scale
 from napari_msgan.pyramid.metadata import SCHEMA_VERSION, StoreInfo
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from napari_msgan.geometry import Affine, PyramidGeometry
 
 #: Key of our own attributes in the root group.
 ATTRIBUTES_KEY = "napari_msgan"
 OME_VERSION = "0.5"
+
+
+def is_store(folder: Path) -> bool:
+    """Return whether a folder is a store of ours, also a damaged one: opening it says how."""
+    try:
+        content = json.loads(read_inside(folder, "zarr.json"))
+        return "schema_version" in content["attributes"][ATTRIBUTES_KEY]
+    except (MsganError, OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False
 
 
 def is_upright(affine: Affine) -> bool:

@@ -14,13 +14,16 @@ from napari_msgan.source._plan import (
     plan_source,
 )
 from napari_msgan.source._sketches import (
+    check_given,
     iter_sketch_given,
     iter_sketch_image,
     iter_sketch_scales,
+    top_of,
 )
 
 __all__ = [
     "SourcePlan",
+    "check_given",
     "hash_pixels",
     "honest_scale",
     "image_pyramid",
@@ -32,5 +35,6 @@ __all__ = [
     "n_scales_of",
     "plan_magnified",
     "plan_source",
+    "top_of",
     "write_image_pyramid",
 ]

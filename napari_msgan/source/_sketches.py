@@ -93,7 +93,7 @@ def iter_sketch_given(
     """
     geometry = plan.geometry
     is_thinned = settings.given == "thinned"
-    strongest = _check_values(plan.volume)
+    strongest = check_given(plan.volume)
     volume = _with_lines(plan.volume, strongest) if is_thinned else plan.volume
     written = [
         LazyArray(geometry.shape_at(s), np.uint8, lambda box, s=s: read_sketch(s, box))  # type: ignore[misc]
@@ -137,8 +137,19 @@ def iter_sketch_given(
                 write(scale, box, np.where(block < weakest, 0, block).astype(np.uint8))
 
 
-def _check_values(volume: Volume) -> float:
-    """Refuse what is no sketch before anything is said of it, or written; return its maximum."""
+def check_given(volume: Volume) -> float:
+    """Refuse what is no sketch before anything is said of it, or written.
+
+    Returns
+    -------
+    float
+        Its strongest edge; that of a sketch of integers is at most the maximum of their type.
+
+    Raises
+    ------
+    VolumeError
+        If it has NaN, integers below 0, or floats outside [0, 1].
+    """
     is_integer = volume.data.dtype.kind in "iu"
     strongest = 0.0
     for box in blocks_of(volume.data):
@@ -162,12 +173,13 @@ def _check_values(volume: Volume) -> float:
 
 def _strength(block: npt.NDArray[Any], dtype: np.dtype[Any]) -> Float32Array:
     """Return [0, 1]: integers by the maximum of their type, floats as they are."""
-    top = np.float32(_top_of(dtype))
+    top = np.float32(top_of(dtype))
     strength: Float32Array = np.clip(block.astype(np.float32) / top, 0, 1)
     return strength
 
 
-def _top_of(dtype: np.dtype[Any]) -> int:
+def top_of(dtype: np.dtype[Any]) -> int:
+    """Return what the strongest possible edge of a given sketch is saved as."""
     return int(np.iinfo(dtype).max) if dtype.kind in "iu" else 1
 
 
@@ -190,7 +202,7 @@ def _with_lines(volume: Volume, strongest: float) -> Volume:
             "them. For the borders of regions give integers from 1 on (labels)",
             stacklevel=2,
         )
-    top = _top_of(volume.data.dtype)
+    top = top_of(volume.data.dtype)
     if 0 < strongest < _FAINT * top:
         warnings.warn(
             f"the strongest edge of the given sketch is {strongest:g}, where {volume.data.dtype} "

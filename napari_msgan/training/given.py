@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from napari_msgan.errors import TrainingError
-from napari_msgan.geometry import Box
 from napari_msgan.labels import is_filled, is_label_map
+from napari_msgan.source import check_given, top_of
 from napari_msgan.volume import Volume, orient
 
 if TYPE_CHECKING:
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
 
 #: A sketch is empty, for a network, if all of it is below this share of 1.
 _FAINTEST = 0.05
-_SLAB = 16
 _FARTHEST_VOXELS = 0.5
 
 
@@ -70,22 +68,12 @@ def check_values(sketch: Volume) -> None:
 
     Raises
     ------
+    VolumeError
+        If it is none: see `check_given`.
     TrainingError
-        If its values are too faint, fill regions without being labels, are negative, or floats
-        outside [0, 1].
+        If it fills regions without being labels, or all of it is too faint.
     """
-    low, high = math.inf, -math.inf
-    for box in Box.of_shape(sketch.shape).blocks((_SLAB, *sketch.shape[1:])):
-        block = np.asarray(sketch.data[box.slices])
-        low, high = min(low, float(block.min())), max(high, float(block.max()))
-    dtype = sketch.data.dtype
-    top = np.iinfo(dtype).max if dtype.kind in "iu" else 1
-    if top == 1 and (low < -1e-3 or high > 1 + 1e-3 or not math.isfinite(low + high)):
-        raise TrainingError(
-            f"its sketch has values from {low:g} to {high:g}: floats must lie in [0, 1]"
-        )
-    if low < 0 and dtype.kind in "iu":
-        raise TrainingError(f"its sketch has values down to {low:g}: integers must not be negative")
+    strongest, dtype = check_given(sketch), sketch.data.dtype
     if is_label_map(sketch.data):
         return
     if is_filled(sketch.data):
@@ -93,8 +81,8 @@ def check_values(sketch: Volume) -> None:
             "its sketch fills regions, where edges are lines: give edges, or integers from 1 on "
             "(labels), whose borders are taken"
         )
-    if high / top < _FAINTEST:
+    if strongest < _FAINTEST * top_of(dtype):
         raise TrainingError(
-            f"its sketch is as good as empty: its largest value is {high:g}, and {dtype} is "
-            f"divided by {top}. Save edges as 255 in uint8, or labels that fill regions"
+            f"its sketch is as good as empty: its largest value is {strongest:g}, and {dtype} is "
+            f"divided by {top_of(dtype)}. Save edges as 255 in uint8, or labels that fill regions"
         )

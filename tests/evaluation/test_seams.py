@@ -24,7 +24,8 @@ from napari_msgan.model import Model, load_folder
 from napari_msgan.networks import PatchGenerator
 from napari_msgan.networks.megan import MeganPatchGenerator
 from napari_msgan.networks.patchwork import PATCH
-from napari_msgan.refiner import TileContext
+from napari_msgan.refiner import TileContext, run_tile
+from napari_msgan.tiling import Tile
 from napari_msgan.volume import Volume
 from tests.evaluation.images import smooth
 from tests.megan import write_checkpoints
@@ -63,13 +64,13 @@ def context_for(ndim, folder, kind):
     return opened(model, SHAPES[ndim], folder)[1]
 
 
-def opened(model, shape, folder):
+def opened(model, shape, folder, precision="fp32"):
     """Return the case of an image, and the context in which its scale 1 is made."""
     spacing = Affine.of_spacing((1,) * len(shape))
     image = Volume(smooth(shape, 0) * 4 - 500, spacing, "millimeter")
     write_volume(folder / "image.ome.tif", [image], description={})
     case = run_to_end(iter_open_case(folder / "image.ome.tif", model, folder, Computing()))
-    context = TileContext(case.store, model, "cpu", "fp32")
+    context = TileContext(case.store, model, "cpu", precision)
     context.prepare([1])
     return case, context
 
@@ -78,6 +79,16 @@ def certificate(context):
     shape, info = context.store.geometry.shape_at(1), context.store.info
     factor = context.store.geometry.factor(1)
     return certify_seams(tile_maker(context, 1), shape, info.tile_shape, factor)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_what_is_judged_is_what_refine_makes(precision, tmp_path):
+    model = load_folder(write_model(tmp_path / "model", ndim=2, n_scales=2, tile=32))
+    _, context = opened(model, SHAPES[2], tmp_path, precision)
+    tile = Tile(1, (1, 0))
+    core = context.store.tiling.core(tile)
+    judged = context.window.to_stored(tile_maker(context, 1)(core))
+    np.testing.assert_array_equal(judged, run_tile(context, tile))
 
 
 @pytest.mark.parametrize("ndim", [2, 3])

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from napari_msgan.errors import TrainingError
+from napari_msgan.errors import MsganError, TrainingError
 from napari_msgan.geometry import Affine
 from napari_msgan.training.given import check_values, sketch_on, turned
 from napari_msgan.training.sources import prepare
@@ -75,8 +75,8 @@ def test_a_sketch_that_lies_elsewhere_is_refused(change, is_refused):
         (np.zeros(SHAPE, np.uint8), "as good as empty"),
         (lines() > 0, None),
         (np.zeros(SHAPE, np.bool_), "as good as empty"),
-        (lines() / 100, "floats must lie in"),
-        (np.full(SHAPE, np.nan), "floats must lie in"),
+        (lines() / 100, "of floats must lie in"),
+        (np.where(np.indices(SHAPE)[0] == 3, np.nan, lines() / 255), "has NaN"),
     ],
     ids=[
         "uint8",
@@ -94,7 +94,7 @@ def test_a_sketch_of_which_nothing_would_be_seen_is_refused(values, problem):
     if problem is None:
         check_values(volume(values))
     else:
-        with pytest.raises(TrainingError, match=problem):
+        with pytest.raises(MsganError, match=problem):
             check_values(volume(values))
 
 
