@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import operator
 import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from types import EllipsisType
+from typing import TYPE_CHECKING, Any, Protocol, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +17,9 @@ from napari_msgan.geometry import Affine, Box, Floats, Ints, Unit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    Part = SupportsIndex | slice | EllipsisType
+    Key = Part | tuple[Part, ...]
 
 #: Planes, or rows, that are read at a time.
 _SLAB = 16
@@ -32,9 +38,14 @@ class ArrayLike(Protocol):
 
 
 class LazyArray:
-    """Array-like whose boxes are computed when they are read.
+    """Array-like that computes what is asked of it, and nothing else.
 
-    read : function of a box inside the array; it returns an array of that shape and of `dtype`.
+    It can be indexed as a numpy array, by integers, slices and an Ellipsis.
+
+    Parameters
+    ----------
+    compute : function of a box inside the array, which is not empty; it returns an array of that
+        shape, as `dtype` or what can be cast to it.
     block_shape : larger boxes are put together of such blocks, for functions that need several
         times the memory of what they return.
     """
@@ -43,21 +54,68 @@ class LazyArray:
         self,
         shape: Ints,
         dtype: npt.DTypeLike,
-        read: Callable[[Box], npt.NDArray[Any]],
+        compute: Callable[[Box], npt.NDArray[Any]],
         block_shape: Ints | None = None,
     ) -> None:
-        self.shape = shape
+        self.shape = tuple(shape)
         self.dtype: np.dtype[Any] = np.dtype(dtype)
-        self._read, self._block_shape = read, block_shape
+        self._compute, self._block_shape = compute, block_shape
 
-    def __getitem__(self, key: tuple[slice, ...]) -> npt.NDArray[Any]:
-        box = Box.of_slices(key, self.shape)
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, key: Key) -> Any:
+        box, picks = _parse_key(key, self.shape)
+        if box.size == 0:
+            return np.empty(box.shape, self.dtype)[picks]
         if self._block_shape is None:
-            return self._read(box)
+            return self._compute(box).astype(self.dtype, copy=False)[picks]
         result = np.empty(box.shape, self.dtype)
         for block in box.blocks(self._block_shape):
-            result[block.relative_to(box.start).slices] = self._read(block)
-        return result
+            result[block.relative_to(box.start).slices] = self._compute(block)
+        return result[picks]
+
+    def __array__(
+        self, dtype: npt.DTypeLike | None = None, copy: bool | None = None
+    ) -> npt.NDArray[Any]:
+        if copy is False:
+            raise ValueError("what is computed cannot become an array without a copy")
+        return np.asarray(self[...], dtype=dtype)
+
+
+def _parse_key(key: Key, shape: Sequence[int]) -> tuple[Box, tuple[int | slice, ...]]:
+    """Return the box that an index asks for, and what to pick from it."""
+    parts = key if isinstance(key, tuple) else (key,)
+    dots = [i for i, part in enumerate(parts) if isinstance(part, EllipsisType)]
+    n_left = len(shape) - (len(parts) - len(dots))
+    if n_left < 0 or len(dots) > 1:
+        raise IndexError(f"index {key!r} does not fit {len(shape)} axes")
+    at = dots[0] if dots else len(parts)
+    rest = (slice(None),) * n_left
+    starts, stops, picks = [], [], []
+    for part, size in zip((*parts[:at], *rest, *parts[at + 1 :]), shape, strict=True):
+        pick: int | slice
+        if isinstance(part, slice):
+            chosen = range(*part.indices(size))
+            pick = slice(None, None, chosen.step)
+        else:
+            index = operator.index(part)  # type: ignore[arg-type] # no Ellipsis is left
+            if not -size <= index < size:
+                raise IndexError(f"index {index} is outside an axis of {size} voxels")
+            chosen, pick = range(index % size, index % size + 1), 0
+        ends = (chosen[0], chosen[-1]) if chosen else (0, -1)
+        starts.append(min(ends) if chosen else 0)
+        stops.append(max(ends) + 1 if chosen else 0)
+        picks.append(pick)
+    return Box(tuple(starts), tuple(stops)), tuple(picks)
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from napari_msgan.errors import GeometryError
 from napari_msgan.geometry import Affine
-from napari_msgan.volume import Orientation, Volume, orient, read_padded, turn
+from napari_msgan.volume import LazyArray, Orientation, Volume, orient, read_padded, turn
 
 ALL = [
     Orientation(order, flips)
@@ -68,3 +68,22 @@ def test_window_outside_the_array_repeats_the_border_voxel(y, h, x, w):
     window = read_padded(array, (y, x), (y + h, x + w))
     rows, columns = np.clip(np.arange(y, y + h), 0, 4), np.clip(np.arange(x, x + w), 0, 6)
     np.testing.assert_array_equal(window, array[np.ix_(rows, columns)])
+
+
+@pytest.mark.parametrize("blocks", [None, (2, 3)], ids=["whole", "blocks"])
+@pytest.mark.parametrize(
+    "key", [np.s_[:], np.s_[3], np.s_[-1, 2:], np.s_[::2, 1::3], np.s_[::-1], np.s_[..., 4:4]]
+)
+def test_lazy_array_is_indexed_like_an_array(key, blocks):
+    data = np.arange(7 * 8).reshape(7, 8)
+    asked = []
+
+    def compute(box):
+        asked.append(box)
+        return data[box.slices]
+
+    lazy = LazyArray(data.shape, np.float32, compute, blocks)
+    assert np.shape(lazy[key]) == np.shape(data[key])
+    np.testing.assert_array_equal(lazy[key], data[key])
+    assert lazy[key].dtype == np.float32
+    assert all(0 < box.size <= (6 if blocks else data.size) for box in asked)

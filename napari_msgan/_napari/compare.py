@@ -17,7 +17,7 @@ from napari_msgan.errors import GeometryError
 from napari_msgan.geometry import Box
 from napari_msgan.pyramid import PyramidStore, levels
 from napari_msgan.resampling import resample
-from napari_msgan.volume import Orientation, turn
+from napari_msgan.volume import LazyArray, Orientation, turn
 
 _COMPARED = KEY + "_compare"
 Mode = Literal["wipe", "difference"]
@@ -29,7 +29,7 @@ def is_comparison(layer: Layer) -> bool:
     return _COMPARED in layer.metadata
 
 
-class _Comparison:
+class _Comparison(LazyArray):
     """Array-like of one level: result and source on the grid of the result, where it is read.
 
     The grey values of the source are mapped from its contrast limits to those of the result, so
@@ -39,36 +39,15 @@ class _Comparison:
     def __init__(
         self, result: Any, source: Any, step: Sequence[float], first: Sequence[float]
     ) -> None:
+        super().__init__(result.shape, np.float32, self._compare)
         self._result, self._source = result, source
         self._step, self._first = tuple(step), tuple(first)
-        self.shape = tuple(result.shape)
-        self.ndim = len(self.shape)
-        self.size = int(np.prod(self.shape))
-        self.dtype = np.dtype(np.float32)
         self.mode: Mode = "wipe"
         self.cut = 0.5
         self.axis = self.ndim - 1
         self.gain, self.offset = 1.0, 0.0
         self.line_value = np.float32(0)
         self._last: tuple[Any, npt.NDArray[np.float32]] | None = None
-
-    def __getitem__(self, key: Any) -> npt.NDArray[np.float32]:
-        parts = key if isinstance(key, tuple) else (key,)
-        parts = (*parts, *(slice(None),) * (self.ndim - len(parts)))
-        ranges, picks = [], []
-        for part, size in zip(parts, self.shape, strict=True):
-            if isinstance(part, slice):
-                start, stop, step = part.indices(size)
-                ranges.append((start, max(start, stop)))
-                picks.append(slice(None, None, step))
-            else:
-                ranges.append((int(part), int(part) + 1))
-                picks.append(0)  # type: ignore[arg-type]
-        box = Box(tuple(a for a, _ in ranges), tuple(b for _, b in ranges))
-        return self._compare(box)[tuple(picks)]
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
-        return self[(slice(None),) * self.ndim].astype(dtype or self.dtype, copy=False)
 
     def _compare(self, box: Box) -> npt.NDArray[np.float32]:
         source = self._read_source(box) * np.float32(self.gain) + np.float32(self.offset)

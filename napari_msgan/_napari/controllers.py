@@ -26,12 +26,6 @@ from napari_msgan.pyramid import PyramidStore
 from napari_msgan.refiner import TileReport
 
 Steps = Generator[Progress, None, object]
-STAGES = {
-    "unpacking": "Unpacking",
-    "sketch": "Finding edges",
-    "tiles": "Making tiles",
-    "export": "Saving",
-}
 
 
 class Job(Protocol):
@@ -84,13 +78,13 @@ class JobController:
             raise MsganError("a job is running already. Wait until it is done, or cancel it.")
         self._number += 1
         number, state = self._number, self.state
-        state.kind, state.stage, state.outcome = kind, "Starting", ""
+        state.kind, state.stage, state.outcome = kind, None, ""
         state.done, state.total, state.remaining_s, state.is_cancelling = 0, 0, None, False
         state.has_failed = False
 
         def step(progress: Progress) -> None:
             if number == self._number:
-                state.stage = STAGES[progress.stage]
+                state.stage = progress.stage
                 state.done, state.total = progress.done, progress.total
                 state.remaining_s = progress.remaining_s
                 on_step(progress)
@@ -189,7 +183,7 @@ class StoreController:
         cluster : whose workers make them; None for threads of this process.
         on_done : called once all of them are made.
         """
-        store = self._opened().store
+        store = self.session.require().store
         steps = iter_refine_boxes(store, boxes, scale, device=device, focus=focus, cluster=cluster)
         end = self._on_end("Refined.")
 
@@ -202,7 +196,7 @@ class StoreController:
 
     def clear(self, boxes: Sequence[Box], scale: int) -> int:
         """Remove the tiles of a scale, and the finer ones made from them; return how many."""
-        store = self._opened().store
+        store = self.session.require().store
         if self.jobs.state.is_running:
             raise MsganError("a job is running. Wait until it is done, or cancel it.")
         removed = 0
@@ -220,11 +214,6 @@ class StoreController:
             self._is_stale = False
             self._scene.redraw(self.session.opened.store)
 
-    def _opened(self) -> Opened:
-        if self.session.opened is None:
-            raise MsganError("there is no image yet. Generate one, or open a saved store.")
-        return self.session.opened
-
     def _on_step(self, progress: Progress) -> None:
         report, store, opened = progress.report, progress.store, self.session.opened
         if report is None or store is None:
@@ -241,7 +230,7 @@ class StoreController:
                 self._scene.redraw(self.session.opened.store, thumbnail=True)
             if completed:
                 return message
-            has_tiles = self.jobs.state.stage == STAGES["tiles"]
+            has_tiles = self.jobs.state.stage == "tiles"
             return f"Cancelled. {'Finished tiles are kept' if has_tiles else 'Nothing was made'}."
 
         return end
@@ -290,9 +279,7 @@ class SaveController:
         self, path: Path, *, scale: int, region: Box | None, grid: Grid, overwrite: bool
     ) -> None:
         """Write a scale of the open store, or a region of it; the file is whole or not there."""
-        if self._session.opened is None:
-            raise MsganError("there is no image yet. Generate one, or open a saved store.")
-        store = self._session.opened.store
+        store = self._session.require().store
 
         def write(report: OnProgress) -> object:
             return export(

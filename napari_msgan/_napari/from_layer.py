@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +21,7 @@ from napari_msgan.errors import VolumeError
 from napari_msgan.geometry import Affine, Box, Unit
 from napari_msgan.labels import blocks_of, is_label_map
 from napari_msgan.pyramid import SketchView, view_volume
-from napari_msgan.volume import ArrayLike, Volume
+from napari_msgan.volume import ArrayLike, LazyArray, Volume
 
 #: Key of what we know of a layer, in its metadata.
 KEY = "napari_msgan"
@@ -108,42 +108,33 @@ def declare_mm(layer: Layer) -> None:
     layer.units = ("mm",) * layer.ndim
 
 
-class _AsArray:
-    """Array-like over what layers hold (dask, zarr, xarray, bool): gives numpy arrays."""
-
-    def __init__(self, data: Any) -> None:
-        self._data = data
-        self.shape = tuple(int(n) for n in data.shape)
-        dtype = np.dtype(data.dtype).newbyteorder("=")
-        self.dtype: np.dtype[Any] = np.dtype(np.uint8) if dtype.kind == "b" else dtype
-
-    def __getitem__(self, key: tuple[slice, ...]) -> npt.NDArray[Any]:
-        return np.asarray(self._data[key]).astype(self.dtype, copy=False)
+def _as_numpy(data: Any) -> LazyArray:
+    """Return what a layer holds (dask, zarr, xarray, bool) as an array-like of numpy arrays."""
+    dtype = np.dtype(data.dtype).newbyteorder("=")
+    shape = tuple(int(n) for n in data.shape)
+    kind = np.uint8 if dtype.kind == "b" else dtype
+    return LazyArray(shape, kind, lambda box: np.asarray(data[box.slices]))
 
 
-class _Painted:
-    """Array-like over labels as a sketch, uint32: the largest label is the strongest edge.
+def _painted(labels: ArrayLike) -> LazyArray:
+    """Return labels as a sketch, uint32: the largest label is the strongest edge.
 
     Of a label map the largest label stays below the largest of the type: so the library finds
     that these are labels, and takes the borders between them.
     """
+    dtype = np.dtype(np.uint32)  # keeps all labels apart
 
-    def __init__(self, labels: ArrayLike) -> None:
-        self._labels = labels
-        self.shape = tuple(labels.shape)
-        self.dtype: np.dtype[Any] = np.dtype(np.uint32)  # keeps all labels apart
+    @cache
+    def factor() -> float:
+        """Look through all labels: not before they are read, and once."""
+        top = max(int(labels[box.slices].max()) for box in blocks_of(labels))
+        return (np.iinfo(dtype).max - int(is_label_map(labels))) / max(top, 1)
 
-    def __getitem__(self, key: tuple[slice, ...]) -> npt.NDArray[Any]:
-        labels = np.maximum(self._labels[key], 0)
-        block: npt.NDArray[Any] = np.rint(labels * self._factor).astype(self.dtype)
+    def compute(box: Box) -> npt.NDArray[Any]:
+        block: npt.NDArray[Any] = np.rint(np.maximum(labels[box.slices], 0) * factor())
         return block
 
-    @cached_property
-    def _factor(self) -> float:
-        """Looks through all labels, so not before they are read, and once."""
-        blocks = (self._labels[box.slices] for box in blocks_of(self._labels))
-        top = max(int(block.max()) for block in blocks)
-        return (np.iinfo(self.dtype).max - int(is_label_map(self._labels))) / max(top, 1)
+    return LazyArray(tuple(labels.shape), dtype, compute)
 
 
 def to_volume(layer: Layer) -> Volume:
@@ -173,9 +164,9 @@ def to_volume(layer: Layer) -> Volume:
     if (link := store_link(layer)) is not None:
         return _volume_of_store(link, layer)
     plain = isinstance(data, np.ndarray) and data.dtype.isnative and data.dtype.kind != "b"
-    array: ArrayLike = data if plain else _AsArray(data)
+    array: ArrayLike = data if plain else _as_numpy(data)
     if isinstance(layer, Labels):
-        array = _Painted(array)
+        array = _painted(array)
     note = layer.metadata.get(KEY)
     if isinstance(note, dict) and _is_where_it_was(layer, matrix, note):
         return Volume(array, Affine(np.array(note["affine"])), note["unit"])

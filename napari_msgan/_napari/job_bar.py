@@ -9,6 +9,13 @@ from qtpy.QtWidgets import QProgressBar, QVBoxLayout, QWidget
 from napari_msgan._napari.choices import time_text
 from napari_msgan._napari.state import JobState
 from napari_msgan._napari.widgets import Hint, button, row
+from napari_msgan.jobs import Stage
+
+_STAGES: dict[Stage, str] = {
+    "unpacking": "Unpacking",
+    "sketch": "Finding edges",
+    "export": "Saving",
+}
 
 
 class JobBar(QWidget):
@@ -35,14 +42,14 @@ class JobBar(QWidget):
         if not job.is_running:
             self.status.say(job.outcome)
             return
-        if job.stage == "Making tiles":
+        if job.stage == "tiles":
             self.bar.setRange(0, round(job.total))
             self.bar.setValue(round(job.done))
             text = f"Tile {job.done:.0f} of {job.total:.0f}"
         else:
             self.bar.setRange(0, 1000 if job.total else 0)
             self.bar.setValue(round(1000 * job.done / job.total) if job.total else 0)
-            text = job.stage
+            text = "Starting" if job.stage is None else _STAGES[job.stage]
         if job.remaining_s is not None:
             text += f", {time_text(job.remaining_s)} left"
         self.status.say("Stopping…" if job.is_cancelling else text)

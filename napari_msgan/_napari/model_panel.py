@@ -15,6 +15,7 @@ from qtpy.QtWidgets import (
     QVBoxLayout,
     QWidget,
 )
+from superqt.utils import signals_blocked
 
 from napari_msgan._napari.choices import model_text
 from napari_msgan._napari.widgets import Hint, Section, button, combo, row
@@ -65,17 +66,16 @@ class ModelPanel(Section):
     def reload(self) -> None:
         """List the models again; the chosen one stays chosen."""
         chosen = self.box.currentData()
-        self.box.blockSignals(True)
-        self.box.clear()
-        for entry in list_models():
-            title = entry.spec.title if entry.spec is not None and entry.spec.title else entry.name
-            self.box.addItem(f"{title} ({entry.origin})", str(entry.folder))
-            self._explain(entry.problem or str(entry.folder))
-        for name, folder in self._folders:
-            self.box.addItem(f"{name} (folder)", str(folder))
-            self._explain(str(folder))
-        self.box.setCurrentIndex(max(0, self.box.findData(chosen)) if self.box.count() else -1)
-        self.box.blockSignals(False)
+        with signals_blocked(self.box):
+            self.box.clear()
+            for entry in list_models():
+                title = (entry.spec.title if entry.spec is not None else "") or entry.name
+                self.box.addItem(f"{title} ({entry.origin})", str(entry.folder))
+                self._explain(entry.problem or str(entry.folder))
+            for name, folder in self._folders:
+                self.box.addItem(f"{name} (folder)", str(folder))
+                self._explain(str(folder))
+            self.box.setCurrentIndex(max(0, self.box.findData(chosen)) if self.box.count() else -1)
 
     def choose(self, folder: Path) -> None:
         """Choose a model folder, which is added to the list if need be.

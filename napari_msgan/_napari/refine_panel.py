@@ -8,6 +8,7 @@ from napari.components import ViewerModel
 from napari.layers import Image, Shapes
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QFileDialog, QLabel, QSpinBox
+from superqt.utils import signals_blocked
 
 from napari_msgan._napari.choices import scale_choices, scale_note, work_text
 from napari_msgan._napari.reader import read_store
@@ -85,15 +86,15 @@ class RefinePanel(Section):
 
     def list_results(self) -> None:
         """List the result layers again; a new one is opened if none is."""
-        self.result.blockSignals(True)
-        self.result.clear()
-        for layer in self._scene.results():
-            self.result.addItem(layer.name, key_of(layer))
-        opened = self._session.opened
-        layer = None if opened is None else self._scene.result_of(opened.store)
-        self.result.setCurrentIndex(-1 if layer is None else self.result.findData(key_of(layer)))
-        self.result.blockSignals(False)
-        if opened is not None and layer is None:
+        chosen = self._layer()
+        with signals_blocked(self.result):
+            self.result.clear()
+            for layer in self._scene.results():
+                self.result.addItem(layer.name, key_of(layer))
+            self.result.setCurrentIndex(
+                -1 if chosen is None else self.result.findData(key_of(chosen))
+            )
+        if chosen is None:
             self._session.opened = None
         if self._session.opened is None and self.result.count():
             self.result.setCurrentIndex(self.result.count() - 1)
@@ -123,10 +124,8 @@ class RefinePanel(Section):
         set_choices(self.scale, scale_choices(store, 1), honest)
         layer = self._scene.result_of(store)
         if layer is not None:
-            index = self.result.findData(key_of(layer))
-            self.result.blockSignals(True)
-            self.result.setCurrentIndex(index)
-            self.result.blockSignals(False)
+            with signals_blocked(self.result):
+                self.result.setCurrentIndex(self.result.findData(key_of(layer)))
         self._axis, self._slices = None, {}
         self._set_depth_range()
         self.update_summary()
@@ -139,22 +138,19 @@ class RefinePanel(Section):
         MsganError
             If there is no image, or the region misses it.
         """
-        opened = self._session.opened
-        layer = None if opened is None else self._scene.result_of(opened.store)
-        if opened is None or layer is None:
-            raise MsganError("there is no image yet. Generate one, or open a saved store.")
-        geometry = opened.store.geometry
-        match self.region.currentText():
-            case "Rectangles":
-                shapes = self._shapes()
-                if shapes is None:
-                    raise GeometryError("there is no rectangle yet. Press Draw, and draw one.")
-                self._set_depth_range()
-                return drawn_boxes(self._viewer, shapes, layer, geometry, self._slices)
-            case "Everything":
-                return [Box.of_shape(geometry.shape)]
-            case _:
-                return [view_box(self._viewer, layer, geometry)]
+        geometry, layer = self._session.require().store.geometry, self._layer()
+        if layer is None:
+            raise MsganError("the image was removed from the viewer. Choose or open another one.")
+        chosen = self.region.currentText()
+        if chosen == ALL:
+            return [Box.of_shape(geometry.shape)]
+        if chosen == VIEW:
+            return [view_box(self._viewer, layer, geometry)]
+        shapes = self._shapes()
+        if shapes is None:
+            raise GeometryError("there is no rectangle yet. Press Draw, and draw one.")
+        self._set_depth_range()
+        return drawn_boxes(self._viewer, shapes, layer, geometry, self._slices)
 
     def boxes_to_clear(self) -> list[Box]:
         """Return the chosen region, which has to be meant: a view in 3-D is everything.
@@ -188,21 +184,18 @@ class RefinePanel(Section):
 
     @property
     def target(self) -> int:
-        scale = self.scale.currentData()
-        if scale is None:
-            raise MsganError("there is no image yet. Generate one, or open a saved store.")
-        return int(scale)
+        self._session.require()
+        return int(self.scale.currentData())
 
     def update_later(self, event: object = None) -> None:
         self._timer.start()
 
     def update_summary(self) -> None:
         """Say how large the region is and how many tiles it still needs."""
-        opened = self._session.opened
+        opened, scale = self._session.opened, self.scale.currentData()
         self.problem.say("")
-        scale = self.scale.currentData()
-        self.note.say(scale_note(opened.store, scale) if opened is not None and scale else "")
-        if opened is None or self.scale.currentData() is None:
+        self.note.say("" if opened is None or scale is None else scale_note(opened.store, scale))
+        if opened is None or scale is None:
             self.summary.say("Generate an image, or open a saved store (File > Open).")
             return
         self._set_depth_range()
@@ -215,7 +208,7 @@ class RefinePanel(Section):
         sizes = "; ".join(self._text_of(box) for box in boxes[:3])
         if len(boxes) > 3:
             sizes += f" and {len(boxes) - 3} more"
-        tiles = count_tiles(opened.store, boxes, self.target)
+        tiles = count_tiles(opened.store, boxes, scale)
         self.summary.say(f"{sizes}: {work_text(tiles, opened.tile_s)}")
 
     def _text_of(self, box: Box) -> str:
@@ -253,13 +246,15 @@ class RefinePanel(Section):
         self._around_slice()
 
     def _on_region(self) -> None:
-        layer = self._layer()
-        has_depth = layer is not None and layer.ndim == 3
-        shown = self.region.currentText() == DRAWN and has_depth
-        self._depth.setVisible(shown)
-        self._depth_label.setVisible(shown)
+        self._show_depth()
         self.draw.setVisible(self.region.currentText() == DRAWN)
         self.update_later()
+
+    def _show_depth(self) -> None:
+        layer = self._layer()
+        shown = self.region.currentText() == DRAWN and layer is not None and layer.ndim == 3
+        self._depth.setVisible(shown)
+        self._depth_label.setVisible(shown)
 
     def _set_depth_range(self) -> None:
         """Let the slices be those of the axis that is not displayed, as they were chosen there."""
@@ -273,7 +268,7 @@ class RefinePanel(Section):
                 self._show_slices(*self._slices[axis])
             else:
                 self._around_slice()
-        self._on_region_rows()
+        self._show_depth()
 
     def _show_slices(self, first: int, stop: int) -> None:
         """Show slices of the axis that is not displayed."""
@@ -281,22 +276,15 @@ class RefinePanel(Section):
         assert self._session.opened is not None
         last = self._session.opened.store.geometry.shape[self._axis] - 1
         for box, value in ((self.first, first), (self.last, stop - 1)):
-            box.blockSignals(True)
-            box.setRange(0, last)
-            box.setValue(value)
-            box.blockSignals(False)
+            with signals_blocked(box):
+                box.setRange(0, last)
+                box.setValue(value)
         self._on_slices()
 
     def _on_slices(self) -> None:
         if self._axis is not None:
             self._slices[self._axis] = (self.first.value(), self.last.value() + 1)
         self.update_later()
-
-    def _on_region_rows(self) -> None:
-        layer = self._layer()
-        shown = self.region.currentText() == DRAWN and layer is not None and layer.ndim == 3
-        self._depth.setVisible(shown)
-        self._depth_label.setVisible(shown)
 
     def _around_slice(self) -> None:
         layer, opened = self._layer(), self._session.opened

@@ -78,9 +78,8 @@ class SavePanel(Section):
                     f"a file holds one region, {len(boxes)} are chosen. Select one rectangle."
                 )
             region = boxes[0]
+        self._session.require()
         scale = self.scale.currentData()
-        if scale is None:
-            raise MsganError("there is no image yet. Generate one, or open a saved store.")
         grid = GRIDS[self.grid.currentText()]
         self._controller.save(path, scale=scale, region=region, grid=grid, overwrite=overwrite)
 

@@ -9,6 +9,7 @@ from napari.components import ViewerModel
 from napari.layers import Image, Labels, Layer
 from qtpy.QtCore import Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import QCheckBox, QFileDialog, QLineEdit
+from superqt.utils import signals_blocked
 
 from napari_msgan._napari.choices import SourceCheck, check_source
 from napari_msgan._napari.compare import is_comparison
@@ -110,22 +111,21 @@ class SourcePanel(Section):
         """
         chosen = self.box.currentData()
         known = {self.box.itemData(i) for i in range(self.box.count())}
-        self.box.blockSignals(True)
-        self.box.clear()
-        for layer in self._viewer.layers:
-            link = store_link(layer)
-            is_source = isinstance(layer, Image | Labels) and not is_comparison(layer)
-            if is_source and (link is None or link.role == "sketch"):
-                self.box.addItem(layer.name, key_of(layer))
-                is_new = bool(known) and key_of(layer) not in known
-                if is_new and isinstance(layer, Image) and link is None:
-                    chosen = key_of(layer)
-        index = self.box.findData(chosen)
-        if index < 0 and self.box.count():
-            # a sketch of ours is a source only for who chooses it
-            index = next((i for i in range(self.box.count()) if not self._is_ours(i)), -1)
-        self.box.setCurrentIndex(index)
-        self.box.blockSignals(False)
+        with signals_blocked(self.box):
+            self.box.clear()
+            for layer in self._viewer.layers:
+                link = store_link(layer)
+                is_source = isinstance(layer, Image | Labels) and not is_comparison(layer)
+                if is_source and (link is None or link.role == "sketch"):
+                    self.box.addItem(layer.name, key_of(layer))
+                    is_new = bool(known) and key_of(layer) not in known
+                    if is_new and isinstance(layer, Image) and link is None:
+                        chosen = key_of(layer)
+            index = self.box.findData(chosen)
+            if index < 0 and self.box.count():
+                # a sketch of ours is a source only for who chooses it
+                index = next((i for i in range(self.box.count()) if not self._is_ours(i)), -1)
+            self.box.setCurrentIndex(index)
         self._check()
 
     def close_all(self) -> None:

@@ -8,6 +8,8 @@ from typing import ClassVar, Literal
 from psygnal import SignalGroupDescriptor
 
 from napari_msgan._napari.to_layer import Placement
+from napari_msgan.errors import MsganError
+from napari_msgan.jobs import Stage
 from napari_msgan.pyramid import PyramidStore
 
 JobKind = Literal["", "generate", "refine", "save", "sketch"]
@@ -18,13 +20,14 @@ class JobState:
     """The running job.
 
     kind : "" while nothing runs.
+    stage : None before the first report.
     outcome : what became of the last one, in words.
     """
 
     events: ClassVar[SignalGroupDescriptor] = SignalGroupDescriptor()
 
     kind: JobKind = ""
-    stage: str = ""
+    stage: Stage | None = None
     done: float = 0
     total: float = 0
     remaining_s: float | None = None
@@ -56,3 +59,15 @@ class SessionState:
     events: ClassVar[SignalGroupDescriptor] = SignalGroupDescriptor()
 
     opened: Opened | None = None
+
+    def require(self) -> Opened:
+        """Return the open store.
+
+        Raises
+        ------
+        MsganError
+            If there is none.
+        """
+        if self.opened is None:
+            raise MsganError("there is no image yet. Generate one, or open a saved store.")
+        return self.opened

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from napari.layers import Layer
 from qtpy.QtCore import QEvent, QObject, Qt
 from qtpy.QtGui import QHelpEvent, QPaintEvent
 from qtpy.QtWidgets import (
@@ -23,9 +22,9 @@ from qtpy.QtWidgets import (
     QVBoxLayout,
     QWidget,
 )
+from superqt.utils import signals_blocked
 
 from napari_msgan._napari.choices import Choice
-from napari_msgan._napari.scene import key_of
 
 _WARNING = "font-size: 11px; color: #e8960c;"
 _QUIET = "font-size: 11px;"
@@ -129,38 +128,25 @@ class Hint(QLabel):
         self.setVisible(bool(text))
 
 
-def combo(tooltip: str, choices: Iterable[Choice] = ()) -> QComboBox:
+def combo(tooltip: str) -> QComboBox:
     """Return a list that does not widen the panel for its longest entry."""
     box = ElidingComboBox()
     box.setToolTip(tooltip)
     policy = QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
     box.setSizeAdjustPolicy(policy)
     box.setMinimumContentsLength(10)
-    set_choices(box, choices)
     return box
-
-
-def list_layers(box: QComboBox, layers: Iterable[Layer]) -> None:
-    """List layers by name; the chosen one stays chosen, else the first is."""
-    chosen = box.currentData()
-    box.blockSignals(True)
-    box.clear()
-    for layer in layers:
-        box.addItem(layer.name, key_of(layer))
-    box.setCurrentIndex(max(0, box.findData(chosen)) if box.count() else -1)
-    box.blockSignals(False)
 
 
 def set_choices(box: QComboBox, choices: Iterable[Choice], scale: int | None = None) -> None:
     """Replace the entries; keep the chosen scale, or take the given one, where it is among them."""
     wanted = box.currentData() if scale is None else scale
-    box.blockSignals(True)
-    box.clear()
-    for choice in choices:
-        box.addItem(choice.text, choice.scale)
-        box.setItemData(box.count() - 1, choice.text, Qt.ItemDataRole.ToolTipRole)
-    box.setCurrentIndex(max(0, box.findData(wanted)) if box.count() else -1)
-    box.blockSignals(False)
+    with signals_blocked(box):
+        box.clear()
+        for choice in choices:
+            box.addItem(choice.text, choice.scale)
+            box.setItemData(box.count() - 1, choice.text, Qt.ItemDataRole.ToolTipRole)
+        box.setCurrentIndex(max(0, box.findData(wanted)) if box.count() else -1)
 
 
 def button(text: str, tooltip: str, clicked: Callable[[], object]) -> QPushButton:

@@ -49,18 +49,15 @@ class Workplace(QWidget):
         MsganError
             If there is no address.
         """
-        match self.box.currentText():
-            case "Local cluster":
-                return f"local:{self.count.value()}"
-            case "Dask scheduler":
-                address = self.address.text().strip()
-                if not address:
-                    raise MsganError(
-                        "there is no address of a scheduler: fill it in under Where to run"
-                    )
-                return address
-            case _:
-                return None
+        chosen = self.box.currentText()
+        if chosen == HERE:
+            return None
+        if chosen == LOCAL:
+            return f"local:{self.count.value()}"
+        address = self.address.text().strip()
+        if not address:
+            raise MsganError("there is no address of a scheduler: fill it in under Where to run")
+        return address
 
     def _show_chosen(self) -> None:
         self.count.setVisible(self.box.currentText() == LOCAL)

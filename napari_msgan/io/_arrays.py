@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_msgan.volume import LazyArray
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from napari_msgan.geometry import Ints
+    from napari_msgan.geometry import Box
     from napari_msgan.volume import ArrayLike
 
 Block = npt.NDArray[Any]
@@ -21,33 +23,19 @@ SLAB_BYTES = 64 * 2**20
 SLAB_PLANES = 64
 
 
-class ConvertedArray:
-    """Array-like of (Z, Y, X) or (Y, X) that converts each piece of `source` when it is read.
+def converted(
+    source: ArrayLike, convert: Callable[[Block], Block], *, dtype: npt.DTypeLike, ndim: int
+) -> LazyArray:
+    """Return an array-like of (Z, Y, X) or (Y, X) that converts what is read of another one.
 
     source : array-like with the same leading axes; `convert` may reduce a further, last one.
-    convert : block as stored to block of `dtype`.
+    convert : block as stored to block that can be cast to `dtype`.
     """
 
-    def __init__(
-        self,
-        source: ArrayLike,
-        convert: Callable[[Block], Block],
-        *,
-        dtype: npt.DTypeLike,
-        ndim: int,
-    ) -> None:
-        self._source, self._convert = source, convert
-        self.shape: Ints = tuple(source.shape[:ndim])
-        self.dtype: np.dtype[Any] = np.dtype(dtype)
-        self.ndim = ndim
+    def compute(box: Box) -> Block:
+        return convert(np.asarray(source[box.slices]))
 
-    def __getitem__(self, key: tuple[slice, ...]) -> Block:
-        return self._convert(np.asarray(self._source[key])).astype(self.dtype, copy=False)
-
-    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Block:
-        if copy is False:
-            raise ValueError("a lazy array cannot be turned into an array without a copy")
-        return self[(slice(None),) * self.ndim].astype(dtype or self.dtype, copy=False)
+    return LazyArray(source.shape[:ndim], dtype, compute)
 
 
 def native(data: Block) -> ArrayLike:
@@ -55,7 +43,7 @@ def native(data: Block) -> ArrayLike:
     if data.dtype.isnative:
         return data
     dtype = data.dtype.newbyteorder("=")
-    return ConvertedArray(data, lambda block: block, dtype=dtype, ndim=data.ndim)
+    return converted(data, lambda block: block, dtype=dtype, ndim=data.ndim)
 
 
 def scaled(stored: ArrayLike, slope: float | None, inter: float | None) -> ArrayLike:
@@ -68,7 +56,7 @@ def scaled(stored: ArrayLike, slope: float | None, inter: float | None) -> Array
         if -(2**63) <= ends[0] and ends[1] < 2**63:
             # Mixing a signed with an unsigned type may give float64: one end decides for both.
             whole = np.min_scalar_type(ends[1] if ends[0] >= 0 else min(ends[0], -ends[1] - 1))
-            return ConvertedArray(
+            return converted(
                 stored,
                 lambda block: block.astype(np.int64) * int(slope) + int(inter),
                 dtype=whole,
@@ -76,7 +64,7 @@ def scaled(stored: ArrayLike, slope: float | None, inter: float | None) -> Array
             )
     # float64 for 32-bit integers, which float32 cannot hold.
     real = np.result_type(stored.dtype.newbyteorder("="), np.float32)
-    return ConvertedArray(
+    return converted(
         stored,
         lambda block: block.astype(real) * real.type(slope) + real.type(inter),
         dtype=real,

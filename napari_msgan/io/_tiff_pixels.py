@@ -10,7 +10,7 @@ import numpy.typing as npt
 from tifffile import EXTRASAMPLE, PHOTOMETRIC, TiffFile, TiffPageSeries
 
 from napari_msgan.errors import VolumeError
-from napari_msgan.io._arrays import Block, ConvertedArray, native
+from napari_msgan.io._arrays import Block, converted, native
 from napari_msgan.io._checks import check_is_plausible, warn
 from napari_msgan.io._unpacked import empty_image
 
@@ -77,7 +77,7 @@ def grey_pixels(path: Path, series: TiffPageSeries, stored: npt.NDArray[Any]) ->
     if convert is None:
         return native(turned)
     dtype = turned.dtype.newbyteorder("=")
-    return ConvertedArray(turned, convert, dtype=dtype, ndim=len(stack) + 2)
+    return converted(turned, convert, dtype=dtype, ndim=len(stack) + 2)
 
 
 def _to_grey(

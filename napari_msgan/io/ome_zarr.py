@@ -15,7 +15,7 @@ from napari_msgan.io import _note
 from napari_msgan.io._checks import check_dtype, check_fits_memory, check_has_values
 from napari_msgan.io._ome_attributes import find_image, ome_attributes
 from napari_msgan.io._zarr_checks import open_node, open_voxels
-from napari_msgan.volume import Volume
+from napari_msgan.volume import LazyArray, Volume
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -39,37 +39,6 @@ UNREADABLE: tuple[type[Exception], ...] = (
     zlib.error,
 )
 _CHUNKS: dict[int, Ints] = {2: (256, 256), 3: (64, 64, 64)}
-
-
-class _ZarrImage:
-    """Array-like over a Zarr array: its size-1 axes left out, damage told as VolumeError."""
-
-    def __init__(self, array: zarr.Array[Any], kept: Sequence[int], path: Path) -> None:
-        self._array, self._kept, self._path = array, tuple(kept), path
-        self.shape: Ints = tuple(array.shape[i] for i in kept)
-        self.dtype: np.dtype[Any] = np.dtype(array.dtype).newbyteorder("=")
-        self.chunks: Ints = tuple(array.chunks[i] for i in kept)
-
-    @property
-    def ndim(self) -> int:
-        return len(self.shape)
-
-    def __getitem__(self, key: tuple[slice, ...]) -> Block:
-        full: list[slice | int] = [0] * self._array.ndim
-        for axis in self._kept:
-            full[axis] = slice(None)
-        for axis, part in zip(self._kept, key, strict=False):
-            full[axis] = part
-        try:
-            block = np.asarray(self._array[tuple(full)])
-        except UNREADABLE as error:
-            raise VolumeError(
-                f"{self._path} cannot be read at {key}: {error}. A chunk may be damaged"
-            ) from error
-        return block.astype(self.dtype, copy=False)
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Block:
-        return self[(slice(None),) * self.ndim].astype(dtype or self.dtype, copy=False)
 
 
 def read(path: Path) -> Volume:
@@ -159,14 +128,29 @@ def _read_note(node: zarr.Group | zarr.Array[Any]) -> dict[str, Any] | None:
     return note if isinstance(note, dict) else None
 
 
-def _image(path: Path, array: zarr.Array[Any], kept: Sequence[int]) -> _ZarrImage:
+def _image(path: Path, array: zarr.Array[Any], kept: Sequence[int]) -> LazyArray:
+    """Return an array without its size-1 axes; damage of a chunk is told as VolumeError."""
     if len(kept) not in (2, 3):
         raise VolumeError(
             f"{path} has the shape {array.shape}; an image must be 2-D or 3-D. Save the part "
             "that you need as an array of its own"
         )
     check_fits_memory(path, math.prod(array.chunks) * np.dtype(array.dtype).itemsize)
-    data = _ZarrImage(open_voxels(path, array), kept, path)
+    voxels = open_voxels(path, array)
+
+    def read_box(box: Box) -> Block:
+        key: list[slice | int] = [0] * voxels.ndim
+        for axis, part in zip(kept, box.slices, strict=True):
+            key[axis] = part
+        try:
+            return np.asarray(voxels[tuple(key)])
+        except UNREADABLE as error:
+            raise VolumeError(
+                f"{path} cannot be read at {box}: {error}. A chunk may be damaged"
+            ) from error
+
+    dtype = np.dtype(array.dtype).newbyteorder("=")
+    data = LazyArray(tuple(array.shape[axis] for axis in kept), dtype, read_box)
     check_dtype(path, data.dtype)
     check_has_values(path, data)
     return data

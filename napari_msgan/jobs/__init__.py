@@ -4,7 +4,13 @@ Every job is a generator of `Progress`; who consumes it cancels by closing it, a
 finished stays. The plain verbs run to completion.
 """
 
-from napari_msgan.jobs._common import OnProgress, Progress, default_workers, resolve_device
+from napari_msgan.jobs._common import (
+    OnProgress,
+    Progress,
+    Stage,
+    default_workers,
+    resolve_device,
+)
 from napari_msgan.jobs._generating import generate, iter_generate, iter_refine, refine
 from napari_msgan.jobs._saving import export, make_sketch
 from napari_msgan.jobs._verifying import iter_verify, verify
@@ -12,6 +18,7 @@ from napari_msgan.jobs._verifying import iter_verify, verify
 __all__ = [
     "OnProgress",
     "Progress",
+    "Stage",
     "default_workers",
     "export",
     "generate",

@@ -47,7 +47,7 @@ class GeometryInfo(Settings):
 
     axes: tuple[Literal["z", "y", "x"], ...]
     shape: Shape
-    factors: Annotated[tuple[Factor, ...], Field(max_length=15)]
+    factors: Annotated[tuple[Factor, ...], Field(min_length=1, max_length=15)]
     affine: Matrix
     unit: Unit
 

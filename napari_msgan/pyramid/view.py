@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_msgan.geometry import Box, Ints, PyramidGeometry
-from napari_msgan.pyramid._window import WindowedArray
-from napari_msgan.volume import ArrayLike, Volume, read_padded
+from napari_msgan.volume import ArrayLike, LazyArray, Volume, read_padded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +20,29 @@ if TYPE_CHECKING:
     from napari_msgan.pyramid.store import PyramidStore
 
 
-class PyramidView(WindowedArray):
+class _Window(LazyArray, ABC):
+    """Array-like that shows a box of an image; outside the image the border voxel is repeated.
+
+    Parameters
+    ----------
+    shape : of the image.
+    shown : what index 0 and the end of this array are in the image; it may leave it.
+    """
+
+    def __init__(self, shape: Ints, shown: Box, dtype: np.dtype[Any]) -> None:
+        super().__init__(shown.shape, dtype, self._show)
+        self._start, self._image = shown.start, LazyArray(shape, dtype, self._read)
+
+    @abstractmethod
+    def _read(self, box: Box) -> npt.NDArray[Any]:
+        """Return a box that lies inside the image."""
+
+    def _show(self, box: Box) -> npt.NDArray[Any]:
+        there = box.shift(self._start)
+        return read_padded(self._image, there.start, there.stop)
+
+
+class PyramidView(_Window):
     """Array-like of one scale: what is refined, and the scale before, upsampled, elsewhere.
 
     Only what is asked for is read. Any thread may read while others write tiles; every read
@@ -94,7 +116,7 @@ class PyramidView(WindowedArray):
         return block
 
 
-class SketchView(WindowedArray):
+class SketchView(_Window):
     """Array-like of the sketch of one scale, uint8; parameters as of `PyramidView`."""
 
     def __init__(self, store: PyramidStore, scale: int, *, padded: bool = False) -> None:

@@ -94,9 +94,9 @@ def test_job_shows_its_progress_and_ends(jobs, runner):
     jobs.start("generate", steps, on_end=lambda completed: f"over {completed}")
     assert jobs.state.kind == "generate"
     runner.step()
-    assert (jobs.state.stage, jobs.state.done, jobs.state.total) == ("Finding edges", 1, 4)
+    assert (jobs.state.stage, jobs.state.done, jobs.state.total) == ("sketch", 1, 4)
     runner.finish()
-    assert jobs.state.stage == "Making tiles"
+    assert jobs.state.stage == "tiles"
     assert jobs.state.remaining_s == 3.0
     assert (jobs.state.is_running, jobs.state.outcome) == (False, "over True")
 
@@ -143,7 +143,7 @@ def test_replies_after_closing_are_dropped(jobs, runner):
     runner.jobs[0].cancel.assert_called_once_with()
     runner.jobs[0].wait.assert_called_once()
     runner.step()
-    assert jobs.state.stage == "Starting"
+    assert jobs.state.stage is None
     runner.jobs[0].on_error(JobError("late"))
     assert not jobs.state.has_failed
 

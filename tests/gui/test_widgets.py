@@ -3,12 +3,13 @@ from __future__ import annotations
 import pytest
 
 from napari_msgan._napari.choices import Choice
-from napari_msgan._napari.widgets import combo
+from napari_msgan._napari.widgets import combo, set_choices
 
 
 @pytest.fixture
 def box(qtbot):
-    box = combo("The finest scale.", [Choice(0, "3 mm"), Choice(1, "3 mm, as fine as it gets")])
+    box = combo("The finest scale.")
+    set_choices(box, [Choice(0, "3 mm"), Choice(1, "3 mm, as fine as it gets")])
     qtbot.addWidget(box)
     box.resize(120, box.sizeHint().height())
     box.show()

@@ -167,9 +167,11 @@ def test_uncompressed_stack_stays_in_the_file(tmp_path, stack, byteorder):
     tifffile.imwrite(tmp_path / "a.tif", data, byteorder=byteorder)
     volume = read_volume(tmp_path / "a.tif")
     assert volume.data.dtype.isnative
-    source = volume.data if byteorder == "<" else volume.data._source
-    assert isinstance(source, np.memmap)
     np.testing.assert_array_equal(volume.data[1:3, 4:9, 5:6], stack[1:3, 4:9, 5:6])
+    with (tmp_path / "a.tif").open("r+b") as file, tifffile.TiffFile(tmp_path / "a.tif") as tif:
+        file.seek(tif.pages[0].dataoffsets[0])
+        file.write(b"\x07\x07")
+    assert volume.data[0:1, 0:1, 0:1].item() == 0x0707
 
 
 @pytest.mark.parametrize("compression", ["zlib", "lzw", "zstd"])

@@ -73,6 +73,11 @@ def test_sizes_beyond_belief_are_refused(make_info, shape, factors, message):
         make_info(shape, factors, tile_shape=(64, 64), chunk_shape=(64, 64))
 
 
+def test_a_store_has_two_scales_at_least(make_info):
+    with pytest.raises(ValidationError, match="at least 1 item"):
+        make_info((64, 64), ())
+
+
 def test_sketch_needs_thresholds_for_every_scale_or_none(make_info):
     thresholds = SketchThresholds(low=0.1, high=0.2, normaliser=1.0, density=0.08)
     sketch = SketchInfo(settings=SketchSettings(), given=False, thresholds=(thresholds,))
