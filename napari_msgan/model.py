@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,17 +51,13 @@ class Model:
     spec: ModelSpec
     folder: Path
     generators: tuple[AnyGenerator, ...]
-    halos: tuple[Ints, ...] = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "halos", tuple(g.halo for g in self.generators))
 
     def generator(self, scale: int) -> AnyGenerator:
         """Return the generator of a scale; beyond the last trained one, the last again."""
         return self.generators[min(scale, self.spec.n_scales - 1)]
 
     def halo(self, scale: int) -> Ints:
-        return self.halos[min(scale, self.spec.n_scales - 1)]
+        return self.generator(scale).halo
 
     def factor(self, scale: int) -> Ints:
         return self.spec.scales[min(scale, self.spec.n_scales - 1)].factor
@@ -208,7 +204,9 @@ def check_weights(
                 f"{path}: {key!r} has shape {tuple(value.shape)}, its network needs "
                 f"{tuple(expected[key].shape)}"
             )
-        if value.dtype not in known or value.is_meta or not bool(torch.isfinite(value).all()):
+        if value.dtype not in known:
+            raise ModelError(f"{path}: {key!r} is {value.dtype}, weights are floats")
+        if not bool(torch.isfinite(value).all()):
             raise ModelError(f"{path}: {key!r} holds values that are not finite: train it again")
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -63,28 +63,18 @@ class TileReport:
         return self.elapsed_s / self.done * (self.total - self.done)
 
 
-@dataclass(frozen=True)
 class TileContext:
     """Everything that one tile needs: store, model, and where and how it is computed."""
 
-    store: PyramidStore
-    model: Model
-    device: str
-    precision: Precision
-    window: Window = field(init=False)
-    coarse_cache: ChunkCache = field(init=False, repr=False)
-    sketch_cache: ChunkCache = field(init=False, repr=False)
-    _generators: dict[int, AnyGenerator] = field(init=False, repr=False)
-    _recordings: Recordings | None = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        info = self.store.info
-        window = Window(info.window[0], info.window[1], np.dtype(info.dtype))
-        object.__setattr__(self, "window", window)
-        object.__setattr__(self, "coarse_cache", ChunkCache(COARSE_CACHE_BYTES))
-        object.__setattr__(self, "sketch_cache", ChunkCache(SKETCH_CACHE_BYTES))
-        object.__setattr__(self, "_generators", {})
-        object.__setattr__(self, "_recordings", None)
+    def __init__(
+        self, store: PyramidStore, model: Model, device: str, precision: Precision
+    ) -> None:
+        self.store, self.model, self.device, self.precision = store, model, device, precision
+        self.window = Window(*store.info.window, np.dtype(store.info.dtype))
+        self.coarse_cache = ChunkCache(COARSE_CACHE_BYTES)
+        self.sketch_cache = ChunkCache(SKETCH_CACHE_BYTES)
+        self._generators: dict[int, AnyGenerator] = {}
+        self._recordings: Recordings | None = None
 
     def prepare(self, scales: Sequence[int]) -> None:
         """Bring the generators of these scales to the device, in the layout that is fastest."""
@@ -102,7 +92,7 @@ class TileContext:
         if self.device != "cpu":
             from napari_msgan.recording import Recordings
 
-            object.__setattr__(self, "_recordings", Recordings())
+            self._recordings = Recordings()
             # streams of workers do not wait for the one that has copied the weights
             torch.cuda.synchronize(self.device)
 
@@ -230,6 +220,23 @@ def iter_refine_tiles(
 def buffers_kept(context: TileContext, workers: int = 1) -> AbstractContextManager[None]:
     """Keep as much of freed buffers as the tiles of so many threads take."""
     return large_buffers_kept(workers, KEPT_BYTES * (2 if context.precision == "fp32" else 1))
+
+
+@contextmanager
+def own_threads(device: str) -> Iterator[None]:
+    """Compute with one thread on the CPU, because the bits of a tile depend on it."""
+    import torch
+
+    if device != "cpu":
+        with torch.cuda.device(device):
+            yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def in_threads(workers: int) -> Drive:

@@ -54,7 +54,7 @@ def replace_weights(folder, change):
 
 def test_untouched_folder_loads_with_the_halo_of_its_layers(folder):
     model = load_folder(folder)
-    assert model.halos == ((0, 0), (4, 4), (4, 4))
+    assert [model.halo(scale) for scale in range(4)] == [(0, 0), (4, 4), (4, 4), (4, 4)]
     assert model.halo(7) == (4, 4)
 
 
@@ -100,6 +100,12 @@ def test_wrong_shape_is_refused(folder):
 def test_weights_that_are_not_finite_are_refused(folder, value):
     replace_weights(folder, lambda w: w["head.bias"].fill_(value))
     with pytest.raises(ModelError, match="not finite"):
+        load_folder(folder)
+
+
+def test_weights_that_are_no_floats_are_refused(folder):
+    replace_weights(folder, lambda w: w.update({"head.bias": w["head.bias"].to(torch.int8)}))
+    with pytest.raises(ModelError, match=r"'head\.bias' is torch\.int8, weights are floats"):
         load_folder(folder)
 
 

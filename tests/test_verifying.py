@@ -461,6 +461,15 @@ def test_damaged_metadata_are_found(path, file, change, seen):
     assert "generate the image again" in problem.advice
 
 
+def test_words_about_an_image_are_nobodys_damage(path):
+    """A version before said of every given sketch that it was thinned."""
+    for file in ("zarr.json", "sketch/zarr.json"):
+        content = json.loads((path / file).read_text())
+        content["attributes"]["ome"]["multiscales"][0].update(name="renamed", type="other words")
+        (path / file).write_text(json.dumps(content))
+    assert jobs.verify(path, sample=0).is_sound
+
+
 def test_every_damaged_level_is_named(path):
     for file in ("0/zarr.json", "sketch/2/zarr.json"):
         (path / file).write_text("{}")

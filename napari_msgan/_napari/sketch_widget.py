@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import closing
 
 import napari
 import napari.viewer
@@ -29,6 +29,7 @@ from napari_msgan.errors import MsganError
 from napari_msgan.geometry import Box
 from napari_msgan.jobs import Progress, default_workers
 from napari_msgan.sketch import lazy_sketch
+from napari_msgan.steps import iter_in_threads
 from napari_msgan.volume import Volume
 
 _AMBER = np.array([1.0, 0.75, 0.2])
@@ -62,15 +63,10 @@ def iter_sketch(
     def fill(box: Box) -> None:
         out[box.slices] = sketch[box.slices]
 
-    with ThreadPoolExecutor(default_workers("cpu"), "sketch") as pool:
-        futures = [pool.submit(fill, box) for box in boxes]
-        try:
-            for done, future in enumerate(as_completed(futures), 1):
-                future.result()
-                left = (time.monotonic() - started) / done * (len(boxes) - done)
-                yield Progress("sketch", done, len(boxes), left)
-        finally:  # who stops does not wait for blocks that are not begun
-            pool.shutdown(wait=True, cancel_futures=True)
+    with closing(iter_in_threads(fill, boxes, default_workers("cpu"))) as filled:
+        for done, _ in enumerate(filled, 1):
+            left = (time.monotonic() - started) / done * (len(boxes) - done)
+            yield Progress("sketch", done, len(boxes), left)
 
 
 class SketchWidget(Docked):

@@ -16,21 +16,6 @@ from napari_msgan.io import write_volume
 from napari_msgan.jobs import export
 
 
-def write_ome_zarr(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
-    """Save one image layer as OME-Zarr."""
-    return _write(path, data, attributes)
-
-
-def write_ome_tiff(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
-    """Save one image layer as OME-TIFF."""
-    return _write(path, data, attributes)
-
-
-def write_nifti(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
-    """Save one image layer as NIfTI."""
-    return _write(path, data, attributes)
-
-
 def _description_of(layer: Image) -> dict[str, Any]:
     """Return what a file says of a layer that shows no store: what its own file said.
 
@@ -45,8 +30,8 @@ def _description_of(layer: Image) -> dict[str, Any]:
     return dict(said) if isinstance(said, dict) else {"content": "image"}
 
 
-def _write(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
-    """Write a layer as `_write_layer` does.
+def write_layer(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
+    """Save one image layer, in the format that its name ends with.
 
     Raises
     ------

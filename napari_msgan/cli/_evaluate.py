@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from contextlib import closing
 from typing import TYPE_CHECKING
 
 from napari_msgan.cli._progress import progress_shown
@@ -51,11 +50,7 @@ def evaluate(arguments: Namespace) -> None:
         reader_study=arguments.reader_study,
         patients=patients,
     )
-    with (
-        warnings.catch_warnings(),
-        progress_shown(quiet=arguments.quiet) as show,
-        closing(steps),
-    ):
+    with warnings.catch_warnings(), progress_shown(quiet=arguments.quiet) as show:
         warnings.simplefilter("once", UserWarning)  # else one line for every image
         found = run_to_end(steps, lambda step: show(step.stage, step.done, 1.0, step.note))
     if not arguments.quiet:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 import time
 from collections import Counter
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ from napari_msgan.geometry import Box
 from napari_msgan.io import read_description
 from napari_msgan.jobs import export as export_store
 from napari_msgan.jobs import iter_generate, iter_refine, make_sketch
+from napari_msgan.steps import run_to_end
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -137,17 +137,17 @@ def _run(steps: Generator[Progress, None, PyramidStore], *, quiet: bool) -> Outc
     begun = time.monotonic()
     made: Counter[int] = Counter()
     first_s: dict[int, float] = {}
-    with progress_shown(quiet=quiet) as show, closing(steps):
-        while True:
-            try:
-                step = next(steps)
-            except StopIteration as stop:
-                return Outcome(stop.value, made, first_s, time.monotonic() - begun)
+    with progress_shown(quiet=quiet) as show:
+
+        def each(step: Progress) -> None:
             show(step.stage, step.done, step.total)
             if step.report is not None:
                 scale = step.report.tile.scale
                 made[scale] += 1
                 first_s.setdefault(scale, time.monotonic() - begun)
+
+        store = run_to_end(steps, each)
+    return Outcome(store, made, first_s, time.monotonic() - begun)
 
 
 def _summary(outcome: Outcome, path: Path | str) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from contextlib import closing
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,7 +33,7 @@ def verify(arguments: Namespace) -> None:
         sample=arguments.sample,
         model=arguments.model,
     )
-    with progress_shown(quiet=arguments.quiet) as show, closing(steps):
+    with progress_shown(quiet=arguments.quiet) as show:
         found = run_to_end(steps, lambda step: show(step.stage, step.done, step.total))
     lines = [*_problems(found), *(f"note: {note}" for note in found.notes)]
     if not arguments.quiet:

@@ -99,7 +99,8 @@ def sketch_attributes(info: StoreInfo) -> dict[str, Any]:
     """Return the attributes of the child group ``sketch``."""
     method = "edges found at each scale"
     if info.sketch.given:
-        method = "block maximum, thinned"
+        is_thinned = info.sketch.settings.given == "thinned"
+        method = "block maximum, thinned" if is_thinned else "interpolated from the finest scale"
     return {"ome": ome_attributes(info.to_geometry(), name="sketch", method=method)}
 
 

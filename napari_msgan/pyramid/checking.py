@@ -97,7 +97,7 @@ def check_metadata(place: Place) -> tuple[StoreInfo | None, list[Problem]]:
         except StoreError as error:
             problems.append(Problem(where, str(error), advice))
             continue
-        if seen != _as_json(attributes["ome"]):
+        if _placing(seen) != _placing(_as_json(attributes["ome"])):
             text = (
                 "its OME-Zarr attributes do not describe this image, so other programs misplace it"
             )
@@ -110,6 +110,15 @@ def check_metadata(place: Place) -> tuple[StoreInfo | None, list[Problem]]:
                 key = array_key(scale, info.to_geometry().n_scales, sketch=sketch)
                 problems.append(Problem(f"{key}/zarr.json", str(error), advice))
     return info, problems
+
+
+def _placing(ome: Any) -> Any:
+    """Return what OME-Zarr attributes say of the place of an image, None if they are none."""
+    try:
+        (image,) = ome["multiscales"]
+        return ome["version"], image["axes"], image["datasets"]
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def _as_json(value: Any) -> Any:

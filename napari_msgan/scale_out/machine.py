@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,8 +12,6 @@ from napari_msgan.errors import JobError, ModelError
 from napari_msgan.model import find_by_identity, load_folder, read_spec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from distributed import Worker
 
     from napari_msgan.model import Model
@@ -46,23 +43,6 @@ def own_device(kind: str) -> str:
     number = re.search(r"[0-9]+$", str(get_worker().name))
     is_chosen = number is not None and "://" not in str(get_worker().name)
     return f"cuda:{int(number[0]) % count if number and is_chosen else 0}"
-
-
-@contextmanager
-def own_threads(device: str) -> Iterator[None]:
-    """Compute with one thread on the CPU, because the bits of a tile depend on it."""
-    import torch
-
-    if device != "cpu":
-        with torch.cuda.device(device):
-            yield
-        return
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def address() -> str:

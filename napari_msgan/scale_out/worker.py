@@ -17,13 +17,12 @@ from napari_msgan.errors import JobError, MsganError
 from napari_msgan.exporting import Grid, grid_volumes
 from napari_msgan.geometry import Box, Ints
 from napari_msgan.pyramid import open_pyramid, place_of
-from napari_msgan.refiner import TileContext, buffers_kept, make_tile
+from napari_msgan.refiner import TileContext, buffers_kept, make_tile, own_threads
 from napari_msgan.scale_out.machine import (
     NoModelError,
     address,
     own_device,
     own_model,
-    own_threads,
 )
 from napari_msgan.tiling import Tile
 

@@ -7,7 +7,7 @@ between processes, draws the same ones.
 from __future__ import annotations
 
 import os
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ from napari_msgan.errors import TrainingError
 from napari_msgan.geometry import Box
 from napari_msgan.resampling import reduce_mean
 from napari_msgan.sketch import REDUCE_HALO, reduce_sketch, sketch_of, weakest_kept
+from napari_msgan.steps import iter_in_threads
 from napari_msgan.training.config import CoarseMixture, SketchChanges
 from napari_msgan.training.sources import dequantise, quantise
 from napari_msgan.volume import read_padded
@@ -104,14 +105,9 @@ def _iter_fill_pool(
         pyramid = pyramids[index % len(pyramids)]
         sketches[index], images[index] = _changed_image(pyramid, random, config)
 
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        futures = [threads.submit(make, index) for index in range(size)]
-        try:
-            for done, future in enumerate(as_completed(futures), 1):
-                future.result()
-                yield done, size
-        finally:
-            threads.shutdown(wait=True, cancel_futures=True)
+    with closing(iter_in_threads(make, range(size), os.cpu_count() or 1)) as made:
+        for done, _ in enumerate(made, 1):
+            yield done, size
 
 
 def _changed_image(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +10,7 @@ import numpy as np
 from napari_msgan.errors import JobError, ModelError, StoreError
 from napari_msgan.geometry import Box
 from napari_msgan.pyramid.checking import Problem, level_name
-from napari_msgan.refiner import TileContext, run_tile
+from napari_msgan.refiner import TileContext, own_threads, run_tile
 from napari_msgan.tiling import Tile
 from napari_msgan.verifying.findings import Findings, VerifyStep
 
@@ -106,22 +105,16 @@ class TileCheck:
             excuse = f"made with torch {made.torch}, this is {torch.__version__}"
             self._found.notes.append(f"Tiles were {excuse}: their last bits may differ for that.")
         context.prepare(sorted({tile.scale for tile in tiles}))
-        before = torch.get_num_threads()
-        # As in `refiner`: the number of threads decides the last bit.
-        threads = 1 if made.device == "cpu" else before
-        with ThreadPoolExecutor(1, "tile", lambda: torch.set_num_threads(threads)) as pool:
+        for done, tile in enumerate(tiles, 1):
             try:
-                for done, tile in enumerate(tiles, 1):
-                    made_again = pool.submit(_run, context, tile)
-                    if isinstance(problem := made_again.exception(), StoreError):
-                        name = self._tile_name(tile)
-                        self._found.notes.append(f"{name} was not made again: {problem}")
-                    else:
-                        self._compare(tile, made_again.result(), excuse)
-                        self._found.compared += 1
-                    yield VerifyStep("compare", done, len(tiles))
-            finally:
-                torch.set_num_threads(before)
+                made_again = _run(context, tile)
+            except StoreError as problem:
+                name = self._tile_name(tile)
+                self._found.notes.append(f"{name} was not made again: {problem}")
+            else:
+                self._compare(tile, made_again, excuse)
+                self._found.compared += 1
+            yield VerifyStep("compare", done, len(tiles))
 
     def _has_sketch(self, scale: int) -> bool:
         """Return whether the sketch is sound that tiles of a scale are made from."""
@@ -171,6 +164,7 @@ class TileCheck:
 
 def _run(context: TileContext, tile: Tile) -> npt.NDArray[Any]:
     try:
-        return run_tile(context, tile)
+        with own_threads(context.device):
+            return run_tile(context, tile)
     except RuntimeError as error:  # as in `refiner`
         raise JobError(f"tile {tile} could not be made again: {error}") from error

@@ -20,18 +20,11 @@ from napari_msgan.errors import MsganError, StoreError
 from napari_msgan.io import read_description, write_volume
 from napari_msgan.pyramid import view_volume
 
-WRITERS = {
-    ".ome.zarr": writer.write_ome_zarr,
-    ".ome.tif": writer.write_ome_tiff,
-    ".nii.gz": writer.write_nifti,
-}
-
 
 def save(layer, path):
     data, attributes, kind = layer.as_layer_data_tuple()
     assert kind == "image"
-    suffix = next(s for s in WRITERS if str(path).endswith(s))
-    return WRITERS[suffix](str(path), data, attributes)
+    return writer.write_layer(str(path), data, attributes)
 
 
 def test_store_is_read_as_result_and_sketch(ct_store):

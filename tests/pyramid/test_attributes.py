@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from napari_msgan.config import SketchSettings
 from napari_msgan.errors import StoreError
 from napari_msgan.geometry import Affine, Box, PyramidGeometry, level_of_scale
 from napari_msgan.pyramid.attributes import (
@@ -14,7 +15,9 @@ from napari_msgan.pyramid.attributes import (
     level_transforms,
     ome_attributes,
     root_attributes,
+    sketch_attributes,
 )
+from napari_msgan.pyramid.metadata import SketchInfo
 
 XRAY = PyramidGeometry(
     ("y", "x"),
@@ -100,6 +103,20 @@ def test_pixels_are_no_unit_of_the_format():
     pixels = PyramidGeometry(("y", "x"), (8, 8), ((2, 2),), Affine.of_spacing((1, 1)), "pixel")
     axes = ome_attributes(pixels, name="x", method="m")["multiscales"][0]["axes"]
     assert axes == [{"name": "y", "type": "space"}, {"name": "x", "type": "space"}]
+
+
+@pytest.mark.parametrize(
+    ("given", "how", "words"),
+    [
+        (False, "thinned", "edges found at each scale"),
+        (True, "thinned", "block maximum, thinned"),
+        (True, "interpolated", "interpolated from the finest scale"),
+    ],
+)
+def test_a_sketch_says_how_its_scales_were_made(make_info, given, how, words):
+    sketch = SketchInfo(settings=SketchSettings(given=how), given=given)
+    ome = sketch_attributes(make_info(sketch=sketch))["ome"]
+    assert ome["multiscales"][0]["type"] == words
 
 
 @pytest.mark.parametrize(
