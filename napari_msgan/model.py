@@ -102,7 +102,13 @@ def load_model(model: str | os.PathLike[str]) -> Model:
 
 
 def find_model(model: str | os.PathLike[str]) -> Path:
-    """Return the folder of a model given by name or folder."""
+    """Return the folder of a model given by name or folder.
+
+    Raises
+    ------
+    ModelError
+        If there is none.
+    """
     text = os.fspath(model)
     if Path(text).is_dir():
         return Path(text)
@@ -118,7 +124,15 @@ def find_model(model: str | os.PathLike[str]) -> Path:
 
 
 def find_by_identity(identity: str, recorded: str | None = None) -> Path:
-    """Return the folder of the model with this `ModelSpec.identity`."""
+    """Return the folder of the model with this `ModelSpec.identity`.
+
+    recorded : folder that is looked at, too, where it is on this computer.
+
+    Raises
+    ------
+    ModelError
+        If none of the models here is the one.
+    """
     entries = list_models()
     # A store may come from anybody: it must not make this computer call \\server\share.
     is_local = recorded is not None and not recorded.startswith(("\\\\", "//"))

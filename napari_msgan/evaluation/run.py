@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from napari_msgan.errors import JobError, MsganError
 from napari_msgan.evaluation.accuracy import check_torchmetrics
@@ -108,10 +108,24 @@ def evaluate(
     out: Path,
     *,
     progress: Callable[[EvaluationStep], None] | None = None,
-    **options: Any,
+    computing: Computing | None = None,
+    scale: int | None = None,
+    training: Sequence[Path] = (),
+    reader_study: bool = False,
+    patients: Mapping[Path, str] | None = None,
 ) -> Evaluation:
-    """Evaluate a model and return the figures; see `iter_evaluate`."""
-    return run_to_end(iter_evaluate(model, images, out, **options), progress)
+    """Evaluate a model and return the figures; parameters and errors are of `iter_evaluate`."""
+    steps = iter_evaluate(
+        model,
+        images,
+        out,
+        computing=computing,
+        scale=scale,
+        training=training,
+        reader_study=reader_study,
+        patients=patients,
+    )
+    return run_to_end(steps, progress)
 
 
 def iter_evaluate(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from napari_msgan.creating import check_same_job, describe_store, iter_make_sketch
 from napari_msgan.errors import GeometryError
@@ -33,15 +33,47 @@ if TYPE_CHECKING:
     from napari_msgan.geometry import Box
 
 
+class _TileOptions(TypedDict, total=False):
+    scale: int | None
+    region: Box | str | None
+    device: str
+    workers: int | None
+    focus: Box | None
+    cluster: Cluster | str | None
+
+
+class GenerateOptions(_TileOptions, total=False):
+    """What `iter_generate` takes by name."""
+
+    finest: int | None
+    seed: int
+    precision: Precision
+    input_is_sketch: bool
+    name: str | None
+
+
+class RefineOptions(_TileOptions, total=False):
+    """What `iter_refine` takes by name."""
+
+    model: Model | Path | str | None
+    precision: Precision | None
+
+
 def generate(
     source: Volume | Path | str,
     out: Path | str,
     model: Model | Path | str,
     *,
     progress: OnProgress | None = None,
-    **options: Any,
+    **options: Unpack[GenerateOptions],
 ) -> PyramidStore:
-    """Make a store from an image and compute the tiles asked for; see `iter_generate`."""
+    """Make a store from an image, compute the tiles asked for, and return it.
+
+    Parameters
+    ----------
+    progress : called with every step; what it raises stops the job, and finished tiles are kept.
+    source, out, model, options : as of `iter_generate`, which also says what is raised.
+    """
     return run_to_end(iter_generate(source, out, model, **options), progress)
 
 
@@ -68,13 +100,20 @@ def iter_generate(
 
     Parameters
     ----------
+    source : image, shape (Z, Y, X) or (Y, X), or its file; see `napari_msgan.read_volume`.
     out : folder of the store, or a URL that fsspec opens, ending in ``.ome.zarr``.
+    model : its name in the catalogue, its folder, or what `napari_msgan.load_model` returned.
     scale : last scale to compute; None for the finest of the store.
     finest : last scale that a new store declares, so that it can be refined to; None for
         `scale`, or for what the source supports where that is finer.
     region : box of the finest scale (or its text form); None for everything.
+    seed : for models with a random part; none of those that come with the program has one.
+    device : "cpu", "cuda", or "auto" for the GPU where torch sees one.
+    precision : "fp32", or "bf16" for faster mixed precision; the store keeps to it.
     input_is_sketch : the source is a sketch: integers / type maximum, or floats in [0, 1].
     name : of the source, kept in the store; None keeps none, because file names name patients.
+    workers : threads that make tiles; None for one per core, or two on a GPU.
+    focus : box of the finest scale that is looked at: its tiles come first.
     cluster : whose workers make the tiles: "local:4", the address of a Dask scheduler, or one that
         is open; None for `workers` threads of this process, which always make the sketch.
 
@@ -126,9 +165,15 @@ def refine(
     store: PyramidStore | Path | str,
     *,
     progress: OnProgress | None = None,
-    **options: Any,
+    **options: Unpack[RefineOptions],
 ) -> PyramidStore:
-    """Compute more tiles of a store; see `iter_refine`."""
+    """Compute more tiles of a store, and return it.
+
+    Parameters
+    ----------
+    progress : as of `generate`.
+    store, options : as of `iter_refine`, which also says what is raised.
+    """
     return run_to_end(iter_refine(store, **options), progress)
 
 
@@ -148,12 +193,12 @@ def iter_refine(
 
     Parameters
     ----------
-    region : box of the finest scale (or its text form); None for everything.
-    scale : None for the finest.
+    store : its folder or URL, or what `napari_msgan.open_pyramid` returned as writable.
+    scale : last scale to compute; None for the finest.
     model : None to find it by the hash in the store.
-    precision : None for that of the store, or fp32.
-    focus : box of the finest scale that is looked at: its tiles come first.
-    cluster : as in `iter_generate`.
+    device, precision : those of the store where it has tiles; else as of `iter_generate`, None for
+        "fp32".
+    region, workers, focus, cluster : as of `iter_generate`.
 
     Raises
     ------

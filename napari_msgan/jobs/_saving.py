@@ -102,6 +102,19 @@ def make_sketch(
     """Write the edge map of an image at its own resolution, uint8.
 
     Such a file can be drawn on and given to `generate` with ``input_is_sketch=True``.
+
+    Parameters
+    ----------
+    source : image, shape (Z, Y, X) or (Y, X), or its file.
+    out : named as for `export`.
+    settings : how edges are found; None for those that fit images of as many axes. A model has its
+        own in ``load_model(name).spec.sketch``.
+    progress : may raise to cancel; nothing is left behind then.
+
+    Raises
+    ------
+    MsganError
+        A subclass that says what does not fit.
     """
 
     def report(stage: Stage, fraction: float) -> None:

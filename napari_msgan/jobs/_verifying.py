@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from napari_msgan.jobs._common import OnProgress, Progress, model_of
 from napari_msgan.model import Model, load_model
@@ -16,10 +16,16 @@ if TYPE_CHECKING:
 
 
 def verify(
-    store: Path | str, *, progress: OnProgress | None = None, **options: Any
+    store: Path | str,
+    *,
+    progress: OnProgress | None = None,
+    repair: bool = False,
+    sample: int | Literal["all"] = 8,
+    model: Model | Path | str | None = None,
 ) -> Verification:
-    """Check whether a store can be trusted; see `iter_verify`."""
-    return run_to_end(iter_verify(store, **options), progress)
+    """Check whether a store can be trusted; parameters and errors are those of `iter_verify`."""
+    steps = iter_verify(store, repair=repair, sample=sample, model=model)
+    return run_to_end(steps, progress)
 
 
 def iter_verify(

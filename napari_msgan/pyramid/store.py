@@ -285,30 +285,21 @@ class PyramidStore:
             self._place.sync(keys)  # else a power cut might bring back what was found to be wrong
         return removed
 
-    def check_fingerprint(self, fingerprint: Fingerprint) -> None:
-        """Refuse tiles that would differ from those in the store; warn if they might.
-
-        Raises
-        ------
-        StoreError
-            If device, precision or tile shape are others than before.
-        """
-        if self._info.fingerprint is not None:
-            self._info.fingerprint.check_continued(fingerprint, self.address)
-
     def set_fingerprint(self, fingerprint: Fingerprint) -> None:
-        """Record how tiles are made, unless that is known; then it is only checked.
+        """Record how tiles are made; where that is known, warn if theirs might differ from it.
 
         Called before the first tile is made: it also notes that some may not be on the disk yet.
 
         Raises
         ------
         StoreError
-            If it does not fit what is recorded, or the writer's lock is not held.
+            If device, precision or tile shape are others than recorded, or the writer's lock is
+            not held.
         """
         self._writers.check()
-        self.check_fingerprint(fingerprint)
-        if self._info.fingerprint is None:
+        if self._info.fingerprint is not None:
+            self._info.fingerprint.check_continued(fingerprint, self.address)
+        else:
             self._info = self._info.model_copy(update={"fingerprint": fingerprint})
             write_info(self._place, self._info)
         self._place.note_unsynced(are_there=True)
