@@ -32,13 +32,24 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Factor = tuple[Annotated[int, Field(ge=1, le=8)], ...]
 
 
-def _short_name(name: str) -> str:
+def _check_short_name(name: str) -> str:
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", name):
         raise ValueError(
             f"a model's short name has 1 to 64 small letters, digits and . _ -, a letter or digit "
             f"first, got {name!r}"
         )
     return name
+
+
+def short_name(text: str, default: str) -> str:
+    """Return a model's short name like a text, `default` where nothing of it can be kept.
+
+    Examples
+    --------
+    >>> short_name("My Scans (2)", "model")
+    'my-scans-2'
+    """
+    return re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("-._")[:64] or default
 
 
 def first_problem(error: ValidationError) -> str:
@@ -199,7 +210,7 @@ class ModelSpec(Settings):
     """The content of ``model.json``."""
 
     schema_version: Literal[1] = 1
-    name: Annotated[str, AfterValidator(_short_name)]
+    name: Annotated[str, AfterValidator(_check_short_name)]
     title: str = ""
     kind: ModelKind
     axes: tuple[Literal["z", "y", "x"], ...]

@@ -136,13 +136,23 @@ def is_disk_full(error: OSError) -> bool:
 def disk_full_text(error: OSError, path: Path | str, needed_bytes: int | None = None) -> str:
     """Return what happened and what to do, for a path that could not be written to."""
     what = _FULL[error.errno or errno.ENOSPC]
-    there = next(p for p in (Path(path).absolute(), *Path(path).absolute().parents) if p.exists())
-    free = f"{_size(shutil.disk_usage(there).free)} are free there"
+    free = f"{_size(free_bytes(Path(path)))} are free there"
     needs = f", up to {_size(needed_bytes)} are needed" if needed_bytes is not None else ""
     return (
         f"{path} cannot be written: {what} ({free}{needs}). "
         "Make room, then give the same command again."
     )
+
+
+def existing(path: Path) -> Path:
+    """Return a path, or the nearest folder above it that exists."""
+    path = path.absolute()
+    return next(p for p in (path, *path.parents) if p.exists())
+
+
+def free_bytes(path: Path) -> int:
+    """Return how much room the disk of a path has, which need not exist yet."""
+    return shutil.disk_usage(existing(path)).free
 
 
 def _size(n_bytes: int) -> str:

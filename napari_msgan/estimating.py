@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,9 +11,10 @@ import numpy as np
 import psutil  # type: ignore[import-untyped]
 
 from napari_msgan.calibrating import calibrate
+from napari_msgan.durable import existing, free_bytes
 from napari_msgan.geometry import Box
 from napari_msgan.io import read_geometry, temporary_folder
-from napari_msgan.jobs import default_workers, resolve_device
+from napari_msgan.jobs import default_workers, region_box, resolve_device
 from napari_msgan.model import Model, load_model
 from napari_msgan.refiner import COARSE_CACHE_BYTES, SKETCH_CACHE_BYTES
 from napari_msgan.source import plan_source
@@ -124,8 +124,7 @@ def estimate(
     plan = plan_source(volume, model.spec, scale)
     geometry = plan.geometry
     scale = geometry.finest_scale if scale is None else scale
-    box = Box.parse(region, geometry.axes) if isinstance(region, str) else region
-    box = box or Box.of_shape(geometry.shape)
+    box = region_box(geometry.shape, geometry.axes, region)
     halos = tuple(model.halo(s) for s in range(geometry.n_scales))
     tiling = Tiling(geometry, model.spec.tile_shape, halos)
     cells = needed_cells(tiling, box, scale)
@@ -154,8 +153,8 @@ def estimate(
         memory_bytes=memory_bytes(plan, model.spec, known, busy_workers(cells, workers)),
         memory_free=int(psutil.virtual_memory().available),
         store_bytes=store_bytes,
-        store=Space(here, max(store_bytes, sketching), shutil.disk_usage(here).free),
-        temporary=Space(there, packed, shutil.disk_usage(there).free),
+        store=Space(here, max(store_bytes, sketching), free_bytes(here)),
+        temporary=Space(there, packed, free_bytes(there)),
     )
 
 
@@ -232,9 +231,3 @@ def memory_bytes(plan: SourcePlan, spec: ModelSpec, known: Calibration, workers:
         known.tile_bytes * workers + cached,
     )
     return round(known.base_bytes + max(stages))
-
-
-def existing(path: Path) -> Path:
-    """Return a path, or the nearest folder above it that exists."""
-    path = path.absolute()
-    return next(p for p in (path, *path.parents) if p.exists())

@@ -22,6 +22,7 @@ from napari_msgan.config import (
     ScaleSpec,
     SketchSettings,
     first_problem,
+    short_name,
 )
 from napari_msgan.durable import sync_folder, write_atomically
 from napari_msgan.errors import ModelError
@@ -107,13 +108,12 @@ def import_megan(
         raise ModelError(f"{out} exists already. Choose another name, or delete it.")
     check_is_folder(out.absolute().parent, ModelError)
     checkpoints = [read_checkpoint(path, low_res=i == 0) for i, path in enumerate(paths)]
-    short = re.sub(r"[^a-z0-9._-]+", "-", experiment.lower()).strip("-._")[:64] or "megan"
     with TemporaryDirectory(dir=out.absolute().parent, prefix=f".{out.name}.partial-") as partial:
         made = Path(partial) / "model"
         made.mkdir()
         scales = tuple(_write_scale(c, i, made) for i, c in enumerate(checkpoints))
         spec = _described_model(
-            short if name is None else name,
+            short_name(experiment, "megan") if name is None else name,
             experiment if title is None else title,
             modality,
             window,

@@ -218,8 +218,9 @@ def check_weights(
                 f"{path}: {key!r} has shape {tuple(value.shape)}, its network needs "
                 f"{tuple(expected[key].shape)}"
             )
-        if value.dtype not in known:
-            raise ModelError(f"{path}: {key!r} is {value.dtype}, weights are floats")
+        if value.dtype not in known or value.is_meta:
+            kind = "without values" if value.is_meta else str(value.dtype)
+            raise ModelError(f"{path}: {key!r} is {kind}, weights are floats")
         if not bool(torch.isfinite(value).all()):
             raise ModelError(f"{path}: {key!r} holds values that are not finite: train it again")
 

@@ -152,7 +152,7 @@ REFUSED = {
         "has values that float32 does not hold",
     ),
     "not finite": (lambda p: change(p, **{"0_bias": torch.full((3,), torch.nan)}), "not finite"),
-    "integers": (lambda p: change(p, **{"0_bias": torch.zeros(3, dtype=torch.int)}), "finite"),
+    "integers": (lambda p: change(p, **{"0_bias": torch.zeros(3, dtype=torch.int)}), "are floats"),
     "sparse": (
         lambda p: change(p, **{"0_bias": torch.zeros(3).to_sparse()}),
         "one of them a Tensor",

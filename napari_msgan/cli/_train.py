@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import shlex
 import sys
 from contextlib import closing, nullcontext
@@ -17,7 +16,7 @@ from pydantic import ValidationError
 
 from napari_msgan.cli._progress import progress_shown, stopped_between_steps
 from napari_msgan.cli._tables import one_line, print_table
-from napari_msgan.config import first_problem
+from napari_msgan.config import first_problem, short_name
 from napari_msgan.durable import write_atomically
 from napari_msgan.errors import TrainingError, UnusableFilesError
 from napari_msgan.jobs import resolve_device
@@ -117,7 +116,7 @@ def _settings(arguments: Namespace, device: str) -> tuple[TrainConfig, list[Trai
                 f"delete {planned} to go on with it, or {begun.parent} to start again"
             )
     elif arguments.start_from:
-        whole = _settings_of_model(arguments.start_from, _model_name(out))
+        whole = _settings_of_model(arguments.start_from, short_name(out.absolute().name, "model"))
         files = look(whole)
         config = cut_to_images(files, whole)
         origin = f"settings of {arguments.start_from}"
@@ -126,8 +125,8 @@ def _settings(arguments: Namespace, device: str) -> tuple[TrainConfig, list[Trai
     else:
         files = look(None)
         preset: Preset = arguments.preset or "balanced"
-        memory = free_memory_of(device)
-        config = derive_config(files, _model_name(out), preset, memory, arguments.patient)
+        name, memory = short_name(out.absolute().name, "model"), free_memory_of(device)
+        config = derive_config(files, name, preset, memory, arguments.patient)
         origin = f"settings for these {len(files)} images"
     asked = {name: getattr(arguments, name) for name in ("start_from", "patient")}
     config = config.model_copy(update={name: text for name, text in asked.items() if text})
@@ -202,11 +201,6 @@ def _print_plan(config: TrainConfig, files: list[TrainingFile], out: Path, origi
         f"Resampled images and checkpoints: about {disk_of(config, files) / 1e9:.1f} GB in "
         f"{out / '.training'}, which can be deleted afterwards; TensorBoard reads it too."
     )
-
-
-def _model_name(out: Path) -> str:
-    name = re.sub(r"[^a-z0-9._-]+", "-", out.absolute().name.lower()).strip("-._")
-    return name[:64] or "model"
 
 
 def read_config(name: str) -> TrainConfig:

@@ -9,6 +9,7 @@ from napari_msgan.jobs._common import (
     Progress,
     Stage,
     default_workers,
+    region_box,
     resolve_device,
 )
 from napari_msgan.jobs._generating import generate, iter_generate, iter_refine, refine
@@ -27,6 +28,7 @@ __all__ = [
     "iter_verify",
     "make_sketch",
     "refine",
+    "region_box",
     "resolve_device",
     "verify",
 ]

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from napari_msgan.config import ModelSpec, ScaleSpec, first_problem
+from napari_msgan.durable import free_bytes
 from napari_msgan.errors import TrainingError
 from napari_msgan.networks import judged_window
 from napari_msgan.patients import patients_in
 from napari_msgan.training.config import TrainConfig
 from napari_msgan.training.cost import disk_of
-from napari_msgan.training.same_run import check_same_run, run_file
+from napari_msgan.training.same_run import check_same_run, run_file, work_folder
 from napari_msgan.training.sources import n_scales_reached
 from napari_msgan.training.start import check_start
 
@@ -102,9 +102,8 @@ def _check_config(config: TrainConfig, devices: int) -> None:
 
 def _check_disk(files: Sequence[TrainingFile], out: Path, config: TrainConfig) -> None:
     needed = disk_of(config, files)
-    there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
-    kept = sum(f.stat().st_size for f in (out / ".training").glob("**/*") if f.is_file())
-    free = shutil.disk_usage(there).free + kept
+    kept = sum(f.stat().st_size for f in work_folder(out).glob("**/*") if f.is_file())
+    free = free_bytes(out) + kept
     if needed > free:
         raise TrainingError(
             f"training needs about {needed / 1e9:.1f} GB on the disk of {out}, "

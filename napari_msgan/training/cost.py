@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from napari_msgan.networks import PatchDiscriminator, PatchGenerator, build_generator, required_halo
+from napari_msgan.source import HONEST_RATIO
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -100,7 +101,7 @@ def disk_of(config: TrainConfig, files: Sequence[TrainingFile]) -> int:
         zoom = config.zoom[1]
         if finest.spacing_mm and file.spacing:
             shape = [
-                n * mm / max(new, 0.7 * mm) * zoom
+                n * mm / max(new, HONEST_RATIO * mm) * zoom
                 for n, mm, new in zip(file.shape, file.spacing, finest.spacing_mm, strict=True)
             ]
         else:

@@ -22,7 +22,7 @@ from napari_msgan.locking import hold_lock
 from napari_msgan.model import save_spec, save_weights
 from napari_msgan.training.checks import check_run, kept_out_of, model_spec
 from napari_msgan.training.generated import iter_generate_coarse
-from napari_msgan.training.same_run import begin_run
+from napari_msgan.training.same_run import begin_run, work_folder
 from napari_msgan.training.samples import iter_make_pool
 from napari_msgan.training.scale import ScaleTrainer, StepReport
 from napari_msgan.training.sources import prepare
@@ -70,15 +70,15 @@ def iter_train(
 
 @contextmanager
 def _alone_in(out: Path) -> Iterator[None]:
-    (out / ".training").mkdir(parents=True, exist_ok=True)
-    with hold_lock(out / ".training" / "lock", str(out), TrainingError):
+    work_folder(out).mkdir(parents=True, exist_ok=True)
+    with hold_lock(work_folder(out) / "lock", str(out), TrainingError):
         yield
 
 
 def _iter_train(
     files: Sequence[TrainingFile], out: Path, config: TrainConfig, fabric: Fabric
 ) -> Generator[StepReport, None, None]:
-    work = out / ".training"
+    work = work_folder(out)
     if fabric.is_global_zero:
         for done, total, _ in prepare(files, work / "cache", config):
             if done == 1:

@@ -19,9 +19,14 @@ _NAMED = 3
 T = TypeVar("T")
 
 
+def work_folder(out: Path) -> Path:
+    """Return where a run keeps resampled images, checkpoints and what it is."""
+    return out / ".training"
+
+
 def run_file(out: Path) -> Path:
     """Return where a run that has begun keeps its settings."""
-    return out / ".training" / "config.json"
+    return work_folder(out) / "config.json"
 
 
 def begin_run(files: Sequence[TrainingFile], out: Path, config: TrainConfig) -> None:
