@@ -67,7 +67,7 @@ def write_image_pyramid(
 
     def write_finest(box: Box) -> None:
         block = resample(plan.volume.data, plan.step, plan.first, box)
-        unknown.append(int(np.count_nonzero(np.isnan(block))))
+        unknown.append(block.size - int(np.count_nonzero(np.isfinite(block))))
         unit = np.clip((block - window[0]) / (window[1] - window[0]), 0, 1)
         images[-1][box.slices] = np.rint(np.nan_to_num(unit) * _TOP).astype(np.uint16)
 
@@ -81,13 +81,21 @@ def write_image_pyramid(
     if any(unknown):
         share = 100 * sum(unknown) / images[-1].size
         warnings.warn(
-            f"{share:.2g} % of the image is NaN: it counts as its darkest value, and its border "
-            "gives edges. Fill it first where that is not meant",
+            f"{share:.2g} % of the image is NaN or infinite: NaN counts as its darkest value, and "
+            "the border of either gives edges. Fill it first where that is not meant",
             stacklevel=2,
         )
     for scale in range(geometry.finest_scale - 1, -1, -1):
         write = partial(write_coarser, scale)
         run_to_end(iter_in_threads(write, plan.blocks(scale), workers))
+    darkest = window[0] + (window[1] - window[0]) * float(images[0].min()) / _TOP
+    if settings.window != "percentiles" and darkest > sum(window) / 2:
+        warnings.warn(
+            f"no part of the image is darker than {darkest:.4g}, where the model expects values "
+            f"from {window[0]:g} to {window[1]:g}: are they in another unit? A CT must be in "
+            "Hounsfield units, air at -1000",
+            stacklevel=2,
+        )
     return images
 
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: A scale may be this much finer than the thickest axis of the source.
 HONEST_RATIO = 0.7
+#: Images below this share of the length that a model was trained on are parts of such images.
+_SMALL_PART = 0.5
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,7 @@ def _plan_physical(volume: Volume, spec: ModelSpec, scale: int | None) -> Source
             f"to {max(turned.spacing):g} mm: details beyond scale {honest} are invented",
             stacklevel=2,
         )
+    _warn_of_a_part(turned, spec)
     step = tuple(mm / own for mm, own in zip(spacing, turned.spacing, strict=True))
     first = corner_aligned_first(step)
     shape = tuple(max(1, math.ceil(n / s - 1e-6)) for n, s in zip(turned.shape, step, strict=True))
@@ -149,3 +152,18 @@ def _plan_physical(volume: Volume, spec: ModelSpec, scale: int | None) -> Source
     affine = turned.affine.rescaled(step, first)
     geometry = PyramidGeometry(turned.axes, shape, factors, affine, "millimeter")
     return SourcePlan(turned, orientation, geometry, step, first, honest, 0, spec.tile_shape)
+
+
+def _warn_of_a_part(volume: Volume, spec: ModelSpec) -> None:
+    """Warn of an image that is far smaller than those that a physical model was trained on."""
+    coarsest = spec.scales[0].spacing_mm
+    assert coarsest is not None
+    seen_mm = max(n * mm for n, mm in zip(volume.shape, volume.spacing, strict=True))
+    trained_mm = spec.base_size * min(coarsest)
+    if seen_mm < _SMALL_PART * trained_mm:
+        warnings.warn(
+            f"the image is {seen_mm:.0f} mm long, model {spec.name!r} was trained on images of "
+            f"about {trained_mm:.0f} mm: of a part it cannot tell what it is, and may make bright "
+            "what is dark. Take the whole image, and refine the part",
+            stacklevel=2,
+        )

@@ -368,7 +368,7 @@ def test_an_image_that_the_model_was_not_trained_for_is_told_before(viewer, mode
 
 
 def test_scales_beyond_the_source_say_so(models, tmp_path):
-    volume = Volume(ball((9, 20, 20), (4, 10, 10), 6), Affine.of_spacing((2.5, 1, 1)), "millimeter")
+    volume = Volume(ball((9, 40, 40), (4, 20, 20), 6), Affine.of_spacing((2.5, 1, 1)), "millimeter")
     with pytest.warns(UserWarning, match="finer than the source"):
         steps = generate(volume, tmp_path / "a.ome.zarr", models / "small-ct", scale=0, finest=2)
     texts = [choice.text for choice in scale_choices(steps, 1)]

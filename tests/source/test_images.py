@@ -1,6 +1,7 @@
 import warnings
 
 import numpy as np
+import pytest
 
 from napari_msgan.geometry import Affine
 from napari_msgan.source import hash_pixels, plan_source, write_image_pyramid
@@ -25,11 +26,34 @@ def test_hash_depends_on_pixels_shape_and_type_and_not_on_how_it_is_read():
 
 def test_share_of_nan_is_told(relative, tmp_path):
     image = np.random.default_rng(0).random((64, 64), np.float32)
-    for missing, told in ((0, None), (32, "50 % of the image is NaN")):
-        image[:missing] = np.nan
+    for missing, told in ((0, None), (32, "50 % of the image is NaN or infinite")):
+        image[: missing // 2], image[missing // 2 : missing] = np.nan, -np.inf
         plan = plan_source(Volume(image, Affine.of_spacing((1, 1)), "pixel"), relative)
         with warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always")
             images = write_image_pyramid(plan, relative.sketch, tmp_path, 2)
-        assert [str(w.message)[:24] for w in warned] == ([told] if told else [])
+        assert [str(w.message)[:36] for w in warned] == ([told] if told else [])
         assert (images[-1][:missing] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "is_told"),
+    [
+        (lambda hu: hu, False),
+        (lambda hu: hu + 1024, True),
+        (lambda hu: np.rint((hu + 1000) / 6).astype(np.uint8), True),
+        (lambda hu: (hu + 1000) / np.float32(1600), True),
+        (lambda hu: np.where(hu < 0, 40, hu), True),
+    ],
+    ids=["HU", "HU + 1024", "uint8", "0 to 1", "no air"],
+)
+def test_values_in_another_unit_than_the_model_are_told(physical, tmp_path, change, is_told):
+    spec = physical.sketch.model_copy(update={"window": (-1000.0, 600.0)})
+    hu = np.full((40, 40, 40), 40, np.int16)
+    hu[5:35, 5:20, 5:35], hu[5:35, 25:35, 5:35] = -850, 300
+    source = Volume(change(hu), Affine.of_spacing((4, 4, 4)), "millimeter")
+    plan = plan_source(source, physical)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        write_image_pyramid(plan, spec, tmp_path, 2)
+    assert [("another unit" in str(w.message)) for w in warned] == [True] * is_told

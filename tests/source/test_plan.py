@@ -128,3 +128,11 @@ def test_flipped_and_permuted_copies_give_the_same_plan(physical):
         whole = (slice(0, 99),) * 3
         np.testing.assert_array_equal(other.volume.data[whole], plan.volume.data[whole])
     assert Box.of_shape(plan.geometry.shape).size > 1
+
+
+def test_a_part_of_what_a_physical_model_was_trained_on_is_told(physical):
+    trained_mm = physical.base_size * min(physical.scales[0].spacing_mm)
+    enough = int(trained_mm / 2)
+    plan_source(solid((8, enough, 8), (1, 1, 1)), physical)
+    with pytest.warns(UserWarning, match=f"{enough - 1} mm long, model .* about {trained_mm:.0f}"):
+        plan_source(solid((8, enough - 1, 8), (1, 1, 1)), physical)
