@@ -25,6 +25,10 @@ class StoreError(MsganError, ValueError):
     """A pyramid store that is damaged, locked or belongs to another job."""
 
 
+class NoStoreError(StoreError):
+    """Nothing, or an image that was exported, where a store is needed."""
+
+
 class TrainingError(MsganError, ValueError):
     """Training data or settings that cannot be used."""
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_msgan.config import INEXACT_NOTE
+from napari_msgan.errors import GeometryError
 from napari_msgan.geometry import Box
 from napari_msgan.pyramid import view_volume
 from napari_msgan.resampling import corner_aligned_first, resample
@@ -26,7 +27,14 @@ def grid_volumes(store: PyramidStore, scale: int, region: Box, grid: Grid) -> li
     ----------
     region : box of the finest scale.
     grid : with "source" there is one volume, in the voxels and the orientation of the source.
+
+    Raises
+    ------
+    GeometryError
+        If the grid is another.
     """
+    if grid not in get_args(Grid):
+        raise GeometryError(f"grid {grid!r} is not one of {', '.join(get_args(Grid))}")
     if grid == "source":
         return [_on_source_grid(store, scale, region)]
     return [view_volume(store, s, region) for s in range(scale, -1, -1)]

@@ -7,7 +7,7 @@ import operator
 import zlib
 from dataclasses import dataclass
 from types import EllipsisType
-from typing import TYPE_CHECKING, Any, Protocol, SupportsIndex
+from typing import TYPE_CHECKING, Any, Protocol, SupportsIndex, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -123,7 +123,14 @@ class Volume:
     """Image with geometry.
 
     data : array-like, shape (Z, Y, X) or (Y, X)
-    affine : voxel index to world, mm (S, P, L) for `unit` "millimeter", else pixels.
+    affine : voxel index to world, mm (S, P, L) for `unit` "millimeter", else pixels. With
+        ``Affine.of_spacing((sz, sy, sx))`` slices go up, rows to the back, columns to the left of
+        the patient, as those of most CT scanners do; anything else needs the whole matrix.
+
+    Raises
+    ------
+    VolumeError
+        If the array is no image, or the affine has another number of axes.
     """
 
     data: ArrayLike
@@ -131,6 +138,8 @@ class Volume:
     unit: Unit
 
     def __post_init__(self) -> None:
+        if self.unit not in get_args(Unit):
+            raise VolumeError(f"unit {self.unit!r} is not one of {', '.join(get_args(Unit))}")
         if len(self.data.shape) not in (2, 3) or min(self.data.shape) < 1:
             raise VolumeError(f"an image must have 2 or 3 axes, got shape {self.data.shape}")
         if self.affine.ndim != len(self.data.shape):

@@ -302,3 +302,27 @@ def test_gpu_that_is_not_there_is_refused():
 def test_public_names_are_importable():
     for name in napari_msgan.__all__:
         assert getattr(napari_msgan, name) is not None
+
+
+def test_what_python_gets_wrong_is_told_before_anything_is_written(model, store, tmp_path):
+    out = tmp_path / "b.ome.zarr"
+    for source, options, said in (
+        (np.zeros((8, 8, 8)), {}, r"not as ndarray: an array becomes one with Volume\("),
+        (body(), {"precision": "fp16"}, "precision 'fp16' is not one of fp32, bf16"),
+    ):
+        with pytest.raises(MsganError, match=said):
+            jobs.generate(source, out, model, device="cpu", **options)
+    with pytest.raises(MsganError, match="grid 'Source' is not one of store, source"):
+        jobs.export(store, tmp_path / "a.nii.gz", grid="Source")
+    with pytest.raises(MsganError, match="unit 'mm' is not one of millimeter, pixel"):
+        Volume(np.zeros((8, 8, 8)), Affine.of_spacing((1, 1, 1)), "mm")
+    assert not (tmp_path / "a.nii.gz").exists()
+
+
+def test_sketch_file_is_not_taken_for_an_image(model, tmp_path):
+    sketch = jobs.make_sketch(body(), tmp_path / "sketch.nii.gz")
+    out = tmp_path / "a.ome.zarr"
+    with pytest.raises(JobError, match="says that it is a sketch: add --input-is-sketch"):
+        jobs.generate(sketch, out, model, device="cpu")
+    assert not out.exists()
+    jobs.generate(sketch, out, model, device="cpu", input_is_sketch=True, scale=0)

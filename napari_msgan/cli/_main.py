@@ -8,7 +8,6 @@ import warnings
 from contextlib import contextmanager
 from importlib import import_module
 from io import TextIOWrapper
-from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from napari_msgan.buffers import share_one_arena
@@ -30,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     ----------
     argv : arguments without the program's name; None for those of the process.
     """
-    advice, out = "", Path()
+    advice, out = "", None
     if isinstance(sys.stdout, TextIOWrapper):  # names of files need not be valid UTF-8
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
@@ -49,7 +48,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return DONE
     except OSError as error:
         if is_disk_full(error):
-            return _fail(disk_full_text(error, error.filename or out))
+            where = error.filename or out
+            if where is None:
+                return _fail("what is printed cannot be written: the disk of that file is full")
+            return _fail(disk_full_text(error, where))
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}")
     except MemoryError:

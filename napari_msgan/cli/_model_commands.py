@@ -58,6 +58,13 @@ def add_train(add: AddCommand) -> None:
         "(default: sketches are made from the images)",
     )
     command.add_argument(
+        "--include",
+        action="append",
+        metavar="PATTERN",
+        help="take images of such paths below DATA only, e.g. 'site_a/*.png' or '**/*_t1.nii.gz'; "
+        "may be repeated (default: all)",
+    )
+    command.add_argument(
         "--patient",
         metavar="REGEX",
         help="what in the path of a file below DATA names the patient, e.g. '^[^_]+' or '^[^/]+': "

@@ -23,6 +23,7 @@ from napari_msgan.jobs import resolve_device
 
 if TYPE_CHECKING:
     from argparse import Namespace
+    from collections.abc import Sequence
     from importlib.resources.abc import Traversable
 
     from napari_msgan.training import StepReport
@@ -83,7 +84,7 @@ def _settings(arguments: Namespace, device: str) -> tuple[TrainConfig, list[Trai
         survey,
     )
 
-    out = arguments.out
+    out, include = arguments.out, _patterns(arguments.include)
     _check_options(arguments)
 
     def look(config: TrainConfig | None) -> list[TrainingFile]:
@@ -94,7 +95,7 @@ def _settings(arguments: Namespace, device: str) -> tuple[TrainConfig, list[Trai
                     show("looking at images", done, total)
 
             try:
-                return survey(arguments.source, config, arguments.sketches, progress)
+                return survey(arguments.source, config, arguments.sketches, progress, include)
             except UnusableFilesError as error:
                 print(*map(one_line, error.problems), sep="\n", file=sys.stderr)
                 raise TrainingError(error.summary) from None
@@ -129,7 +130,8 @@ def _settings(arguments: Namespace, device: str) -> tuple[TrainConfig, list[Trai
         config = derive_config(files, name, preset, memory, arguments.patient)
         origin = f"settings for these {len(files)} images"
     asked = {name: getattr(arguments, name) for name in ("start_from", "patient")}
-    config = config.model_copy(update={name: text for name, text in asked.items() if text})
+    asked["include"] = include
+    config = config.model_copy(update={name: value for name, value in asked.items() if value})
     check_run(files, out, config, devices=arguments.devices)
     if not arguments.quiet:
         _print_plan(config, files, out, origin)
@@ -139,6 +141,15 @@ def _settings(arguments: Namespace, device: str) -> tuple[TrainConfig, list[Trai
         if not (arguments.quiet or given):
             print(f"They are in {planned}: edit them and give them back with --config.")
     return config, files
+
+
+def _patterns(given: Sequence[str] | None) -> tuple[str, ...]:
+    from napari_msgan.training.config import pattern_below
+
+    try:
+        return tuple(map(pattern_below, given or ()))
+    except ValueError as error:
+        raise TrainingError(f"--include: {error}") from error
 
 
 def _check_options(arguments: Namespace) -> None:

@@ -49,7 +49,7 @@ def _problems(found: Verification) -> list[str]:
         advice = problem.advice or (
             "Removed." if found.removed is not None else "--repair removes it."
         )
-        lines.append(f"{problem.where}: {problem.seen}. {advice}".replace("..", "."))
+        lines.append(f"{problem.where}: {problem.seen.rstrip('.')}. {advice}")
     if more := len(found.problems) - _MOST_LINES:
         lines += [f"... and {more} more"] if more > 0 else []
     return lines

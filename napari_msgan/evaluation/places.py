@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from napari_msgan.errors import JobError, VolumeError
-from napari_msgan.io import READABLE, images_in
+from napari_msgan.io import READABLE, images_in, readable_text
 from napari_msgan.patients import patients_in
 
 if TYPE_CHECKING:
@@ -36,7 +36,9 @@ def find_images(
         if any(fnmatch.fnmatch(path.name, pattern) for pattern in include)
     ]
     if not fitting:
-        raise VolumeError(f"{data} holds no image that matches {', '.join(include)}")
+        raise VolumeError(
+            f"{data} holds no image that matches {', '.join(include)}; {readable_text(data)}"
+        )
     return fitting[:limit]
 
 

@@ -13,6 +13,7 @@ from napari_msgan.io._dispatch import (
     read_description,
     read_geometry,
     read_volume,
+    readable_text,
     write_volume,
 )
 from napari_msgan.io._search import images_in
@@ -28,6 +29,7 @@ __all__ = [
     "read_description",
     "read_geometry",
     "read_volume",
+    "readable_text",
     "temporary_folder",
     "write_volume",
 ]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import math
+import os
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
@@ -35,6 +37,8 @@ _FORMATS: dict[str, Format] = {
     ".ome.zarr": "ome_zarr",
     ".zarr": "ome_zarr",
 }
+#: Files of a folder that are looked at to tell what it holds.
+_LOOKED_AT = 100
 _TITLES = {"pictures": "a picture", "tiff": "TIFF", "nifti": "NIfTI", "ome_zarr": "OME-Zarr"}
 _ZARR_FILES = ("zarr.json", ".zgroup", ".zarray")
 
@@ -88,6 +92,11 @@ def format_of(path: Path | str) -> Format:
     >>> format_of("head.NII.gz")
     'nifti'
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise VolumeError(
+            f"an image is given as a file or as a Volume, not as {type(path).__name__}: an array "
+            "becomes one with Volume(array, Affine.of_spacing(spacing), unit)"
+        )
     path = Path(path)
     suffix = _suffix(path, READABLE)
     if suffix is not None:
@@ -95,7 +104,23 @@ def format_of(path: Path | str) -> Format:
     if any((path / name).is_file() for name in _ZARR_FILES):
         return "ome_zarr"
     what = "a folder, not an image file" if path.is_dir() else "of an unknown file type"
-    raise VolumeError(f"{path} is {what}; readable are {', '.join(READABLE)}")
+    raise VolumeError(f"{path} is {what}; {readable_text(path)}")
+
+
+def readable_text(path: Path) -> str:
+    """Return what can be read instead of a file, or of what is in a folder."""
+    files = islice(path.rglob("*"), _LOOKED_AT) if path.is_dir() else [path]
+    if any(map(_is_dicom, files)):
+        return "DICOM is not read: convert it to NIfTI first, for instance with dcm2niix"
+    return f"readable are {', '.join(READABLE)}"
+
+
+def _is_dicom(path: Path) -> bool:
+    with suppress(OSError):
+        if path.is_file():
+            with path.open("rb") as file:
+                return file.read(132)[128:] == b"DICM"
+    return False
 
 
 def read_volume(path: Path | str) -> Volume:
@@ -206,9 +231,8 @@ def _load(name: Format) -> _Module:
     return cast("_Module", importlib.import_module(f"napari_msgan.io.{name}"))
 
 
-def _module_of_existing(path: Path | str) -> tuple[_Module, Path]:
-    path = Path(path)
-    name = format_of(path)
+def _module_of_existing(given: Path | str) -> tuple[_Module, Path]:
+    name, path = format_of(given), Path(given)
     if not path.exists():
         raise VolumeError(f"{path} does not exist: check the name and the folder")
     if not (path.is_file() or path.is_dir()):

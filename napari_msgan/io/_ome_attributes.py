@@ -59,7 +59,10 @@ class StoredImage:
             )
         kept = [i for i, axis in enumerate(self.axes) if axis in _SPACE]
         if "".join(self.axes[i] for i in kept) not in ("zyx", "yx"):
-            raise VolumeError(f"{path} has the axes {self.axes}, not z, y, x or y, x")
+            raise VolumeError(
+                f"{path} has the axes {', '.join(self.axes)}; readable are z, y, x and y, x, in "
+                "this order. Save it with its axes in that order"
+            )
         return kept if is_volume or shape[kept[0]] > 1 else kept[-2:]
 
     def geometry(self, path: Path, kept: Sequence[int]) -> tuple[Affine, Unit]:
@@ -118,7 +121,7 @@ def find_image(path: Path, group: zarr.Group) -> StoredImage:
     outer_scale, outer = _transform(image.get("coordinateTransformations", ()), len(axes))
     return StoredImage(
         path=str(finest["path"]),
-        axes=tuple(str(axis["name"]) for axis in axes),
+        axes=tuple(str(axis["name"]).lower() for axis in axes),
         units=tuple(axis.get("unit") for axis in axes),
         scale=tuple(float(v) for v in scale * outer_scale),
         translation=tuple(float(v) for v in translation * outer_scale + outer),

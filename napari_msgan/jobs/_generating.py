@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import warnings
 from contextlib import closing
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from typing import TYPE_CHECKING, TypedDict, Unpack, get_args
 
+from napari_msgan.config import Precision
 from napari_msgan.creating import check_same_job, describe_store, iter_make_sketch
-from napari_msgan.errors import GeometryError
-from napari_msgan.io import iter_read_volume
+from napari_msgan.errors import GeometryError, JobError
+from napari_msgan.io import iter_read_volume, read_description
 from napari_msgan.jobs._common import (
     OnProgress,
     Progress,
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
 
-    from napari_msgan.config import Precision
     from napari_msgan.geometry import Box
 
 
@@ -124,7 +124,12 @@ def iter_generate(
     """
     with joined_cluster(cluster) as joined:
         yield Progress("sketch", 0, 1)
-        volume = source if isinstance(source, Volume) else (yield from _unpacked(source))
+        if isinstance(source, Volume):
+            volume = source
+        else:
+            volume = yield from _unpacked(source)
+            if not input_is_sketch:
+                _check_is_image(source)
         if device != "auto" and joined is None:
             resolve_device(device)
         model = model if isinstance(model, Model) else load_model(model)
@@ -220,6 +225,8 @@ def iter_refine(
         device = info.fingerprint.device
     if precision is None:
         precision = info.fingerprint.precision if info.fingerprint else "fp32"
+    if precision not in get_args(Precision):
+        raise JobError(f"precision {precision!r} is not one of {', '.join(get_args(Precision))}")
     model = model_of(store, model)
     with joined_cluster(cluster) as joined:
         if joined is None:
@@ -234,6 +241,15 @@ def iter_refine(
                 done, total, left_s = report.done, report.total, report.remaining_s
                 yield Progress("tiles", done, total, left_s, report, store)
     return store
+
+
+def _check_is_image(source: Path | str) -> None:
+    said = read_description(source)
+    if said is not None and said.get("content") == "sketch":
+        raise JobError(
+            f"{source} says that it is a sketch: add --input-is-sketch (in Python "
+            "input_is_sketch=True), else the edges of its edges would be taken"
+        )
 
 
 def _unpacked(source: Path | str) -> Generator[Progress, None, Volume]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_msgan.errors import StoreError
+from napari_msgan.errors import NoStoreError, StoreError
 from napari_msgan.folders import MOST_METADATA_BYTES
 from napari_msgan.geometry import Box, Ints, level_of_scale
 from napari_msgan.pyramid._level import Level
@@ -75,16 +75,20 @@ def read_info(place: Place) -> StoreInfo:
 
     Raises
     ------
+    NoStoreError
+        If there is nothing, or an exported image.
     StoreError
-        If there is no store, or its metadata are not ours.
+        If its metadata are damaged, or not ours.
     """
     if not place.is_there():
-        raise StoreError(f"there is no store at {place.address}. Check the path.")
+        raise NoStoreError(
+            f"there is no store at {place.address}. Give the folder, or URL, that `generate` wrote."
+        )
     attributes = read_attributes(place)
     try:
         return info_from_attributes(attributes)
     except StoreError as error:
-        raise StoreError(f"{place.address}: {error}") from error
+        raise type(error)(f"{place.address}: {error}") from error
 
 
 def read_attributes(place: Place, key: str = "") -> dict[str, Any]:

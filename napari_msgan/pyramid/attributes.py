@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from napari_msgan.config import first_problem
-from napari_msgan.errors import MsganError, StoreError
+from napari_msgan.errors import MsganError, NoStoreError, StoreError
 from napari_msgan.folders import read_inside
 from napari_msgan.geometry import level_of_scale
 from napari_msgan.pyramid.metadata import SCHEMA_VERSION, StoreInfo
@@ -120,7 +120,7 @@ def info_from_attributes(attributes: Mapping[str, Any]) -> StoreInfo:
         )
     schema = ours.get("schema_version")
     if schema is None and "description" in ours:
-        raise StoreError(
+        raise NoStoreError(
             "this is an image that was exported, no store: nothing can be refined in it. Give the "
             "folder that `generate` wrote."
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from napari_msgan.errors import StoreError
+from napari_msgan.errors import NoStoreError, StoreError
 from napari_msgan.geometry import Ints, level_of_scale
 from napari_msgan.pyramid._arrays import (
     array_key,
@@ -82,10 +82,18 @@ def chunk_name(index: Ints) -> str:
 
 
 def check_metadata(place: Place) -> tuple[StoreInfo | None, list[Problem]]:
-    """Return what the store says of itself, if that can be read, and what is wrong with it."""
+    """Return what the store says of itself, if that can be read, and what is wrong with it.
+
+    Raises
+    ------
+    NoStoreError
+        If there is none.
+    """
     advice = "Restore the file from a copy, or generate the image again."
     try:
         info = read_info(place)
+    except NoStoreError:
+        raise
     except StoreError as error:
         return None, [Problem("zarr.json", str(error), advice)]
     problems = []

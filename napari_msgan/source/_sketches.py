@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 #: A given sketch whose strongest edge is less than this share of the possible is warned of.
 _FAINT = 0.1
+_TOP_8_BITS = 255
 
 WriteSketch = Callable[[int, Box, Uint8Array], None]
 
@@ -93,8 +94,10 @@ def iter_sketch_given(
     """
     geometry = plan.geometry
     is_thinned = settings.given == "thinned"
-    strongest = check_given(plan.volume)
-    volume = _with_lines(plan.volume, strongest) if is_thinned else plan.volume
+    strongest, volume = check_given(plan.volume), plan.volume
+    top = type_top(volume.data.dtype)
+    if is_thinned:
+        volume, top = _with_lines(volume, strongest)
     written = [
         LazyArray(geometry.shape_at(s), np.uint8, lambda box, s=s: read_sketch(s, box))  # type: ignore[misc]
         for s in range(geometry.n_scales)
@@ -104,7 +107,7 @@ def iter_sketch_given(
     def finest(box: Box) -> Uint8Array:
         wide = box if same_grid else box.grow(REDUCE_HALO)
         given = resample_max(volume.data, plan.step, plan.first, wide)
-        lines = np.rint(_strength(given, volume.data.dtype) * 255).astype(np.uint8)
+        lines = np.rint(_strength(given, top) * 255).astype(np.uint8)
         return lines if same_grid else thin(lines)[box.relative_to(wide.start).slices]
 
     def interpolated(scale: int, box: Box) -> Uint8Array:
@@ -171,25 +174,36 @@ def check_given(volume: Volume) -> float:
     return strongest
 
 
-def _strength(block: npt.NDArray[Any], dtype: np.dtype[Any]) -> Float32Array:
-    """Return [0, 1]: integers by the maximum of their type, floats as they are."""
-    top = np.float32(top_of(dtype))
-    strength: Float32Array = np.clip(block.astype(np.float32) / top, 0, 1)
+def _strength(block: npt.NDArray[Any], top: int) -> Float32Array:
+    strength: Float32Array = np.clip(block.astype(np.float32) / np.float32(top), 0, 1)
     return strength
 
 
-def top_of(dtype: np.dtype[Any]) -> int:
-    """Return what the strongest possible edge of a given sketch is saved as."""
+def type_top(dtype: np.dtype[Any]) -> int:
+    """Return the largest integer of a type, 1 for floats and booleans."""
     return int(np.iinfo(dtype).max) if dtype.kind in "iu" else 1
 
 
-def _with_lines(volume: Volume, strongest: float) -> Volume:
+def top_of(dtype: np.dtype[Any], strongest: float) -> int:
+    """Return what the strongest possible edge of a given sketch of lines is saved as.
+
+    That is the largest integer of its type; but 1 where lines are all 1, and 255 in a wider type
+    that holds no more: programs save 8 bits so.
+    """
+    top = type_top(dtype)
+    if strongest == 1:
+        return 1
+    return _TOP_8_BITS if strongest <= _TOP_8_BITS < top else top
+
+
+def _with_lines(volume: Volume, strongest: float) -> tuple[Volume, int]:
+    """Return a sketch whose lines are edges, and what the strongest possible one is in it."""
     if is_label_map(volume.data):
         warnings.warn(
             "the given sketch is a label map: the borders between its labels are the edges",
             stacklevel=2,
         )
-        return replace(volume, data=borders_of(volume.data))
+        return replace(volume, data=borders_of(volume.data)), _TOP_8_BITS
     if is_picture(volume.data):
         warnings.warn(
             "most of the given sketch is not 0, so it looks like an image: the result will show "
@@ -202,11 +216,11 @@ def _with_lines(volume: Volume, strongest: float) -> Volume:
             "them. For the borders of regions give integers from 1 on (labels)",
             stacklevel=2,
         )
-    top = top_of(volume.data.dtype)
+    top = top_of(volume.data.dtype, strongest)
     if 0 < strongest < _FAINT * top:
         warnings.warn(
             f"the strongest edge of the given sketch is {strongest:g}, where {volume.data.dtype} "
-            f"goes up to {top}: it hardly counts. Save it as uint8, or multiply it",
+            f"counts {top} as strongest: it hardly counts. Multiply it",
             stacklevel=2,
         )
-    return volume
+    return volume, top

@@ -32,14 +32,21 @@ _Factor = Annotated[float, Field(ge=1e-3, le=1e3)]
 Range = Annotated[tuple[_Factor, _Factor], AfterValidator(_ordered)]
 
 
-def _below_the_folder(pattern: str) -> str:
+def pattern_below(pattern: str) -> str:
+    """Return a pattern of files.
+
+    Raises
+    ------
+    ValueError
+        If it leaves the folder that it is for.
+    """
     parts = PurePath(pattern).parts
     if not parts or PurePath(pattern).is_absolute() or ".." in parts:
         raise ValueError(f"{pattern!r} is no pattern of files below a folder, such as '**/*.png'")
     return pattern
 
 
-Pattern = Annotated[str, AfterValidator(_below_the_folder)]
+Pattern = Annotated[str, AfterValidator(pattern_below)]
 
 
 class ImageChanges(Settings):

@@ -74,6 +74,7 @@ def check_values(sketch: Volume) -> None:
         If it fills regions without being labels, or all of it is too faint.
     """
     strongest, dtype = check_given(sketch), sketch.data.dtype
+    top = top_of(dtype, strongest)
     if is_label_map(sketch.data):
         return
     if is_filled(sketch.data):
@@ -81,8 +82,8 @@ def check_values(sketch: Volume) -> None:
             "its sketch fills regions, where edges are lines: give edges, or integers from 1 on "
             "(labels), whose borders are taken"
         )
-    if strongest < _FAINTEST * top_of(dtype):
+    if strongest < _FAINTEST * top:
         raise TrainingError(
             f"its sketch is as good as empty: its largest value is {strongest:g}, and {dtype} is "
-            f"divided by {top_of(dtype)}. Save edges as 255 in uint8, or labels that fill regions"
+            f"divided by {top}. Save edges as 255 in uint8, or labels that fill regions"
         )

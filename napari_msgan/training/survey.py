@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_msgan.errors import MsganError, TrainingError, UnusableFilesError
-from napari_msgan.io import READABLE, images_in, read_volume
+from napari_msgan.io import READABLE, images_in, read_volume, readable_text
 from napari_msgan.sketch import measure_window
 from napari_msgan.training.given import check_values, sketch_on, turned
 from napari_msgan.volume import checksum_of
@@ -51,6 +51,7 @@ def survey(
     config: TrainConfig | None = None,
     sketches: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
+    include: Sequence[str] = (),
 ) -> list[TrainingFile]:
     """Return what is in a folder, ordered by name.
 
@@ -60,6 +61,7 @@ def survey(
     sketches : folder with a sketch or label map for every image, under the same name; the
         ending may differ.
     progress : is told how many files of how many have been looked at.
+    include : patterns of paths below the folder; those of `config`, or all, if there are none.
 
     Raises
     ------
@@ -71,12 +73,11 @@ def survey(
     for folder in (data, sketches):
         if folder is not None and not folder.is_dir():
             raise TrainingError(f"there is no folder {folder}: check the name")
-    include = config.include if config else ("**/*",)
+    include = include or (config.include if config else ("**/*",))
     paths = images_in(data, include)
     if not paths:
         raise TrainingError(
-            f"{data} holds no image that matches {', '.join(include)} and ends with one of "
-            f"{', '.join(READABLE)}"
+            f"{data} holds no image that matches {', '.join(include)}; {readable_text(data)}"
         )
     given = _given_sketches(sketches) if sketches else None
     files: list[TrainingFile] = []
@@ -98,7 +99,7 @@ def survey(
     if problems:
         raise UnusableFilesError(
             f"{len(problems)} of the files in {data} cannot be used for training: take them out, "
-            "or leave them out by `include` in the settings",
+            "or name the others by --include (`include` in the settings)",
             problems,
         )
     return files

@@ -37,8 +37,6 @@ def iter_verify_store(
         If there is no store; or if it is to be repaired, and another process is writing or the
         disk refuses.
     """
-    if not place.is_there():
-        raise StoreError(f"there is no store at {place.address}. Check the path.")
     found = Findings()
     info, found.problems = check_metadata(place)
     if info is not None:

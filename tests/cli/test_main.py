@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import pytest
 
@@ -181,6 +182,17 @@ def test_full_disk_is_one_line_that_says_what_to_do(cli, monkeypatch):
     ended = cli("models")
     ended.check_refused("/data/a cannot be written: the disk is full (")
     assert ended.err.endswith("Make room, then give the same command again.\n")
+
+
+def test_printing_into_a_full_file_names_no_folder(process):
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            command("models"), stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert ended.returncode == 2
+    assert ended.stderr == (
+        "error: what is printed cannot be written: the disk of that file is full\n"
+    )
 
 
 def test_mistake_of_ours_is_not_hidden(cli, monkeypatch):

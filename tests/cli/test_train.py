@@ -320,8 +320,21 @@ def test_images_that_cannot_be_used_are_named_on_a_line_each(cli, write_config, 
     assert first.startswith("a.tif: ")
     assert second.startswith("b.tif: ")
     assert error.startswith("error: 2 of the files in ")
-    assert error.endswith("or leave them out by `include` in the settings")
+    assert error.endswith("or name the others by --include (`include` in the settings)")
     assert not (tmp_path / "model").exists()
+
+
+def test_images_are_chosen_by_their_paths(cli, tmp_path):
+    data, out = tmp_path / "data", tmp_path / "model"
+    for name in ("a/1.tif", "a/2.tif", "b/3.tif"):
+        (data / name).parent.mkdir(parents=True, exist_ok=True)
+        tifffile.imwrite(data / name, picture((160, 170), seed=ord(name[2])))
+    (data / "a" / "broken.tif").write_bytes(b"hello")
+    plan = ("train", data, out, "--plan-only", "--device", "cpu")
+    assert "name the others by --include" in cli(*plan).err
+    cli(*plan, "--include", "../*.tif").check_refused("is no pattern of files below a folder")
+    assert cli(*plan, "--include", "a/[0-9].tif", "--include", "b/*").code == 0
+    assert json.loads((out / "plan.json").read_text())["include"] == ["a/[0-9].tif", "b/*"]
 
 
 def test_images_that_are_too_coarse_are_refused_before_training(cli, data, write_config, tmp_path):

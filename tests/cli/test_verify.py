@@ -133,3 +133,13 @@ with complete_or_nothing(Path(sys.argv[1]), overwrite=False) as partial:
     assert len(list(folder.iterdir())) == 4  # lock, process id, half a file, the other's
     assert cli("export", store, out, "-q").code == 0
     assert sorted(folder.iterdir()) == sorted([near, out])
+
+
+def test_exported_image_is_no_store_to_verify(cli, finished, tmp_path, monkeypatch):
+    exported = tmp_path / "sub" / "image.ome.zarr"
+    exported.parent.mkdir()
+    assert cli("export", finished, exported).code == 0
+    cli("verify", exported).check_refused("an image that was exported, no store")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    cli("verify", "../sub/none.ome.zarr").check_refused("/../sub/none.ome.zarr. Give the folder")

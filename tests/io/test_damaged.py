@@ -131,3 +131,16 @@ def test_importing_io_loads_no_format_library():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert result.stdout.strip() == "[]"
+
+
+def test_dicom_is_told_how_to_convert(tmp_path):
+    series = tmp_path / "series"
+    series.mkdir()
+    (series / "notes.txt").write_text("of a patient")
+    for path in (series, series / "notes.txt"):
+        with pytest.raises(VolumeError, match="readable are"):
+            read_volume(path)
+    (series / "IM0001").write_bytes(bytes(128) + b"DICM" + bytes(20))
+    for path in (series, series / "IM0001"):
+        with pytest.raises(VolumeError, match="DICOM is not read: convert it to NIfTI first"):
+            read_volume(path)

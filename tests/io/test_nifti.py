@@ -130,7 +130,7 @@ def test_large_image_is_packed_piece_by_piece(tmp_path, monkeypatch, dtype):
         return write(self, content)
 
     monkeypatch.setattr(gzip.GzipFile, "write", note)
-    image = Volume(np.zeros((40, 500, 500), dtype), Affine(np.eye(4)), "mm")
+    image = Volume(np.zeros((40, 500, 500), dtype), Affine(np.eye(4)), "millimeter")
     write_volume(tmp_path / "a.nii.gz", [image], description={})
     assert sum(written[-3:]) > 8 << 20  # more than a piece
     assert max(written) <= 8 << 20

@@ -171,10 +171,16 @@ def test_channels_are_refused_with_advice(tmp_path):
         read_volume(tmp_path / "a.zarr")
 
 
+def test_names_of_axes_may_be_capitals(tmp_path):
+    data = np.arange(4 * 5 * 6, dtype=np.int16).reshape(4, 5, 6)
+    make_store(tmp_path / "a.zarr", data, space("ZYX"))
+    np.testing.assert_array_equal(read_volume(tmp_path / "a.zarr").data, data)
+
+
 @pytest.mark.parametrize("axes", ["xyz", "zy"])
 def test_other_orders_of_axes_are_refused(tmp_path, axes):
     make_store(tmp_path / "a.zarr", np.ones((4, 5, 6)[: len(axes)]), space(axes))
-    with pytest.raises(VolumeError, match="not z, y, x or y, x"):
+    with pytest.raises(VolumeError, match="readable are z, y, x and y, x"):
         read_volume(tmp_path / "a.zarr")
 
 

@@ -115,7 +115,20 @@ def test_given_sketch_on_another_grid_stays_sharp_and_sparse(physical):
     assert not smeared  # interpolation would make strengths that nobody drew
 
 
-@pytest.mark.parametrize(("dtype", "top"), [(np.int16, 255), (np.uint16, 255), (np.uint8, 1)])
+@pytest.mark.parametrize(
+    ("dtype", "top"), [(np.int16, 255), (np.uint16, 255), (np.int64, 255), (np.uint8, 1)]
+)
+def test_lines_as_programs_save_8_bits_or_a_mask_are_as_strong_as_edges_can_be(
+    relative, dtype, top
+):
+    drawn = np.zeros((64, 64), dtype)
+    drawn[31, 5:60] = top
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert given(drawn, relative)[-1].max() == 255
+
+
+@pytest.mark.parametrize(("dtype", "top"), [(np.int16, 256), (np.uint16, 256), (np.uint8, 2)])
 def test_lines_that_are_faint_for_their_type_are_warned_of(relative, dtype, top):
     drawn = np.zeros((64, 64), dtype)
     drawn[31, 5:60] = top

@@ -71,7 +71,7 @@ def test_a_sketch_that_lies_elsewhere_is_refused(change, is_refused):
         (lines(), None),
         (lines() / 255, None),
         (lines().astype(np.int16) // 100, "as good as empty: its largest value is 2"),
-        (lines() // 255, "as good as empty"),
+        (lines() // 255, None),
         (np.zeros(SHAPE, np.uint8), "as good as empty"),
         (lines() > 0, None),
         (np.zeros(SHAPE, np.bool_), "as good as empty"),
