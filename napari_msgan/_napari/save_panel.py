@@ -16,6 +16,7 @@ from napari_msgan.exporting import Grid
 from napari_msgan.geometry import Box
 
 FORMATS = {"OME-Zarr": ".ome.zarr", "OME-TIFF": ".ome.tif", "NIfTI": ".nii.gz"}
+PICTURES = {"PNG": ".png"}
 GRIDS: dict[str, Grid] = {"the result's grid": "store", "the source's grid": "source"}
 
 
@@ -60,7 +61,16 @@ class SavePanel(Section):
         else:
             choices = scale_choices(opened.store)
             set_choices(self.scale, choices, opened.store.geometry.finest_scale)
+            self._list_formats(is_picture=opened.store.geometry.ndim == 2)
         self.save.setEnabled(opened is not None)
+
+    def _list_formats(self, *, is_picture: bool) -> None:
+        for name in PICTURES:
+            index = self.format.findText(name)
+            if is_picture and index < 0:
+                self.format.addItem(name)
+            elif not is_picture and index >= 0:
+                self.format.removeItem(index)
 
     def save_to(self, path: Path, *, overwrite: bool = False) -> None:
         """Save as the panel says.
@@ -84,7 +94,7 @@ class SavePanel(Section):
         self._controller.save(path, scale=scale, region=region, grid=grid, overwrite=overwrite)
 
     def _ask(self) -> None:
-        suffix = FORMATS[self.format.currentText()]
+        suffix = (FORMATS | PICTURES)[self.format.currentText()]
         opened = self._session.opened
         name = "image" if opened is None else opened.store.info.model_name
         chosen, _ = QFileDialog.getSaveFileName(

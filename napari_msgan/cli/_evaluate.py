@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: What the terminal shows of the figures; the tables hold all.
 _SHOWN = ("mae", "mae_from_true", "psnr", "ssim", "swd", "fine_power", "sketch_f1", "seam_max_near")
+#: A reader of fewer regions can be right by chance: 15 of 20 are significant.
+_FEW_REGIONS = 20
 
 
 def evaluate(arguments: Namespace) -> None:
@@ -57,7 +59,9 @@ def evaluate(arguments: Namespace) -> None:
         _print_summary(found)
         print(f"{arguments.out}: report.md, figures.csv, summary.csv, pictures/")
         if (arguments.out / "reader-study.html").exists():
-            print(f"Open {arguments.out / 'reader-study.html'} in a browser.")
+            page = arguments.out / "reader-study.html"
+            few = ": few, more or larger images would say more" * (found.n_regions < _FEW_REGIONS)
+            print(f"Open {page} in a browser. It shows {found.n_regions} regions{few}.")
     if found.problems:
         raise JobError(
             f"{arguments.out} lacks what could not be measured:\n  " + "\n  ".join(found.problems)

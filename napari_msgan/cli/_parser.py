@@ -102,7 +102,9 @@ def _add_sketch(add: AddCommand) -> None:
         "--input-is-sketch",
         LEAVES_NOTHING,
     )
-    add_paths(command, "IN", "image", "OUT", "file to write: .tif, .ome.tif, .nii.gz, .ome.zarr")
+    add_paths(
+        command, "IN", "image", "OUT", "file to write: .tif, .ome.tif, .nii.gz, .ome.zarr, .png"
+    )
     add_overwrite(command)
     add_quiet(command)
 
@@ -207,7 +209,7 @@ def _add_export(add: AddCommand) -> None:
     )
     add_store(command, "source")
     command.add_argument(
-        "out", type=Path, metavar="OUT", help=".tif, .ome.tif, .nii, .nii.gz or .ome.zarr"
+        "out", type=Path, metavar="OUT", help=".tif, .ome.tif, .nii, .nii.gz, .ome.zarr; 2-D: .png"
     )
     add_scale(command, "scale to write (default: the finest)")
     add_region(command, "what to write (default: everything)")

@@ -6,6 +6,7 @@ import hashlib
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
+from napari_msgan import __version__
 from napari_msgan.durable import write_atomically
 from napari_msgan.evaluation.tables import figures_csv, images_of, report_markdown, summary_csv
 from napari_msgan.evaluation.units import units_of
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from napari_msgan.config import ModelSpec
+    from napari_msgan.evaluation.case import Computing
     from napari_msgan.evaluation.figures import ScaleFigures
     from napari_msgan.evaluation.memorisation import Memorisation
 
@@ -34,8 +36,8 @@ class Results:
     folder : made with the first file.
     """
 
-    def __init__(self, folder: Path, spec: ModelSpec) -> None:
-        self._folder, self._spec = folder, spec
+    def __init__(self, folder: Path, spec: ModelSpec, computing: Computing) -> None:
+        self._folder, self._spec, self._computing = folder, spec, computing
         self._is_begun = False
 
     def add_image(self, name: str, picture: Image, rows: Sequence[ScaleFigures]) -> None:
@@ -58,6 +60,7 @@ class Results:
             rows,
             model_name=self._spec.name,
             units=units_of(self._spec).name,
+            made_by=self._made_by(),
             memorisation=memorisation,
             problems=problems,
         )
@@ -66,6 +69,13 @@ class Results:
 
     def write_page(self, page: str) -> None:
         self._write(_PAGE, page)
+
+    def _made_by(self) -> str:
+        import torch
+
+        where = f"{self._computing.precision} on {self._computing.device}"
+        programs = f"napari-msgan {__version__} (torch {torch.__version__}, {where})"
+        return f"{programs} with model {self._spec.name}, sha256 {self._spec.identity}"
 
     def _remove_former(self) -> None:
         former = self._folder / _FIGURES

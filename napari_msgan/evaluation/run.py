@@ -59,11 +59,13 @@ class Evaluation:
     """What an evaluation found, as its tables have it.
 
     problems : what could not be measured, and why; a text each.
+    n_regions : that the page for readers shows.
     """
 
     rows: tuple[ScaleFigures, ...]
     memorisation: Memorisation | None
     problems: tuple[str, ...] = ()
+    n_regions: int = 0
 
 
 def iter_evaluate_image(
@@ -168,7 +170,7 @@ def iter_evaluate(
     check_inputs(model, images, scale, training, compared, reader_study=reader_study)
     out.mkdir(parents=True, exist_ok=True)
     yield from changed(iter_read_training(training), _as_stage("reading training images"))
-    results = Results(out, model.spec)
+    results = Results(out, model.spec, computing)
     rows: list[ScaleFigures] = []
     problems: list[str] = []
     patches: list[PatchPair] = []
@@ -213,7 +215,7 @@ def iter_evaluate(
         except MsganError as error:
             problems.append("; ".join([str(error), *getattr(error, "__notes__", ())]))
     results.write_tables(rows, problems, memorisation)
-    return Evaluation(tuple(rows), memorisation, tuple(problems))
+    return Evaluation(tuple(rows), memorisation, tuple(problems), len(regions))
 
 
 def _as_step(number: int, total: int, name: str) -> Callable[[tuple[float, str]], EvaluationStep]:

@@ -75,11 +75,13 @@ def report_markdown(
     *,
     model_name: str,
     units: str,
+    made_by: str,
     memorisation: Memorisation | None = None,
     problems: Sequence[str] = (),
 ) -> str:
     """Return all tables with a legend; one group of figures after the other.
 
+    made_by : program, model and machine, so that the figures can be cited.
     problems : what could not be measured, and why; a text each.
     """
     n_images = len({row.image for row in rows})
@@ -92,6 +94,8 @@ def report_markdown(
         f"its 95 % bootstrap interval over patients. Errors and seams in {units}. A generated "
         "image is compared with the one that its sketch was made from; 'from true' starts from the "
         "true previous scale.",
+        "",
+        f"Made by {made_by}.",
     ]
     if problems:
         lines += ["", "**Not measured:**", "", *(f"- {' '.join(p.split())}" for p in problems)]

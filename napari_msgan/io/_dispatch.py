@@ -52,6 +52,8 @@ WRITABLE: tuple[str, ...] = (
     ".nii.gz",
     ".ome.zarr",
 )
+#: What 2-D images can be written as, too.
+WRITABLE_PICTURES: tuple[str, ...] = (".png",)
 
 
 class _Module(Protocol):
@@ -189,7 +191,7 @@ def write_volume(
 
     Parameters
     ----------
-    path : the suffix, one of `WRITABLE`, chooses the format.
+    path : the suffix, one of `WRITABLE` or `WRITABLE_PICTURES`, chooses the format.
     levels : the image, finest level first; only OME-Zarr stores the coarser ones. Their data is
         read in slices, so memory does not grow with the image.
     description : stored in the file as JSON, for `read_description`.
@@ -204,8 +206,9 @@ def write_volume(
         the disk refuses (full, read-only).
     """
     path = Path(path)
-    if _suffix(path, WRITABLE) is None:
-        raise VolumeError(f"{path} cannot be written: the name must end in {', '.join(WRITABLE)}")
+    endings = (*WRITABLE, *WRITABLE_PICTURES)
+    if _suffix(path, endings) is None:
+        raise VolumeError(f"{path} cannot be written: the name must end in {', '.join(endings)}")
     if not levels:
         raise VolumeError(f"{path} cannot be written: there is no image to write")
     module = _load(format_of(path))

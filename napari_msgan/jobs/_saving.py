@@ -40,13 +40,13 @@ def export(
     overwrite: bool = False,
     cluster: Cluster | str | None = None,
 ) -> Path:
-    """Write a scale of a store, or a region of it, as TIFF, NIfTI or dense OME-Zarr.
+    """Write a scale of a store, or a region of it, as TIFF, NIfTI, dense OME-Zarr, 2-D also as PNG.
 
     What is not refined is upsampled from the coarser scale; the file says how much that is.
 
     Parameters
     ----------
-    out : ``.tif``, ``.ome.tif``, ``.nii``, ``.nii.gz`` or ``.ome.zarr``.
+    out : ``.tif``, ``.ome.tif``, ``.nii``, ``.nii.gz``, ``.ome.zarr`` or ``.png``.
     region : box of the finest scale (or its text form).
     grid : "store", or "source" for the voxels and orientation of the source.
     progress : may raise to cancel; nothing is left behind then.

@@ -32,7 +32,9 @@ def test_tables_are_written_and_summed_up(cli, model, data, tmp_path):
     lines = [line.split() for line in ended.out.splitlines()]
     assert lines[0][:4] == ["scale", "patients", "mae", "psnr"]
     assert ["1", "2"] in [line[:2] for line in lines]
-    assert f"Open {out / 'reader-study.html'} in a browser." in ended.out
+    n_regions = (out / "reader-study.html").read_text().count("data:image/")
+    assert f"{out / 'reader-study.html'} in a browser. It shows {n_regions} regions" in ended.out
+    assert (", more or larger images" in ended.out) == (n_regions < 20)
     assert "evaluating: 100 %" in ended.err
     assert "Traceback" not in ended.err
 

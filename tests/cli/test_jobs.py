@@ -92,7 +92,7 @@ def test_sketch_of_an_image_is_a_source(cli, image, model, finished, tmp_path):
     assert not np.array_equal(pixels(out)[2], pixels(finished)[2])
 
 
-@pytest.mark.parametrize("suffix", [".tif", ".ome.tif", ".nii.gz", ".ome.zarr"])
+@pytest.mark.parametrize("suffix", [".tif", ".ome.tif", ".nii.gz", ".ome.zarr", ".png"])
 def test_export_holds_the_pixels_of_the_store(cli, finished, tmp_path, suffix):
     out = tmp_path / f"a{suffix}"
     ended = cli("export", finished, out)

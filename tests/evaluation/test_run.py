@@ -69,7 +69,7 @@ def measured(flat, tmp_path_factory):
     return finish(iter_evaluate_image(data / "0.tif", model, folder, Computing(workers=2)))[0]
 
 
-def test_tables_pictures_and_page_are_written(evaluated):
+def test_tables_pictures_and_page_are_written(evaluated, flat):
     found, _, out = evaluated
     assert {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()} == {
         "figures.csv",
@@ -84,7 +84,9 @@ def test_tables_pictures_and_page_are_written(evaluated):
         (f"{image}.tif", str(scale)) for image in range(2) for scale in range(3)
     ]
     assert [row.image for row in found.rows] == [line["image"] for line in lines]
-    assert "## Memorisation" in (out / "report.md").read_text()
+    report = (out / "report.md").read_text()
+    assert "## Memorisation" in report
+    assert f"fp32 on cpu) with model small, sha256 {flat[0].spec.identity}." in report
     assert found.memorisation.n_images == 1
 
 

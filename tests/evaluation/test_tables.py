@@ -67,7 +67,7 @@ def test_images_of_a_patient_count_once():
     assert each.n_patients == 6
     assert each.mean == pytest.approx(np.mean([1.0, 1.2, 1.1, 1.1, 5, 3]))
     assert each.high - each.low < found.high - found.low  # as if there were more patients
-    report = report_markdown(several, model_name="small", units="HU")
+    report = report_markdown(several, model_name="small", units="HU", made_by="us")
     assert "6 image(s) of 3 patient(s)" in report
     line = next(csv.DictReader(io.StringIO(summary_csv(several))))
     assert (line["images"], line["patients"]) == ("6", "3")
@@ -113,6 +113,7 @@ def test_report_has_rows_means_intervals_and_legend():
         ROWS,
         model_name="small",
         units="HU",
+        made_by="us",
         memorisation=Memorisation(0.9, 0.1, 0.95, 48, 5),
     )
     assert "| b\\|c.png | 1 | 5.00 |  | 0.700 |" in report
@@ -122,19 +123,21 @@ def test_report_has_rows_means_intervals_and_legend():
     assert "at their own size only: the model has no training.json" in report
     assert report.count("| a.png | 0 |") == 1  # accuracy, no row of scale 0 among the seams
     assert "sketch F1" not in report  # nobody took it
-    assert "Memorisation" not in report_markdown(ROWS, model_name="small", units="HU")
+    assert "Memorisation" not in report_markdown(ROWS, model_name="small", units="HU", made_by="us")
 
 
 def test_report_tells_at_which_sizes_training_images_were_searched():
     found = Memorisation(0.9, 0.1, 0.95, 48, 5, (0.85, 1.0, 1.15))
-    report = report_markdown(ROWS, model_name="small", units="HU", memorisation=found)
+    report = report_markdown(ROWS, model_name="small", units="HU", made_by="us", memorisation=found)
     assert "and at 3 others, 0.85 to 1.15 of it" in report
 
 
 def test_one_image_has_no_mean():
-    assert "**mean" not in report_markdown(ROWS[:2], model_name="small", units="HU")
+    assert "**mean" not in report_markdown(ROWS[:2], model_name="small", units="HU", made_by="us")
 
 
 def test_a_scale_without_any_figure_is_no_error():
     rows = [ScaleFigures(name, 0, (8, 8), None, {"mae": float("nan")}) for name in "ab"]
-    assert "No image is large enough" in report_markdown(rows, model_name="small", units="HU")
+    assert "No image is large enough" in report_markdown(
+        rows, model_name="small", units="HU", made_by="us"
+    )

@@ -209,6 +209,24 @@ def test_save_button_writes_what_the_library_exports(
     assert read_description(target)["synthetic"] is True
 
 
+def test_only_a_picture_can_be_saved_as_one(
+    panel, xray, ct, generated, finish, tmp_path, monkeypatch
+):
+    store = generated(xray)
+    target = tmp_path / "saved.png"
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(target), ""))
+    panel.save.format.setCurrentText("PNG")
+    panel.save.save.click()
+    finish()
+    whole = np.s_[:117, :150]
+    finest = panel.scene.result_of(store).data[0]
+    np.testing.assert_array_equal(read_volume(target).data, np.asarray(finest)[whole])
+    generated(ct)
+    assert panel.save.format.findText("PNG") < 0
+    panel.refine.result.setCurrentIndex(0)
+    assert panel.save.format.findText("PNG") >= 0
+
+
 def test_taken_name_is_told(panel, ct, generated, finish, tmp_path, notes, monkeypatch):
     generated(ct)
     target = tmp_path / "taken.ome.zarr"

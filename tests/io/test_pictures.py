@@ -10,7 +10,9 @@ import pytest
 from PIL import Image
 
 from napari_msgan.errors import VolumeError
-from napari_msgan.io import read_description, read_volume
+from napari_msgan.geometry import Affine
+from napari_msgan.io import read_description, read_volume, write_volume
+from napari_msgan.volume import Volume
 
 ORIENTATION = 0x0112  # EXIF tag
 
@@ -122,3 +124,39 @@ def test_16_bit_colours_are_said_to_lose_bits_and_transparency_to_be_lost(
     said = " ".join(str(one.message) for one in told)
     assert ("its 16 bits are read as 8" in said) == (dtype == "uint16")
     assert ("transparency" in said) == (channels != 3)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize("unit", ["pixel", "millimeter"])
+def test_written_png_is_read_back_with_its_place_and_says_what_it_is(rng, tmp_path, dtype, unit):
+    data = rng.integers(0, np.iinfo(dtype).max, (37, 45), dtype)
+    image = Volume(data, Affine.of_spacing((0.5, 0.25), (3, -7)), unit)
+    said = {"synthetic": True, "model": "chest-xray", "note": "Größe"}
+    write_volume(tmp_path / "a.png", [image], description=said)
+    back = read_volume(tmp_path / "a.png")
+    assert (back.affine, back.unit, back.data.dtype) == (image.affine, unit, np.dtype(dtype))
+    np.testing.assert_array_equal(back.data, data)
+    assert read_description(tmp_path / "a.png") == said
+    with Image.open(tmp_path / "a.png") as picture:
+        np.testing.assert_array_equal(np.asarray(picture), data)
+        assert "SYNTHETIC" in picture.info["Description"]
+        cropped = picture.crop((0, 0, 20, 20))
+        cropped.save(tmp_path / "b.png", pnginfo=None)
+    assert read_volume(tmp_path / "b.png").unit == "pixel"
+    assert read_description(tmp_path / "b.png") is None
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "said"),
+    [
+        ((4, 20, 20), np.uint8, r"has shape \(4, 20, 20\)"),
+        ((20, 20), np.int16, "of type int16: save it as"),
+        ((20, 20), np.float32, "of type float32: save it as"),
+        ((8193, 8192), np.uint8, "written whole, up to 67108864 pixels"),
+    ],
+)
+def test_what_png_cannot_hold_is_refused_and_nothing_is_left(tmp_path, shape, dtype, said):
+    image = Volume(np.broadcast_to(dtype(1), shape), Affine.of_spacing((1,) * len(shape)), "pixel")
+    with pytest.raises(VolumeError, match=said):
+        write_volume(tmp_path / "a.png", [image], description={})
+    assert list(tmp_path.iterdir()) == []
