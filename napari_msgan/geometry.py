@@ -68,7 +68,8 @@ class Box:
         form = ",".join(f"{a}0:{a}1" for a in axes)
         parts = [_RANGE.match(part) for part in text.split(",")]
         if len(parts) != len(axes) or not all(parts):
-            raise GeometryError(f"region {text!r} is not of the form {form}")
+            example = ",".join(["0:64"] * len(axes))
+            raise GeometryError(f"region {text!r} is not of the form {form}, such as {example}")
         pairs = [(int(m[1]), int(m[2])) for m in parts if m]
         for axis, (a, b) in zip(axes, pairs, strict=True):
             if a < 0 or b <= a:

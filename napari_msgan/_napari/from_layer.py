@@ -137,6 +137,14 @@ def _painted(labels: ArrayLike) -> LazyArray:
     return LazyArray(tuple(labels.shape), dtype, compute)
 
 
+def holds_edges(layer: Layer) -> bool:
+    """Return whether a layer is a sketch: painted, of a store, or of a file that says so."""
+    link, note = store_link(layer), layer.metadata.get(KEY)
+    said = note.get("description") if isinstance(note, dict) else None
+    is_said = isinstance(said, dict) and said.get("content") == "sketch"
+    return isinstance(layer, Labels) or is_said or (link is not None and link.role == "sketch")
+
+
 def to_volume(layer: Layer) -> Volume:
     """Return the image of a layer with its geometry; of a Labels layer, the sketch painted on it.
 

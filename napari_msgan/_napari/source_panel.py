@@ -14,7 +14,7 @@ from superqt.utils import signals_blocked
 from napari_msgan._napari.choices import SourceCheck, check_source
 from napari_msgan._napari.compare import is_comparison
 from napari_msgan._napari.controllers import GenerateWish
-from napari_msgan._napari.from_layer import declare_mm, store_link, to_volume
+from napari_msgan._napari.from_layer import declare_mm, holds_edges, store_link, to_volume
 from napari_msgan._napari.scene import key_of, layer_of
 from napari_msgan._napari.state import Opened
 from napari_msgan._napari.stores import free_path, share
@@ -231,9 +231,7 @@ class SourcePanel(Section):
         if is_other:
             self._watch(layer)
             self.finest.clear()  # what another image resolves
-            link = None if layer is None else store_link(layer)
-            is_drawn = link is not None and link.role == "sketch"
-            self.is_sketch.setChecked(is_drawn or isinstance(layer, Labels))
+            self.is_sketch.setChecked(layer is not None and holds_edges(layer))
         self.hint.say(self.check.text)
         self.problem.say(self.check.problem or "")
         self.fix.setVisible(self.check.lacks_mm)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from napari_msgan.errors import VolumeError
+from napari_msgan.folders import check_inside
 from napari_msgan.io._atomic import complete_or_nothing
 from napari_msgan.io._unpacked import IN_MEMORY_BYTES
 from napari_msgan.steps import run_to_end
@@ -111,17 +112,19 @@ def format_of(path: Path | str) -> Format:
 
 def readable_text(path: Path) -> str:
     """Return what can be read instead of a file, or of what is in a folder."""
-    files = islice(path.rglob("*"), _LOOKED_AT) if path.is_dir() else [path]
-    if any(map(_is_dicom, files)):
+    folder, files = path.parent, [path]
+    if path.is_dir():
+        folder, files = path, list(islice(path.rglob("*"), _LOOKED_AT))
+    if any(_is_dicom(folder, file) for file in files):
         return "DICOM is not read: convert it to NIfTI first, for instance with dcm2niix"
     return f"readable are {', '.join(READABLE)}"
 
 
-def _is_dicom(path: Path) -> bool:
-    with suppress(OSError):
-        if path.is_file():
-            with path.open("rb") as file:
-                return file.read(132)[128:] == b"DICM"
+def _is_dicom(folder: Path, path: Path) -> bool:
+    with suppress(OSError):  # also what is a folder, or a link that leaves this one
+        check_inside(folder, path)
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
     return False
 
 

@@ -168,7 +168,7 @@ def _check_target(out: Path, source: Path | str | None, *, overwrite: bool) -> N
 
 
 def _is_same(path: Path, other: Path) -> bool:
-    return path.exists() and path.samefile(other)
+    return path.exists() and other.exists() and path.samefile(other)
 
 
 def _stores_in(folder: Path) -> Iterator[Path]:

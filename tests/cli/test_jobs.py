@@ -284,6 +284,7 @@ def test_export_refuses_what_it_cannot_write(cli, finished, tmp_path):
     cli(*export, tmp_path / "a.tif", "--region", "0:1").check_refused("is not of the form")
     cli(*export, tmp_path / "a.tif", "--scale", "3").check_refused("scale 3 does not exist")
     cli("export", tmp_path / "no.ome.zarr", tmp_path / "a.tif").check_refused("no store at")
+    cli(*export, tmp_path / "no" / "a.tif").check_refused("no does not exist. Make it first.")
     assert listing(tmp_path) == before
     assert cli(*export, tmp_path / "taken.tif", "--overwrite").code == 0
 

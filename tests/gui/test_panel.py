@@ -18,6 +18,7 @@ from napari_msgan._napari.choices import TIMES
 from napari_msgan._napari.from_layer import to_volume
 from napari_msgan._napari.to_layer import volume_layer
 from napari_msgan.geometry import Affine, Box
+from napari_msgan.io import write_volume
 from napari_msgan.pyramid import open_pyramid, view_volume
 from napari_msgan.volume import Volume
 from tests.gui.conftest import blobs
@@ -288,6 +289,15 @@ def test_of_a_store_alone_nothing_is_proposed_as_a_source(panel, viewer, xray, g
     panel.source.choose(sketch)
     assert panel.source.is_sketch.isChecked()
     assert panel.generate_button.isEnabled()
+
+
+def test_file_of_a_sketch_is_taken_for_one(panel, viewer, ct, tmp_path):
+    for name, content in (("sketch", "sketch"), ("scan", "image")):
+        path = tmp_path / f"{name}.nii.gz"
+        write_volume(path, [to_volume(ct)], description={"content": content})
+        (layer,) = viewer.open(str(path), plugin="napari-msgan")
+        panel.source.choose(layer)
+        assert panel.source.is_sketch.isChecked() == (content == "sketch")
 
 
 def test_an_image_that_is_opened_becomes_the_source(panel, viewer, xray, generated):

@@ -144,3 +144,12 @@ def test_dicom_is_told_how_to_convert(tmp_path):
     for path in (series, series / "IM0001"):
         with pytest.raises(VolumeError, match="DICOM is not read: convert it to NIfTI first"):
             read_volume(path)
+
+
+def test_links_out_of_a_folder_are_not_followed_to_look_for_dicom(tmp_path):
+    (tmp_path / "IM0001").write_bytes(bytes(128) + b"DICM")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "IM0001").symlink_to(tmp_path / "IM0001")
+    with pytest.raises(VolumeError, match="readable are"):
+        read_volume(folder)
