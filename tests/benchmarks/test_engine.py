@@ -251,7 +251,6 @@ def test_process_that_fails_says_what_it_said():
 
 FIRST_JOB = """
 import sys
-import time
 from pathlib import Path
 from benchmarks.engine.ours import refine_job
 from benchmarks.engine.scene import Job, Scene
