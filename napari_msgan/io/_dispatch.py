@@ -114,7 +114,8 @@ def readable_text(path: Path) -> str:
     """Return what can be read instead of a file, or of what is in a folder."""
     folder, files = path.parent, [path]
     if path.is_dir():
-        folder, files = path, list(islice(path.rglob("*"), _LOOKED_AT))
+        there = (Path(name) / file for name, _, names in os.walk(path) for file in names)
+        folder, files = path, list(islice(there, _LOOKED_AT))
     if any(_is_dicom(folder, file) for file in files):
         return "DICOM is not read: convert it to NIfTI first, for instance with dcm2niix"
     return f"readable are {', '.join(READABLE)}"

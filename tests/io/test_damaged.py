@@ -153,3 +153,7 @@ def test_links_out_of_a_folder_are_not_followed_to_look_for_dicom(tmp_path):
     (folder / "IM0001").symlink_to(tmp_path / "IM0001")
     with pytest.raises(VolumeError, match="readable are"):
         read_volume(folder)
+    (folder / "IM0001").unlink()
+    (folder / "everything").symlink_to(tmp_path)
+    with pytest.raises(VolumeError, match="readable are"):
+        read_volume(folder)
