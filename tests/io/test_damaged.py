@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 import warnings
@@ -146,7 +147,7 @@ def test_dicom_is_told_how_to_convert(tmp_path):
             read_volume(path)
 
 
-def test_links_out_of_a_folder_are_not_followed_to_look_for_dicom(tmp_path):
+def test_links_out_of_a_folder_are_not_followed_to_look_for_dicom(tmp_path, monkeypatch):
     (tmp_path / "IM0001").write_bytes(bytes(128) + b"DICM")
     folder = tmp_path / "folder"
     folder.mkdir()
@@ -155,5 +156,8 @@ def test_links_out_of_a_folder_are_not_followed_to_look_for_dicom(tmp_path):
         read_volume(folder)
     (folder / "IM0001").unlink()
     (folder / "everything").symlink_to(tmp_path)
+    listed, scandir = [], os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: listed.append(path) or scandir(path))
     with pytest.raises(VolumeError, match="readable are"):
         read_volume(folder)
+    assert [os.fspath(path) for path in listed] == [str(folder)]
