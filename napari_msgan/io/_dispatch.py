@@ -113,7 +113,7 @@ def format_of(path: Path | str) -> Format:
 def readable_text(path: Path) -> str:
     """Return what can be read instead of a file, or of what is in a folder."""
     folder, files = path.parent, [path]
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         there = (Path(name) / file for name, _, names in os.walk(path) for file in names)
         folder, files = path, list(islice(there, _LOOKED_AT))
     if any(_is_dicom(folder, file) for file in files):
