@@ -51,8 +51,11 @@ def train(arguments: Namespace) -> None:
     steps = iter_train(files, arguments.out, config, device=device, devices=arguments.devices)
     # Of several processes each would stop at another step.
     stopping = stopped_between_steps() if arguments.devices == 1 else nullcontext(lambda: False)
+    last: dict[int, StepReport] = {}
     with progress_shown(quiet=arguments.quiet) as show, stopping as is_asked, closing(steps):
         for report in steps:
+            if report.stage == "train":
+                last[report.scale] = report
             if is_asked():
                 raise KeyboardInterrupt
             note = f"l1 {report.losses['l1']:.4f}" if "l1" in report.losses else ""
@@ -60,6 +63,12 @@ def train(arguments: Namespace) -> None:
     if not arguments.quiet:
         out = shlex.quote(str(arguments.out))
         print(f"{arguments.out}: model {config.name!r}, {len(config.scales)} scales.")
+        for scale, ended in last.items():
+            if ended.step < ended.steps:
+                print(
+                    f"Scale {scale} took {ended.step} of {ended.steps} steps: its loss on the "
+                    "images that are kept out fell no more."
+                )
         print(f"Next:\n  napari-msgan generate IMAGE NAME.ome.zarr --model {out}")
 
 

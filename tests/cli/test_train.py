@@ -489,11 +489,14 @@ def test_scale_0_ends_where_validation_becomes_no_better(cli, data, write_config
     scales = [scale | {"steps": 60, "gan_from": 0.0} for scale in CONFIG["scales"]]
     out = tmp_path / "model"
     config = write_config(scales=scales, validation_every=3, patience=0.05, learning_rate=1e-9)
-    assert cli("train", data, out, "--config", config, "--device", "cpu", "-q").code == 0
+    ended = cli("train", data, out, "--config", config, "--device", "cpu")
+    assert ended.code == 0
     first, finer = (
         json.loads(losses(out)[f"scale_{scale}.jsonl"].splitlines()[-1]) for scale in (0, 1)
     )
     assert first["step"] < 20
+    assert f"Scale 0 took {first['step']} of 60 steps: its loss" in ended.out
+    assert "Scale 1 took" not in ended.out
     assert first["validation_l1"] > 0
     assert finer["step"] == 60  # what it learns, texture, is not in its validation loss
     before = hashes(out)
