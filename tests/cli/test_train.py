@@ -279,7 +279,7 @@ def test_bundled_settings_are_found_by_name(cli, data, tmp_path):
 
 
 BAD_CONFIGS = {
-    "misspelt": ({"colour": "red"}, "colour: Extra inputs are not permitted"),
+    "misspelt": ({"colour": "red"}, "colour: there is no setting of this name"),
     "one scale": ({"scales": CONFIG["scales"][:1]}, "scales: "),
     "two low-res scales": ({"scales": CONFIG["scales"][:1] * 2}, "scale 1 cannot have a network"),
     "tile of no whole chunks": ({"tile_shape": [40, 40]}, "must be whole chunks"),
