@@ -35,10 +35,12 @@ def bent_grid(shape: tuple[int, ...], rng: np.random.Generator) -> list[np.ndarr
 
 def main(image: Path, folder: Path, labels: Path | None, model: str, count: int = 5) -> None:
     """Write ``variant_<n>.ome.tif`` and, where there are labels, ``labels_<n>.ome.tif``."""
+    folder.mkdir(parents=True, exist_ok=True)
     settings = msgan.load_model(model).spec.sketch
     file = msgan.make_sketch(image, folder / "sketch.ome.tif", settings=settings)
     drawn = msgan.read_volume(file)
     sketch = np.asarray(drawn.data)
+    painted = None if labels is None else np.asarray(msgan.read_volume(labels).data)
     edges, n_edges = ndimage.label(sketch, np.ones((3,) * sketch.ndim))
     for number in range(count):
         rng = np.random.default_rng(number)
@@ -50,8 +52,8 @@ def main(image: Path, folder: Path, labels: Path | None, model: str, count: int 
         name = folder / f"variant_{number}.ome.zarr"
         store = msgan.generate(variant, name, model, input_is_sketch=True)
         msgan.export(store, folder / f"variant_{number}.ome.tif", grid="source")
-        if labels is not None:
-            moved = ndimage.map_coordinates(msgan.read_volume(labels).data, grid, order=0)
+        if painted is not None:
+            moved = ndimage.map_coordinates(painted, grid, order=0)
             bent = Volume(moved, drawn.affine, drawn.unit)
             write_volume(
                 folder / f"labels_{number}.ome.tif", [bent], description={"content": "labels"}

@@ -23,11 +23,12 @@ def test_variants_differ_and_labels_move_with_them(tmp_path):
     Image.fromarray(square).save(tmp_path / "x.png")
     tifffile.imwrite(tmp_path / "labels.tif", (square > 0).astype(np.uint8) * 7)
     model = write_model(tmp_path / "model")
-    load("variants.py").main(tmp_path / "x.png", tmp_path, tmp_path / "labels.tif", model, count=2)
-    first, second = (tifffile.imread(tmp_path / f"variant_{i}.ome.tif") for i in range(2))
+    out = tmp_path / "new" / "variants"
+    load("variants.py").main(tmp_path / "x.png", out, tmp_path / "labels.tif", model, count=2)
+    first, second = (tifffile.imread(out / f"variant_{i}.ome.tif") for i in range(2))
     assert first.shape == square.shape
     assert (first != second).mean() > 0.5
-    labels = [tifffile.imread(tmp_path / f"labels_{i}.ome.tif") for i in range(2)]
+    labels = [tifffile.imread(out / f"labels_{i}.ome.tif") for i in range(2)]
     assert [set(np.unique(moved)) for moved in labels] == [{0, 7}, {0, 7}]
     assert 0 < ((labels[0] > 0) != (square > 0)).mean() < 0.2
 

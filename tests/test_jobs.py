@@ -322,7 +322,11 @@ def test_what_python_gets_wrong_is_told_before_anything_is_written(model, store,
 def test_sketch_file_is_not_taken_for_an_image(model, tmp_path):
     sketch = jobs.make_sketch(body(), tmp_path / "sketch.nii.gz")
     out = tmp_path / "a.ome.zarr"
+    steps = []
     with pytest.raises(JobError, match="says that it is a sketch: add --input-is-sketch"):
-        jobs.generate(sketch, out, model, device="cpu")
+        jobs.generate(sketch, out, model, device="cpu", progress=steps.append)
+    assert "unpacking" not in {step.stage for step in steps}
     assert not out.exists()
-    jobs.generate(sketch, out, model, device="cpu", input_is_sketch=True, scale=0)
+    options = {"input_is_sketch": True, "scale": 0, "progress": steps.append}
+    jobs.generate(sketch, out, model, device="cpu", **options)
+    assert "unpacking" in {step.stage for step in steps}

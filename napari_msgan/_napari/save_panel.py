@@ -61,16 +61,14 @@ class SavePanel(Section):
         else:
             choices = scale_choices(opened.store)
             set_choices(self.scale, choices, opened.store.geometry.finest_scale)
-            self._list_formats(is_picture=opened.store.geometry.ndim == 2)
+            self._list_formats(opened.store.geometry.ndim)
         self.save.setEnabled(opened is not None)
 
-    def _list_formats(self, *, is_picture: bool) -> None:
-        for name in PICTURES:
-            index = self.format.findText(name)
-            if is_picture and index < 0:
-                self.format.addItem(name)
-            elif not is_picture and index >= 0:
-                self.format.removeItem(index)
+    def _list_formats(self, ndim: int) -> None:
+        chosen = self.format.currentText()
+        self.format.clear()
+        self.format.addItems([*FORMATS, *(PICTURES if ndim == 2 else ())])
+        self.format.setCurrentText(chosen)  # the first, where it is not listed any more
 
     def save_to(self, path: Path, *, overwrite: bool = False) -> None:
         """Save as the panel says.

@@ -7,7 +7,6 @@ the format, when a file of that format is met.
 from napari_msgan.io._dispatch import (
     READABLE,
     WRITABLE,
-    WRITABLE_PICTURES,
     Fill,
     format_of,
     iter_read_volume,
@@ -23,7 +22,6 @@ from napari_msgan.io._unpacked import temporary_folder
 __all__ = [
     "READABLE",
     "WRITABLE",
-    "WRITABLE_PICTURES",
     "Fill",
     "format_of",
     "images_in",

@@ -54,7 +54,7 @@ WRITABLE: tuple[str, ...] = (
     ".ome.zarr",
 )
 #: What 2-D images can be written as, too.
-WRITABLE_PICTURES: tuple[str, ...] = (".png",)
+_WRITABLE_2D = (".png",)
 
 
 class _Module(Protocol):
@@ -195,7 +195,7 @@ def write_volume(
 
     Parameters
     ----------
-    path : the suffix, one of `WRITABLE` or `WRITABLE_PICTURES`, chooses the format.
+    path : the suffix, one of `WRITABLE`, of 2-D images also ``.png``, chooses the format.
     levels : the image, finest level first; only OME-Zarr stores the coarser ones. Their data is
         read in slices, so memory does not grow with the image.
     description : stored in the file as JSON, for `read_description`.
@@ -210,7 +210,7 @@ def write_volume(
         the disk refuses (full, read-only).
     """
     path = Path(path)
-    endings = (*WRITABLE, *WRITABLE_PICTURES)
+    endings = (*WRITABLE, *_WRITABLE_2D)
     if _suffix(path, endings) is None:
         raise VolumeError(f"{path} cannot be written: the name must end in {', '.join(endings)}")
     if not levels:

@@ -127,9 +127,9 @@ def iter_generate(
         if isinstance(source, Volume):
             volume = source
         else:
-            volume = yield from _unpacked(source)
             if not input_is_sketch:
-                _check_is_image(source)
+                _check_is_image(source)  # before it is unpacked
+            volume = yield from _unpacked(source)
         if device != "auto" and joined is None:
             resolve_device(device)
         model = model if isinstance(model, Model) else load_model(model)

@@ -184,7 +184,8 @@ def test_full_disk_is_one_line_that_says_what_to_do(cli, monkeypatch):
     assert ended.err.endswith("Make room, then give the same command again.\n")
 
 
-def test_printing_into_a_full_file_names_no_folder(process):
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no file there that is always full")
+def test_printing_into_a_full_file_names_no_folder():
     with Path("/dev/full").open("w") as full:
         ended = subprocess.run(
             command("models"), stdout=full, stderr=subprocess.PIPE, text=True, check=False
