@@ -60,7 +60,11 @@ class Runner:
 
 @pytest.fixture
 def runner():
-    return Runner()
+    """Close what a test leaves half-done, or it is collected in a thread that it would join."""
+    runner = Runner()
+    yield runner
+    for job in runner.jobs:
+        job.steps.close()
 
 
 @pytest.fixture
