@@ -19,7 +19,7 @@ from napari_msgan.model import Model, load_model
 from napari_msgan.refiner import COARSE_CACHE_BYTES, SKETCH_CACHE_BYTES
 from napari_msgan.source import plan_source
 from napari_msgan.tiling import Tiling
-from napari_msgan.volume import Volume
+from napari_msgan.volume import Volume, with_spacing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -98,6 +98,7 @@ def estimate(
     scale: int | None = None,
     region: Box | str | None = None,
     precision: Precision = "fp32",
+    spacing: Sequence[float] | None = None,
     device: str = "auto",
     workers: int | None = None,
     again: bool = False,
@@ -110,7 +111,7 @@ def estimate(
     Parameters
     ----------
     out : where the store would be made, or the folder of it: its disk is looked at.
-    scale, region, precision, device, workers : as of `napari_msgan.generate`.
+    scale, region, precision, spacing, device, workers : as of `napari_msgan.generate`.
     again : measure this machine anew, for instance when something else was running before.
 
     Raises
@@ -119,6 +120,7 @@ def estimate(
         A subclass that says what does not fit, as `generate` would.
     """
     volume, packed = (source, 0) if isinstance(source, Volume) else read_geometry(source)
+    volume = with_spacing(volume, spacing)
     model = model if isinstance(model, Model) else load_model(model)
     device = resolve_device(device)
     plan = plan_source(volume, model.spec, scale)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any, Protocol, SupportsIndex, get_args
 
@@ -233,6 +233,30 @@ def turn(volume: Volume, orientation: Orientation) -> Volume:
 
     affine = orientation.apply_to_affine(volume.affine, volume.shape)
     return Volume(LazyArray(shape, source.dtype, read), affine, volume.unit)
+
+
+def with_spacing(volume: Volume, spacing: Sequence[float] | None) -> Volume:
+    """Return the image with voxels of a size in mm, one for each axis or one for all.
+
+    Its axes keep their directions; None leaves it as it is.
+
+    Raises
+    ------
+    VolumeError
+        If a size is not above 0, or there are as many as neither axes nor one.
+    """
+    if spacing is None:
+        return volume
+    sizes = tuple(spacing) * (len(volume.shape) if len(spacing) == 1 else 1)
+    if len(sizes) != len(volume.shape) or not all(0 < mm < math.inf for mm in sizes):
+        raise VolumeError(
+            f"the voxel size {', '.join(f'{mm:g}' for mm in spacing)} does not fit an image of "
+            f"shape {volume.shape}: give one size above 0 in mm for each axis, slices first, or "
+            "one for all"
+        )
+    ratio = [mm / own for mm, own in zip(sizes, volume.spacing, strict=True)]
+    affine = volume.affine.rescaled(ratio, (0.0,) * len(sizes))
+    return replace(volume, affine=affine, unit="millimeter")
 
 
 def checksum_of(volume: Volume) -> int:

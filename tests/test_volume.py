@@ -5,9 +5,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napari_msgan.errors import GeometryError
+from napari_msgan.errors import GeometryError, VolumeError
 from napari_msgan.geometry import Affine
-from napari_msgan.volume import LazyArray, Orientation, Volume, orient, read_padded, turn
+from napari_msgan.volume import (
+    LazyArray,
+    Orientation,
+    Volume,
+    orient,
+    read_padded,
+    turn,
+    with_spacing,
+)
 
 ALL = [
     Orientation(order, flips)
@@ -31,6 +39,29 @@ def test_any_orientation_is_brought_to_lps_with_every_voxel_in_its_place(lps, or
     back = turn(turned, found.inverse)
     np.testing.assert_array_equal(back.data[(slice(0, 9),) * 3], source.data[(slice(0, 9),) * 3])
     np.testing.assert_allclose(back.affine.matrix, source.affine.matrix)
+
+
+@pytest.mark.parametrize("orientation", ALL[::7], ids=str)
+@pytest.mark.parametrize("given", [(5.0, 0.5, 0.25), (1.5,)], ids=str)
+def test_a_given_voxel_size_keeps_the_directions_and_the_first_voxel(lps, orientation, given):
+    source = turn(lps, orientation)
+    sized = with_spacing(source, given)
+    np.testing.assert_allclose(sized.spacing, given * (3 if len(given) == 1 else 1))
+    np.testing.assert_allclose(sized.affine.origin, source.affine.origin)
+    assert orient(sized, "LPS")[1] == orient(source, "LPS")[1]
+    assert with_spacing(source, None) is source
+
+
+def test_a_given_voxel_size_makes_millimetres_of_pixels():
+    pixels = Volume(np.zeros((4, 5)), Affine.of_spacing((1, 1)), "pixel")
+    sized = with_spacing(pixels, (0.2, 0.1))
+    assert (sized.unit, sized.affine) == ("millimeter", Affine.of_spacing((0.2, 0.1)))
+
+
+@pytest.mark.parametrize("given", [(1.0, 1.0), (), (1.0, 0.0, 1.0), (-1.0,), (np.nan,), (np.inf,)])
+def test_a_voxel_size_that_does_not_fit_is_refused(lps, given):
+    with pytest.raises(VolumeError, match="give one size above 0 in mm for each axis"):
+        with_spacing(lps, given)
 
 
 def test_turned_volume_reads_only_the_window_it_is_asked_for(lps):

@@ -53,6 +53,16 @@ def add_region(command: argparse.ArgumentParser, text: str, *, required: bool = 
     command.add_argument("--region", required=required, metavar="R", help=f"{text}: {_REGION}")
 
 
+def add_spacing(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--spacing",
+        type=millimetres,
+        metavar="Z,Y,X",
+        help="voxel size of IN in mm, or one number for all axes, where the file has none or a "
+        "wrong one",
+    )
+
+
 def add_precision(command: argparse.ArgumentParser, default: str | None, text: str) -> None:
     command.add_argument("--precision", choices=("fp32", "bf16"), default=default, help=text)
 
@@ -91,6 +101,22 @@ def add_overwrite(command: argparse.ArgumentParser) -> None:
 
 def add_quiet(command: argparse.ArgumentParser) -> None:
     command.add_argument("-q", "--quiet", action="store_true", help="no progress, no summary")
+
+
+def millimetres(text: str) -> tuple[float, ...]:
+    """Return the numbers of a voxel size.
+
+    Examples
+    --------
+    >>> millimetres("2.5,0.7,0.7")
+    (2.5, 0.7, 0.7)
+    """
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no voxel size, such as 2.5,0.7,0.7 or 1.5"
+        ) from None
 
 
 def natural(text: str) -> int:

@@ -24,6 +24,7 @@ def estimate(arguments: Namespace) -> None:
         scale=arguments.scale,
         region=arguments.region,
         precision=arguments.precision,
+        spacing=arguments.spacing,
         device=arguments.device,
         workers=arguments.workers,
         again=arguments.again,

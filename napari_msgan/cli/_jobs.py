@@ -49,6 +49,7 @@ def sketch(arguments: Namespace) -> None:
             arguments.source,
             arguments.out,
             progress=lambda step: show(step.stage, step.done, step.total),
+            spacing=arguments.spacing,
             overwrite=arguments.overwrite,
         )
     if not arguments.quiet:
@@ -70,6 +71,7 @@ def generate(arguments: Namespace) -> None:
         device=arguments.device,
         precision=arguments.precision,
         input_is_sketch=arguments.input_is_sketch,
+        spacing=arguments.spacing,
         name=arguments.source.name if arguments.keep_name else None,
         workers=arguments.workers,
         cluster=arguments.cluster,

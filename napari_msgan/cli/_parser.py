@@ -17,6 +17,7 @@ from napari_msgan.cli._arguments import (
     add_quiet,
     add_region,
     add_scale,
+    add_spacing,
     add_store,
     address,
     natural,
@@ -105,6 +106,7 @@ def _add_sketch(add: AddCommand) -> None:
     add_paths(
         command, "IN", "image", "OUT", "file to write: .tif, .ome.tif, .nii.gz, .ome.zarr, .png"
     )
+    add_spacing(command)
     add_overwrite(command)
     add_quiet(command)
 
@@ -135,6 +137,7 @@ def _add_generate(add: AddCommand) -> None:
         action="store_true",
         help="IN is a sketch: whole numbers (the type's maximum is the strongest edge) or 0 to 1",
     )
+    add_spacing(command)
     command.add_argument(
         "--keep-name",
         action="store_true",
@@ -164,6 +167,7 @@ def _add_estimate(add: AddCommand) -> None:
     )
     add_scale(command, "last scale to compute (default: the finest that the image supports)")
     add_region(command, "what to compute (default: everything)")
+    add_spacing(command)
     command.add_argument(
         "--again",
         action="store_true",

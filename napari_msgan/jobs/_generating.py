@@ -24,10 +24,10 @@ from napari_msgan.refiner import TileContext, in_threads, iter_refine_tiles
 from napari_msgan.scale_out import Cluster, joined_cluster, on_cluster
 from napari_msgan.source import plan_source
 from napari_msgan.steps import changed, run_to_end
-from napari_msgan.volume import Volume
+from napari_msgan.volume import Volume, with_spacing
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Sequence
     from pathlib import Path
 
     from napari_msgan.geometry import Box
@@ -49,6 +49,7 @@ class GenerateOptions(_TileOptions, total=False):
     seed: int
     precision: Precision
     input_is_sketch: bool
+    spacing: Sequence[float] | None
     name: str | None
 
 
@@ -89,6 +90,7 @@ def iter_generate(
     device: str = "auto",
     precision: Precision = "fp32",
     input_is_sketch: bool = False,
+    spacing: Sequence[float] | None = None,
     name: str | None = None,
     workers: int | None = None,
     focus: Box | None = None,
@@ -111,6 +113,8 @@ def iter_generate(
     device : "cpu", "cuda", or "auto" for the GPU where torch sees one.
     precision : "fp32", or "bf16" for faster mixed precision; the store keeps to it.
     input_is_sketch : the source is a sketch: integers / type maximum, or floats in [0, 1].
+    spacing : voxel size of the source in mm, (z, y, x) or (y, x) or one for all axes, where it has
+        none or a wrong one; None for its own.
     name : of the source, kept in the store; None keeps none, because file names name patients.
     workers : threads that make tiles; None for one per core, or two on a GPU.
     focus : box of the finest scale that is looked at: its tiles come first.
@@ -130,6 +134,7 @@ def iter_generate(
             if not input_is_sketch:
                 _check_is_image(source)  # before it is unpacked
             volume = yield from _unpacked(source)
+        volume = with_spacing(volume, spacing)
         if device != "auto" and joined is None:
             resolve_device(device)
         model = model if isinstance(model, Model) else load_model(model)

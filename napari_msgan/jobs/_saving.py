@@ -21,10 +21,10 @@ from napari_msgan.scale_out import Cluster, filled_by, joined_cluster
 from napari_msgan.sketch import lazy_sketch
 from napari_msgan.source import hash_pixels
 from napari_msgan.steps import run_to_end
-from napari_msgan.volume import Volume
+from napari_msgan.volume import Volume, with_spacing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from napari_msgan.geometry import Box
 
@@ -96,6 +96,7 @@ def make_sketch(
     out: Path | str,
     *,
     settings: SketchSettings | None = None,
+    spacing: Sequence[float] | None = None,
     progress: OnProgress | None = None,
     overwrite: bool = False,
 ) -> Path:
@@ -109,6 +110,7 @@ def make_sketch(
     out : named as for `export`.
     settings : how edges are found; None for those that fit images of as many axes. A model has its
         own in ``load_model(name).spec.sketch``.
+    spacing : as of `generate`; the sketch gets it.
     progress : may raise to cancel; nothing is left behind then.
 
     Raises
@@ -125,7 +127,7 @@ def make_sketch(
     _check_target(Path(out), given, overwrite=overwrite)
     if not isinstance(source, Volume):
         source = run_to_end(iter_read_volume(source), partial(report, "unpacking"))
-    volume = source
+    volume = with_spacing(source, spacing)
     settings = settings or SketchSettings.of_ndim(len(volume.shape))
 
     sketch = replace(volume, data=lazy_sketch(volume.data, settings))

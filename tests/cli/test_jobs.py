@@ -186,7 +186,24 @@ def test_volume_for_a_flat_model_and_one_without_voxel_size_are_refused(cli, ori
     flat.check_refused("is for 2-D images (y, x)")
     solid = cli("generate", source, out, "--model", originals / "solid")
     solid.check_refused("no voxel size in mm")
+    assert "give it with --spacing" in solid.err
     assert names_in(tmp_path) == ["v.tif"]
+
+
+def test_voxel_size_that_a_file_lacks_is_given(cli, originals, tmp_path):
+    source, sketch, out = tmp_path / "v.tif", tmp_path / "s.nii.gz", tmp_path / "a.ome.zarr"
+    tifffile.imwrite(source, picture((8, 20, 24), seed=0))
+    solid = ("--model", originals / "solid", "--spacing")
+    cli("estimate", source, *solid, "2,1,1", "--scale", "9").check_refused("scale 9 does not")
+    assert cli("generate", source, out, *solid, "2,1,1", "--scale", "0").code == 0
+    said = open_pyramid(out).info.source
+    assert (said.to_affine().spacing, said.unit) == ((2, 1, 1), "millimeter")
+    cli("generate", source, out, *solid, "3").check_refused(str(out))  # another image
+    assert cli("sketch", source, sketch, "--spacing", "2,1,1").code == 0
+    assert read_volume(sketch).spacing == (2, 1, 1)
+    for given, advice in (("2,1", "for each axis"), ("0", "above 0"), ("a", "no voxel size")):
+        other = cli("generate", source, tmp_path / "b.ome.zarr", *solid, given)
+        other.check_refused(advice)
 
 
 def test_sketch_beyond_1_is_refused(cli, model, tmp_path):
