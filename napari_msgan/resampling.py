@@ -89,17 +89,44 @@ def _interpolate(
     positions: Sequence[npt.NDArray[np.floating[Any]]],
 ) -> Float32Array:
     """Return the values between the voxels of a block whose voxel 0 lies at `start`."""
-    for axis, (position, origin) in enumerate(zip(positions, start, strict=True)):
-        lower = np.floor(position).astype(int)
-        weight = (position - lower).astype(np.float32)
-        if not weight.any() and lower.size == block.shape[axis] - 1:
-            block = np.take(block, lower - origin, axis=axis)
-            continue
-        weight = weight.reshape([-1 if i == axis else 1 for i in range(block.ndim)])
-        left = np.take(block, lower - origin, axis=axis).astype(np.float32, copy=False)
-        right = np.take(block, lower - origin + 1, axis=axis).astype(np.float32, copy=False)
-        block = left + weight * (right - left)
-    return block.astype(np.float32, copy=False)
+    below = [np.floor(position).astype(int) for position in positions]
+    return blend(
+        block,
+        [lower - origin for lower, origin in zip(below, start, strict=True)],
+        [
+            (position - lower).astype(np.float32)
+            for position, lower in zip(positions, below, strict=True)
+        ],
+    )
+
+
+def blend(
+    block: npt.NDArray[Any],
+    below: Sequence[npt.NDArray[np.integer[Any]]],
+    weights: Sequence[Float32Array],
+) -> Float32Array:
+    """Return a block at places between its voxels, by linear interpolation along each axis.
+
+    Parameters
+    ----------
+    below : of each axis, the voxel before each place.
+    weights : how far it is from there to the next voxel, in [0, 1); where all of an axis are 0 no
+        next voxel is read.
+
+    Returns
+    -------
+    array, float32, shape ``tuple(map(len, below))``
+    """
+    values = block
+    for axis, (lower, weight) in enumerate(zip(below, weights, strict=True)):
+        low: Float32Array = np.take(values, lower, axis).astype(np.float32, copy=False)
+        if weight.any():
+            step: Float32Array = np.take(values, lower + 1, axis).astype(np.float32, copy=False)
+            step -= low  # low + weight * step is exact where there is no step, as in air
+            step *= weight.reshape([-1 if i == axis else 1 for i in range(block.ndim)])
+            low += step
+        values = low
+    return values
 
 
 def resample_max(

@@ -1,5 +1,6 @@
 import json
 import shutil
+import warnings
 
 import nibabel as nib
 import numpy as np
@@ -160,6 +161,18 @@ def test_sketch_of_a_file_can_be_given_back(tmp_path):
     assert agree.mean() > 0.97
     assert given.info.source.is_sketch
     assert said["source_sha256"] == seen.info.source.sha256
+
+
+def test_sketch_tells_of_nan(tmp_path):
+    pixels = np.random.default_rng(0).random((64, 64), np.float32)
+    pixels[:16] = np.nan
+    image = Volume(pixels, Affine.of_spacing((1, 1)), "pixel")
+    with pytest.warns(UserWarning, match="25 % of the image is NaN or infinite"):
+        jobs.make_sketch(image, tmp_path / "a.tif")
+    whole = Volume(pixels[16:], image.affine, "pixel")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        jobs.make_sketch(whole, tmp_path / "b.tif")
 
 
 def test_borders_of_a_label_map_are_its_sketch(model, tmp_path):

@@ -19,7 +19,7 @@ from napari_msgan.jobs._common import OnProgress, Progress, Stage, region_box
 from napari_msgan.pyramid import PyramidStore, is_store, open_pyramid
 from napari_msgan.scale_out import Cluster, filled_by, joined_cluster
 from napari_msgan.sketch import lazy_sketch
-from napari_msgan.source import hash_pixels
+from napari_msgan.source import hash_pixels, warn_of_unknown
 from napari_msgan.steps import run_to_end
 from napari_msgan.volume import Volume, with_spacing
 
@@ -128,6 +128,7 @@ def make_sketch(
     if not isinstance(source, Volume):
         source = run_to_end(iter_read_volume(source), partial(report, "unpacking"))
     volume = with_spacing(source, spacing)
+    warn_of_unknown(volume)
     settings = settings or SketchSettings.of_ndim(len(volume.shape))
 
     sketch = replace(volume, data=lazy_sketch(volume.data, settings))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_msgan.geometry import Box, Ints, PyramidGeometry
+from napari_msgan.resampling import blend
 from napari_msgan.volume import ArrayLike, LazyArray, Volume, read_padded
 
 if TYPE_CHECKING:
@@ -135,25 +136,18 @@ def upsample(coarse: ArrayLike, factor: Ints, box: Box) -> npt.NDArray[np.float3
     Fine voxel i lies at ``(i + 0.5) / factor - 0.5`` of the coarse grid; beyond the border the
     border voxel is repeated. Values do not depend on the box that they are asked with.
     """
-    axes = []
+    below, weights = [], []
     for start, stop, f in zip(box.start, box.stop, factor, strict=True):
         # (2 i + 1 - f) / 2 f in integers, so that voxel and weight are exact
-        below, rest = np.divmod(2 * np.arange(start, stop) + 1 - f, 2 * f)
-        axes.append((below, (rest / (2 * f)).astype(np.float32)))
-    starts = [int(below[0]) for below, _ in axes]
-    stops = [
-        int(below[-1]) + (2 if f > 1 else 1) for (below, _), f in zip(axes, factor, strict=True)
-    ]
-    values = read_padded(coarse, starts, stops).astype(np.float32)
-    for axis, (below, weight) in enumerate(axes):
-        low = np.take(values, below - starts[axis], axis=axis)
-        if factor[axis] > 1:
-            step = np.take(values, below - starts[axis] + 1, axis=axis)
-            step -= low  # low + weight * step is exact where there is no step, as in air
-            step *= weight.reshape([-1 if i == axis else 1 for i in range(values.ndim)])
-            low += step
-        values = low
-    return values
+        lower, rest = np.divmod(2 * np.arange(start, stop) + 1 - f, 2 * f)
+        below.append(lower)
+        weights.append((rest / (2 * f)).astype(np.float32))
+    starts = [int(lower[0]) for lower in below]
+    stops = [int(lower[-1]) + (2 if f > 1 else 1) for lower, f in zip(below, factor, strict=True)]
+    block = read_padded(coarse, starts, stops)
+    return blend(
+        block, [lower - first for lower, first in zip(below, starts, strict=True)], weights
+    )
 
 
 def padded_shape(geometry: PyramidGeometry, scale: int) -> Ints:

@@ -4,6 +4,7 @@ from napari_msgan.source._images import (
     hash_pixels,
     image_pyramid,
     lazy_image,
+    warn_of_unknown,
     write_image_pyramid,
 )
 from napari_msgan.source._magnified import n_scales_magnified, plan_magnified
@@ -38,5 +39,6 @@ __all__ = [
     "plan_magnified",
     "plan_source",
     "top_of",
+    "warn_of_unknown",
     "write_image_pyramid",
 ]

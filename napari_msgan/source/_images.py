@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import warnings
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_msgan.durable import create_array_file
 from napari_msgan.geometry import Box
+from napari_msgan.labels import blocks_of
 from napari_msgan.resampling import reduce_mean, resample
 from napari_msgan.sketch import lazy_unit, measure_window
 from napari_msgan.steps import iter_in_threads, run_to_end
@@ -45,6 +47,27 @@ def hash_pixels(volume: Volume) -> str:
     return digest.hexdigest()
 
 
+def warn_of_unknown(volume: Volume) -> None:
+    """Warn of an image that is NaN or infinite somewhere; it is read block by block."""
+    if volume.data.dtype.kind == "f":
+        blocks = (np.asarray(volume.data[box.slices]) for box in blocks_of(volume.data))
+        _warn_of_unknown(sum(map(_unknown_in, blocks)), math.prod(volume.shape))
+
+
+def _unknown_in(block: npt.NDArray[Any]) -> int:
+    return block.size - int(np.count_nonzero(np.isfinite(block)))
+
+
+def _warn_of_unknown(unknown: int, size: int) -> None:
+    if unknown:
+        warnings.warn(
+            f"{100 * unknown / size:.2g} % of the image is NaN or infinite: NaN counts as its "
+            "darkest value, and the border of either gives edges. Fill it first where that is not "
+            "meant",
+            stacklevel=3,
+        )
+
+
 def write_image_pyramid(
     plan: SourcePlan, settings: SketchSettings, folder: Path, workers: int
 ) -> list[Uint16Array]:
@@ -67,7 +90,7 @@ def write_image_pyramid(
 
     def write_finest(box: Box) -> None:
         block = resample(plan.volume.data, plan.step, plan.first, box)
-        unknown.append(block.size - int(np.count_nonzero(np.isfinite(block))))
+        unknown.append(_unknown_in(block))
         unit = np.clip((block - window[0]) / (window[1] - window[0]), 0, 1)
         images[-1][box.slices] = np.rint(np.nan_to_num(unit) * _TOP).astype(np.uint16)
 
@@ -78,13 +101,7 @@ def write_image_pyramid(
         images[scale][box.slices] = np.rint(means).astype(np.uint16)
 
     run_to_end(iter_in_threads(write_finest, plan.blocks(geometry.finest_scale), workers))
-    if any(unknown):
-        share = 100 * sum(unknown) / images[-1].size
-        warnings.warn(
-            f"{share:.2g} % of the image is NaN or infinite: NaN counts as its darkest value, and "
-            "the border of either gives edges. Fill it first where that is not meant",
-            stacklevel=2,
-        )
+    _warn_of_unknown(sum(unknown), images[-1].size)
     for scale in range(geometry.finest_scale - 1, -1, -1):
         write = partial(write_coarser, scale)
         run_to_end(iter_in_threads(write, plan.blocks(scale), workers))
