@@ -14,7 +14,7 @@ import pytest
 import tifffile
 import torch
 
-from napari_msgan.cli._train import read_config
+from napari_msgan.cli._train_plan import read_config
 from napari_msgan.locking import hold_lock
 from napari_msgan.model import load_folder
 from napari_msgan.training import iter_train, survey

@@ -159,7 +159,7 @@ class TrainingSettings(Target):
         (folder / "plan.json").write_bytes(changed_json(choices, self.content))
 
     def use(self, choices: Choices, folder: Path) -> None:
-        from napari_msgan.cli._train import read_config
+        from napari_msgan.cli._train_plan import read_config
         from napari_msgan.training import check_run, disk_of, plan_table, survey
 
         config = read_config(str(folder / "plan.json"))
