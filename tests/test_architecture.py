@@ -29,7 +29,6 @@ LAYERS = (
     ("refiner", "creating", "megan_import"),
     ("training", "evaluation", "scale_out", "verifying"),
     ("jobs",),
-    ("calibrating",),
     ("estimating",),
     ("_napari",),
     ("cli",),

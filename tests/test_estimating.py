@@ -6,10 +6,18 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from napari_msgan import calibrating
-from napari_msgan.calibrating import Calibration, calibrate, calibration_file, read_calibration
 from napari_msgan.errors import GeometryError, JobError, ModelError, VolumeError
-from napari_msgan.estimating import estimate, needed_cells, written_box
+from napari_msgan.estimating import (
+    Calibration,
+    _calibration,
+    calibrate,
+    calibration_file,
+    estimate,
+    needed_cells,
+    read_calibration,
+    written_box,
+)
+from napari_msgan.estimating._measuring import sample_volume
 from napari_msgan.geometry import Affine, Box, PyramidGeometry
 from napari_msgan.io import read_geometry, write_volume
 from napari_msgan.jobs import generate
@@ -183,7 +191,7 @@ def test_what_is_known_is_not_measured_again(model, known, monkeypatch):
     def refuse(*a, **k):
         raise AssertionError("measured")
 
-    monkeypatch.setattr(calibrating.subprocess, "run", refuse)
+    monkeypatch.setattr(_calibration.subprocess, "run", refuse)
     assert calibrate(model, "cpu", "fp32", 2) == KNOWN
     with pytest.raises(AssertionError, match="measured"):
         calibrate(model, "cpu", "fp32", 2, again=True)
@@ -208,7 +216,7 @@ def test_the_machine_is_measured_and_kept(model, tmp_path):
     assert 0.01 < found.stored_sketch < 1
     assert read_calibration(calibration_file(model, "cpu", "fp32", 2)) == found
     store = generate(
-        Volume(calibrating.sample_volume(model.spec, 2).data, Affine.of_spacing((1, 1)), "pixel"),
+        Volume(sample_volume(model.spec, 2).data, Affine.of_spacing((1, 1)), "pixel"),
         tmp_path / "a.ome.zarr",
         model,
         device="cpu",
@@ -220,7 +228,7 @@ def test_the_machine_is_measured_and_kept(model, tmp_path):
 
 
 def test_a_measurement_that_fails_says_why(model, monkeypatch):
-    monkeypatch.setattr(calibrating.sys, "executable", "/bin/false")
+    monkeypatch.setattr(_calibration.sys, "executable", "/bin/false")
     with pytest.raises(JobError, match="could not be measured; the process said: nothing"):
         calibrate(model, "cpu", "fp32", 2)
 

@@ -13,7 +13,9 @@ from tests.test_estimating import KNOWN
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
     """Give every model and machine the same costs, as if measured before."""
-    monkeypatch.setattr("napari_msgan.calibrating.calibration_file", lambda *a: tmp_path / "k.json")
+    monkeypatch.setattr(
+        "napari_msgan.estimating._calibration.calibration_file", lambda *a: tmp_path / "k.json"
+    )
     (tmp_path / "k.json").write_text(KNOWN.model_dump_json())
 
 

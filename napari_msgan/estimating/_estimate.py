@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import psutil  # type: ignore[import-untyped]
 
-from napari_msgan.calibrating import calibrate
 from napari_msgan.durable import existing, free_bytes
+from napari_msgan.estimating._calibration import calibrate
 from napari_msgan.geometry import Box
 from napari_msgan.io import read_geometry, temporary_folder
 from napari_msgan.jobs import default_workers, region_box, resolve_device
@@ -24,8 +24,8 @@ from napari_msgan.volume import Volume, with_spacing
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from napari_msgan.calibrating import Calibration
     from napari_msgan.config import ModelSpec, Precision
+    from napari_msgan.estimating._calibration import Calibration
     from napari_msgan.source import SourcePlan
 
 #: Voxels of a scale that thresholds are measured on at most; see `napari_msgan.sketch`.

@@ -1,0 +1,112 @@
+"""What a tile, a voxel of sketch and a stored voxel cost on this machine, measured once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from napari_msgan import __version__
+from napari_msgan.config import Settings
+from napari_msgan.durable import write_atomically
+from napari_msgan.errors import JobError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from napari_msgan.config import Precision
+    from napari_msgan.model import Model
+
+
+class Calibration(Settings):
+    """Costs on this machine; seconds are of the clock, with all workers busy.
+
+    start_s : until the program and the model are loaded, and at its end until the process is gone.
+    warm_up_s : what the first sketch of a process takes beside its voxels.
+    sketch_s, threshold_s : per voxel of the finest scale, and per voxel that is sampled.
+    first_s, first_bytes : per voxel of scale 0.
+    tile_s : of one tile of scale `scale`; N workers make N tiles in N times that.
+    sample_first_s, sample_tiles_s : of scale 0 and of all other tiles of the sample, the first tile
+        of each scale and worker included, which takes longer than others.
+    sample_first, sample_tiles : voxels of its scale 0, and tiles of each scale from 0 on.
+    base_bytes : of the process with its model.
+    sketch_bytes : that making a sketch takes on top.
+    tile_bytes : that a worker takes on top while it makes a tile, without chunks that are kept.
+    stored_image, stored_sketch : bytes on the disk per voxel.
+    """
+
+    start_s: float
+    warm_up_s: float
+    sketch_s: float
+    threshold_s: float
+    first_s: float
+    tile_s: float
+    sample_first_s: float
+    sample_tiles_s: float
+    sample_first: int
+    sample_tiles: tuple[int, ...]
+    scale: int
+    base_bytes: int
+    sketch_bytes: int
+    first_bytes: float
+    tile_bytes: int
+    stored_image: float
+    stored_sketch: float
+
+
+def calibrate(
+    model: Model, device: str, precision: Precision, workers: int, *, again: bool = False
+) -> Calibration:
+    """Return what is known of this model on this machine; measure it if nothing is, or `again`.
+
+    Raises
+    ------
+    JobError
+        If the measurement fails.
+    """
+    file = calibration_file(model, device, precision, workers)
+    known = None if again else read_calibration(file)
+    if known is not None:
+        return known
+    arguments = [str(model.folder.absolute()), device, precision, str(workers)]
+    command = [sys.executable, "-m", "napari_msgan.estimating._measuring", *arguments]
+    # as the terminal program does before it imports numpy
+    environment = os.environ | {"MALLOC_ARENA_MAX": "1"}
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    gone = time.monotonic()  # the same clock for all processes of a computer
+    try:
+        text, told = ended.stdout.split()
+        found = Calibration.model_validate_json(text)
+        found = found.model_copy(update={"start_s": found.start_s + gone - float(told)})
+    except ValueError as error:  # what pydantic raises is one, too
+        said = (ended.stderr.strip() or "nothing").splitlines()[-1]
+        raise JobError(f"this machine could not be measured; the process said: {said}") from error
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(file, found.model_dump_json(indent=2).encode())
+    return found
+
+
+def calibration_file(model: Model, device: str, precision: Precision, workers: int) -> Path:
+    """Return where the measurement of a model under these conditions is kept."""
+    import torch
+    from platformdirs import user_cache_path
+
+    machine = [platform.node(), platform.machine(), os.cpu_count(), torch.__version__, __version__]
+    key = json.dumps([model.spec.identity, *machine, device, precision, workers])
+    name = hashlib.sha256(key.encode()).hexdigest()[:20]
+    return user_cache_path("napari-msgan", appauthor=False) / "calibration" / f"{name}.json"
+
+
+def read_calibration(file: Path) -> Calibration | None:
+    """Return what a file holds; None if there is none, or it is not of this version."""
+    try:
+        return Calibration.model_validate_json(file.read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None
