@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Literal
@@ -171,10 +171,13 @@ def iter_evaluate(
     out.mkdir(parents=True, exist_ok=True)
     yield from changed(iter_read_training(training), _as_stage("reading training images"))
     results = Results(out, model.spec, computing)
+    samples = _Samples(
+        patches_at=compared if training else None,
+        n_patches=-(-_MEMORISATION_PATCHES // len(images)),
+        n_regions=-(-_READER_REGIONS // len(images)) if reader_study else 0,
+    )
     rows: list[ScaleFigures] = []
     problems: list[str] = []
-    patches: list[PatchPair] = []
-    regions: list[Region] = []
     try:
         for number, path in enumerate(images):
             with TemporaryDirectory(prefix="napari-msgan-") as folder:
@@ -188,14 +191,7 @@ def iter_evaluate(
                 patient = "" if patients is None else patients[path]
                 rows += [replace(row, patient=patient) for row in found]
                 results.add_image(path.name, overview(case), rows)
-                if training and compared < len(case.truth):
-                    made, true, body = _in_units(case, compared)
-                    share = -(-_MEMORISATION_PATCHES // len(images))
-                    patches += draw_patches(made, true, body, share, seed=number)
-                if reader_study:
-                    _, _, body = _in_units(case, case.finest_scale)
-                    share = -(-_READER_REGIONS // len(images))
-                    regions += draw_regions(case, body, share, seed=number)
+                samples.draw(case, seed=number)
     finally:
         if rows:  # what is finished is not lost
             results.write_tables(rows, problems)
@@ -204,18 +200,44 @@ def iter_evaluate(
     if reader_study:
         title = f"Reader study of {model.spec.title or model.spec.name}"
         try:
-            results.write_page(reader_study_page(regions, title, len({row.image for row in rows})))
+            n_images = len({row.image for row in rows})
+            results.write_page(reader_study_page(samples.regions, title, n_images))
         except MsganError as error:
             problems.append(str(error))
     memorisation = None
     if training:
-        searching = iter_search_training(model, patches, training, compared, computing.workers)
+        searching = iter_search_training(
+            model, samples.patches, training, compared, computing.workers
+        )
         try:
             memorisation = yield from changed(searching, _as_stage("searching training images"))
         except MsganError as error:
             problems.append("; ".join([str(error), *getattr(error, "__notes__", ())]))
     results.write_tables(rows, problems, memorisation)
-    return Evaluation(tuple(rows), memorisation, tuple(problems), len(regions))
+    return Evaluation(tuple(rows), memorisation, tuple(problems), len(samples.regions))
+
+
+@dataclass
+class _Samples:
+    """What is drawn from the images while they are there.
+
+    patches_at : scale of the patches that are searched in the training images; None for none.
+    n_patches, n_regions : of each image.
+    """
+
+    patches_at: int | None
+    n_patches: int
+    n_regions: int
+    patches: list[PatchPair] = field(default_factory=list)
+    regions: list[Region] = field(default_factory=list)
+
+    def draw(self, case: Case, seed: int) -> None:
+        if self.patches_at is not None and self.patches_at < len(case.truth):
+            made, true, body = _in_units(case, self.patches_at)
+            self.patches += draw_patches(made, true, body, self.n_patches, seed=seed)
+        if self.n_regions:
+            _, _, body = _in_units(case, case.finest_scale)
+            self.regions += draw_regions(case, body, self.n_regions, seed=seed)
 
 
 def _as_step(number: int, total: int, name: str) -> Callable[[tuple[float, str]], EvaluationStep]:

@@ -119,16 +119,15 @@ def derive_config(
     if hounsfield:
         sketch = sketch.model_copy(update={"window": window})
     base = _base_shape(files, spacings)
-    size, patch = np.array(_size_at_scale_0(files, spacings)), base
-    scales = []
-    for index in range(len(factors) + 1):
-        if index:
-            size *= factors[index - 1]
-            patch = _patch(tuple(size), sizes.patch)
-        scales.append(_fit(_scale(index, factors, spacings, patch, sizes), index, free_memory))
-    names = [file.name for file in files]
-    n_patients = len(set(patients_in(names, patient).values()) if patient else names)
-    every = n_patients if n_patients < 5 else max(5, n_patients // 16)
+    patches = [base]
+    size = np.array(_size_at_scale_0(files, spacings))
+    for factor in factors:
+        size *= factor
+        patches.append(_patch(tuple(size), sizes.patch))
+    scales = [
+        _fit(_scale(index, factors, spacings, patch, sizes), index, free_memory)
+        for index, patch in enumerate(patches)
+    ]
     config = TrainConfig(
         name=name,
         kind="physical" if physical else "relative",
@@ -146,10 +145,18 @@ def derive_config(
         variants=sizes.variants,
         pool=sizes.pool,
         images=ImageChanges(turn=0.1, stretch=0.1, bend=0.02, gamma=0.3 if hounsfield else 0.15),
-        validation_every=every if n_patients > 2 else 0,
+        validation_every=_validation_every([file.name for file in files], patient),
         patient=patient,
     )
     return cut_to_images(files, config)  # its voxels may be those of no file, or of those kept out
+
+
+def _validation_every(names: Sequence[str], patient: str | None) -> int:
+    """Return n, where each n-th patient is kept out of training; 0: none can be spared."""
+    n_patients = len(set(patients_in(names, patient).values()) if patient else names)
+    if n_patients < 3:
+        return 0
+    return n_patients if n_patients < 5 else max(5, n_patients // 16)
 
 
 def preset_steps(preset: Preset, ndim: int) -> tuple[int, int]:
