@@ -206,6 +206,12 @@ class Affine:
         direction = self.matrix[:-1, :-1] / np.array(self.spacing)
         return bool(np.sort(np.abs(direction), axis=0)[:-1].max(initial=0.0) > 1e-3)
 
+    @property
+    def is_upright(self) -> bool:
+        """Whether index axis i grows along world axis i: all that scale and translation can say."""
+        order, backwards = self.axis_order()
+        return not self.is_oblique and order == tuple(range(self.ndim)) and not any(backwards)
+
     def at(self, index: Sequence[float]) -> npt.NDArray[np.float64]:
         """Return the world position of a (fractional) voxel index."""
         position: npt.NDArray[np.float64] = self.matrix[:-1, :-1] @ np.asarray(index, float)

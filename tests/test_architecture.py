@@ -20,7 +20,7 @@ LAYERS = (
     ("steps",),
     ("durable",),
     ("folders", "geometry", "locking", "packed_sizes", "patients"),
-    ("zarr_folder",),
+    ("multiscales", "zarr_folder"),
     ("tiling", "volume", "config", "recording"),
     ("intensity", "labels"),
     ("resampling",),

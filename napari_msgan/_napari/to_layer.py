@@ -21,7 +21,6 @@ from napari_msgan._napari.sliced import sliced_levels
 from napari_msgan._napari.windows import default_window, rendering_of, window_of
 from napari_msgan.geometry import Affine, Box, Unit
 from napari_msgan.pyramid import PyramidStore, levels, sketch_levels, view_volume
-from napari_msgan.pyramid.attributes import is_upright
 from napari_msgan.volume import Volume, orient
 
 LayerTuple = tuple[Any, dict[str, Any], str]
@@ -59,7 +58,7 @@ class Placement:
     def of_affine(cls, affine: Affine, unit: Unit) -> Placement:
         """Return the upright place of an image without a layer; oblique ones are straightened."""
         units = (unit,) * affine.ndim
-        if is_upright(affine):
+        if affine.is_upright:
             return cls(np.eye(affine.ndim + 1), units)
         straight = Affine.of_spacing(affine.spacing, affine.origin)
         return cls(straight.matrix @ np.linalg.inv(affine.matrix), units)

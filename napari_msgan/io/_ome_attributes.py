@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_msgan.errors import VolumeError
-from napari_msgan.geometry import Affine, Ints, Unit
+from napari_msgan.geometry import Affine, Floats, Ints, Unit
 from napari_msgan.io._checks import is_spacing, mm_per, warn
 from napari_msgan.io._note import is_same_grid
+from napari_msgan.multiscales import ome_attributes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -84,7 +85,7 @@ class StoredImage:
         return Affine.of_spacing(spacing, origin), unit
 
     def is_on_grid_of(self, affine: Affine, kept: Sequence[int]) -> bool:
-        """Return whether the kept axes are what `ome_attributes` says of a volume."""
+        """Return whether the kept axes are what `attributes_of` says of a volume."""
         if affine.ndim != len(kept):
             return False
         told = Affine.of_spacing(affine.spacing, _translation(affine, affine))
@@ -137,33 +138,20 @@ def _transform(steps: Sequence[Mapping[str, Any]], ndim: int) -> tuple[Any, Any]
     return scale, translation
 
 
-def ome_attributes(levels: Sequence[Volume], *, name: str) -> dict[str, Any]:
+def attributes_of(levels: Sequence[Volume], *, name: str) -> dict[str, Any]:
     """Return the content of the ``ome`` attribute for levels stored as ``0``, ``1`` ..."""
     finest = levels[0]
-    axes: list[dict[str, str]] = [{"name": axis, "type": "space"} for axis in finest.axes]
-    if finest.unit == "millimeter":  # "pixel" is no unit that the format knows
-        axes = [{**axis, "unit": "millimeter"} for axis in axes]
-    datasets = [
-        {
-            "path": str(index),
-            "coordinateTransformations": [
-                {"type": "scale", "scale": list(level.spacing)},
-                {"type": "translation", "translation": _translation(level.affine, finest.affine)},
-            ],
-        }
-        for index, level in enumerate(levels)
-    ]
-    return {"version": "0.5", "multiscales": [{"name": name, "axes": axes, "datasets": datasets}]}
+    places = [(level.spacing, _translation(level.affine, finest.affine)) for level in levels]
+    return ome_attributes(finest.axes, finest.unit, places, name=name)
 
 
-def _translation(affine: Affine, finest: Affine) -> list[float]:
+def _translation(affine: Affine, finest: Affine) -> Floats:
     """Return where voxel 0 lies: in the world, or along the image's own axes.
 
     Scale and translation cannot turn or flip: then the levels are placed relative to voxel 0
     of the finest, and the exact affine stands in our own attributes.
     """
-    order, backwards = finest.axis_order()
-    if not finest.is_oblique and order == tuple(range(finest.ndim)) and not any(backwards):
-        return list(affine.origin)
+    if finest.is_upright:
+        return affine.origin
     index = np.linalg.solve(finest.matrix, np.array([*affine.origin, 1.0]))[:-1]
-    return [float(v) for v in index * np.array(finest.spacing)]
+    return tuple(float(v) for v in index * np.array(finest.spacing))

@@ -13,7 +13,7 @@ from napari_msgan.errors import VolumeError
 from napari_msgan.geometry import Affine, Box, Ints
 from napari_msgan.io import _note
 from napari_msgan.io._checks import check_dtype, check_fits_memory, check_has_values
-from napari_msgan.io._ome_attributes import find_image, ome_attributes
+from napari_msgan.io._ome_attributes import attributes_of, find_image
 from napari_msgan.io._zarr_checks import open_node, open_voxels
 from napari_msgan.volume import LazyArray, Volume
 
@@ -104,7 +104,7 @@ def create(target: Path, levels: Sequence[Volume], description: Mapping[str, Any
         )
     group.attrs.put(
         {
-            "ome": ome_attributes(levels, name=_note.label(description)),
+            "ome": attributes_of(levels, name=_note.label(description)),
             _note.KEY: _note.make_note(levels[0], description),
         }
     )

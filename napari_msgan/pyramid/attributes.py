@@ -11,17 +11,16 @@ from pydantic import ValidationError
 from napari_msgan.config import first_problem
 from napari_msgan.errors import MsganError, NoStoreError, StoreError
 from napari_msgan.folders import read_inside
-from napari_msgan.geometry import level_of_scale
+from napari_msgan.multiscales import OME_VERSION, ome_attributes
 from napari_msgan.pyramid.metadata import SCHEMA_VERSION, StoreInfo
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from napari_msgan.geometry import Affine, PyramidGeometry
+    from napari_msgan.geometry import Floats, PyramidGeometry
 
 #: Key of our own attributes in the root group.
 ATTRIBUTES_KEY = "napari_msgan"
-OME_VERSION = "0.5"
 
 
 def is_store(folder: Path) -> bool:
@@ -33,65 +32,40 @@ def is_store(folder: Path) -> bool:
         return False
 
 
-def is_upright(affine: Affine) -> bool:
-    """Return whether index axis i grows along world axis i: that is all OME-Zarr 0.5 can say."""
-    order, backwards = affine.axis_order()
-    return not affine.is_oblique and order == tuple(range(affine.ndim)) and not any(backwards)
-
-
-def level_transforms(geometry: PyramidGeometry, scale: int) -> list[dict[str, Any]]:
-    """Return the coordinateTransformations of one level.
+def level_place(geometry: PyramidGeometry, scale: int) -> tuple[Floats, Floats]:
+    """Return spacing and translation of one level.
 
     Translations hold the (F - 1) / 2 shift of block averages. Where an OME-Zarr 0.5 scale and
     translation cannot express the affine, they are along the image's own axes, from the centre
     of its first voxel; the exact affine is in our own attributes.
     """
-    if is_upright(geometry.affine):
-        translation = geometry.affine_at(scale).origin
-    else:
-        factors = geometry.total_factor(scale)
-        spacing = geometry.affine.spacing
-        translation = tuple((f - 1) / 2 * v for f, v in zip(factors, spacing, strict=True))
-    return [
-        {"type": "scale", "scale": list(geometry.spacing_at(scale))},
-        {"type": "translation", "translation": list(translation)},
-    ]
+    spacing = geometry.spacing_at(scale)
+    if geometry.affine.is_upright:
+        return spacing, geometry.affine_at(scale).origin
+    factors, finest = geometry.total_factor(scale), geometry.affine.spacing
+    return spacing, tuple((f - 1) / 2 * v for f, v in zip(factors, finest, strict=True))
 
 
-def ome_attributes(geometry: PyramidGeometry, *, name: str, method: str) -> dict[str, Any]:
-    """Return the content of the ``ome`` attribute of a multiscale group.
+def multiscale_of(geometry: PyramidGeometry, name: str, method: str) -> dict[str, Any]:
+    """Return the ``ome`` attribute of all levels of an image.
 
     name : of the image.
     method : how the levels were made.
-
-    References
-    ----------
-    OME-Zarr 0.5, "multiscales" metadata, https://ngff.openmicroscopy.org/0.5/.
     """
-    axes: list[dict[str, str]] = [{"name": axis, "type": "space"} for axis in geometry.axes]
-    if geometry.unit == "millimeter":  # "pixel" is no unit that the format knows
-        axes = [{**axis, "unit": "millimeter"} for axis in axes]
-    datasets = [
-        {
-            "path": str(level_of_scale(scale, geometry.n_scales)),
-            "coordinateTransformations": level_transforms(geometry, scale),
-        }
-        for scale in range(geometry.finest_scale, -1, -1)
-    ]
-    multiscale = {
-        "name": name,
-        "axes": axes,
-        "datasets": datasets,
-        "type": method,
-        "metadata": {"method": "napari_msgan", "description": method},
-    }
-    return {"version": OME_VERSION, "multiscales": [multiscale]}
+    return ome_attributes(
+        geometry.axes,
+        geometry.unit,
+        [level_place(geometry, scale) for scale in range(geometry.finest_scale, -1, -1)],
+        name=name,
+        type=method,
+        metadata={"method": "napari_msgan", "description": method},
+    )
 
 
 def root_attributes(info: StoreInfo) -> dict[str, Any]:
     """Return the attributes of the root group."""
     method = "synthetic image of a multi-scale GAN"
-    ome = ome_attributes(info.to_geometry(), name=info.model_name, method=method)
+    ome = multiscale_of(info.to_geometry(), info.model_name, method)
     return {"ome": ome, ATTRIBUTES_KEY: info.model_dump(mode="json")}
 
 
@@ -101,7 +75,7 @@ def sketch_attributes(info: StoreInfo) -> dict[str, Any]:
     if info.sketch.given:
         is_thinned = info.sketch.settings.given == "thinned"
         method = "block maximum, thinned" if is_thinned else "interpolated from the finest scale"
-    return {"ome": ome_attributes(info.to_geometry(), name="sketch", method=method)}
+    return {"ome": multiscale_of(info.to_geometry(), "sketch", method)}
 
 
 def info_from_attributes(attributes: Mapping[str, Any]) -> StoreInfo:

@@ -12,8 +12,8 @@ from napari_msgan.errors import StoreError
 from napari_msgan.geometry import Affine, Box, PyramidGeometry, level_of_scale
 from napari_msgan.pyramid.attributes import (
     info_from_attributes,
-    level_transforms,
-    ome_attributes,
+    level_place,
+    multiscale_of,
     root_attributes,
     sketch_attributes,
 )
@@ -60,18 +60,18 @@ def error_in_voxels(ome: dict[str, Any], *, shifted: bool) -> float:
 
 
 def test_image_does_not_jump_between_levels():
-    ome = ome_attributes(XRAY, name="x", method="m")
+    ome = multiscale_of(XRAY, "x", "m")
     assert error_in_voxels(ome, shifted=True) < 1e-6
 
 
 def test_without_the_translation_it_would_jump():
-    ome = ome_attributes(XRAY, name="x", method="m")
+    ome = multiscale_of(XRAY, "x", "m")
     assert error_in_voxels(ome, shifted=False) > 7  # (16 - 1) / 2
 
 
 @pytest.mark.parametrize("scale", range(5))
 def test_upright_levels_lie_where_the_affine_says(scale):
-    spacing, origin = (list(t.values())[1] for t in level_transforms(XRAY, scale))
+    spacing, origin = level_place(XRAY, scale)
     index = np.array([11.0, 5.0])
     np.testing.assert_allclose(np.array(origin) + index * spacing, XRAY.affine_at(scale).at(index))
 
@@ -89,10 +89,10 @@ def test_other_affines_are_written_along_the_axes_of_the_image(make_info, matrix
     affine = Affine(np.array(matrix, float))
     info = make_info((8, 30, 30), ((2, 2, 2), (1, 3, 3)), affine=affine, tile_shape=(24,) * 3)
     geometry = info.to_geometry()
-    step, shift = level_transforms(geometry, 0)
-    np.testing.assert_allclose(step["scale"], np.array(affine.spacing) * (2, 6, 6))
-    np.testing.assert_allclose(shift["translation"], np.array(affine.spacing) * (0.5, 2.5, 2.5))
-    assert level_transforms(geometry, 2)[1]["translation"] == [0, 0, 0]
+    step, shift = level_place(geometry, 0)
+    np.testing.assert_allclose(step, np.array(affine.spacing) * (2, 6, 6))
+    np.testing.assert_allclose(shift, np.array(affine.spacing) * (0.5, 2.5, 2.5))
+    assert level_place(geometry, 2)[1] == (0, 0, 0)
     stored = json.loads(json.dumps(root_attributes(info)))
     unfinished = stored["napari_msgan"]["sketch"]
     unfinished["sha256"] = "c" * 64
@@ -101,7 +101,7 @@ def test_other_affines_are_written_along_the_axes_of_the_image(make_info, matrix
 
 def test_pixels_are_no_unit_of_the_format():
     pixels = PyramidGeometry(("y", "x"), (8, 8), ((2, 2),), Affine.of_spacing((1, 1)), "pixel")
-    axes = ome_attributes(pixels, name="x", method="m")["multiscales"][0]["axes"]
+    axes = multiscale_of(pixels, "x", "m")["multiscales"][0]["axes"]
     assert axes == [{"name": "y", "type": "space"}, {"name": "x", "type": "space"}]
 
 
