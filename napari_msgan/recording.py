@@ -13,12 +13,13 @@ CUDA graphs, in the notes of PyTorch: https://docs.pytorch.org/docs/stable/notes
 from __future__ import annotations
 
 import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import numpy as np
     import numpy.typing as npt
@@ -32,9 +33,39 @@ _WARM_UP = 3
 #: Recording stops where another thread waits for the whole GPU.
 _recording = threading.Lock()
 
+#: Streams of each device that nobody computes in.
+_free: dict[str, list[torch.cuda.Stream]] = {}
+_taking = threading.Lock()
+
+
+@contextmanager
+def own_streams(device: str, count: int) -> Iterator[list[torch.cuda.Stream]]:
+    """Give streams that no other thread computes in; they are used again afterwards.
+
+    torch has 32 and gives each out again and again, so a new one may be that of a thread that is
+    recording, which what another thread does there would spoil.
+    """
+    with _taking:
+        free = _free.setdefault(device, [])
+        taken = [
+            free.pop() if free else torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            for _ in range(count)
+        ]
+    try:
+        yield list(taken)
+    finally:
+        with _taking:
+            free.extend(taken)
+
+
+def finish_all(device: str) -> None:
+    """Wait until a GPU has done what it was told to, in all streams."""
+    with _recording:
+        torch.cuda.synchronize(device)
+
 
 class RecordedNetwork:
-    """What a network makes of windows of one shape, for one thread.
+    """What a network makes of windows of one shape, for one thread in a stream of its own.
 
     Parameters
     ----------
@@ -59,7 +90,12 @@ class RecordedNetwork:
             for _ in range(_WARM_UP):
                 network(*self._windows)
             self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
+            with torch.cuda.graph(
+                self._graph,
+                pool=pool,
+                stream=torch.cuda.current_stream(device),
+                capture_error_mode="thread_local",
+            ):
                 self._made = network(*self._windows).float()
         self._received = torch.empty(self._made.shape, pin_memory=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -64,12 +65,21 @@ class TileReport:
 
 
 class TileContext:
-    """Everything that one tile needs: store, model, and where and how it is computed."""
+    """Everything that one tile needs: store, model, and where and how it is computed.
+
+    gpu : name of the GPU that computes, if one does and it is known.
+    """
 
     def __init__(
-        self, store: PyramidStore, model: Model, device: str, precision: Precision
+        self,
+        store: PyramidStore,
+        model: Model,
+        device: str,
+        precision: Precision,
+        gpu: str | None = None,
     ) -> None:
         self.store, self.model, self.device, self.precision = store, model, device, precision
+        self.gpu = gpu
         self.window = Window(*store.info.window, np.dtype(store.info.dtype))
         self.coarse_cache = ChunkCache(COARSE_CACHE_BYTES)
         self.sketch_cache = ChunkCache(SKETCH_CACHE_BYTES)
@@ -77,24 +87,41 @@ class TileContext:
         self._recordings: Recordings | None = None
 
     def prepare(self, scales: Sequence[int]) -> None:
-        """Bring the generators of these scales to the device, in the layout that is fastest."""
+        """Bring the generators of these scales to the device, in the layout that is fastest.
+
+        Raises
+        ------
+        JobError
+            If torch cannot, for instance because the memory of the GPU is used up.
+        """
+        try:
+            self._prepare(scales)
+        except RuntimeError as error:
+            raise JobError(torch_text("the model could not be got ready", error)) from error
+
+    def _prepare(self, scales: Sequence[int]) -> None:
         import torch
 
-        if self.device != "cpu":
-            torch.backends.cudnn.deterministic = True
-            # TF32 would round fp32 convolutions to 10 bits
-            torch.backends.cudnn.allow_tf32 = self.precision != "fp32"
         ndim = self.store.geometry.ndim
         layout = torch.channels_last if ndim == 2 else torch.channels_last_3d
-        for scale in scales:
-            generator = self.model.generator(scale).to(self.device)
-            self._generators[scale] = generator.to(memory_format=layout)  # type: ignore[call-overload]
-        if self.device != "cpu":
-            from napari_msgan.recording import Recordings
+        if self.device == "cpu":
+            for scale in scales:
+                generator = self.model.generator(scale)
+                self._generators[scale] = generator.to(memory_format=layout)  # type: ignore[call-overload]
+            return
+        from napari_msgan.recording import Recordings, finish_all
 
-            self._recordings = Recordings()
-            # streams of workers do not wait for the one that has copied the weights
-            torch.cuda.synchronize(self.device)
+        if self.device == "cuda":  # which each thread takes for another GPU, if told to
+            self.device = f"cuda:{torch.cuda.current_device()}"
+        torch.backends.cudnn.deterministic = True
+        # TF32 would round to 10 bits what is float32 in every precision
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+        for scale in scales:
+            # a copy, because others may use the model meanwhile
+            generator = copy.deepcopy(self.model.generator(scale)).to(self.device)
+            self._generators[scale] = generator.to(memory_format=layout)  # type: ignore[call-overload]
+        self._recordings = Recordings()
+        finish_all(self.device)  # streams of workers do not wait for the one that copies weights
 
     def compute(
         self, scale: int, windows: TileWindows, inputs: Sequence[npt.NDArray[np.float32]]
@@ -137,6 +164,7 @@ class TileContext:
             device="cuda" if self.device.startswith("cuda") else "cpu",
             precision=self.precision,
             torch=torch.__version__,
+            gpu=self.gpu,
             tile_shape=self.store.info.tile_shape,
         )
 
@@ -224,11 +252,16 @@ def buffers_kept(context: TileContext, workers: int = 1) -> AbstractContextManag
 
 @contextmanager
 def own_threads(device: str) -> Iterator[None]:
-    """Compute with one thread on the CPU, because the bits of a tile depend on it."""
+    """Compute with one thread on the CPU, because the bits of a tile depend on it.
+
+    On a GPU, in a stream of its own.
+    """
     import torch
 
     if device != "cpu":
-        with torch.cuda.device(device):
+        from napari_msgan.recording import own_streams
+
+        with torch.cuda.device(device), own_streams(device, 1) as (own,), torch.cuda.stream(own):
             yield
         return
     before = torch.get_num_threads()
@@ -256,22 +289,40 @@ def _threads(context: TileContext, plan: Sequence[Tile], *, workers: int) -> Ite
     of_scale = Counter(tile.scale for tile in plan)
     # Each thread keeps the memory of a tile: no more of them than have something to do.
     workers = min(workers, max(of_scale.values(), default=1))
-
-    def prepare_thread() -> None:
-        if context.device == "cpu":
-            torch.set_num_threads(1)
-        else:
-            torch.cuda.set_stream(torch.cuda.Stream(context.device))  # type: ignore[no-untyped-call]
-
     context.prepare(sorted(of_scale))
-    pool = ThreadPoolExecutor(workers, "tile", prepare_thread)
-    with buffers_kept(context, workers):
-        try:
-            # Twice as many, so that no worker waits for its next tile.
-            yield _Threads(context, pool, 2 * workers)
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-            torch.set_num_threads(before)
+    with _begins_of_threads(context.device, workers) as begin_thread:
+        pool = ThreadPoolExecutor(workers, "tile", begin_thread)
+        with buffers_kept(context, workers):
+            try:
+                # Twice as many, so that no worker waits for its next tile.
+                yield _Threads(context, pool, 2 * workers)
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
+                torch.set_num_threads(before)
+
+
+@contextmanager
+def _begins_of_threads(device: str, workers: int) -> Iterator[Callable[[], None]]:
+    """Give what each thread does first."""
+    import torch
+
+    if device == "cpu":
+        yield partial(torch.set_num_threads, 1)
+        return
+    from napari_msgan.recording import own_streams
+
+    with own_streams(device, workers) as streams:
+        yield lambda: torch.cuda.set_stream(streams.pop())
+
+
+def torch_text(what: str, error: RuntimeError) -> str:
+    """Return what torch says, which raises RuntimeError for everything, and what to do."""
+    import torch
+
+    advice = ""
+    if isinstance(error, torch.OutOfMemoryError):
+        advice = ". Let other programs free its memory, or use --workers 1, or --device cpu"
+    return f"{what}: {error}{advice}"
 
 
 class _Threads:
@@ -307,8 +358,7 @@ def make_tile(context: TileContext, tile: Tile) -> None:
         error.add_note(tile_note(context.store, tile))
         raise
     except RuntimeError as error:
-        # torch raises RuntimeError for everything, and napari's workers lose those.
-        problem = JobError(f"the tile could not be computed: {error}")
+        problem = JobError(torch_text("the tile could not be computed", error))
         problem.add_note(tile_note(context.store, tile))
         raise problem from error
 

@@ -6,6 +6,7 @@ that write and locks that are held.
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from typing import TYPE_CHECKING, TypeVar
@@ -53,6 +54,13 @@ def run_to_end(steps: Generator[Step, None, T], each: Callable[[Step], object] |
 def _keep_result(steps: Generator[Step, None, T], result: list[T]) -> Generator[Step, None, None]:
     """Yield the steps, then append what they return; closing this closes them."""
     result.append((yield from steps))
+
+
+def n_cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def iter_in_threads(

@@ -10,6 +10,7 @@ from napari_msgan.errors import GeometryError, JobError, ModelError, VolumeError
 from napari_msgan.estimating import (
     Calibration,
     _calibration,
+    _measuring,
     calibrate,
     calibration_file,
     estimate,
@@ -17,7 +18,6 @@ from napari_msgan.estimating import (
     read_calibration,
     written_box,
 )
-from napari_msgan.estimating._measuring import sample_volume
 from napari_msgan.geometry import Affine, Box, PyramidGeometry
 from napari_msgan.io import read_geometry, write_volume
 from napari_msgan.jobs import generate
@@ -216,7 +216,7 @@ def test_the_machine_is_measured_and_kept(model, tmp_path):
     assert 0.01 < found.stored_sketch < 1
     assert read_calibration(calibration_file(model, "cpu", "fp32", 2)) == found
     store = generate(
-        Volume(sample_volume(model.spec, 2).data, Affine.of_spacing((1, 1)), "pixel"),
+        Volume(_measuring.sample_volume(model.spec, 2).data, Affine.of_spacing((1, 1)), "pixel"),
         tmp_path / "a.ome.zarr",
         model,
         device="cpu",
@@ -255,3 +255,11 @@ def test_memory_counts_the_workers_that_have_something_to_do(model, known):
     assert 0 <= many.memory_bytes - (200_000_000 + 2 * 150_000_000) < 2**21
     very_many = run(picture((512, 512)), model)
     assert 0 <= very_many.memory_bytes - (200_000_000 + 2 * 150_000_000) < 2**21
+
+
+def test_time_of_a_tile_leaves_out_how_workers_get_ready():
+    on_cpu = [2.0, 2.1, 3.0, 3.1, 4.0, 4.1]  # of two workers, half a second a tile
+    assert _measuring._seconds_between(on_cpu, "cpu", 2) == pytest.approx(0.5)
+    one_records = [3.0, 3.01, 3.02, 3.03, 6.0, 6.01]  # as long as 300 tiles take
+    assert _measuring._seconds_between(one_records, "cuda", 2) == pytest.approx(0.01)
+    assert _measuring._seconds_between(one_records, "cpu", 2) > 0.5

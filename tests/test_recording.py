@@ -1,5 +1,7 @@
 """What a GPU recorded is what it would compute, which needs one to be seen."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -49,6 +51,18 @@ def test_what_is_recorded_stays_on_its_device(factor, wrapped):
     with torch.inference_mode(), _Devices() as devices:
         network(coarse, sketch)
     assert devices.seen == ({"meta", "cpu"} if wrapped else {"meta"})
+
+
+def test_no_two_threads_compute_in_one_stream(monkeypatch):
+    """torch has 32, of which it gives out the first again after the last."""
+    made = itertools.count()
+    monkeypatch.setattr("torch.cuda.Stream", lambda device: next(made) % 32)
+    with recording.own_streams("none", 2) as one:
+        for _ in range(40):
+            with recording.own_streams("none", 2) as other:
+                assert len({*one, *other}) == 4
+    with recording.own_streams("none", 4) as again:
+        assert {*again} == {*one, *other}
 
 
 @pytest.fixture

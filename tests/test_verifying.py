@@ -18,6 +18,7 @@ from napari_msgan.geometry import Affine, Box
 from napari_msgan.model import load_folder
 from napari_msgan.pyramid import open_pyramid
 from napari_msgan.tiling import Tile
+from napari_msgan.verifying.tiles import excuse_of
 from napari_msgan.volume import Volume
 from tests.models import write_model
 
@@ -512,6 +513,17 @@ def test_gpu_tiles_are_not_compared_without_one(path):
     found = jobs.verify(path)
     assert found.compared == 0
     assert "made on a GPU" in found.notes[0]
+
+
+def test_another_gpu_is_an_excuse(path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda: "B")
+    cpu = open_pyramid(path).info.fingerprint
+    on_a, on_b, unknown = (
+        cpu.model_copy(update={"device": "cuda", "gpu": gpu}) for gpu in ("A", "B", None)
+    )
+    assert excuse_of(cpu) == excuse_of(on_b) == ""
+    assert excuse_of(on_a) == "made on A, this is B"
+    assert excuse_of(unknown) == "made on an unknown GPU, this is B"
 
 
 def test_sample_is_spread_over_the_scales_and_always_the_same(path):

@@ -72,7 +72,8 @@ def bare_network(job: Job) -> Callable[[], Made]:
 def refine_job(job: Job, device: str = "cpu") -> Callable[[], Made]:
     """Open a store that lacks its finest scale, refine it, have it on disk.
 
-    On a GPU `gpu_mb` is the most memory that torch had there.
+    On a GPU `gpu_mb` is the most memory that torch took there, for it holds that of recordings also
+    while nothing is in it.
     """
     model = job.scene.model()
     for name in _IMPORTED_LATE:
@@ -89,7 +90,7 @@ def refine_job(job: Job, device: str = "cpu") -> Callable[[], Made]:
             "sketch_reads": _per_chunk(reads, "sketch/0", store.sketch_array(finest)),
         }
         if device != "cpu":
-            columns["gpu_mb"] = torch.cuda.max_memory_allocated(device) / 1e6
+            columns["gpu_mb"] = torch.cuda.max_memory_reserved(device) / 1e6
         return Made(job.scene.voxels, lambda rows: np.asarray(array[rows]), columns)
 
     return run

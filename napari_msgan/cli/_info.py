@@ -94,4 +94,4 @@ def _facts(store: PyramidStore) -> list[tuple[str, str]]:
 def _recipe(made: Fingerprint | None) -> str:
     if made is None:
         return "nothing is made yet"
-    return f"{made.precision} on {made.device}, torch {made.torch}"
+    return f"{made.precision} on {made.gpu or made.device}, torch {made.torch}"

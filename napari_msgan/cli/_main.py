@@ -56,10 +56,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"{where}{error.strerror or error}")
     except MemoryError:
         return _fail("there is not enough memory. Use fewer --workers, or a smaller image")
+    except RuntimeError as error:
+        if not _is_gpu_full(error):
+            raise
+        return _fail(
+            "the memory of the GPU is used up. Let other programs free some, use --workers 1 or "
+            "--device cpu; to train, a smaller batch or patch_shape in the settings"
+        )
     except KeyboardInterrupt:
         print(f"\nstopped. {advice}".rstrip(), file=sys.stderr)
         return INTERRUPTED
     return DONE
+
+
+def _is_gpu_full(error: RuntimeError) -> bool:
+    torch = sys.modules.get("torch")  # it takes seconds, and did not raise if it is not there
+    return torch is not None and isinstance(error, torch.OutOfMemoryError)
 
 
 def _fail(message: str) -> int:

@@ -98,8 +98,9 @@ def calibration_file(model: Model, device: str, precision: Precision, workers: i
     import torch
     from platformdirs import user_cache_path
 
+    kind = device if device == "cpu" else torch.cuda.get_device_name(device)
     machine = [platform.node(), platform.machine(), os.cpu_count(), torch.__version__, __version__]
-    key = json.dumps([model.spec.identity, *machine, device, precision, workers])
+    key = json.dumps([model.spec.identity, *machine, kind, precision, workers])
     name = hashlib.sha256(key.encode()).hexdigest()[:20]
     return user_cache_path("napari-msgan", appauthor=False) / "calibration" / f"{name}.json"
 

@@ -14,7 +14,7 @@ from napari_msgan.durable import existing, free_bytes
 from napari_msgan.estimating._calibration import calibrate
 from napari_msgan.geometry import Box
 from napari_msgan.io import read_geometry, temporary_folder
-from napari_msgan.jobs import default_workers, region_box, resolve_device
+from napari_msgan.jobs import default_workers, region_box, resolve_device, sketch_workers
 from napari_msgan.model import Model, load_model
 from napari_msgan.refiner import COARSE_CACHE_BYTES, SKETCH_CACHE_BYTES
 from napari_msgan.source import plan_source
@@ -130,10 +130,10 @@ def estimate(
     halos = tuple(model.halo(s) for s in range(geometry.n_scales))
     tiling = Tiling(geometry, model.spec.tile_shape, halos)
     cells = needed_cells(tiling, box, scale)
-    workers = workers or default_workers(device)
+    sketchers, workers = sketch_workers(device, workers), workers or default_workers(device)
     known = calibrate(model, device, precision, workers, again=again)
     before_s = known.start_s + packed / _UNPACKED_PER_S
-    before_s += known.warm_up_s + sketch_seconds(plan, known, workers)
+    before_s += known.warm_up_s + sketch_seconds(plan, known, sketchers)
     n_tiles = [cells[s].size for s in range(scale + 1)]
     of_sample = tiles_seconds(model, known, known.sample_tiles, workers)
     # what the first tiles of a process cost on top, as much for any image
@@ -184,7 +184,10 @@ def written_box(tiling: Tiling, scale: int, cells: Box) -> Box:
 
 
 def sketch_seconds(plan: SourcePlan, known: Calibration, workers: int) -> float:
-    """Return the seconds for the sketch of all scales, hash and temporary images included."""
+    """Return the seconds for the sketch of all scales, hash and temporary images included.
+
+    workers : that make the sketch.
+    """
     geometry = plan.geometry
     sampled = sum(min(math.prod(geometry.shape_at(s)), _SAMPLED) for s in range(geometry.n_scales))
     voxels = max(math.prod(geometry.shape), math.prod(plan.volume.shape))

@@ -24,14 +24,14 @@ from scipy import ndimage
 from napari_msgan.buffers import private_bytes
 from napari_msgan.estimating._calibration import Calibration
 from napari_msgan.geometry import Affine
-from napari_msgan.jobs import iter_generate
+from napari_msgan.jobs import iter_generate, sketch_workers
 from napari_msgan.model import load_folder
 from napari_msgan.sketch import lazy_unit, measure_thresholds
 from napari_msgan.source import plan_source
 from napari_msgan.volume import Volume
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Generator, Iterator, Sequence
 
     from napari_msgan.config import ModelSpec, Precision
     from napari_msgan.jobs import Progress
@@ -52,7 +52,8 @@ def measure(model: Model, device: str, precision: Precision, workers: int) -> Ca
     geometry = plan_source(volume, model.spec, _scale_to_measure(model.spec)).geometry
     idle = private_bytes()
     run = _Sample(model, device, precision, workers).run(volume)
-    threshold_s = _threshold_seconds(volume, model.spec, workers)
+    sketchers = sketch_workers(device, workers)
+    threshold_s = _threshold_seconds(volume, model.spec, sketchers)
     first_s, first_bytes = _measure_first(model)
     n_voxels = math.prod(geometry.shape)
     # What every sketch takes, however small, is in both: it must not count for each voxel.
@@ -62,10 +63,10 @@ def measure(model: Model, device: str, precision: Precision, workers: int) -> Ca
     return Calibration(
         start_s=start_s,
         warm_up_s=max(0.0, run.piece_cold_s - both_s * run.piece_voxels),
-        sketch_s=max(0.0, both_s - threshold_s * sampled / n_voxels / workers),
+        sketch_s=max(0.0, both_s - threshold_s * sampled / n_voxels / sketchers),
         threshold_s=threshold_s,
         first_s=first_s,
-        tile_s=(ends[-1] - ends[workers - 1]) / (len(ends) - workers),
+        tile_s=_seconds_between(ends, device, workers),
         sample_first_s=run.tile_ends[0][-1],
         sample_tiles_s=ends[-1] - run.tile_ends[0][-1],
         sample_first=math.prod(geometry.shape_at(0)),
@@ -78,6 +79,17 @@ def measure(model: Model, device: str, precision: Precision, workers: int) -> Ca
         stored_image=run.stored_image,
         stored_sketch=run.stored_sketch,
     )
+
+
+def _seconds_between(ends: Sequence[float], device: str, workers: int) -> float:
+    """Return the seconds from tile to tile, without those in which workers warm up.
+
+    On a CPU that is the first tile of each. On a GPU a worker records its network first, which
+    takes as long as many tiles, and the others go on meanwhile.
+    """
+    if device == "cpu":
+        return (ends[-1] - ends[workers - 1]) / (len(ends) - workers)
+    return float(np.median(np.diff(ends)))
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from napari_msgan.io import read_volume
 from napari_msgan.pyramid import create_pyramid, open_pyramid
 from napari_msgan.refiner import TileContext, in_threads, iter_refine_tiles
 from napari_msgan.source import image_pyramid, plan_source
-from napari_msgan.steps import run_to_end
+from napari_msgan.steps import n_cores, run_to_end
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -39,6 +39,11 @@ class Computing:
     device: str = "cpu"
     precision: Precision = "fp32"
     workers: int = 1
+
+    @property
+    def sketch_workers(self) -> int:
+        """Return how many threads make sketches, which is always done by the CPU."""
+        return self.workers if self.device == "cpu" else n_cores()
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,7 @@ def iter_open_case(
             warnings.simplefilter("ignore", UserWarning)  # of a second scale, which is not made
         plan = plan_source(volume, model.spec, scale)
     finest = measured_scale(plan, scale)
-    truth = save_truth(plan, model.spec, folder, computing.workers, finest)
+    truth = save_truth(plan, model.spec, folder, computing.sketch_workers, finest)
     store = _store_with_sketch(plan, volume, model, folder / "generated.ome.zarr", computing)
     shutil.copytree(store.path, folder / "by-true.ome.zarr")
     by_true = open_pyramid(folder / "by-true.ome.zarr", writable=True)
@@ -139,7 +144,7 @@ def _store_with_sketch(
 ) -> PyramidStore:
     info = describe_store(plan, volume, model, 0, input_is_sketch=False, name=None)
     with create_pyramid(path, info) as builder:
-        return builder.finish(run_to_end(iter_make_sketch(plan, builder, computing.workers)))
+        return builder.finish(run_to_end(iter_make_sketch(plan, builder, computing.sketch_workers)))
 
 
 def iter_from_true(case: Case, scale: int) -> Generator[float, None, npt.NDArray[Any]]:

@@ -11,6 +11,7 @@ from napari_msgan.jobs._common import (
     default_workers,
     region_box,
     resolve_device,
+    sketch_workers,
 )
 from napari_msgan.jobs._generating import generate, iter_generate, iter_refine, refine
 from napari_msgan.jobs._saving import export, make_sketch
@@ -30,5 +31,6 @@ __all__ = [
     "refine",
     "region_box",
     "resolve_device",
+    "sketch_workers",
     "verify",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from napari_msgan.errors import JobError, StoreError
 from napari_msgan.geometry import Box
 from napari_msgan.model import Model, find_by_identity, load_folder, load_model
+from napari_msgan.steps import n_cores
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,11 +58,24 @@ def resolve_device(device: str) -> str:
 
 def default_workers(device: str) -> int:
     """Return one worker per core on the CPU, two on a GPU (one reads while the other computes)."""
-    if device != "cpu":
-        return 2
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return n_cores() if device == "cpu" else 2
+
+
+def sketch_workers(device: str, workers: int | None) -> int:
+    """Return how many threads make a sketch, which is always done by the CPU.
+
+    workers : that make tiles at the same time on the device, or None.
+    """
+    return workers if workers and device == "cpu" else n_cores()
+
+
+def gpu_name(device: str) -> str | None:
+    """Return the name of a GPU; None for the CPU."""
+    if device == "cpu":
+        return None
+    import torch
+
+    return torch.cuda.get_device_name(device)
 
 
 def region_box(shape: tuple[int, ...], axes: tuple[str, ...], region: Box | str | None) -> Box:

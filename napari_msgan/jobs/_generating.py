@@ -14,9 +14,11 @@ from napari_msgan.jobs._common import (
     OnProgress,
     Progress,
     default_workers,
+    gpu_name,
     model_of,
     region_box,
     resolve_device,
+    sketch_workers,
 )
 from napari_msgan.model import Model, load_model
 from napari_msgan.pyramid import PyramidStore, create_pyramid, open_pyramid, place_of
@@ -116,7 +118,8 @@ def iter_generate(
     spacing : voxel size of the source in mm, (z, y, x) or (y, x) or one for all axes, where it has
         none or a wrong one; None for its own.
     name : of the source, kept in the store; None keeps none, because file names name patients.
-    workers : threads that make tiles; None for one per core, or two on a GPU.
+    workers : tiles at the same time, by a thread each; None for one per core, or two on a GPU. The
+        sketch is made by as many threads on the CPU, by one per core beside a GPU.
     focus : box of the finest scale that is looked at: its tiles come first.
     cluster : whose workers make the tiles: "local:4", the address of a Dask scheduler, or one that
         is open; None for `workers` threads of this process, which always make the sketch.
@@ -135,8 +138,8 @@ def iter_generate(
                 _check_is_image(source)  # before it is unpacked
             volume = yield from _unpacked(source)
         volume = with_spacing(volume, spacing)
-        if device != "auto" and joined is None:
-            resolve_device(device)
+        # of a cluster the workers compute, and the sketch is made here
+        computed_by = resolve_device(device) if joined is None else "cpu"
         model = model if isinstance(model, Model) else load_model(model)
         if seed and not model.spec.stochastic:
             warnings.warn(
@@ -154,7 +157,7 @@ def iter_generate(
             box = region_box(info.to_geometry().shape, plan.geometry.axes, region)
             plan.geometry.box_at(0, box)
             with create_pyramid(out, info) as builder:
-                steps = iter_make_sketch(plan, builder, workers or default_workers("cpu"))
+                steps = iter_make_sketch(plan, builder, sketch_workers(computed_by, workers))
                 sketch = yield from changed(steps, lambda step: Progress("sketch", *step))
                 store = builder.finish(sketch)
         yield from iter_refine(
@@ -236,11 +239,12 @@ def iter_refine(
     with joined_cluster(cluster) as joined:
         if joined is None:
             device = resolve_device(device)
+            gpu = gpu_name(device)
             drive = in_threads(workers or default_workers(device))
         else:
-            device = joined.device(device)
+            device, gpu = joined.device(device)
             drive = on_cluster(joined)
-        context = TileContext(store, model, device, precision)
+        context = TileContext(store, model, device, precision, gpu)
         with closing(iter_refine_tiles(context, box, scale, drive=drive, focus=focus)) as reports:
             for report in reports:
                 done, total, left_s = report.done, report.total, report.remaining_s

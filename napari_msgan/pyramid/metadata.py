@@ -126,12 +126,16 @@ class SketchInfo(Settings):
 
 
 class Fingerprint(Settings):
-    """What decides the bits of a tile besides the model and the sketch."""
+    """What decides the bits of a tile besides the model and the sketch.
+
+    gpu : its name, where one computed and is known.
+    """
 
     device: Literal["cpu", "cuda"]
     precision: Precision
     torch: str
     tile_shape: BlockShape
+    gpu: str | None = None
 
     def check_continued(self, new: Fingerprint, address: str) -> None:
         """Refuse tiles that would differ from those in a store; warn if they might.
@@ -152,6 +156,12 @@ class Fingerprint(Settings):
             warnings.warn(
                 f"{address} was generated with torch {self.torch}, this is torch "
                 f"{new.torch}: new tiles may differ in the last bit.",
+                stacklevel=3,
+            )
+        if self.gpu != new.gpu:
+            warnings.warn(
+                f"{address} was generated on {self.gpu or 'an unknown GPU'}, this is "
+                f"{new.gpu or 'an unknown one'}: new tiles may differ in the last bit.",
                 stacklevel=3,
             )
 

@@ -123,8 +123,10 @@ class Cluster:
         threads: dict[str, int] = self.client.nthreads()
         return threads
 
-    def device(self, wanted: str) -> str:
+    def device(self, wanted: str) -> tuple[str, str | None]:
         """Return "cpu" or "cuda": what is wanted, or for "auto" what all workers have.
+
+        With it comes the name of the GPU, if all have the same one.
 
         Raises
         ------
@@ -149,7 +151,8 @@ class Cluster:
                 "tiles of different ones may differ in the last bit",
                 stacklevel=2,
             )
-        return kind
+        (gpu,) = hardware if kind == "cuda" and len(hardware) == 1 else (None,)
+        return kind, gpu
 
     def ask_all(self, function: Callable[..., Any], *arguments: Any) -> Iterator[tuple[str, Any]]:
         """Yield each worker's address and what the function returned there.

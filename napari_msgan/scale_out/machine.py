@@ -26,7 +26,7 @@ def describe() -> tuple[str, str]:
     import torch
 
     if torch.cuda.is_available():
-        return "cuda", torch.cuda.get_device_name()
+        return "cuda", torch.cuda.get_device_name(own_device("cuda"))
     return "cpu", torch.backends.cpu.get_cpu_capability()
 
 

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.plugins.precision.amp import MixedPrecision
+from lightning_fabric.plugins.precision.precision import Precision
 from lightning_fabric.strategies.ddp import DDPStrategy
 
 from napari_msgan.buffers import keep_large_buffers
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
     from napari_msgan.training.config import TrainConfig
     from napari_msgan.training.sources import SourcePyramid
     from napari_msgan.training.survey import TrainingFile
+
+T = TypeVar("T")
 
 _VALIDATION_POOL = 32
 _LONGEST_WAIT = timedelta(days=2)
@@ -58,7 +63,7 @@ def iter_train(
     Raises
     ------
     TrainingError
-        See `check_run`; or if another process trains in `out`.
+        See `check_run`; or if another process trains in `out`, or there are fewer GPUs.
     """
     keep_large_buffers()
     check_run(files, out, config, devices=devices)
@@ -125,21 +130,39 @@ def _iter_train(
 def open_fabric(config: TrainConfig, device: str = "cpu", devices: int = 1) -> Fabric:
     """Return what runs the steps; with more than one device, in every process of the run."""
     accelerator, _, index = device.partition(":")
+    if accelerator == "cuda":
+        if devices > (n_gpus := torch.cuda.device_count()):
+            raise TrainingError(f"{devices} GPUs were asked for, but torch sees {n_gpus}")
+        # TF32 would round to 10 bits what is float32
+        torch.backends.cudnn.allow_tf32 = config.precision != "fp32"
     strategy = "auto"
     if devices > 1:
         # Buffers (spectral norm) are equal in all processes anyway, and may not change in between.
         strategy = DDPStrategy(broadcast_buffers=False, timeout=_LONGEST_WAIT)  # type: ignore[assignment]
+    precision = (
+        Precision() if config.precision == "fp32" else _WholeInputs("bf16-mixed", accelerator)
+    )
     fabric = Fabric(
         accelerator="cuda" if accelerator == "cuda" else "cpu",
         devices=[int(index)] if index else devices,
         strategy=strategy,
-        precision="bf16-mixed" if config.precision == "bf16" else "32-true",
         # Processes are begun from here, also in a job of SLURM, MPI or LSF that has more of them.
-        plugins=LightningEnvironment(),
+        plugins=[LightningEnvironment(), precision],
     )
     if devices > 1:
         fabric.launch()
     return fabric
+
+
+class _WholeInputs(MixedPrecision):
+    """Mixed precision of the layers alone: what networks are given stays float32.
+
+    Rounded to 8 bits, the coarse image that they add to would be another than that of the loss, of
+    the discriminator and of inference.
+    """
+
+    def convert_input(self, data: T) -> T:
+        return data
 
 
 def split_pyramids(

@@ -203,9 +203,8 @@ class ScaleTrainer:
 
     def _load(self, path: Path) -> dict[str, Any]:
         try:
-            state: dict[str, Any] = torch.load(
-                path, weights_only=True, map_location=self._fabric.device
-            )
+            # The steps of Adam stay on the CPU, or each of its steps would wait for a GPU.
+            state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
         except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
             raise TrainingError(
                 f"the checkpoint {path} cannot be read ({error}): delete it, and its scale starts "

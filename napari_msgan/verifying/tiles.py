@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_msgan.model import Model
-    from napari_msgan.pyramid import PyramidStore
+    from napari_msgan.pyramid import Fingerprint, PyramidStore
 
 _SEED = 0
 
@@ -100,9 +100,7 @@ class TileCheck:
         if made.device == "cuda" and not torch.cuda.is_available():
             self._found.notes.append(f"{skipped}they were made on a GPU, and there is none here.")
             return
-        excuse = ""
-        if made.torch != torch.__version__:
-            excuse = f"made with torch {made.torch}, this is {torch.__version__}"
+        if excuse := excuse_of(made):
             self._found.notes.append(f"Tiles were {excuse}: their last bits may differ for that.")
         context.prepare(sorted({tile.scale for tile in tiles}))
         for done, tile in enumerate(tiles, 1):
@@ -160,6 +158,21 @@ class TileCheck:
                 "was made, or generate it anew."
             )
         self._found.problems.append(Problem(self._tile_name(tile), seen, advice, tiles=(tile,)))
+
+
+def excuse_of(made: Fingerprint) -> str:
+    """Return why tiles may differ from those made here without being damaged; "" if they may not.
+
+    Another processor may differ by one step of integers, which `TileCheck` allows; other kernels of
+    a GPU in bfloat16 by more.
+    """
+    import torch
+
+    if made.torch != torch.__version__:
+        return f"made with torch {made.torch}, this is {torch.__version__}"
+    if made.device == "cuda" and made.gpu != (here := torch.cuda.get_device_name()):
+        return f"made on {made.gpu or 'an unknown GPU'}, this is {here}"
+    return ""
 
 
 def _run(context: TileContext, tile: Tile) -> npt.NDArray[Any]:

@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+import torch
 
 import napari_msgan
 from napari_msgan.cli import main
@@ -172,6 +173,19 @@ def test_trouble_of_the_machine_is_one_line(cli, monkeypatch, error, text):
     ended = cli("models")
     ended.check_refused(text)
     assert ended.err == f"error: {text}\n"
+
+
+@pytest.mark.parametrize(("full", "told"), [(True, "of the GPU is used up"), (False, None)])
+def test_gpu_without_memory_is_one_line(cli, monkeypatch, full, told):
+    def fail():
+        raise torch.OutOfMemoryError if full else RuntimeError
+
+    monkeypatch.setattr("napari_msgan.cli._models.list_models", fail)
+    if told:
+        cli("models").check_refused(told)
+    else:
+        with pytest.raises(RuntimeError):  # any other is a mistake of ours
+            cli("models")
 
 
 def test_full_disk_is_one_line_that_says_what_to_do(cli, monkeypatch):

@@ -316,6 +316,9 @@ def test_fingerprint_is_kept_and_another_device_precision_or_tile_is_refused(sto
     newer = CPU.model_copy(update={"torch": "2.14.0"})
     with again.writing(), pytest.warns(UserWarning, match="torch 2.13.0, this is torch 2.14.0"):
         again.set_fingerprint(newer)
+    other = CPU.model_copy(update={"gpu": "B"})
+    with again.writing(), pytest.warns(UserWarning, match="on an unknown GPU, this is B"):
+        again.set_fingerprint(other)
     assert open_pyramid(store.path).info.fingerprint == CPU
 
 

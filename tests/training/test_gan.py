@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from napari_msgan.errors import TrainingError
 from napari_msgan.training.gan import Batch, ScaleGan
 from napari_msgan.training.run import open_fabric
 from napari_msgan.training.samples import Sample
@@ -44,6 +45,26 @@ def test_both_networks_learn(scale):
     assert set(losses) == {"l1", "adversarial", "discriminator", "accuracy"}
     assert not torch.equal(before[0], weights(gan.generator))
     assert not torch.equal(before[1], weights(gan.discriminator))
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_networks_are_given_what_the_losses_see(precision):
+    """Only layers are rounded: the coarse image is added to as it is."""
+    gan, batch, seen = gan_of(precision=precision), batch_of(), []
+    for network in (gan.generator, gan.discriminator):
+        network.register_forward_pre_hook(lambda _, given: seen.append(given))
+    gan.step(0, batch)
+    assert torch.equal(seen[0][0], batch.coarse)
+    assert torch.equal(seen[0][1], batch.sketch)
+    assert {part.dtype for given in seen for part in given} == {torch.float32}
+    assert not torch.equal(batch.coarse.bfloat16().float(), batch.coarse)
+
+
+def test_more_gpus_than_there_are_are_refused():
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(TrainingError, match="2 GPUs were asked for, but torch sees 0"):
+        open_fabric(config_of(2), "cuda", 2)
 
 
 def test_before_its_time_the_discriminator_does_not_learn():
