@@ -1,8 +1,7 @@
-"""Tiles to voxels in the store: what a tile reads, computes and writes, by workers."""
+"""Tiles to voxels in the store, by workers: which of them, in which order, and what is told."""
 
 from __future__ import annotations
 
-import copy
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -10,39 +9,20 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING
 
 from napari_msgan.buffers import KEPT_BYTES, large_buffers_kept
+from napari_msgan.computing import run_tile, torch_text
 from napari_msgan.errors import JobError, MsganError
-from napari_msgan.intensity import Window
-from napari_msgan.pyramid import ChunkCache, Fingerprint
 from napari_msgan.scheduling import TileDriver, plan_tiles, run_in_order
-from napari_msgan.sketch import interpolate_sketch
-from napari_msgan.volume import read_padded
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
 
-    import torch
-
-    from napari_msgan.config import Precision
+    from napari_msgan.computing import TileContext
     from napari_msgan.geometry import Box
-    from napari_msgan.model import Model
-    from napari_msgan.networks.build import AnyGenerator
     from napari_msgan.pyramid import PyramidStore
-    from napari_msgan.recording import Recordings
-    from napari_msgan.tiling import Tile, TileWindows
-    from napari_msgan.volume import ArrayLike
-
-_SKETCH_TOP = np.float32(255)
-#: Scales 0 to this one are computed in float32 in every precision.
-_LAST_IN_FLOAT32 = 1
-#: A part of what a job takes at any size. With the first, coarse chunks are read about once each
-#: where a slice across the longest axis of the finest scale has 512 x 512 voxels.
-COARSE_CACHE_BYTES, SKETCH_CACHE_BYTES = 24 << 20, 16 << 20
+    from napari_msgan.tiling import Tile
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,146 +42,6 @@ class TileReport:
     def remaining_s(self) -> float:
         """Return the time left if the other tiles take as long."""
         return self.elapsed_s / self.done * (self.total - self.done)
-
-
-class TileContext:
-    """Everything that one tile needs: store, model, and where and how it is computed.
-
-    gpu : name of the GPU that computes, if one does and it is known.
-    """
-
-    def __init__(
-        self,
-        store: PyramidStore,
-        model: Model,
-        device: str,
-        precision: Precision,
-        gpu: str | None = None,
-    ) -> None:
-        self.store, self.model, self.device, self.precision = store, model, device, precision
-        self.gpu = gpu
-        self.window = Window(*store.info.window, np.dtype(store.info.dtype))
-        self.coarse_cache = ChunkCache(COARSE_CACHE_BYTES)
-        self.sketch_cache = ChunkCache(SKETCH_CACHE_BYTES)
-        self._generators: dict[int, AnyGenerator] = {}
-        self._recordings: Recordings | None = None
-
-    def prepare(self, scales: Sequence[int]) -> None:
-        """Bring the generators of these scales to the device, in the layout that is fastest.
-
-        Raises
-        ------
-        JobError
-            If torch cannot, for instance because the memory of the GPU is used up.
-        """
-        try:
-            self._prepare(scales)
-        except RuntimeError as error:
-            raise JobError(torch_text("the model could not be got ready", error)) from error
-
-    def _prepare(self, scales: Sequence[int]) -> None:
-        import torch
-
-        ndim = self.store.geometry.ndim
-        layout = torch.channels_last if ndim == 2 else torch.channels_last_3d
-        if self.device == "cpu":
-            for scale in scales:
-                generator = self.model.generator(scale)
-                self._generators[scale] = generator.to(memory_format=layout)  # type: ignore[call-overload]
-            return
-        from napari_msgan.recording import Recordings, finish_all
-
-        if self.device == "cuda":  # which each thread takes for another GPU, if told to
-            self.device = f"cuda:{torch.cuda.current_device()}"
-        torch.backends.cudnn.deterministic = True
-        # TF32 would round to 10 bits what is float32 in every precision
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-        for scale in scales:
-            # a copy, because others may use the model meanwhile
-            generator = copy.deepcopy(self.model.generator(scale)).to(self.device)
-            self._generators[scale] = generator.to(memory_format=layout)  # type: ignore[call-overload]
-        self._recordings = Recordings()
-        finish_all(self.device)  # streams of workers do not wait for the one that copies weights
-
-    def compute(
-        self, scale: int, windows: TileWindows, inputs: Sequence[npt.NDArray[np.float32]]
-    ) -> npt.NDArray[np.float32]:
-        """Return what the generator of a scale makes of a tile's windows, in [-1, 1].
-
-        On a GPU the array is good until the next call of this thread.
-        """
-        import torch
-
-        generator = self.generator(scale)
-        with torch.inference_mode(), autocast(self, scale):
-            # Scale 0 is one tile; inexact generators ask where a tile lies.
-            if self._recordings is not None and scale > 0 and self.model.spec.exact:
-                shapes = [values.shape for values in inputs]
-                return self._recordings.of(scale, generator, shapes, self.device)(*inputs)
-            tensors = [torch.from_numpy(values[None, None]).to(self.device) for values in inputs]
-            made = generator.tile(windows, *tensors)[0, 0]
-            return made.float().cpu().numpy()
-
-    def generator(self, scale: int) -> AnyGenerator:
-        return self._generators[scale]
-
-    def sketch(self, scale: int) -> ArrayLike:
-        """Return the sketch that the tiles of a scale read, in [0, 255]."""
-        at = self.store.info.sketch_scale(scale)
-        stored = self.sketch_cache.view(self.store.level(at, sketch=True))
-        shape = self.store.geometry.shape_at(max(scale, 1))
-        return stored if stored.shape == shape else interpolate_sketch(stored, shape)
-
-    def image(self, scale: int) -> ArrayLike:
-        """Return the image that the tiles of the next scale read, in the stored type."""
-        return self.coarse_cache.view(self.store.level(scale))
-
-    @property
-    def fingerprint(self) -> Fingerprint:
-        import torch
-
-        return Fingerprint(
-            device="cuda" if self.device.startswith("cuda") else "cpu",
-            precision=self.precision,
-            torch=torch.__version__,
-            gpu=self.gpu,
-            tile_shape=self.store.info.tile_shape,
-        )
-
-
-def run_tile(context: TileContext, tile: Tile) -> npt.NDArray[Any]:
-    """Return the voxels of one tile, clipped to the image, in the stored type."""
-    windows = context.store.tiling.windows(tile)
-    inputs = tile_inputs(context, tile.scale, windows)
-    values = context.compute(tile.scale, windows, inputs)
-    inside = tuple(slice(0, n) for n in windows.core.shape)
-    return context.window.to_stored(values[inside])
-
-
-def tile_inputs(
-    context: TileContext, scale: int, windows: TileWindows
-) -> list[npt.NDArray[np.float32]]:
-    """Return what a generator reads: the coarse image in [-1, 1], if any, and the sketch."""
-    sketch = read_padded(context.sketch(scale), windows.sketch.start, windows.sketch.stop)
-    inputs = [sketch.astype(np.float32) / _SKETCH_TOP]
-    if windows.coarse is not None:
-        coarse = read_padded(context.image(scale - 1), windows.coarse.start, windows.coarse.stop)
-        inputs.insert(0, context.window.to_network(coarse))
-    return inputs
-
-
-def autocast(context: TileContext, scale: int) -> torch.autocast:
-    """Compute in the precision of a job; the coarsest scales always in float32.
-
-    They take next to no time, and their rounding would be most of the difference to float32 at
-    every scale: 0.24 % of the voxels of a CT differed by a grey level of 255, now it is 0.05 %.
-    """
-    import torch
-
-    is_lower = context.precision == "bf16" and scale > _LAST_IN_FLOAT32
-    kind = context.device.split(":")[0]
-    # a recording must not read casts that are forgotten when this block ends
-    return torch.autocast(kind, torch.bfloat16, enabled=is_lower, cache_enabled=kind == "cpu")
 
 
 #: Gives the driver for these tiles. When its ``with`` block ends, however it ends, no
@@ -250,28 +90,6 @@ def buffers_kept(context: TileContext, workers: int = 1) -> AbstractContextManag
     return large_buffers_kept(workers, KEPT_BYTES * (2 if context.precision == "fp32" else 1))
 
 
-@contextmanager
-def own_threads(device: str) -> Iterator[None]:
-    """Compute with one thread on the CPU, because the bits of a tile depend on it.
-
-    On a GPU, in a stream of its own.
-    """
-    import torch
-
-    if device != "cpu":
-        from napari_msgan.recording import own_streams
-
-        with torch.cuda.device(device), own_streams(device, 1) as (own,), torch.cuda.stream(own):
-            yield
-        return
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def in_threads(workers: int) -> Drive:
     """Make tiles in threads of this process.
 
@@ -313,16 +131,6 @@ def _begins_of_threads(device: str, workers: int) -> Iterator[Callable[[], None]
 
     with own_streams(device, workers) as streams:
         yield lambda: torch.cuda.set_stream(streams.pop())
-
-
-def torch_text(what: str, error: RuntimeError) -> str:
-    """Return what torch says, which raises RuntimeError for everything, and what to do."""
-    import torch
-
-    advice = ""
-    if isinstance(error, torch.OutOfMemoryError):
-        advice = ". Let other programs free its memory, or use --workers 1, or --device cpu"
-    return f"{what}: {error}{advice}"
 
 
 class _Threads:

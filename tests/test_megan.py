@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from napari_msgan import jobs
+from napari_msgan.computing import TileContext
 from napari_msgan.config import INEXACT_NOTE
 from napari_msgan.exporting import provenance
 from napari_msgan.geometry import Affine, Box
@@ -15,7 +16,6 @@ from napari_msgan.megan_import import import_megan
 from napari_msgan.model import load_folder
 from napari_msgan.networks import patchwork
 from napari_msgan.pyramid import open_pyramid
-from napari_msgan.refiner import TileContext
 from napari_msgan.volume import Volume
 from tests.megan import write_checkpoints
 

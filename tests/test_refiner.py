@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from napari_msgan import jobs, refiner
+from napari_msgan.computing import TileContext, run_tile
 from napari_msgan.errors import GeometryError, StoreError
 from napari_msgan.geometry import Affine, Box
 from napari_msgan.model import load_folder
 from napari_msgan.pyramid import ChunkCache, open_pyramid
-from napari_msgan.refiner import TileContext, run_tile
 from napari_msgan.scheduling import plan_tiles
 from napari_msgan.tiling import Tile
 from napari_msgan.volume import Volume

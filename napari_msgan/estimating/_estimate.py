@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import psutil  # type: ignore[import-untyped]
 
+from napari_msgan.computing import COARSE_CACHE_BYTES, SKETCH_CACHE_BYTES
 from napari_msgan.durable import existing, free_bytes
 from napari_msgan.estimating._calibration import calibrate
 from napari_msgan.geometry import Box
 from napari_msgan.io import read_geometry, temporary_folder
 from napari_msgan.jobs import default_workers, region_box, resolve_device, sketch_workers
 from napari_msgan.model import Model, load_model
-from napari_msgan.refiner import COARSE_CACHE_BYTES, SKETCH_CACHE_BYTES
 from napari_msgan.source import plan_source
 from napari_msgan.tiling import Tiling
 from napari_msgan.volume import Volume, with_spacing

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_msgan.computing import TileContext
 from napari_msgan.creating import describe_store, iter_make_sketch
 from napari_msgan.durable import create_array_file
 from napari_msgan.geometry import Box
 from napari_msgan.intensity import Window
 from napari_msgan.io import read_volume
 from napari_msgan.pyramid import create_pyramid, open_pyramid
-from napari_msgan.refiner import TileContext, in_threads, iter_refine_tiles
+from napari_msgan.refiner import in_threads, iter_refine_tiles
 from napari_msgan.source import image_pyramid, plan_source
 from napari_msgan.steps import n_cores, run_to_end
 

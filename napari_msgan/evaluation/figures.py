@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_msgan.computing import TileContext
 from napari_msgan.evaluation.accuracy import (
     matched_errors,
     mean_absolute_error,
@@ -31,7 +32,6 @@ from napari_msgan.evaluation.textures import (
 from napari_msgan.evaluation.units import units_of
 from napari_msgan.networks.megan import MeganPatchGenerator
 from napari_msgan.networks.patchwork import MARGIN, STRIDE
-from napari_msgan.refiner import TileContext
 from napari_msgan.sketch import lazy_unit
 
 if TYPE_CHECKING:

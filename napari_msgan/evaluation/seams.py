@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import ndimage
 
+from napari_msgan.computing import autocast, tile_inputs
 from napari_msgan.geometry import Box
 from napari_msgan.intensity import Float32Array
 from napari_msgan.networks.patchwork import MARGIN, PATCH, STRIDE, patch_starts
-from napari_msgan.refiner import autocast, tile_inputs
 from napari_msgan.tiling import TileWindows, coarse_window
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from napari_msgan.computing import TileContext
     from napari_msgan.geometry import Ints
     from napari_msgan.networks.generator import Generator
     from napari_msgan.networks.megan import MeganPatchGenerator
-    from napari_msgan.refiner import TileContext
 
 #: What a generator makes of a tile, float32; the box may leave the image.
 MakeTile = Callable[[Box], Float32Array]

@@ -6,6 +6,7 @@ import warnings
 from contextlib import closing
 from typing import TYPE_CHECKING, TypedDict, Unpack, get_args
 
+from napari_msgan.computing import TileContext
 from napari_msgan.config import Precision
 from napari_msgan.creating import check_same_job, describe_store, iter_make_sketch
 from napari_msgan.errors import GeometryError, JobError
@@ -22,7 +23,7 @@ from napari_msgan.jobs._common import (
 )
 from napari_msgan.model import Model, load_model
 from napari_msgan.pyramid import PyramidStore, create_pyramid, open_pyramid, place_of
-from napari_msgan.refiner import TileContext, in_threads, iter_refine_tiles
+from napari_msgan.refiner import in_threads, iter_refine_tiles
 from napari_msgan.scale_out import Cluster, joined_cluster, on_cluster
 from napari_msgan.source import plan_source
 from napari_msgan.steps import changed, run_to_end

@@ -15,7 +15,8 @@ from napari_msgan.scale_out.worker import TileJob, wait_until_seen
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from napari_msgan.refiner import Drive, TileContext
+    from napari_msgan.computing import TileContext
+    from napari_msgan.refiner import Drive
     from napari_msgan.scale_out.cluster import Cluster
     from napari_msgan.tiling import Tile
 

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from napari_msgan import __version__
+from napari_msgan.computing import TileContext, own_threads
 from napari_msgan.errors import JobError, MsganError
 from napari_msgan.exporting import Grid, grid_volumes
 from napari_msgan.geometry import Box, Ints
 from napari_msgan.pyramid import open_pyramid, place_of
-from napari_msgan.refiner import TileContext, buffers_kept, make_tile, own_threads
+from napari_msgan.refiner import buffers_kept, make_tile
 from napari_msgan.scale_out.machine import (
     NoModelError,
     address,

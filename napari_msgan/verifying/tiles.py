@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_msgan.computing import TileContext, own_threads, run_tile
 from napari_msgan.errors import JobError, ModelError, StoreError
 from napari_msgan.geometry import Box
 from napari_msgan.pyramid.checking import Problem, level_name
-from napari_msgan.refiner import TileContext, own_threads, run_tile
 from napari_msgan.tiling import Tile
 from napari_msgan.verifying.findings import Findings, VerifyStep
 

@@ -9,6 +9,7 @@ import pytest
 import tifffile
 from PIL import Image
 
+from napari_msgan.computing import TileContext, run_tile
 from napari_msgan.errors import JobError, MsganError, VolumeError
 from napari_msgan.evaluation import (
     Computing,
@@ -24,7 +25,6 @@ from napari_msgan.evaluation import (
 from napari_msgan.evaluation.reader_study import draw_regions
 from napari_msgan.geometry import Box
 from napari_msgan.model import load_folder
-from napari_msgan.refiner import TileContext, run_tile
 from tests.evaluation.images import smooth
 from tests.models import write_model
 

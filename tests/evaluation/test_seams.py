@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from torch.nn import functional
 
+from napari_msgan.computing import TileContext, run_tile
 from napari_msgan.evaluation import (
     Computing,
     certify_patches,
@@ -24,7 +25,6 @@ from napari_msgan.model import Model, load_folder
 from napari_msgan.networks import PatchGenerator
 from napari_msgan.networks.megan import MeganPatchGenerator
 from napari_msgan.networks.patchwork import PATCH
-from napari_msgan.refiner import TileContext, run_tile
 from napari_msgan.tiling import Tile
 from napari_msgan.volume import Volume
 from tests.evaluation.images import smooth
