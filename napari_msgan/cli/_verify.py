@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from napari_msgan.verifying import Verification
 
 _MOST_LINES = 50
+#: Commands for one scale; more places than that are made again by one command for all.
+_MOST_COMMANDS = 8
+_MOST_MERGED = 1000
+#: How much larger than what it is for a region may be.
+_WASTE = 1.5
 
 
 def verify(arguments: Namespace) -> None:
@@ -72,18 +77,41 @@ def _summary(found: Verification, path: Path) -> list[str]:
 
 
 def _commands(removed: dict[int, list[Box]], path: Path) -> list[str]:
-    """Return one command per scale, unless that of a finer scale makes its tiles too."""
+    """Return few commands per scale, without those whose tiles a command of a finer scale makes."""
     geometry = open_pyramid(path).geometry
-    regions: dict[int, Box] = {}
+    regions: list[tuple[int, Box]] = []
     for scale, boxes in sorted(removed.items(), reverse=True):
-        region = geometry.region_of(scale, _hull(boxes))
-        if not any(finer.contains(region) for finer in regions.values()):
-            regions[scale] = region
+        for box in merged(boxes):
+            region = geometry.region_of(scale, box)
+            if not any(finer.contains(region) for _, finer in regions):
+                regions.append((scale, region))
     name = shlex.quote(str(path))
     return [
         f"  napari-msgan refine {name} --scale {scale} --region {region}"
-        for scale, region in regions.items()
+        for scale, region in regions
     ]
+
+
+def merged(boxes: Sequence[Box]) -> list[Box]:
+    """Return few boxes that cover all of these, with little between them; at most 8, or one."""
+    filled: dict[Box, int] = {box: box.size for box in boxes}
+    if len(filled) > _MOST_MERGED:
+        return [_hull(boxes)]
+    n_before = len(filled) + 1
+    while len(filled) < n_before:  # rows of boxes first, then rows to blocks
+        n_before = len(filled)
+        found: dict[Box, int] = {}
+        for box, size in sorted(filled.items(), key=lambda item: item[0].start):
+            for other in found:
+                hull, both = _hull([box, other]), size + found[other]
+                if hull.size <= _WASTE * both:
+                    del found[other]
+                    found[hull] = both
+                    break
+            else:
+                found[box] = size
+        filled = found
+    return list(filled) if len(filled) <= _MOST_COMMANDS else [_hull(boxes)]
 
 
 def _hull(boxes: Sequence[Box]) -> Box:

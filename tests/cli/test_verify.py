@@ -8,6 +8,8 @@ import sys
 import numpy as np
 import pytest
 
+from napari_msgan.cli._verify import merged
+from napari_msgan.geometry import Box
 from tests.cli.helpers import pixels
 
 HOLDER = """
@@ -50,6 +52,26 @@ def test_broken_chunk_is_named_repaired_and_made_again(cli, store, finished):
     assert cli("verify", store, "-q").code == 0
     for mended, before in zip(pixels(store), pixels(finished), strict=True):
         np.testing.assert_array_equal(mended, before)
+
+
+def tiles(*cells):
+    return [Box(cell, tuple(i + 1 for i in cell)).multiply((8, 8)) for cell in cells]
+
+
+@pytest.mark.parametrize(
+    ("boxes", "regions"),
+    [
+        (tiles((0, 0)), ["0:8,0:8"]),
+        (tiles((0, 0), (9, 9)), ["0:8,0:8", "72:80,72:80"]),  # not all that is between them
+        (tiles(*np.ndindex(5, 6)), ["0:40,0:48"]),
+        (tiles(*np.ndindex(2, 2), (9, 8), (9, 9)), ["0:16,0:16", "72:80,64:80"]),
+        (tiles(*((2 * i, 7 * i) for i in range(9))), ["0:136,0:456"]),  # too many places
+    ],
+)
+def test_regions_to_make_again_are_few_and_little_larger_than_what_was_removed(boxes, regions):
+    found = merged(boxes[::-1])
+    assert [str(box) for box in found] == regions
+    assert all(any(box.contains(tile) for box in found) for tile in boxes)
 
 
 def test_broken_sketch_cannot_be_repaired(cli, store):
