@@ -204,5 +204,7 @@ def torch_text(what: str, error: RuntimeError) -> str:
 
     advice = ""
     if isinstance(error, torch.OutOfMemoryError):
-        advice = ". Let other programs free its memory, or use --workers 1, or --device cpu"
-    return f"{what}: {error}{advice}"
+        advice = (
+            ". Let other programs free memory of the GPU, or make fewer tiles at a time (workers)"
+        )
+    return f"{what}: {str(error).rstrip('.')}{advice}"

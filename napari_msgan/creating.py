@@ -129,6 +129,8 @@ def check_same_job(
         "with other settings of the sketch": info.sketch.settings == model.spec.sketch,
         "from an image" if input_is_sketch else "from a sketch": info.source.is_sketch
         == input_is_sketch,
+        "with another voxel size (give --spacing as before)": info.source.unit == volume.unit
+        and info.source.to_affine().spacing == volume.affine.spacing,
         "from a source that lies elsewhere": info.source.to_affine() == volume.affine,
         "from a source with other pixels": info.source.sha256 == hash_pixels(volume),
     }

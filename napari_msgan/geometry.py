@@ -223,6 +223,16 @@ class Affine:
         inner[:-1, -1] = first
         return Affine(self.matrix @ inner)
 
+    def respaced(self, spacing: Sequence[float]) -> Affine:
+        """Return the affine of voxels of another size, in the same directions from voxel 0 on."""
+        matrix = self.matrix.copy()
+        for axis, (new, own) in enumerate(zip(spacing, self.spacing, strict=True)):
+            column = matrix[:-1, axis]
+            # exact where the axis is that of the world
+            is_straight = np.count_nonzero(column) == 1
+            matrix[:-1, axis] = new * (np.sign(column) if is_straight else column / own)
+        return Affine(matrix)
+
     def axis_order(self) -> tuple[Ints, tuple[bool, ...]]:
         """Return the index axis closest to each world axis, and whether it runs backwards."""
         direction = np.abs(self.matrix[:-1, :-1] / np.array(self.spacing))

@@ -43,7 +43,8 @@ def own_streams(device: str, count: int) -> Iterator[list[torch.cuda.Stream]]:
     """Give streams that no other thread computes in; they are used again afterwards.
 
     torch has 32 and gives each out again and again, so a new one may be that of a thread that is
-    recording, which what another thread does there would spoil.
+    recording, which what another thread does there would spoil. Of more than 32 at a time, some are
+    the same.
     """
     with _taking:
         free = _free.setdefault(device, [])

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from napari_msgan.tiling import Tile
 
 
+#: Threads that compute on one GPU at most: torch has 32 streams, and gives the first out again.
+_MOST_STREAMS = 16
+
+
 @dataclass(frozen=True, slots=True)
 class TileReport:
     """One tile is in the store.
@@ -76,10 +80,11 @@ def iter_refine_tiles(
         return store.is_refined(tile.scale, tiling.core(tile))
 
     with store.writing():
-        store.set_fingerprint(context.fingerprint)
         plan = plan_tiles(tiling, region, scale, is_refined, focus)
         started = time.monotonic()
         with drive(context, plan) as driver:
+            # not before: a store keeps to a device that was ready
+            store.set_fingerprint(context.fingerprint)
             for done, tile in enumerate(run_in_order(tiling, plan, driver), 1):
                 elapsed = time.monotonic() - started
                 yield TileReport(tile, tiling.core(tile), done, len(plan), elapsed)
@@ -107,6 +112,8 @@ def _threads(context: TileContext, plan: Sequence[Tile], *, workers: int) -> Ite
     of_scale = Counter(tile.scale for tile in plan)
     # Each thread keeps the memory of a tile: no more of them than have something to do.
     workers = min(workers, max(of_scale.values(), default=1))
+    if context.device != "cpu":
+        workers = min(workers, _MOST_STREAMS)
     context.prepare(sorted(of_scale))
     with _begins_of_threads(context.device, workers) as begin_thread:
         pool = ThreadPoolExecutor(workers, "tile", begin_thread)

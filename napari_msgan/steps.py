@@ -63,6 +63,14 @@ def n_cores() -> int:
     return os.cpu_count() or 1
 
 
+def cpu_threads(device: str, workers: int | None = None) -> int:
+    """Return how many threads do what is always done by the CPU, such as sketches.
+
+    workers : that compute at the same time on the device; None for one per core.
+    """
+    return workers if workers and device == "cpu" else n_cores()
+
+
 def iter_in_threads(
     work: Callable[[T], object], items: Iterable[T], workers: int
 ) -> Generator[None, None, None]:

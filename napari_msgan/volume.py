@@ -235,10 +235,14 @@ def turn(volume: Volume, orientation: Orientation) -> Volume:
     return Volume(LazyArray(shape, source.dtype, read), affine, volume.unit)
 
 
-def with_spacing(volume: Volume, spacing: Sequence[float] | None) -> Volume:
-    """Return the image with voxels of a size in mm, one for each axis or one for all.
+def with_spacing(volume: Volume, spacing: float | Sequence[float] | None) -> Volume:
+    """Return the image with voxels of another size.
 
-    Its axes keep their directions; None leaves it as it is.
+    Its axes keep their directions, its first voxel keeps its place.
+
+    Parameters
+    ----------
+    spacing : mm along each axis of the array, or one number for all; None changes nothing.
 
     Raises
     ------
@@ -247,16 +251,15 @@ def with_spacing(volume: Volume, spacing: Sequence[float] | None) -> Volume:
     """
     if spacing is None:
         return volume
-    sizes = tuple(spacing) * (len(volume.shape) if len(spacing) == 1 else 1)
+    given = (spacing,) if isinstance(spacing, (int, float)) else tuple(spacing)
+    sizes = given * (len(volume.shape) if len(given) == 1 else 1)
     if len(sizes) != len(volume.shape) or not all(0 < mm < math.inf for mm in sizes):
         raise VolumeError(
-            f"the voxel size {', '.join(f'{mm:g}' for mm in spacing)} does not fit an image of "
+            f"the voxel size {', '.join(f'{mm:g}' for mm in given)} does not fit an image of "
             f"shape {volume.shape}: give one size above 0 in mm for each axis, slices first, or "
             "one for all"
         )
-    ratio = [mm / own for mm, own in zip(sizes, volume.spacing, strict=True)]
-    affine = volume.affine.rescaled(ratio, (0.0,) * len(sizes))
-    return replace(volume, affine=affine, unit="millimeter")
+    return replace(volume, affine=volume.affine.respaced(sizes), unit="millimeter")
 
 
 def checksum_of(volume: Volume) -> int:

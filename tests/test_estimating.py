@@ -262,4 +262,6 @@ def test_time_of_a_tile_leaves_out_how_workers_get_ready():
     assert _measuring._seconds_between(on_cpu, "cpu", 2) == pytest.approx(0.5)
     one_records = [3.0, 3.01, 3.02, 3.03, 6.0, 6.01]  # as long as 300 tiles take
     assert _measuring._seconds_between(one_records, "cuda", 2) == pytest.approx(0.01)
+    together = [3.0, 3.001, 4.0, 4.001, 5.0, 5.001]
+    assert _measuring._seconds_between(together, "cuda", 2) == pytest.approx(0.5)
     assert _measuring._seconds_between(one_records, "cpu", 2) > 0.5

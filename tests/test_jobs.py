@@ -312,12 +312,6 @@ def test_gpu_that_is_not_there_is_refused():
         jobs.resolve_device("cuda")
 
 
-def test_beside_a_gpu_all_cores_make_the_sketch():
-    cores = jobs.default_workers("cpu")
-    assert [jobs.sketch_workers("cpu", n) for n in (1, 3, None)] == [1, 3, cores]
-    assert [jobs.sketch_workers("cuda", n) for n in (1, 3, None)] == [cores] * 3
-
-
 def test_public_names_are_importable():
     for name in napari_msgan.__all__:
         assert getattr(napari_msgan, name) is not None

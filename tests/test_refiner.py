@@ -5,10 +5,11 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 
 from napari_msgan import jobs, refiner
 from napari_msgan.computing import TileContext, run_tile
-from napari_msgan.errors import GeometryError, StoreError
+from napari_msgan.errors import GeometryError, JobError, StoreError
 from napari_msgan.geometry import Affine, Box
 from napari_msgan.model import load_folder
 from napari_msgan.pyramid import ChunkCache, open_pyramid
@@ -238,6 +239,29 @@ def test_no_thread_is_begun_for_which_there_is_no_tile(fresh, job, monkeypatch):
     jobs.refine(store, model=job[0], region=corner, scale=1, device="cpu", workers=3)
     jobs.refine(store, model=job[0], device="cpu", workers=3)
     assert begun == [1, 3]
+
+
+def test_fingerprint_has_the_gpu_that_computes(job):
+    store, model = job[2], job[0]
+    assert TileContext(store, model, "cuda:1", "fp32", "A").fingerprint.gpu == "A"
+    assert TileContext(store, model, "cpu", "fp32").fingerprint.gpu is None
+
+
+def test_store_keeps_to_no_device_that_was_not_ready(job, tmp_path, monkeypatch):
+    model, source, _, _ = job
+    prepare = TileContext._prepare
+
+    def fail(context, scales):
+        raise torch.OutOfMemoryError("out of memory.")
+
+    monkeypatch.setattr(TileContext, "_prepare", fail)
+    told = r"could not be got ready: out of memory\. Let other programs"
+    with pytest.raises(JobError, match=told):
+        jobs.generate(source, tmp_path / "a.ome.zarr", model, device="cpu")
+    assert open_pyramid(tmp_path / "a.ome.zarr").info.fingerprint is None
+    monkeypatch.setattr(TileContext, "_prepare", prepare)
+    made = jobs.generate(source, tmp_path / "a.ome.zarr", model, device="cpu")
+    assert made.info.fingerprint is not None
 
 
 @pytest.mark.gpu

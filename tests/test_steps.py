@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from napari_msgan.steps import changed, iter_in_threads, run_to_end
+from napari_msgan.steps import changed, cpu_threads, iter_in_threads, n_cores, run_to_end
 
 
 def test_every_item_is_worked_on_once_and_counted():
@@ -44,6 +44,12 @@ def test_who_stops_waits_only_for_what_is_in_progress():
     steps.close()
     assert time.monotonic() - start < 5
     assert len(begun) <= 5
+
+
+def test_beside_a_gpu_all_cores_do_what_the_cpu_does():
+    cores = n_cores()
+    assert [cpu_threads("cpu", n) for n in (1, 3, None)] == [1, 3, cores]
+    assert [cpu_threads("cuda", n) for n in (1, 3, None)] == [cores] * 3
 
 
 def test_error_of_an_item_reaches_the_caller():

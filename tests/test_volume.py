@@ -42,14 +42,22 @@ def test_any_orientation_is_brought_to_lps_with_every_voxel_in_its_place(lps, or
 
 
 @pytest.mark.parametrize("orientation", ALL[::7], ids=str)
-@pytest.mark.parametrize("given", [(5.0, 0.5, 0.25), (1.5,)], ids=str)
+@pytest.mark.parametrize("given", [(5.0, 0.75, 0.9), (1.5,), 1.5, 2], ids=str)
 def test_a_given_voxel_size_keeps_the_directions_and_the_first_voxel(lps, orientation, given):
     source = turn(lps, orientation)
     sized = with_spacing(source, given)
-    np.testing.assert_allclose(sized.spacing, given * (3 if len(given) == 1 else 1))
-    np.testing.assert_allclose(sized.affine.origin, source.affine.origin)
+    assert sized.spacing == (given if np.size(given) == 3 else (float(np.squeeze(given)),) * 3)
+    assert sized.affine.origin == source.affine.origin
     assert orient(sized, "LPS")[1] == orient(source, "LPS")[1]
     assert with_spacing(source, None) is source
+
+
+def test_a_given_voxel_size_keeps_oblique_directions():
+    oblique = Affine(np.array([[1, 0.2, 0, 3], [-0.2, 1, 0, -7], [0, 0, 0.7, 1], [0, 0, 0, 1]]))
+    sized = with_spacing(Volume(np.zeros((2, 3, 4)), oblique, "millimeter"), (3, 2, 1)).affine
+    np.testing.assert_allclose(sized.spacing, (3, 2, 1))
+    before, after = (a.matrix[:-1, :-1] / a.spacing for a in (oblique, sized))
+    np.testing.assert_allclose(after, before)
 
 
 def test_a_given_voxel_size_makes_millimetres_of_pixels():

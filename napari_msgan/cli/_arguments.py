@@ -58,8 +58,8 @@ def add_spacing(command: argparse.ArgumentParser) -> None:
         "--spacing",
         type=millimetres,
         metavar="Z,Y,X",
-        help="voxel size of IN in mm, or one number for all axes, where the file has none or a "
-        "wrong one",
+        help="voxel size of IN in mm along its axes as they are read (slices first; of NIfTI the "
+        "last axis), or one number for all, where the file has none or a wrong one",
     )
 
 

@@ -60,8 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not _is_gpu_full(error):
             raise
         return _fail(
-            "the memory of the GPU is used up. Let other programs free some, use --workers 1 or "
-            "--device cpu; to train, a smaller batch or patch_shape in the settings"
+            "the memory of the GPU is used up. Let other programs free some, or use --workers 1; "
+            "to train, a smaller batch or patch_shape in the settings"
         )
     except KeyboardInterrupt:
         print(f"\nstopped. {advice}".rstrip(), file=sys.stderr)

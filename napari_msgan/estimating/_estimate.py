@@ -15,9 +15,10 @@ from napari_msgan.durable import existing, free_bytes
 from napari_msgan.estimating._calibration import calibrate
 from napari_msgan.geometry import Box
 from napari_msgan.io import read_geometry, temporary_folder
-from napari_msgan.jobs import default_workers, region_box, resolve_device, sketch_workers
+from napari_msgan.jobs import default_workers, region_box, resolve_device
 from napari_msgan.model import Model, load_model
 from napari_msgan.source import plan_source
+from napari_msgan.steps import cpu_threads
 from napari_msgan.tiling import Tiling
 from napari_msgan.volume import Volume, with_spacing
 
@@ -98,7 +99,7 @@ def estimate(
     scale: int | None = None,
     region: Box | str | None = None,
     precision: Precision = "fp32",
-    spacing: Sequence[float] | None = None,
+    spacing: float | Sequence[float] | None = None,
     device: str = "auto",
     workers: int | None = None,
     again: bool = False,
@@ -130,7 +131,7 @@ def estimate(
     halos = tuple(model.halo(s) for s in range(geometry.n_scales))
     tiling = Tiling(geometry, model.spec.tile_shape, halos)
     cells = needed_cells(tiling, box, scale)
-    sketchers, workers = sketch_workers(device, workers), workers or default_workers(device)
+    sketchers, workers = cpu_threads(device, workers), workers or default_workers(device)
     known = calibrate(model, device, precision, workers, again=again)
     before_s = known.start_s + packed / _UNPACKED_PER_S
     before_s += known.warm_up_s + sketch_seconds(plan, known, sketchers)

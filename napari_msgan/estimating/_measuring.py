@@ -6,6 +6,7 @@ nothing else is in its memory, and its threads are set as those of a real run.
 
 from __future__ import annotations
 
+import copy
 import math
 import sys
 import tempfile
@@ -24,10 +25,11 @@ from scipy import ndimage
 from napari_msgan.buffers import private_bytes
 from napari_msgan.estimating._calibration import Calibration
 from napari_msgan.geometry import Affine
-from napari_msgan.jobs import iter_generate, sketch_workers
+from napari_msgan.jobs import iter_generate
 from napari_msgan.model import load_folder
 from napari_msgan.sketch import lazy_unit, measure_thresholds
 from napari_msgan.source import plan_source
+from napari_msgan.steps import cpu_threads
 from napari_msgan.volume import Volume
 
 if TYPE_CHECKING:
@@ -52,9 +54,9 @@ def measure(model: Model, device: str, precision: Precision, workers: int) -> Ca
     geometry = plan_source(volume, model.spec, _scale_to_measure(model.spec)).geometry
     idle = private_bytes()
     run = _Sample(model, device, precision, workers).run(volume)
-    sketchers = sketch_workers(device, workers)
+    sketchers = cpu_threads(device, workers)
     threshold_s = _threshold_seconds(volume, model.spec, sketchers)
-    first_s, first_bytes = _measure_first(model)
+    first_s, first_bytes = _measure_first(model, device)
     n_voxels = math.prod(geometry.shape)
     # What every sketch takes, however small, is in both: it must not count for each voxel.
     both_s = max(0.0, run.sketch_s - run.piece_warm_s) / (n_voxels - run.piece_voxels)
@@ -85,11 +87,12 @@ def _seconds_between(ends: Sequence[float], device: str, workers: int) -> float:
     """Return the seconds from tile to tile, without those in which workers warm up.
 
     On a CPU that is the first tile of each. On a GPU a worker records its network first, which
-    takes as long as many tiles, and the others go on meanwhile.
+    takes as long as many tiles, and the others go on meanwhile; the quickest quarter is without.
     """
     if device == "cpu":
         return (ends[-1] - ends[workers - 1]) / (len(ends) - workers)
-    return float(np.median(np.diff(ends)))
+    rounds = np.subtract(ends[workers:], ends[:-workers])  # workers may end together
+    return float(np.quantile(rounds, 0.25)) / workers
 
 
 @dataclass(frozen=True)
@@ -208,14 +211,13 @@ def _threshold_seconds(volume: Volume, spec: ModelSpec, workers: int) -> float:
     return (time.monotonic() - begun) * workers / math.prod(unit.shape)
 
 
-def _measure_first(model: Model) -> tuple[float, float]:
+def _measure_first(model: Model, device: str) -> tuple[float, float]:
     """Return seconds and bytes (of this process) per voxel of scale 0, computed with one thread."""
     import torch
 
     factor = model.factor(1)
     shape = (model.spec.base_size,) * len(factor)
-    generator = model.generator(0)
-    device = next(generator.parameters()).device
+    generator = copy.deepcopy(model.generator(0)).to(device)
     fine = [n * f for n, f in zip(shape, factor, strict=True)]
     sketch = torch.zeros((1, 1, *fine), device=device)
     torch.set_num_threads(1)

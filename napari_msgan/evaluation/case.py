@@ -18,7 +18,7 @@ from napari_msgan.io import read_volume
 from napari_msgan.pyramid import create_pyramid, open_pyramid
 from napari_msgan.refiner import in_threads, iter_refine_tiles
 from napari_msgan.source import image_pyramid, plan_source
-from napari_msgan.steps import n_cores, run_to_end
+from napari_msgan.steps import cpu_threads, run_to_end
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -42,9 +42,9 @@ class Computing:
     workers: int = 1
 
     @property
-    def sketch_workers(self) -> int:
-        """Return how many threads make sketches, which is always done by the CPU."""
-        return self.workers if self.device == "cpu" else n_cores()
+    def cpu_threads(self) -> int:
+        """Return how many threads do what is always done by the CPU."""
+        return cpu_threads(self.device, self.workers)
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def iter_open_case(
             warnings.simplefilter("ignore", UserWarning)  # of a second scale, which is not made
         plan = plan_source(volume, model.spec, scale)
     finest = measured_scale(plan, scale)
-    truth = save_truth(plan, model.spec, folder, computing.sketch_workers, finest)
+    truth = save_truth(plan, model.spec, folder, computing.cpu_threads, finest)
     store = _store_with_sketch(plan, volume, model, folder / "generated.ome.zarr", computing)
     shutil.copytree(store.path, folder / "by-true.ome.zarr")
     by_true = open_pyramid(folder / "by-true.ome.zarr", writable=True)
@@ -145,7 +145,7 @@ def _store_with_sketch(
 ) -> PyramidStore:
     info = describe_store(plan, volume, model, 0, input_is_sketch=False, name=None)
     with create_pyramid(path, info) as builder:
-        return builder.finish(run_to_end(iter_make_sketch(plan, builder, computing.sketch_workers)))
+        return builder.finish(run_to_end(iter_make_sketch(plan, builder, computing.cpu_threads)))
 
 
 def iter_from_true(case: Case, scale: int) -> Generator[float, None, npt.NDArray[Any]]:

@@ -207,7 +207,7 @@ def iter_evaluate(
     memorisation = None
     if training:
         searching = iter_search_training(
-            model, samples.patches, training, compared, computing.workers
+            model, samples.patches, training, compared, computing.cpu_threads
         )
         try:
             memorisation = yield from changed(searching, _as_stage("searching training images"))

@@ -11,7 +11,6 @@ from napari_msgan.jobs._common import (
     default_workers,
     region_box,
     resolve_device,
-    sketch_workers,
 )
 from napari_msgan.jobs._generating import generate, iter_generate, iter_refine, refine
 from napari_msgan.jobs._saving import export, make_sketch
@@ -31,6 +30,5 @@ __all__ = [
     "refine",
     "region_box",
     "resolve_device",
-    "sketch_workers",
     "verify",
 ]

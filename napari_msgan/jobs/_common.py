@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from napari_msgan.errors import JobError, StoreError
 from napari_msgan.geometry import Box
 from napari_msgan.model import Model, find_by_identity, load_folder, load_model
-from napari_msgan.steps import n_cores
+from napari_msgan.steps import cpu_threads
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,15 +58,7 @@ def resolve_device(device: str) -> str:
 
 def default_workers(device: str) -> int:
     """Return one worker per core on the CPU, two on a GPU (one reads while the other computes)."""
-    return n_cores() if device == "cpu" else 2
-
-
-def sketch_workers(device: str, workers: int | None) -> int:
-    """Return how many threads make a sketch, which is always done by the CPU.
-
-    workers : that make tiles at the same time on the device, or None.
-    """
-    return workers if workers and device == "cpu" else n_cores()
+    return cpu_threads(device) if device == "cpu" else 2
 
 
 def gpu_name(device: str) -> str | None:

@@ -19,14 +19,13 @@ from napari_msgan.jobs._common import (
     model_of,
     region_box,
     resolve_device,
-    sketch_workers,
 )
 from napari_msgan.model import Model, load_model
 from napari_msgan.pyramid import PyramidStore, create_pyramid, open_pyramid, place_of
 from napari_msgan.refiner import in_threads, iter_refine_tiles
 from napari_msgan.scale_out import Cluster, joined_cluster, on_cluster
 from napari_msgan.source import plan_source
-from napari_msgan.steps import changed, run_to_end
+from napari_msgan.steps import changed, cpu_threads, run_to_end
 from napari_msgan.volume import Volume, with_spacing
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ class GenerateOptions(_TileOptions, total=False):
     seed: int
     precision: Precision
     input_is_sketch: bool
-    spacing: Sequence[float] | None
+    spacing: float | Sequence[float] | None
     name: str | None
 
 
@@ -93,7 +92,7 @@ def iter_generate(
     device: str = "auto",
     precision: Precision = "fp32",
     input_is_sketch: bool = False,
-    spacing: Sequence[float] | None = None,
+    spacing: float | Sequence[float] | None = None,
     name: str | None = None,
     workers: int | None = None,
     focus: Box | None = None,
@@ -158,7 +157,7 @@ def iter_generate(
             box = region_box(info.to_geometry().shape, plan.geometry.axes, region)
             plan.geometry.box_at(0, box)
             with create_pyramid(out, info) as builder:
-                steps = iter_make_sketch(plan, builder, sketch_workers(computed_by, workers))
+                steps = iter_make_sketch(plan, builder, cpu_threads(computed_by, workers))
                 sketch = yield from changed(steps, lambda step: Progress("sketch", *step))
                 store = builder.finish(sketch)
         yield from iter_refine(

@@ -96,7 +96,7 @@ def make_sketch(
     out: Path | str,
     *,
     settings: SketchSettings | None = None,
-    spacing: Sequence[float] | None = None,
+    spacing: float | Sequence[float] | None = None,
     progress: OnProgress | None = None,
     overwrite: bool = False,
 ) -> Path:

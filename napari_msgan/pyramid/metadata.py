@@ -7,7 +7,13 @@ import warnings
 from typing import Annotated, Any, Final, Literal
 
 import numpy as np
-from pydantic import Field, FiniteFloat, model_validator
+from pydantic import (
+    Field,
+    FiniteFloat,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from napari_msgan.config import (
     MAX_BLOCK_VOXELS,
@@ -137,6 +143,12 @@ class Fingerprint(Settings):
     tile_shape: BlockShape
     gpu: str | None = None
 
+    @model_serializer(mode="wrap")
+    def _without_unknown(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Return what is written: what has no GPU is readable where nothing is known of one."""
+        written: dict[str, Any] = handler(self)
+        return {name: value for name, value in written.items() if (name, value) != ("gpu", None)}
+
     def check_continued(self, new: Fingerprint, address: str) -> None:
         """Refuse tiles that would differ from those in a store; warn if they might.
 
@@ -158,10 +170,10 @@ class Fingerprint(Settings):
                 f"{new.torch}: new tiles may differ in the last bit.",
                 stacklevel=3,
             )
-        if self.gpu != new.gpu:
+        if self.gpu and new.gpu and self.gpu != new.gpu:
             warnings.warn(
-                f"{address} was generated on {self.gpu or 'an unknown GPU'}, this is "
-                f"{new.gpu or 'an unknown one'}: new tiles may differ in the last bit.",
+                f"{address} was generated on {self.gpu}, this is {new.gpu}: new tiles may differ "
+                "in the last bit, in bfloat16 by more.",
                 stacklevel=3,
             )
 

@@ -148,7 +148,7 @@ class Cluster:
         if len(hardware) > 1:
             warnings.warn(
                 f"the workers of {self.address} compute with {' and '.join(sorted(hardware))}: "
-                "tiles of different ones may differ in the last bit",
+                "tiles of different ones may differ in the last bit, of GPUs in bfloat16 by more",
                 stacklevel=2,
             )
         (gpu,) = hardware if kind == "cuda" and len(hardware) == 1 else (None,)

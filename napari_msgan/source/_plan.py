@@ -126,8 +126,8 @@ def _plan_physical(volume: Volume, spec: ModelSpec, scale: int | None) -> Source
     if volume.unit != "millimeter":
         raise VolumeError(
             f"the image has no voxel size in mm, which model {spec.name!r} needs. Save it with "
-            "its voxel size (NIfTI, OME-TIFF), give it with --spacing (in Python spacing=), or set "
-            "the layer's scale and units in napari"
+            "its voxel size (NIfTI, OME-TIFF); generate and estimate also take one with --spacing "
+            "(in Python spacing=), napari takes the layer's scale and units"
         )
     turned, orientation = orient(volume, spec.orientation)
     honest = max(0, honest_scale(spec.scales, turned.spacing))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_msgan.computing import TileContext, own_threads, run_tile
+from napari_msgan.computing import TileContext, own_threads, run_tile, torch_text
 from napari_msgan.errors import JobError, ModelError, StoreError
 from napari_msgan.geometry import Box
 from napari_msgan.pyramid.checking import Problem, level_name
@@ -101,7 +101,7 @@ class TileCheck:
             self._found.notes.append(f"{skipped}they were made on a GPU, and there is none here.")
             return
         if excuse := excuse_of(made):
-            self._found.notes.append(f"Tiles were {excuse}: their last bits may differ for that.")
+            self._found.notes.append(f"Tiles were {excuse}: they may differ a little for that.")
         context.prepare(sorted({tile.scale for tile in tiles}))
         for done, tile in enumerate(tiles, 1):
             try:
@@ -180,4 +180,4 @@ def _run(context: TileContext, tile: Tile) -> npt.NDArray[Any]:
         with own_threads(context.device):
             return run_tile(context, tile)
     except RuntimeError as error:  # as in `refiner`
-        raise JobError(f"tile {tile} could not be made again: {error}") from error
+        raise JobError(torch_text(f"tile {tile} could not be made again", error)) from error

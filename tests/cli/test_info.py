@@ -1,7 +1,14 @@
 import json
 
-from napari_msgan.pyramid import open_pyramid
+from napari_msgan.cli._info import _recipe
+from napari_msgan.pyramid import Fingerprint, open_pyramid
 from tests.cli.helpers import pixels
+
+
+def test_gpu_that_made_a_store_is_named():
+    made = Fingerprint(device="cuda", precision="bf16", torch="2.13", tile_shape=(8, 8), gpu="A")
+    assert _recipe(made) == "bf16 on A, torch 2.13"
+    assert _recipe(made.model_copy(update={"gpu": None})) == "bf16 on cuda, torch 2.13"
 
 
 def test_tables_say_what_is_in_the_store(cli, finished):

@@ -186,7 +186,7 @@ def test_volume_for_a_flat_model_and_one_without_voxel_size_are_refused(cli, ori
     flat.check_refused("is for 2-D images (y, x)")
     solid = cli("generate", source, out, "--model", originals / "solid")
     solid.check_refused("no voxel size in mm")
-    assert "give it with --spacing" in solid.err
+    assert "generate and estimate also take one with --spacing" in solid.err
     assert names_in(tmp_path) == ["v.tif"]
 
 
@@ -198,7 +198,12 @@ def test_voxel_size_that_a_file_lacks_is_given(cli, originals, tmp_path):
     assert cli("generate", source, out, *solid, "2,1,1", "--scale", "0").code == 0
     said = open_pyramid(out).info.source
     assert (said.to_affine().spacing, said.unit) == ((2, 1, 1), "millimeter")
-    cli("generate", source, out, *solid, "3").check_refused(str(out))  # another image
+    for other in ("3", "2,1,2"):
+        again = cli("generate", source, out, *solid, other)
+        again.check_refused("it was made with another voxel size (give --spacing as before)")
+    without = cli("generate", source, out, "--model", originals / "solid")
+    without.check_refused("with another voxel size")
+    assert cli("generate", source, out, *solid, "2,1,1", "--scale", "0").code == 0
     assert cli("sketch", source, sketch, "--spacing", "2,1,1").code == 0
     assert read_volume(sketch).spacing == (2, 1, 1)
     for given, advice in (("2,1", "for each axis"), ("0", "above 0"), ("a", "no voxel size")):

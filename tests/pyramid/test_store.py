@@ -316,10 +316,20 @@ def test_fingerprint_is_kept_and_another_device_precision_or_tile_is_refused(sto
     newer = CPU.model_copy(update={"torch": "2.14.0"})
     with again.writing(), pytest.warns(UserWarning, match="torch 2.13.0, this is torch 2.14.0"):
         again.set_fingerprint(newer)
-    other = CPU.model_copy(update={"gpu": "B"})
-    with again.writing(), pytest.warns(UserWarning, match="on an unknown GPU, this is B"):
-        again.set_fingerprint(other)
     assert open_pyramid(store.path).info.fingerprint == CPU
+
+
+def test_fingerprint_names_the_gpu_and_another_one_is_told(store):
+    on_a = CPU.model_copy(update={"device": "cuda", "gpu": "A"})
+    with store.writing():
+        store.set_fingerprint(on_a)
+    again = open_pyramid(store.path, writable=True)
+    assert again.info.fingerprint == on_a
+    with again.writing():
+        with pytest.warns(UserWarning, match="on A, this is B"):
+            again.set_fingerprint(on_a.model_copy(update={"gpu": "B"}))
+        again.set_fingerprint(on_a.model_copy(update={"gpu": None}))  # it is not known
+    assert "gpu" not in CPU.model_dump()  # so that older versions read it
 
 
 def edit(file: Path, change: Any) -> None:
