@@ -29,6 +29,7 @@ BASE = [
     "psutil",
     "psygnal",
     "pydantic>=2",
+    "pydicom>=3",
     "qtpy",
     "rich",
     "safetensors",

@@ -1,4 +1,4 @@
-"""File > Open: our stores, to go on with them; our exports and NIfTI files, upright and in mm."""
+"""File > Open: our stores, to go on with them; our exports, NIfTI and DICOM, upright and in mm."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def get_reader(path: Paths) -> Reader | None:
     if is_store(Path(path)):
         return read_store
     try:
-        if format_of(path) == "nifti" or read_description(path) is not None:
+        if format_of(path) in ("nifti", "dicom") or read_description(path) is not None:
             return read_image
     except MsganError:
         pass
@@ -65,7 +65,7 @@ def read_image(path: Paths) -> list[LayerTuple]:
         If it is damaged, or no grey 2-D or 3-D image.
     """
     name = Path(str(path)).name
-    for suffix in (".gz", ".nii", ".zarr", ".tif", ".tiff", ".ome"):
+    for suffix in (".gz", ".nii", ".dcm", ".zarr", ".tif", ".tiff", ".ome"):
         name = name.removesuffix(suffix)
     said = read_description(str(path))
     return [volume_layer(read_volume(str(path)), name, description=said)]

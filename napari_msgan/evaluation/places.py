@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from napari_msgan.errors import JobError, VolumeError
-from napari_msgan.io import READABLE, images_in, readable_text
+from napari_msgan.io import READABLE, images_in, is_series, readable_text
 from napari_msgan.patients import patients_in
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def find_images(
     """
     if not data.exists():
         raise VolumeError(f"{data} does not exist: check the name and the folder")
-    if not data.is_dir() or data.name.lower().endswith(READABLE):
+    if not data.is_dir() or data.name.lower().endswith(READABLE) or is_series(data):
         return [data]
     fitting = [
         path

@@ -4,6 +4,7 @@ Importing this package is cheap: nibabel, tifffile, zarr and Pillow are imported
 the format, when a file of that format is met.
 """
 
+from napari_msgan.io._dicom_files import is_series
 from napari_msgan.io._dispatch import (
     READABLE,
     WRITABLE,
@@ -25,6 +26,7 @@ __all__ = [
     "Fill",
     "format_of",
     "images_in",
+    "is_series",
     "iter_read_volume",
     "read_description",
     "read_geometry",

@@ -5,22 +5,22 @@ from __future__ import annotations
 import importlib
 import math
 import os
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Generator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from napari_msgan.errors import VolumeError
-from napari_msgan.folders import check_inside
 from napari_msgan.io._atomic import complete_or_nothing
+from napari_msgan.io._dicom_files import is_dicom, is_dicom_folder
+from napari_msgan.io._errors import named_errors
 from napari_msgan.io._unpacked import IN_MEMORY_BYTES
 from napari_msgan.steps import run_to_end
 
 if TYPE_CHECKING:
     from napari_msgan.volume import Volume
 
-Format = Literal["pictures", "tiff", "nifti", "ome_zarr"]
+Format = Literal["pictures", "tiff", "nifti", "ome_zarr", "dicom"]
 Progress = Callable[[float], None]
 #: Writes the chunks of an OME-Zarr image whose levels are declared in a folder.
 Fill = Callable[[Path, Progress], None]
@@ -37,10 +37,17 @@ _FORMATS: dict[str, Format] = {
     ".nii.gz": "nifti",
     ".ome.zarr": "ome_zarr",
     ".zarr": "ome_zarr",
+    ".dcm": "dicom",
 }
 #: Files of a folder that are looked at to tell what it holds.
 _LOOKED_AT = 100
-_TITLES = {"pictures": "a picture", "tiff": "TIFF", "nifti": "NIfTI", "ome_zarr": "OME-Zarr"}
+_TITLES = {
+    "pictures": "a picture",
+    "tiff": "TIFF",
+    "nifti": "NIfTI",
+    "ome_zarr": "OME-Zarr",
+    "dicom": "DICOM",
+}
 _ZARR_FILES = ("zarr.json", ".zgroup", ".zarray")
 
 READABLE: tuple[str, ...] = tuple(_FORMATS)
@@ -83,7 +90,7 @@ class _Module(Protocol):
 
 
 def format_of(path: Path | str) -> Format:
-    """Return the format that a path has by its suffix, or as a folder inside a Zarr store.
+    """Return the format that a path has by its suffix; or as a folder in a Zarr store, or as DICOM.
 
     Raises
     ------
@@ -106,27 +113,20 @@ def format_of(path: Path | str) -> Format:
         return _FORMATS[suffix]
     if any((path / name).is_file() for name in _ZARR_FILES):
         return "ome_zarr"
+    if is_dicom_folder(path) if path.is_dir() else is_dicom(path.parent, path):
+        return "dicom"
     what = "a folder, not an image file" if path.is_dir() else "of an unknown file type"
     raise VolumeError(f"{path} is {what}; {readable_text(path)}")
 
 
 def readable_text(path: Path) -> str:
     """Return what can be read instead of a file, or of what is in a folder."""
-    folder, files = path.parent, [path]
     if path.is_dir() and not path.is_symlink():
         there = (Path(name) / file for name, _, names in os.walk(path) for file in names)
-        folder, files = path, list(islice(there, _LOOKED_AT))
-    if any(_is_dicom(folder, file) for file in files):
-        return "DICOM is not read: convert it to NIfTI first, for instance with dcm2niix"
-    return f"readable are {', '.join(READABLE)}"
-
-
-def _is_dicom(folder: Path, path: Path) -> bool:
-    with suppress(OSError):  # also what is a folder, or a link that leaves this one
-        check_inside(folder, path)
-        with path.open("rb") as file:
-            return file.read(132)[128:] == b"DICM"
-    return False
+        for file in islice(there, _LOOKED_AT):
+            if is_dicom(path, file):
+                return f"it has DICOM in folders inside: give one series, such as {file.parent}"
+    return f"readable are {', '.join(READABLE)}, and folders of one DICOM series"
 
 
 def read_volume(path: Path | str) -> Volume:
@@ -150,7 +150,7 @@ def iter_read_volume(path: Path | str) -> Generator[float, None, Volume]:
     gone when the volume is, or when the process ends in any way.
     """
     module, path = _module_of_existing(path)
-    with _named_errors(path, module):
+    with named_errors(path, _TITLES[format_of(path)], module.UNREADABLE):
         if hasattr(module, "iter_read"):
             return (yield from module.iter_read(path))
         return module.read(path)
@@ -162,7 +162,7 @@ def read_geometry(path: Path | str) -> tuple[Volume, int]:
     What would have to be unpacked holds zeros. Raises as `read_volume` does.
     """
     module, path = _module_of_existing(path)
-    with _named_errors(path, module):
+    with named_errors(path, _TITLES[format_of(path)], module.UNREADABLE):
         if not hasattr(module, "read_geometry"):
             return module.read(path), 0
         volume, n_bytes = module.read_geometry(path)
@@ -178,7 +178,7 @@ def read_description(path: Path | str) -> dict[str, Any] | None:
         If the file is missing, damaged or of an unknown type.
     """
     module, path = _module_of_existing(path)
-    with _named_errors(path, module):
+    with named_errors(path, _TITLES[format_of(path)], module.UNREADABLE):
         return module.read_description(path)
 
 
@@ -244,24 +244,7 @@ def _module_of_existing(given: Path | str) -> tuple[_Module, Path]:
         raise VolumeError(f"{path} does not exist: check the name and the folder")
     if not (path.is_file() or path.is_dir()):
         raise VolumeError(f"{path} is a pipe or a device: give a file, or a folder of OME-Zarr")
-    if path.is_dir() != (name == "ome_zarr"):
+    if name != "dicom" and path.is_dir() != (name == "ome_zarr"):
         kind = "a folder" if path.is_dir() else "a file, OME-Zarr is a folder"
         raise VolumeError(f"{path} cannot be read as {_TITLES[name]}: it is {kind}")
     return _load(name), path
-
-
-@contextmanager
-def _named_errors(path: Path, module: _Module) -> Iterator[None]:
-    """Turn the errors that a damaged file causes into one that names the file."""
-    try:
-        yield
-    except VolumeError as error:
-        if str(path) in str(error):
-            raise
-        raise VolumeError(f"{path}: {error}") from error  # Volume knows no file
-    except module.UNREADABLE as error:
-        title = _TITLES[format_of(path)]
-        raise VolumeError(
-            f"{path} cannot be read as {title}: {str(error) or type(error).__name__}. "
-            "The file may be damaged, incomplete or misnamed; fetch or save it again"
-        ) from error

@@ -19,6 +19,7 @@ from napari_msgan._napari.to_layer import Placement, result_layer, sketch_layer
 from napari_msgan.errors import MsganError, StoreError
 from napari_msgan.io import read_description, write_volume
 from napari_msgan.pyramid import view_volume
+from tests.io.dicom import write_series
 
 
 def save(layer, path):
@@ -54,6 +55,17 @@ def test_what_is_not_ours_is_left_to_others(tmp_path, name):
         path.mkdir()
     assert get_reader(str(path)) is None
     assert get_reader([str(path)]) is None
+
+
+def test_a_dicom_series_stands_upright_in_mm(tmp_path):
+    write_series(tmp_path / "ct", np.arange(60, dtype=np.uint16).reshape(3, 4, 5))
+    (layer,) = (
+        Layer.create(*item) for item in get_reader(str(tmp_path / "ct"))(str(tmp_path / "ct"))
+    )
+    assert (layer.name, layer.data.shape) == ("ct", (3, 4, 5))
+    np.testing.assert_allclose(layer.scale, (2.5, 0.8, 0.6))
+    assert {str(unit) for unit in layer.units} == {"millimeter"}
+    assert get_reader(str(tmp_path / "ct" / "0.dcm")) is not None
 
 
 def test_foreign_zarr_is_left_to_others(tmp_path):

@@ -14,6 +14,7 @@ from napari_msgan.cli import main
 from napari_msgan.io import read_description, read_volume
 from napari_msgan.pyramid import open_pyramid
 from tests.cli.helpers import command, listing, names_in, picture, pixels
+from tests.io.dicom import write_series
 
 
 def assert_same_pixels(one, other):
@@ -188,6 +189,17 @@ def test_volume_for_a_flat_model_and_one_without_voxel_size_are_refused(cli, ori
     solid.check_refused("no voxel size in mm")
     assert "generate and estimate also take one with --spacing" in solid.err
     assert names_in(tmp_path) == ["v.tif"]
+
+
+def test_a_dicom_series_is_generated_from_and_estimated(cli, originals, tmp_path):
+    series, out = tmp_path / "ct", tmp_path / "a.ome.zarr"
+    write_series(series, picture((12, 30, 32), seed=0).astype(np.uint16) * 8, spacing=(2, 1, 1))
+    solid = ("--model", originals / "solid")
+    cli("estimate", series, *solid, "--scale", "9").check_refused("scale 9 does not exist")
+    assert cli("generate", series, out, *solid, "--scale", "0").code == 0
+    said = open_pyramid(out).info.source
+    assert (said.shape, said.to_affine().spacing, said.name) == ((12, 30, 32), (2, 1, 1), None)
+    assert cli("generate", series, out, *solid, "--scale", "0").code == 0  # it goes on
 
 
 def test_voxel_size_that_a_file_lacks_is_given(cli, originals, tmp_path):

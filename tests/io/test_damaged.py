@@ -37,10 +37,10 @@ def intact(tmp_path_factory):
 
 @pytest.mark.parametrize("name", [f"Scan.1{s}" for s in READABLE] + ["A.NII.GZ", "a.Ome.Tif"])
 def test_format_is_told_by_the_suffix_in_any_case(name):
-    assert format_of(name) in ("pictures", "tiff", "nifti", "ome_zarr")
+    assert format_of(name) in ("pictures", "tiff", "nifti", "ome_zarr", "dicom")
 
 
-@pytest.mark.parametrize("name", ["a.dcm", "a.gz", "a", "a.mhd"])
+@pytest.mark.parametrize("name", ["a.gz", "a", "a.mhd"])
 def test_unknown_suffix_is_refused_with_the_list_of_those_that_work(tmp_path, name):
     (tmp_path / name).write_bytes(b"1")
     with pytest.raises(VolumeError, match=r"unknown file type; readable are \.png, .*\.zarr"):
@@ -126,7 +126,7 @@ def test_damaged_bytes_give_an_image_or_a_volume_error(intact, suffix):
 
 
 def test_importing_io_loads_no_format_library():
-    heavy = ("nibabel", "tifffile", "zarr", "PIL", "torch", "napari", "qtpy", "pydantic")
+    heavy = ("nibabel", "tifffile", "zarr", "PIL", "pydicom", "torch", "napari", "qtpy", "pydantic")
     code = f"import sys, napari_msgan.io; print([m for m in {heavy} if m in sys.modules])"
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
@@ -134,7 +134,7 @@ def test_importing_io_loads_no_format_library():
     assert result.stdout.strip() == "[]"
 
 
-def test_dicom_is_told_how_to_convert(tmp_path):
+def test_what_only_begins_as_dicom_is_named(tmp_path):
     series = tmp_path / "series"
     series.mkdir()
     (series / "notes.txt").write_text("of a patient")
@@ -143,7 +143,7 @@ def test_dicom_is_told_how_to_convert(tmp_path):
             read_volume(path)
     (series / "IM0001").write_bytes(bytes(128) + b"DICM" + bytes(20))
     for path in (series, series / "IM0001"):
-        with pytest.raises(VolumeError, match="DICOM is not read: convert it to NIfTI first"):
+        with pytest.raises(VolumeError, match="IM0001 cannot be read as DICOM"):
             read_volume(path)
 
 

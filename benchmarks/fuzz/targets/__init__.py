@@ -1,7 +1,7 @@
 """What is fuzzed: each target harms a small valid input, and uses it as the program would."""
 
 from benchmarks.fuzz.targets.base import Target
-from benchmarks.fuzz.targets.files import Nifti, NiftiGz, OmeTiff, Picture, Tiff
+from benchmarks.fuzz.targets.files import Dicom, Nifti, NiftiGz, OmeTiff, Picture, Tiff
 from benchmarks.fuzz.targets.models import Checkpoints, ModelFolder, ModelJson, TrainingSettings
 from benchmarks.fuzz.targets.stores import OmeZarr, Store
 from benchmarks.fuzz.targets.typed import CommandLines, Regions
@@ -17,6 +17,7 @@ TARGETS: dict[str, type[Target]] = {
     "ome-tiff": OmeTiff,
     "tiff": Tiff,
     "picture": Picture,
+    "dicom": Dicom,
     "ome-zarr": OmeZarr,
     "checkpoints": Checkpoints,
     "training": TrainingSettings,

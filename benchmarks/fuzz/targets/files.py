@@ -105,6 +105,84 @@ class Tiff(Reader):
         (folder / "a.tif").write_bytes(content)
 
 
+class Dicom(Target):
+    """A series and single images of several compressions, one of their files changed."""
+
+    def make(self, folder: Path) -> None:
+        import imagecodecs
+        from pydicom.dataset import Dataset, FileMetaDataset
+        from pydicom.encaps import encapsulate
+        from pydicom.uid import (
+            CTImageStorage,
+            ExplicitVRLittleEndian,
+            ImplicitVRLittleEndian,
+            JPEG2000Lossless,
+            JPEGLosslessSV1,
+            JPEGLSLossless,
+            RLELossless,
+        )
+
+        pixels = np.random.default_rng(5).integers(0, 4000, (11, 13)).astype(np.uint16)
+        high_and_low = [(pixels >> 8).astype(np.uint8), pixels.astype(np.uint8)]
+        segments = [b"".join(bytes([0, v]) for v in part.ravel()) for part in high_and_low]
+        starts = [64, 64 + len(segments[0])]
+        rle = np.array([2, *starts, *[0] * 13], "<u4").tobytes() + b"".join(segments)
+        frames = {
+            JPEGLSLossless: imagecodecs.jpegls_encode(pixels),
+            JPEG2000Lossless: imagecodecs.jpeg2k_encode(pixels, level=0, codecformat="j2k"),
+            JPEGLosslessSV1: imagecodecs.ljpeg_encode(pixels, bitspersample=16),
+            RLELossless: rle,
+        }
+
+        def write(name: str, syntax: str, **elements: Any) -> None:
+            made = Dataset()
+            made.SOPClassUID, made.SOPInstanceUID = CTImageStorage, "1.2.3.4"
+            made.SeriesInstanceUID, made.Modality = "1.2", "CT"
+            made.Rows, made.Columns = pixels.shape
+            made.SamplesPerPixel, made.PhotometricInterpretation = 1, "MONOCHROME1"
+            made.BitsAllocated, made.BitsStored, made.HighBit = 16, 12, 11
+            made.PixelRepresentation, made.RescaleSlope, made.RescaleIntercept = 0, 1, -1024
+            made.ImageOrientationPatient, made.PixelSpacing = [1, 0, 0, 0, 1, 0], [0.7, 0.6]
+            for element, value in elements.items():
+                setattr(made, element, value)
+            made.file_meta = FileMetaDataset()
+            made.file_meta.MediaStorageSOPClassUID = made.SOPClassUID
+            made.file_meta.MediaStorageSOPInstanceUID = made.SOPInstanceUID
+            made.file_meta.TransferSyntaxUID = syntax
+            made.PixelData = pixels.tobytes()
+            if syntax in frames:
+                made.PixelData = encapsulate([bytes(frames[syntax])])
+                made["PixelData"].VR = "OB"
+            made.save_as(folder / name, enforce_file_format=True)
+
+        for number in range(4):
+            write(f"{number}.dcm", ExplicitVRLittleEndian, ImagePositionPatient=[0, 0, number])
+        self.contents = {}
+        for syntax in (ExplicitVRLittleEndian, ImplicitVRLittleEndian, *frames):
+            write("x.dcm", syntax, Modality="DX")
+            self.contents[syntax] = (folder / "x.dcm").read_bytes()
+        (folder / "x.dcm").unlink()
+
+    def harm(self, choices: Choices, folder: Path) -> None:
+        if choices.below(3):
+            self.name = "x.dcm"
+            content = self.contents[choices.pick(sorted(self.contents))]
+        else:
+            self.name = f"{choices.below(4)}.dcm"
+            content = (folder / self.name).read_bytes()
+        where = choices.pick([0, 128, content.find(b"\x28\x00\x02\x00"), len(content) - 400])
+        changed = content[:where] + changed_bytes(choices, content[where:], head=256)
+        (folder / self.name).write_bytes(changed)
+
+    def use(self, choices: Choices, folder: Path) -> None:
+        from napari_msgan.io import images_in, read_geometry, read_volume
+
+        images_in(folder)
+        path = folder / self.name if self.name == "x.dcm" else folder
+        read_geometry(path)
+        np.asarray(read_volume(path).data[...])
+
+
 class Picture(Reader):
     """PNG and JPEG of several kinds of pixels."""
 

@@ -1,0 +1,31 @@
+"""Errors of other people's readers become ours, and name the file."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from napari_msgan.errors import VolumeError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@contextmanager
+def named_errors(path: Path, title: str, unreadable: tuple[type[Exception], ...]) -> Iterator[None]:
+    """Turn the errors that a damaged file causes into one that names the file.
+
+    title : of its format.
+    """
+    try:
+        yield
+    except VolumeError as error:
+        if str(path) in str(error):
+            raise
+        raise VolumeError(f"{path}: {error}") from error  # Volume knows no file
+    except unreadable as error:
+        raise VolumeError(
+            f"{path} cannot be read as {title}: {str(error) or type(error).__name__}. "
+            "The file may be damaged, incomplete or misnamed; fetch or save it again"
+        ) from error

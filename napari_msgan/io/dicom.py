@@ -1,0 +1,182 @@
+"""DICOM, read only: the image in a file, or the volume that a folder holds as a series.
+
+Nothing of the files is kept but pixels, and where they lie.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import zlib
+from collections import Counter
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydicom.errors import BytesLengthException, InvalidDicomError
+
+from napari_msgan.errors import VolumeError
+from napari_msgan.geometry import Affine
+from napari_msgan.io._checks import warn
+from napari_msgan.io._dicom_files import SLICED, dicom_files
+from napari_msgan.io._dicom_slice import Slice, read_slice, read_values
+from napari_msgan.io._errors import named_errors
+from napari_msgan.io._unpacked import empty_image
+from napari_msgan.steps import run_to_end
+from napari_msgan.volume import Volume
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+    from pathlib import Path
+
+    from napari_msgan.geometry import Ints, Unit
+
+UNREADABLE: tuple[type[Exception], ...] = (
+    BytesLengthException,
+    InvalidDicomError,
+    OSError,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    OverflowError,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,  # of the codecs, too
+    struct.error,
+    zlib.error,
+)
+#: Share of their mean distance by which slices may lie closer or wider, and mm.
+_UNEVEN, _UNEVEN_MM = 0.02, 0.005
+#: Degrees between the way from slice to slice and their normal that nobody sees.
+_TILTED = 0.5
+#: Share of the work that reading headers is.
+_HEADERS = 0.2
+_MOST_FILES = 20_000
+
+
+def iter_read(path: Path) -> Generator[float, None, Volume]:
+    """Return the image of a file, or the volume of a folder; yield the fraction that is read."""
+    slices = yield from _iter_headers(path)
+    shape, dtype = _shape(slices), _dtype(slices)
+    affine, unit = _place(path, slices)
+    target = empty_image(path, shape, dtype)
+    planes = target.reshape(len(slices), *slices[0].shape)
+    for number, one in enumerate(slices):
+        with named_errors(one.path, "DICOM", UNREADABLE):
+            planes[number] = read_values(one, dtype)
+        yield _HEADERS + (1 - _HEADERS) * (number + 1) / len(slices)
+    return Volume(target, affine, unit)
+
+
+def read_geometry(path: Path) -> tuple[Volume, int]:
+    """Return zeros in the place of the image, and its bytes."""
+    slices = run_to_end(_iter_headers(path))
+    data = np.broadcast_to(np.zeros((), _dtype(slices)), _shape(slices))  # takes no memory
+    return Volume(data, *_place(path, slices)), data.nbytes
+
+
+def read_description(path: Path) -> dict[str, Any] | None:
+    """Return None: this program writes no DICOM."""
+    return None
+
+
+def _iter_headers(path: Path) -> Generator[float, None, list[Slice]]:
+    """Return the slices of a volume from the first to the last, or the one of a file."""
+    if not path.is_dir():
+        with named_errors(path, "DICOM", UNREADABLE):
+            one = read_slice(path)
+        if one is None:
+            raise VolumeError(f"{path} holds no image")
+        if one.modality in SLICED:
+            warn(path, f"this is one image of a {one.modality}; give the folder for its volume")
+        return [one]
+    files = dicom_files(path)
+    if len(files) > _MOST_FILES:
+        raise VolumeError(
+            f"{path} has {len(files)} files, more than {_MOST_FILES}: give one series"
+        )
+    slices = []
+    for number, file in enumerate(files, 1):
+        with named_errors(file, "DICOM", UNREADABLE):
+            one = read_slice(file)
+        if one is not None:
+            slices.append(one)
+        yield _HEADERS * number / len(files)
+    if not slices:
+        raise VolumeError(f"{path} holds no image: none of its {len(files)} DICOM files has pixels")
+    return _in_order(path, slices)
+
+
+def _in_order(path: Path, slices: list[Slice]) -> list[Slice]:
+    """Return slices by their place along their common normal."""
+    if len(slices) == 1:
+        return slices
+    series = Counter((one.series, one.modality) for one in slices)
+    if len(series) > 1:
+        found = ", ".join(f"{count} images of {kind}" for (_, kind), count in series.items())
+        raise VolumeError(
+            f"{path} holds {len(series)} series ({found}): put each into a folder of its own"
+        )
+    first, planes = slices[0], []
+    for one in slices:
+        if one.plane is None or first.plane is None:
+            raise VolumeError(
+                f"{path} holds {len(slices)} images that do not all say where they lie: they are "
+                "no slices of a volume. Give one of the files"
+            )
+        if one.shape != first.shape or not one.plane.is_parallel(first.plane):
+            raise VolumeError(
+                f"{one.path} has another size, voxel size or direction than {first.path}: they are "
+                "no slices of one volume. Put each kind into a folder of its own"
+            )
+        planes.append((float(np.dot(one.plane.position, first.plane.normal)), one))
+    return [one for _, one in sorted(planes, key=itemgetter(0))]
+
+
+def _place(path: Path, slices: Sequence[Slice]) -> tuple[Affine, Unit]:
+    """Return where the voxels lie; the way from slice to slice is that of their positions."""
+    if len(slices) == 1:
+        spacing = slices[0].spacing
+        if spacing is None:
+            return Affine(np.eye(3)), "pixel"
+        return Affine.of_spacing(spacing), "millimeter"
+    planes = [one.plane for one in slices if one.plane is not None]
+    first, last = planes[0], planes[-1]
+    apart = np.diff([np.dot(plane.position, first.normal) for plane in planes])
+    if apart.min() < _UNEVEN_MM:
+        raise VolumeError(
+            f"{path} has several images in one place: of several times, echoes or "
+            "reconstructions. Put one of them into a folder of its own"
+        )
+    if np.abs(apart - apart.mean()).max() > _UNEVEN * apart.mean() + _UNEVEN_MM:
+        raise VolumeError(
+            f"the slices of {path} lie {apart.min():.3g} to {apart.max():.3g} mm apart: some are "
+            "missing, or they have to be resampled first"
+        )
+    step = (last.position - first.position) / (len(planes) - 1)
+    cosine = float(np.dot(step, first.normal) / np.linalg.norm(step))
+    tilt = math.degrees(math.acos(min(1.0, cosine)))
+    if tilt > _TILTED:
+        warn(path, f"its slices are tilted by {tilt:.1f} degrees, which is kept, not corrected")
+    down, across = first.spacing
+    matrix = np.eye(4)
+    columns = step, first.along_column * down, first.along_row * across
+    matrix[:3, :3] = np.stack(columns, axis=1)[::-1]  # the world as (z, y, x)
+    matrix[:3, 3] = first.position[::-1]
+    return Affine(matrix), "millimeter"
+
+
+def _shape(slices: Sequence[Slice]) -> Ints:
+    shape = slices[0].shape
+    return shape if len(slices) == 1 else (len(slices), *shape)
+
+
+def _dtype(slices: Sequence[Slice]) -> np.dtype[Any]:
+    """Return the smallest type of integers that holds all values; float32 if some are none."""
+    lows, highs = zip(*(one.limits for one in slices), strict=True)
+    low, high = min(lows), max(highs)
+    if not all(one.is_whole for one in slices) or max(-low, high) > 2**31:
+        return np.dtype(np.float32)
+    return np.min_scalar_type(int(high) if low >= 0 else min(int(low), -int(high) - 1))

@@ -1,0 +1,243 @@
+"""DICOM: the voxels and places that another reader finds, and what is refused."""
+
+from __future__ import annotations
+
+import warnings
+
+import imagecodecs
+import numpy as np
+import pytest
+import SimpleITK
+from pydicom.pixels.encoders import RLELosslessEncoder
+from pydicom.uid import (
+    JPEG2000Lossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    RLELossless,
+    generate_uid,
+)
+
+from napari_msgan.errors import VolumeError
+from napari_msgan.geometry import Affine
+from napari_msgan.io import READABLE, format_of, read_geometry, read_volume, readable_text
+from tests.io.dicom import AXIAL, SAGITTAL, dataset, write, write_series
+
+SHAPE = (5, 12, 9)
+OBLIQUE = (0.8, 0.6, 0, 0, 0, -1)
+
+
+@pytest.fixture
+def stored():
+    return np.random.default_rng(0).integers(0, 4096, SHAPE).astype(np.uint16)
+
+
+def voxels(path):
+    return np.asarray(read_volume(path).data)
+
+
+def read_by_itk(folder):
+    reader = SimpleITK.ImageSeriesReader()
+    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
+    return reader.Execute()
+
+
+@pytest.mark.parametrize("directions", [AXIAL, SAGITTAL, OBLIQUE], ids=str)
+def test_a_series_has_the_voxels_and_places_that_another_reader_finds(directions, stored, tmp_path):
+    write_series(tmp_path / "ct", stored, directions=directions)
+    volume, image = read_volume(tmp_path / "ct"), read_by_itk(tmp_path / "ct")
+    assert volume.data.dtype == np.int16
+    np.testing.assert_array_equal(volume.data, SimpleITK.GetArrayFromImage(image))
+    np.testing.assert_array_equal(volume.data, stored.astype(int) - 1024)
+    assert volume.unit == "millimeter"
+    for index in ((0, 0, 0), (4, 0, 0), (0, 11, 0), (0, 0, 8), (2, 3, 4)):
+        theirs = image.TransformIndexToPhysicalPoint(index[::-1])
+        np.testing.assert_allclose(volume.affine.at(index), theirs[::-1], atol=1e-6)
+
+
+def test_geometry_is_read_without_pixels(stored, tmp_path):
+    write_series(tmp_path / "ct", stored)
+    whole = read_volume(tmp_path / "ct")
+    empty, n_bytes = read_geometry(tmp_path / "ct")
+    assert (empty.shape, empty.affine, empty.data.dtype) == (SHAPE, whole.affine, np.int16)
+    assert n_bytes == 0  # what fits into memory needs no temporary file
+
+
+@pytest.mark.parametrize("name", ["a.dcm", "IM0001"])
+def test_a_file_is_one_image_whatever_its_name(name, stored, tmp_path):
+    file = write(tmp_path / name, dataset(stored[0], Modality="DX", ImagerPixelSpacing=[0.2, 0.1]))
+    volume = read_volume(file)
+    assert (volume.affine, volume.unit) == (Affine.of_spacing((0.2, 0.1)), "millimeter")
+    np.testing.assert_array_equal(volume.data, stored[0])
+    plain = read_volume(write(tmp_path / "b.dcm", dataset(stored[1], Modality="CR")))
+    assert (plain.affine, plain.unit) == (Affine(np.eye(3)), "pixel")
+
+
+def test_of_a_series_one_file_is_told_to_be_a_part(stored, tmp_path):
+    write_series(tmp_path, stored)
+    with pytest.warns(UserWarning, match="one image of a CT; give the folder"):
+        assert voxels(tmp_path / "0.dcm").shape == SHAPE[1:]
+
+
+FRAMES = {
+    JPEGLSLossless: imagecodecs.jpegls_encode,
+    JPEG2000Lossless: lambda image: imagecodecs.jpeg2k_encode(image, level=0, codecformat="j2k"),
+    JPEGLosslessSV1: lambda image: imagecodecs.ljpeg_encode(image, bitspersample=16),
+    RLELossless: lambda image: RLELosslessEncoder.encode(
+        image,
+        rows=image.shape[0],
+        columns=image.shape[1],
+        samples_per_pixel=1,
+        bits_allocated=16,
+        bits_stored=12,
+        pixel_representation=0,
+        photometric_interpretation="MONOCHROME2",
+        number_of_frames=1,
+    ),
+}
+
+
+@pytest.mark.parametrize("syntax", FRAMES, ids=str)
+def test_compressed_images_are_unpacked_and_damage_is_found(syntax, stored, tmp_path):
+    frame = bytes(FRAMES[syntax](stored[0]))
+    file = write(tmp_path / "a.dcm", dataset(stored[0], Modality="CR"), syntax, frame)
+    np.testing.assert_array_equal(voxels(file), stored[0])
+    file = write(tmp_path / "b.dcm", dataset(stored[0], Modality="CR"), syntax, frame[:60])
+    with pytest.raises(VolumeError, match=r"b\.dcm"):
+        read_volume(file)
+
+
+@pytest.mark.parametrize("syntax", [JPEGLSLossless, JPEG2000Lossless, JPEGLosslessSV1], ids=str)
+def test_a_compressed_image_of_another_size_is_refused_before_it_is_unpacked(
+    syntax, stored, tmp_path, monkeypatch
+):
+    frame = bytes(FRAMES[syntax](np.zeros((400, 300), np.uint16)))
+    file = write(tmp_path / "a.dcm", dataset(stored[0], Modality="CR"), syntax, frame)
+    for name in ("jpeg_decode", "jpegls_decode", "jpeg2k_decode"):
+        monkeypatch.setattr(imagecodecs, name, None)
+    with pytest.raises(VolumeError, match=r"\(400, 300\), where the header says \(12, 9\)"):
+        read_volume(file)
+
+
+def test_bits_above_those_that_count_are_no_part_of_a_number(stored, tmp_path):
+    dirty = stored[0] | np.uint16(0xA000)
+    np.testing.assert_array_equal(
+        voxels(write(tmp_path / "a.dcm", dataset(dirty, Modality="CR"))), stored[0]
+    )
+    signed = (stored[0].astype(np.int16) << 4) >> 4  # of 12 bits
+    assert signed.min() < -1000
+    written = dataset((signed & 0x0FFF).astype(np.uint16), Modality="MG", PixelRepresentation=1)
+    np.testing.assert_array_equal(voxels(write(tmp_path / "b.dcm", written)), signed)
+
+
+def test_large_numbers_that_are_dark_are_turned_round(stored, tmp_path):
+    dark = dataset(stored[0], Modality="DX", PhotometricInterpretation="MONOCHROME1")
+    np.testing.assert_array_equal(voxels(write(tmp_path / "a.dcm", dark)), 4095 - stored[0])
+
+
+def test_slopes_of_their_own_give_real_numbers(stored, tmp_path):
+    slopes = [0.5, 0.25, 2, 1.5, 0.125]
+    write_series(tmp_path, stored, Modality="PT", RescaleSlope=slopes, RescaleIntercept=0)
+    values = voxels(tmp_path)
+    assert values.dtype == np.float32
+    np.testing.assert_allclose(values, stored * np.reshape(slopes, (-1, 1, 1)), rtol=1e-6)
+
+
+def test_tilted_slices_lie_where_they_were_and_are_told(stored, tmp_path):
+    shifted = [[0, -3.0 * n, 2.5 * n] for n in range(SHAPE[0])]
+    write_series(tmp_path, stored, ImagePositionPatient=shifted)
+    with pytest.warns(UserWarning, match="tilted by 50.2 degrees"):
+        volume = read_volume(tmp_path)
+    np.testing.assert_allclose(volume.affine.at((4, 0, 0)), (10, -12, 0))
+
+
+BAD_SERIES = {
+    "a slice is missing": (
+        {"ImagePositionPatient": [[0, 0, z] for z in (0, 1, 2, 4, 5)]},
+        "1 to 2",
+    ),
+    "two in one place": (
+        {"ImagePositionPatient": [[0, 0, z] for z in (0, 1, 1, 2, 3)]},
+        "several images in one place",
+    ),
+    "two series": ({"SeriesInstanceUID": ["1.2", "1.2", "1.2", "1.3", "1.3"]}, "holds 2 series"),
+    "another direction": (
+        {"ImageOrientationPatient": [list(d) for d in (AXIAL, AXIAL, SAGITTAL, AXIAL, AXIAL)]},
+        "no slices of one volume",
+    ),
+    "no direction": ({"ImageOrientationPatient": [[1, 0, 0, 1, 0, 0]] * 5}, "no right angle"),
+    "no places": ({"ImagePositionPatient": [None] * 5}, "do not all say where they lie"),
+}
+
+
+@pytest.mark.parametrize(("elements", "text"), BAD_SERIES.values(), ids=BAD_SERIES)
+def test_what_is_no_volume_is_refused(elements, text, stored, tmp_path):
+    write_series(tmp_path, stored, **elements)
+    with pytest.raises(VolumeError, match=text):
+        read_volume(tmp_path)
+
+
+BAD_FILES = {
+    "frames": ({"NumberOfFrames": 3}, "holds 3 frames"),
+    "colours": ({"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"}, "has colours"),
+    "odd bits": ({"HighBit": 15}, "12 of 16 bits, up to bit 15"),
+    "too few pixels": ({"PixelData": b"12"}, "cannot be read as DICOM"),
+    "no pixels": ({"PixelData": None}, "no pixels"),
+    "absurd size": ({"Rows": 60000, "Columns": 60000}, "cut off"),
+    "a slope that is no number": ({"RescaleSlope": "inf"}, "RescaleSlope"),
+}
+
+
+@pytest.mark.parametrize(("elements", "text"), BAD_FILES.values(), ids=BAD_FILES)
+def test_what_is_no_grey_image_is_refused(elements, text, stored, tmp_path):
+    file = write(tmp_path / "a.dcm", dataset(stored[0], Modality="CR", **elements))
+    with pytest.raises(VolumeError, match=text) as refusal:
+        read_volume(file)
+    assert "a.dcm" in str(refusal.value)
+
+
+def test_a_header_that_may_unpack_to_any_size_is_refused(stored, tmp_path):
+    file = write(tmp_path / "a.dcm", dataset(stored[0]), "1.2.840.10008.1.2.1.99")
+    with pytest.raises(VolumeError, match="deflated"):
+        read_volume(file)
+
+
+def test_folders_hold_other_files_too(stored, tmp_path):
+    series = tmp_path / "patient" / "ct"
+    write_series(series, stored)
+    (series / "notes.txt").write_text("not an image")
+    write(series / "DICOMDIR", dataset(stored[0]))
+    report = dataset(stored[0], SeriesInstanceUID=generate_uid(), Modality="SR")
+    del report.Rows, report.Columns, report.PixelData
+    write(series / "report.dcm", report)
+    assert read_volume(series).shape == SHAPE
+    with pytest.raises(VolumeError, match="no image"):
+        read_volume(series / "report.dcm")
+    with pytest.raises(VolumeError, match=f"folders inside: give one series, such as {series}"):
+        read_volume(tmp_path / "patient")
+
+
+def test_a_link_that_leaves_the_folder_is_not_read(stored, tmp_path):
+    write_series(tmp_path / "ct", stored)
+    write(tmp_path / "secret.dcm", dataset(stored[0]))
+    (tmp_path / "ct" / "link.dcm").symlink_to(tmp_path / "secret.dcm")
+    assert read_volume(tmp_path / "ct").shape == SHAPE
+
+
+def test_a_large_series_is_unpacked_to_a_temporary_file(stored, tmp_path, monkeypatch):
+    monkeypatch.setattr("napari_msgan.io._unpacked.IN_MEMORY_BYTES", 100)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    write_series(tmp_path / "ct", stored)
+    volume = read_volume(tmp_path / "ct")
+    assert isinstance(volume.data, np.memmap)
+    np.testing.assert_array_equal(volume.data, stored.astype(int) - 1024)
+    assert [path.name for path in tmp_path.iterdir()] == ["ct"]
+
+
+def test_nothing_is_said_of_a_plain_series(stored, tmp_path):
+    write_series(tmp_path, stored)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read_volume(tmp_path)
+    assert format_of(tmp_path) == "dicom"
+    assert ".dcm" in READABLE
+    assert "DICOM series" in readable_text(tmp_path / "no.xyz")
