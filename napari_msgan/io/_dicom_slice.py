@@ -75,7 +75,8 @@ class Plane:
     def is_parallel(self, other: Plane) -> bool:
         """Return whether two images can be slices of one volume."""
         ours, theirs = ((p.along_row, p.along_column) for p in (self, other))
-        return self.spacing == other.spacing and np.allclose(ours, theirs, atol=1e-3)
+        is_alike = np.allclose(self.spacing, other.spacing, rtol=1e-4)
+        return is_alike and np.allclose(ours, theirs, atol=1e-3)
 
 
 @dataclass(frozen=True)
@@ -279,6 +280,8 @@ def _stored(header: Slice) -> Pixels:
         decode, declared = imagecodecs.jpeg_decode, _shape_of_jpeg(frame)
         if not frame.rstrip(b"\0").endswith(b"\xff\xd9"):  # the codec fills up what is missing
             raise VolumeError("its compressed image is cut off")
+    if declared is None:
+        raise VolumeError("its compressed image does not begin with its size")
     if declared != header.shape:  # looked at before memory is taken for it
         raise VolumeError(
             f"its compressed image is {declared}, where the header says {header.shape}"
