@@ -33,7 +33,7 @@ def get_reader(path: Paths) -> Reader | None:
     try:
         if format_of(path) in ("nifti", "dicom") or read_description(path) is not None:
             return read_image
-    except MsganError:
+    except (MsganError, OSError):
         pass
     return None
 

@@ -81,10 +81,10 @@ def check_held_out(
     advice = "hold images out of training, all those of a patient"
     if shared := sorted({p.resolve() for p in images} & {p.resolve() for p in training}):
         raise VolumeError(f"{shared[0]} is in DATA and in --training: {advice}")
-    sizes = {path.stat().st_size for path in images if path.is_file()}
-    alike = [path for path in training if path.is_file() and path.stat().st_size in sizes]
+    sizes = {_size(path) for path in images}
+    alike = [path for path in training if _size(path) in sizes]
     if alike:
-        contents = {_digest(path): path for path in images if path.is_file()}
+        contents = {_digest(path): path for path in images}
         for path in alike:
             if other := contents.get(_digest(path)):
                 raise VolumeError(f"{other} has the content of {path} in --training: {advice}")
@@ -99,9 +99,22 @@ def check_held_out(
         raise VolumeError(f"{path} in --training is of patient {patient}, as is DATA: {advice}")
 
 
+def _files(path: Path) -> list[Path]:
+    """Return the file of an image, or all those of its folder."""
+    return [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
+
+
+def _size(path: Path) -> int:
+    return sum(file.stat().st_size for file in _files(path))
+
+
 def _digest(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
+    """Return a hash of the content of an image, whatever its files are called."""
+    digests = []
+    for name in _files(path):
+        with name.open("rb") as file:
+            digests.append(hashlib.file_digest(file, "sha256").digest())
+    return hashlib.sha256(b"".join(sorted(digests))).digest()
 
 
 def check_out(out: Path, data: Path, *, overwrite: bool) -> None:

@@ -91,9 +91,12 @@ def check_fits_memory(path: Path, n_bytes: int) -> None:
         )
 
 
-def check_is_plausible(path: Path, n_bytes: int) -> None:
-    """Check that a compressed file is not absurdly small for the size that its header declares."""
-    size = path.stat().st_size
+def check_is_plausible(path: Path, n_bytes: int, size: int | None = None) -> None:
+    """Check that a compressed file is not absurdly small for the size that its header declares.
+
+    size : of several files together, None for that of the one.
+    """
+    size = path.stat().st_size if size is None else size
     if n_bytes > _LARGE and n_bytes > _BEST_COMPRESSION * size:
         raise VolumeError(
             f"{path} declares {n_bytes / 2**30:.1f} GiB of voxels but has {size} bytes: it is "

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_msgan.folders import check_inside
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
-#: Files of a folder that are looked at to tell what it holds.
-_LOOKED_AT = 100
-#: Index of a medium, which holds no image.
-_INDEX = "DICOMDIR"
 #: Modalities whose images are slices of a volume.
 SLICED = ("CT", "MR", "PT")
+#: Names, and files that may be DICOM, that are looked at to tell what a folder holds.
+_NAMES, _OPENED = 5000, 100
+#: Files of which one says whether a folder holds slices: others may be reports or doses.
+_ASKED = 10
+#: Index of a medium, which holds no image.
+_INDEX = "DICOMDIR"
+_SUFFIX = ".dcm"
+_OTHER_SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".tif", ".tiff", ".nii", ".gz", ".zip", ".npy", ".json", ".txt"),
+    *(".csv", ".xml", ".md", ".html", ".pdf", ".py"),
+)
 
 
 def is_dicom(folder: Path, path: Path) -> bool:
@@ -31,15 +39,30 @@ def is_dicom(folder: Path, path: Path) -> bool:
 
 def is_dicom_folder(folder: Path) -> bool:
     """Return whether a folder has DICOM among its first files."""
-    return any(True for _ in islice(_iter_files(folder, _LOOKED_AT), 1))
+    return any(True for _ in _first(folder, 1))
 
 
 def is_series(path: Path) -> bool:
-    """Return whether a folder has several DICOM files, the first of a modality that has slices."""
+    """Return whether a folder has several DICOM files, one of a modality that has slices."""
     if not path.is_dir():
         return False
-    first = list(islice(_iter_files(path, _LOOKED_AT), 2))
-    return len(first) > 1 and _modality(first[0]) in SLICED
+    first = list(_first(path, _ASKED))
+    return len(first) > 1 and any(_modality(file) in SLICED for file in first)
+
+
+def _first(folder: Path, count: int) -> Iterator[Path]:
+    """Return the first DICOM files that the system lists; of a folder that it does not, none."""
+    with suppress(OSError), os.scandir(folder) as entries:
+        listed = [Path(entry.path) for entry in islice(entries, _NAMES)]
+        some = islice(filter(_may_be, listed), _OPENED)
+        return islice((path for path in some if is_dicom(folder, path)), count)
+    return iter(())
+
+
+def _may_be(path: Path) -> bool:
+    name = path.name
+    is_other = name.startswith(".") or name.lower().endswith(_OTHER_SUFFIXES)
+    return not is_other and name.upper() != _INDEX
 
 
 def _modality(file: Path) -> str:
@@ -50,11 +73,23 @@ def _modality(file: Path) -> str:
     return ""
 
 
-def dicom_files(folder: Path) -> list[Path]:
-    """Return the DICOM files of a folder, but not those of folders inside."""
-    return list(_iter_files(folder, None))
+def dicom_files(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Return the DICOM files of a folder (not of folders inside), and what may once have been one.
+
+    These are empty, cannot be read, are links out of the folder, or end as DICOM does and are not.
+    """
+    found, doubtful = [], []
+    for path in sorted(filter(_may_be, folder.iterdir())):
+        if is_dicom(folder, path):
+            found.append(path)
+        elif path.is_symlink() or (path.is_file() and _is_doubtful(path)):
+            doubtful.append(path)
+    return found, doubtful
 
 
-def _iter_files(folder: Path, most: int | None) -> Iterator[Path]:
-    files = sorted(path for path in folder.iterdir() if path.name.upper() != _INDEX)
-    return (path for path in files[:most] if is_dicom(folder, path))
+def _is_doubtful(path: Path) -> bool:
+    try:
+        is_empty = path.stat().st_size == 0
+    except OSError:
+        return True
+    return is_empty or not os.access(path, os.R_OK) or path.name.lower().endswith(_SUFFIX)

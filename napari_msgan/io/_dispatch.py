@@ -125,6 +125,8 @@ def readable_text(path: Path) -> str:
         there = (Path(name) / file for name, _, names in os.walk(path) for file in names)
         for file in islice(there, _LOOKED_AT):
             if is_dicom(path, file):
+                if file.parent == path:
+                    return "it is the folder of one DICOM series: give that above it"
                 return f"it has DICOM in folders inside: give one series, such as {file.parent}"
     return f"readable are {', '.join(READABLE)}, and folders of one DICOM series"
 

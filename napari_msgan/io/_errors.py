@@ -23,7 +23,7 @@ def named_errors(path: Path, title: str, unreadable: tuple[type[Exception], ...]
     except VolumeError as error:
         if str(path) in str(error):
             raise
-        raise VolumeError(f"{path}: {error}") from error  # Volume knows no file
+        raise type(error)(f"{path}: {error}") from error  # Volume knows no file
     except unreadable as error:
         raise VolumeError(
             f"{path} cannot be read as {title}: {str(error) or type(error).__name__}. "

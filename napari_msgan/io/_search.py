@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING
 
-from napari_msgan.io._dicom_files import is_series
+from napari_msgan.io._dicom_files import is_dicom, is_series
 from napari_msgan.io._dispatch import READABLE
 
 if TYPE_CHECKING:
@@ -25,11 +25,14 @@ def images_in(folder: Path, patterns: Sequence[str] = ("**/*",)) -> list[Path]:
 
 
 def _fits(inside: Path, path: Path, is_one: Callable[[Path], bool]) -> bool:
-    if not inside.parts or any(part[0] == "." for part in inside.parts):
+    *parents, name = (part.lower() for part in (inside.parts or (".",)))
+    if any(part.startswith(".") for part in (*parents, name)):
         return False
-    name = path.name.lower()
+    if any(parent.endswith(".zarr") for parent in parents):
+        return False
     if path.is_dir():
-        return name.endswith(".zarr") or is_one(path)
-    if name.endswith(".dcm"):
-        return path.is_file() and not is_one(path.parent)
+        return name.endswith(".zarr") or (not path.is_symlink() and is_one(path))
+    if name.endswith(".dcm") or "." not in name:
+        is_alone = not path.is_symlink() and not is_one(path.parent)
+        return is_alone and path.is_file() and is_dicom(path.parent, path)
     return path.is_file() and name.endswith(READABLE)

@@ -17,9 +17,10 @@ from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from napari_msgan.errors import VolumeError
 from napari_msgan.geometry import Affine
-from napari_msgan.io._checks import warn
+from napari_msgan.io._checks import check_is_plausible, warn
 from napari_msgan.io._dicom_files import SLICED, dicom_files
-from napari_msgan.io._dicom_slice import Slice, read_slice, read_values
+from napari_msgan.io._dicom_header import OtherKindError, Slice, read_slice
+from napari_msgan.io._dicom_pixels import read_values
 from napari_msgan.io._errors import named_errors
 from napari_msgan.io._unpacked import empty_image
 from napari_msgan.steps import run_to_end
@@ -47,8 +48,10 @@ UNREADABLE: tuple[type[Exception], ...] = (
     struct.error,
     zlib.error,
 )
-#: Share of their mean distance by which slices may lie closer or wider, and mm.
-_UNEVEN, _UNEVEN_MM = 0.02, 0.005
+#: By how much slices may lie beside their even places: a share of their distance, or mm, as some
+#: programs round positions to a tenth.
+_UNEVEN, _ROUNDED_MM = 0.02, 0.06
+_SAME_PLACE_MM = 0.005
 #: Degrees between the way from slice to slice and their normal that nobody sees.
 _TILTED = 0.5
 #: Share of the work that reading headers is.
@@ -61,6 +64,7 @@ def iter_read(path: Path) -> Generator[float, None, Volume]:
     slices = yield from _iter_headers(path)
     shape, dtype = _shape(slices), _dtype(slices)
     affine, unit = _place(path, slices)
+    _check_total(path, slices)
     target = empty_image(path, shape, dtype)
     planes = target.reshape(len(slices), *slices[0].shape)
     for number, one in enumerate(slices):
@@ -92,27 +96,60 @@ def _iter_headers(path: Path) -> Generator[float, None, list[Slice]]:
         if one.modality in SLICED:
             warn(path, f"this is one image of a {one.modality}; give the folder for its volume")
         return [one]
-    files = dicom_files(path)
+    files, doubtful = dicom_files(path)
     if len(files) > _MOST_FILES:
         raise VolumeError(
             f"{path} has {len(files)} files, more than {_MOST_FILES}: give one series"
         )
-    slices = []
+    if doubtful:
+        warn(
+            path,
+            f"{len(doubtful)} file(s) are left out, such as {doubtful[0].name}: empty, unreadable, "
+            "a link to another place, or no DICOM. If they are slices, the volume is incomplete",
+        )
+    slices: list[Slice] = []
+    others: list[OtherKindError] = []
     for number, file in enumerate(files, 1):
-        with named_errors(file, "DICOM", UNREADABLE):
-            one = read_slice(file)
-        if one is not None:
-            slices.append(one)
+        try:
+            with named_errors(file, "DICOM", UNREADABLE):
+                one = read_slice(file)
+        except OtherKindError as error:
+            others.append(error)
+        else:
+            slices += [one] if one is not None else []
         yield _HEADERS * number / len(files)
     if not slices:
-        raise VolumeError(f"{path} holds no image: none of its {len(files)} DICOM files has pixels")
-    return _in_order(path, slices)
+        raise others[0] if others else VolumeError(f"{path} holds no image: no file has pixels")
+    return _in_order(path, _of_volume(path, slices, others))
 
 
-def _in_order(path: Path, slices: list[Slice]) -> list[Slice]:
+def _of_volume(
+    path: Path, slices: Sequence[Slice], others: Sequence[OtherKindError]
+) -> list[Slice]:
+    """Return the slices, each once; what else lies in the folder is left out, and told."""
+    kept = list({one.identifier or one.path: one for one in slices}.values())
+    told = [str(error) for error in others]
+    if any(one.modality in SLICED for one in kept):
+        told += [f"{one.path} is no slice" for one in kept if one.modality not in SLICED]
+        kept = [one for one in kept if one.modality in SLICED]
+    if not all(one.is_localiser for one in kept):
+        told += [f"{one.path} is a localiser" for one in kept if one.is_localiser]
+        kept = [one for one in kept if not one.is_localiser]
+    if told and not any(one.modality in SLICED for one in kept):
+        raise VolumeError(
+            f"{path} holds images of several kinds ({told[0]}): give one of the files"
+        )
+    if told:
+        warn(path, f"{len(told)} file(s) are left out, such as this: {told[0]}")
+    if kept[0].modality == "CT" and not all(one.has_rescale for one in kept):
+        warn(path, "it does not say how to get Hounsfield units (RescaleIntercept is missing)")
+    return kept
+
+
+def _in_order(path: Path, slices: Sequence[Slice]) -> list[Slice]:
     """Return slices by their place along their common normal."""
     if len(slices) == 1:
-        return slices
+        return list(slices)
     series = Counter((one.series, one.modality) for one in slices)
     if len(series) > 1:
         found = ", ".join(f"{count} images of {kind}" for (_, kind), count in series.items())
@@ -143,19 +180,21 @@ def _place(path: Path, slices: Sequence[Slice]) -> tuple[Affine, Unit]:
             return Affine(np.eye(3)), "pixel"
         return Affine.of_spacing(spacing), "millimeter"
     planes = [one.plane for one in slices if one.plane is not None]
-    first, last = planes[0], planes[-1]
-    apart = np.diff([np.dot(plane.position, first.normal) for plane in planes])
-    if apart.min() < _UNEVEN_MM:
+    first = planes[0]
+    positions = np.array([plane.position for plane in planes])
+    apart = np.diff(positions @ first.normal)
+    if apart.min() < _SAME_PLACE_MM:
         raise VolumeError(
             f"{path} has several images in one place: of several times, echoes or "
             "reconstructions. Put one of them into a folder of its own"
         )
-    if np.abs(apart - apart.mean()).max() > _UNEVEN * apart.mean() + _UNEVEN_MM:
+    step = (positions[-1] - positions[0]) / (len(planes) - 1)
+    even = positions[0] + np.arange(len(planes))[:, np.newaxis] * step
+    if np.linalg.norm(positions - even, axis=1).max() > max(_UNEVEN * apart.mean(), _ROUNDED_MM):
         raise VolumeError(
-            f"the slices of {path} lie {apart.min():.3g} to {apart.max():.3g} mm apart: some are "
-            "missing, or they have to be resampled first"
+            f"the slices of {path}, {apart.min():.3g} to {apart.max():.3g} mm apart, do not lie "
+            "evenly on one line: some are missing, or they have to be resampled first"
         )
-    step = (last.position - first.position) / (len(planes) - 1)
     cosine = float(np.dot(step, first.normal) / np.linalg.norm(step))
     tilt = math.degrees(math.acos(min(1.0, cosine)))
     if tilt > _TILTED:
@@ -166,6 +205,13 @@ def _place(path: Path, slices: Sequence[Slice]) -> tuple[Affine, Unit]:
     matrix[:3, :3] = np.stack(columns, axis=1)[::-1]  # the world as (z, y, x)
     matrix[:3, 3] = first.position[::-1]
     return Affine(matrix), "millimeter"
+
+
+def _check_total(path: Path, slices: Sequence[Slice]) -> None:
+    """Check that small files do not unpack to an absurd size together, as each alone does not."""
+    declared = sum(one.n_bytes for one in slices)
+    stored = sum(one.path.stat().st_size for one in slices)
+    check_is_plausible(path, declared, stored)
 
 
 def _shape(slices: Sequence[Slice]) -> Ints:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import imagecodecs
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK
+from pydicom import Dataset
 from pydicom.pixels.encoders import RLELosslessEncoder
 from pydicom.uid import (
     JPEG2000Lossless,
@@ -114,7 +118,7 @@ def test_a_compressed_image_of_another_size_is_refused_before_it_is_unpacked(
     file = write(tmp_path / "a.dcm", dataset(stored[0], Modality="CR"), syntax, frame)
     for name in ("jpeg_decode", "jpegls_decode", "jpeg2k_decode"):
         monkeypatch.setattr(imagecodecs, name, None)
-    with pytest.raises(VolumeError, match=r"\(400, 300\), where the header says \(12, 9\)"):
+    with pytest.raises(VolumeError, match=r"\(400, 300\) of 1 colour.*header says \(12, 9\)"):
         read_volume(file)
 
 
@@ -134,6 +138,20 @@ def test_large_numbers_that_are_dark_are_turned_round(stored, tmp_path):
     np.testing.assert_array_equal(voxels(write(tmp_path / "a.dcm", dark)), 4095 - stored[0])
 
 
+def test_slices_keep_their_values_however_they_are_to_be_shown(stored, tmp_path):
+    write_series(tmp_path, stored, PhotometricInterpretation="MONOCHROME1")
+    np.testing.assert_array_equal(voxels(tmp_path), stored.astype(int) - 1024)
+
+
+def test_where_there_is_no_image_it_is_dark(stored, tmp_path):
+    padded = stored.copy()
+    padded[:, 0] = 63536  # of 12 bits it would be 2096
+    write_series(tmp_path, padded, PixelPaddingValue=63536)
+    values = voxels(tmp_path)
+    assert (values[:, 0] == -1024).all()
+    np.testing.assert_array_equal(values[:, 1:], stored[:, 1:].astype(int) - 1024)
+
+
 def test_slopes_of_their_own_give_real_numbers(stored, tmp_path):
     slopes = [0.5, 0.25, 2, 1.5, 0.125]
     write_series(tmp_path, stored, Modality="PT", RescaleSlope=slopes, RescaleIntercept=0)
@@ -150,10 +168,58 @@ def test_tilted_slices_lie_where_they_were_and_are_told(stored, tmp_path):
     np.testing.assert_allclose(volume.affine.at((4, 0, 0)), (10, -12, 0))
 
 
+@pytest.mark.parametrize("content", [b"", b"what is left of a copy", None, 400])
+def test_a_slice_that_is_lost_at_the_end_is_told(content, stored, tmp_path):
+    write_series(tmp_path, stored)
+    positions = {p: pydicom.dcmread(p).ImagePositionPatient[2] for p in tmp_path.iterdir()}
+    last = max(positions, key=positions.get)
+    if content is None:
+        last.unlink()
+        last.symlink_to("/no/where")
+    else:
+        last.write_bytes(last.read_bytes()[:content] if content == 400 else content)
+    told = "holds no image" if content == 400 else f"such as {last.name}: empty, unreadable"
+    with pytest.warns(UserWarning, match=told):
+        assert read_volume(tmp_path).shape == (4, *SHAPE[1:])
+
+
+def test_positions_may_be_rounded_to_a_tenth(stored, tmp_path):
+    rounded = [[0, 0, round(1.25 * n + 1e-9, 1)] for n in range(SHAPE[0])]
+    write_series(tmp_path, stored, ImagePositionPatient=rounded)
+    assert read_volume(tmp_path).spacing[0] == pytest.approx(1.25, abs=0.02)
+
+
+def test_what_else_lies_beside_slices_is_left_out_and_told(stored, tmp_path):
+    write_series(tmp_path, stored)
+    dose = dataset(stored[0], Modality="RTDOSE", NumberOfFrames=5, SeriesInstanceUID="9.1")
+    sheet = dataset(stored[0], Modality="OT", PhotometricInterpretation="RGB", SamplesPerPixel=3)
+    scout = dataset(stored[0], ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+    for name, other in {"dose.dcm": dose, "sheet.dcm": sheet, "scout.dcm": scout}.items():
+        write(tmp_path / name, other)
+    copy = (tmp_path / "0.dcm").read_bytes()
+    (tmp_path / "0 (1).dcm").write_bytes(copy)
+    with pytest.warns(UserWarning, match=r"3 file\(s\) are left out, such as this: .*dose.dcm"):
+        assert read_volume(tmp_path).shape == SHAPE
+
+
+def test_a_ct_without_hounsfield_units_is_told(stored, tmp_path):
+    write_series(tmp_path, stored, RescaleIntercept=None)
+    with pytest.warns(UserWarning, match="Hounsfield"):
+        np.testing.assert_array_equal(read_volume(tmp_path).data, stored)
+
+
 BAD_SERIES = {
     "a slice is missing": (
         {"ImagePositionPatient": [[0, 0, z] for z in (0, 1, 2, 4, 5)]},
         "1 to 2",
+    ),
+    "one lies beside the others": (
+        {"ImagePositionPatient": [[x, 0, z] for z, x in enumerate((0, 0, 30, 0, 0))]},
+        "do not lie evenly on one line",
+    ),
+    "some lie elsewhere": (
+        {"ImagePositionPatient": [[x, 0, z] for z, x in enumerate((0, 0, 0, 40, 40))]},
+        "do not lie evenly on one line",
     ),
     "two in one place": (
         {"ImagePositionPatient": [[0, 0, z] for z in (0, 1, 1, 2, 3)]},
@@ -183,16 +249,85 @@ BAD_FILES = {
     "too few pixels": ({"PixelData": b"12"}, "cannot be read as DICOM"),
     "no pixels": ({"PixelData": None}, "no pixels"),
     "absurd size": ({"Rows": 60000, "Columns": 60000}, "cut off"),
+    "a table of grey values": (
+        {"ModalityLUTSequence": [Dataset()]},
+        "ModalityLUTSequence, which is not read",
+    ),
+    "one frame of its own": (
+        {"PerFrameFunctionalGroupsSequence": [Dataset()]},
+        "PerFrameFunctionalGroupsSequence",
+    ),
+    "a dose": ({"Modality": "RTDOSE"}, "no image of a patient"),
     "a slope that is no number": ({"RescaleSlope": "inf"}, "RescaleSlope"),
 }
 
 
 @pytest.mark.parametrize(("elements", "text"), BAD_FILES.values(), ids=BAD_FILES)
 def test_what_is_no_grey_image_is_refused(elements, text, stored, tmp_path):
-    file = write(tmp_path / "a.dcm", dataset(stored[0], Modality="CR", **elements))
+    file = write(tmp_path / "a.dcm", dataset(stored[0], **{"Modality": "CR"} | elements))
     with pytest.raises(VolumeError, match=text) as refusal:
         read_volume(file)
     assert "a.dcm" in str(refusal.value)
+
+
+def test_pixels_that_are_stored_in_an_unknown_way_are_refused(stored, tmp_path):
+    encapsulated = "1.2.840.10008.1.2.1.98", stored[0].tobytes()
+    file = write(tmp_path / "a.dcm", dataset(stored[0], Modality="CR"), *encapsulated)
+    with pytest.raises(VolumeError, match=r"a\.dcm: its pixels are stored in an unknown way"):
+        read_volume(file)
+
+
+def test_no_room_is_made_for_more_than_a_file_can_hold(stored, tmp_path, monkeypatch):
+    def refuse(*arguments):
+        raise AssertionError("room was made")
+
+    monkeypatch.setattr("napari_msgan.io.dicom.empty_image", refuse)
+    absurd = dataset(stored[0], Modality="CR", Rows=65000, Columns=65000)
+    for syntax in (JPEG2000Lossless, "1.2.840.10008.1.2.1"):
+        file = write(tmp_path / "a.dcm", absurd, syntax, b"12" if "4" in syntax[15:] else b"")
+        with pytest.raises(VolumeError, match=r"cut off|damaged or incomplete"):
+            read_volume(file)
+
+
+@pytest.mark.parametrize("syntax", [JPEGLSLossless, JPEG2000Lossless], ids=str)
+def test_a_compressed_image_of_many_colours_is_refused_before_it_is_unpacked(
+    syntax, stored, tmp_path, monkeypatch
+):
+    encode = {
+        JPEGLSLossless: imagecodecs.jpegls_encode,
+        JPEG2000Lossless: lambda image: imagecodecs.jpeg2k_encode(image, codecformat="j2k"),
+    }[syntax]
+    frame = bytes(encode(np.zeros((*SHAPE[1:], 3), np.uint8)))
+    monkeypatch.setattr(imagecodecs, "jpegls_decode", None)
+    monkeypatch.setattr(imagecodecs, "jpeg2k_decode", None)
+    file = write(tmp_path / "a.dcm", dataset(stored[0], Modality="CR"), syntax, frame)
+    with pytest.raises(VolumeError, match=r"of 3 colour\(s\)"):
+        read_volume(file)
+
+
+@pytest.mark.parametrize("end", [b"\xff", b"\0", b"\0\0"])
+def test_a_jpeg_may_be_filled_up_behind_its_end(end, stored, tmp_path):
+    frame = bytes(FRAMES[JPEGLosslessSV1](stored[0])) + end
+    file = write(tmp_path / "a.dcm", dataset(stored[0], Modality="CR"), JPEGLosslessSV1, frame)
+    np.testing.assert_array_equal(voxels(file), stored[0])
+
+
+def test_reading_changes_no_setting_that_others_share(stored, tmp_path):
+    write_series(tmp_path, stored)
+    before = warnings.filters[:], pydicom.config.settings.reading_validation_mode
+
+    def read(_):
+        for _ in range(10):
+            read_volume(tmp_path)
+
+    switching = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(read, range(4)))
+    finally:
+        sys.setswitchinterval(switching)
+    assert (warnings.filters, pydicom.config.settings.reading_validation_mode) == before
 
 
 def test_a_header_that_may_unpack_to_any_size_is_refused(stored, tmp_path):
@@ -220,7 +355,8 @@ def test_a_link_that_leaves_the_folder_is_not_read(stored, tmp_path):
     write_series(tmp_path / "ct", stored)
     write(tmp_path / "secret.dcm", dataset(stored[0]))
     (tmp_path / "ct" / "link.dcm").symlink_to(tmp_path / "secret.dcm")
-    assert read_volume(tmp_path / "ct").shape == SHAPE
+    with pytest.warns(UserWarning, match=r"1 file\(s\) are left out, such as link.dcm"):
+        assert read_volume(tmp_path / "ct").shape == SHAPE
 
 
 def test_a_large_series_is_unpacked_to_a_temporary_file(stored, tmp_path, monkeypatch):

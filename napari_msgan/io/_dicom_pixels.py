@@ -1,0 +1,138 @@
+"""The pixels of a DICOM file with one grey image.
+
+References
+----------
+DICOM PS3.5 annex A (transfer syntaxes).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import imagecodecs
+import numpy as np
+import numpy.typing as npt
+from pydicom import dcmread
+from pydicom.encaps import generate_frames
+from pydicom.uid import ExplicitVRBigEndian, RLELossless
+
+from napari_msgan.errors import VolumeError
+from napari_msgan.io._dicom_header import CONVERT, PLAIN, Slice
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from napari_msgan.geometry import Ints
+
+    Pixels = npt.NDArray[Any]
+
+_JPEG = "1.2.840.10008.1.2.4."
+_JPEG_LS, _JPEG_2000 = ("80", "81"), ("90", "91", "201", "202", "203")
+_END_OF_JPEG, _BEGIN_OF_JPEG_2000 = b"\xff\xd9", b"\xff\x4f\xff\x51"
+#: Bytes before the code stream of JPEG 2000 where it is wrapped as a file.
+_WRAPPED = 512
+
+
+def read_values(header: Slice, dtype: np.dtype[Any]) -> Pixels:
+    """Return the values of an image, shape (rows, columns).
+
+    Parameters
+    ----------
+    dtype : holds all values between the limits of the image.
+
+    Raises
+    ------
+    VolumeError
+        If they are compressed in an unknown way, or are others than the header says.
+    """
+    stored = _stored(header)
+    is_padding = None if header.padding is None else stored == header.padding
+    shift = 8 * stored.dtype.itemsize - header.bits
+    if shift:  # what stands above the bits that count is no part of the number
+        stored = (stored << shift) >> shift
+    low = -(2 ** (header.bits - 1)) if header.is_signed else 0
+    if header.is_dark_high:
+        stored = -1 - stored if header.is_signed else 2**header.bits - 1 - stored
+    if is_padding is not None and is_padding.any():
+        stored = np.where(is_padding, stored.dtype.type(low), stored)
+    if (header.slope, header.intercept) == (1, 0):
+        return stored.astype(dtype)
+    if dtype.kind == "f":
+        values: Pixels = stored * header.slope + header.intercept
+    else:
+        values = stored.astype(np.int64) * int(header.slope) + int(header.intercept)
+    return values.astype(dtype)
+
+
+def _stored(header: Slice) -> Pixels:
+    content = dcmread(header.path, specific_tags=["PixelData"]).get("PixelData")
+    if not isinstance(content, bytes):
+        raise VolumeError("it has no pixels of integers (PixelData)")
+    kind = f"{'i' if header.is_signed else 'u'}{header.bits_allocated // 8}"
+    if header.syntax in PLAIN:
+        is_big = header.syntax == ExplicitVRBigEndian
+        if is_big and header.bits_allocated == 8:  # in pairs of bytes or not, programs differ
+            raise VolumeError(f"it has big-endian pixels of 8 bits: {CONVERT}")
+        values = np.frombuffer(content, (">" if is_big else "<") + kind, math.prod(header.shape))
+        return values.astype(kind).reshape(header.shape)
+    name = header.syntax.removeprefix(_JPEG)
+    if name == header.syntax and name != RLELossless:
+        raise VolumeError(f"its pixels are stored in an unknown way ({name}): {CONVERT}")
+    (frame,) = generate_frames(content, number_of_frames=1)
+    if name == RLELossless:
+        unpacked = imagecodecs.dicomrle_decode(frame, dtype=np.dtype(kind), out=header.n_bytes)
+        return np.frombuffer(unpacked, kind, math.prod(header.shape)).reshape(header.shape)
+    values = _unpacked(frame, name, header.shape)
+    return values.astype(kind)
+
+
+def _unpacked(frame: bytes, name: str, shape: Ints) -> Pixels:
+    """Return the image of a JPEG of any kind; its size is looked at before memory is taken."""
+    decode: Callable[[bytes], Any]
+    if name in _JPEG_2000:
+        decode, declared = imagecodecs.jpeg2k_decode, _shape_of_jpeg_2000(frame)
+    else:
+        decode = imagecodecs.jpegls_decode if name in _JPEG_LS else imagecodecs.jpeg_decode
+        declared = _shape_of_jpeg(frame)
+        if not frame.rstrip(b"\0\xff").endswith(_END_OF_JPEG):  # what is missing is made up
+            raise VolumeError("its compressed image is cut off")
+    if declared is None:
+        raise VolumeError("its compressed image does not begin with its size")
+    if declared != (*shape, 1):
+        raise VolumeError(
+            f"its compressed image is {declared[:2]} of {declared[2]} colour(s), where the header "
+            f"says {shape}"
+        )
+    values = np.asarray(decode(frame))
+    if values.shape != shape or values.dtype.kind not in "iu":
+        raise VolumeError(f"its compressed image is {values.dtype} of shape {values.shape}")
+    return values
+
+
+def _shape_of_jpeg(frame: bytes) -> Ints | None:
+    """Return rows, columns and components that a frame header (SOF) of JPEG or JPEG-LS declares."""
+    at = 2
+    while at + 10 <= len(frame) and frame[at] == 0xFF:
+        marker = frame[at + 1]
+        if marker == 0xFF:  # fill
+            at += 1
+        elif marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
+            rows, columns = _big_endian(frame, at + 5, 2), _big_endian(frame, at + 7, 2)
+            return rows, columns, frame[at + 9]
+        else:
+            at += 2 + _big_endian(frame, at + 2, 2)
+    return None
+
+
+def _shape_of_jpeg_2000(frame: bytes) -> Ints | None:
+    """Return rows, columns and components of the SIZ segment, with which a code stream begins."""
+    at = frame.find(_BEGIN_OF_JPEG_2000, 0, _WRAPPED)
+    if at < 0 or len(frame) < at + 42:
+        return None
+    right, bottom, left, top = (_big_endian(frame, at + i, 4) for i in (8, 12, 16, 20))
+    return bottom - top, right - left, _big_endian(frame, at + 40, 2)
+
+
+def _big_endian(content: bytes, at: int, count: int) -> int:
+    return int.from_bytes(content[at : at + count], "big")
