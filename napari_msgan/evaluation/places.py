@@ -42,26 +42,35 @@ def find_images(
     return fitting[:limit]
 
 
-def check_names(images: Sequence[Path]) -> None:
-    """Refuse images that tables and pictures could not tell apart.
+def names_of(images: Sequence[Path]) -> dict[Path, str]:
+    """Return what images are called in tables: their files' names, with folders where these agree.
 
     Raises
     ------
     VolumeError
-        If two have the same name.
+        If an image is there twice.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> list(names_of([Path("a/ct"), Path("b/ct")]).values())
+    ['a_ct', 'b_ct']
     """
-    seen: dict[str, Path] = {}
-    for path in images:
-        if (other := seen.setdefault(path.name, path)) is not path:
-            raise VolumeError(
-                f"{other} and {path} have the same name: evaluate their folders one by one"
-            )
+    for depth in range(1, max((len(path.parts) for path in images), default=0) + 1):
+        names = {path: "_".join(path.parts[-depth:]) for path in images}
+        if len(set(names.values())) == len(images):
+            return names
+    if not images:
+        return {}
+    twice = next(path for path in images if list(images).count(path) > 1)
+    raise VolumeError(f"{twice} is there twice")
 
 
 def patients_of(images: Sequence[Path], pattern: str) -> dict[Path, str]:
-    """Return whose each image is, by its file's name; see `napari_msgan.patients.patients_in`."""
-    patients = patients_in((path.name for path in images), pattern)
-    return {path: patients[path.name] for path in images}
+    """Return whose each image is, by its name; see `napari_msgan.patients.patients_in`."""
+    names = names_of(images)
+    patients = patients_in(names.values(), pattern)
+    return {path: patients[names[path]] for path in images}
 
 
 def check_held_out(
@@ -90,9 +99,11 @@ def check_held_out(
                 raise VolumeError(f"{other} has the content of {path} in --training: {advice}")
     if pattern is not None:
         held_out = set(patients_of(images, pattern).values())
+        names = names_of(training)
         for path in training:
+            name = names[path]
             with suppress(VolumeError):  # names of a training set may be of another kind
-                if (patient := patients_in([path.name], pattern)[path.name]) in held_out:
+                if (patient := patients_in([name], pattern)[name]) in held_out:
                     break
         else:
             return

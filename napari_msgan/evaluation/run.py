@@ -14,7 +14,7 @@ from napari_msgan.evaluation.checks import check_inputs, iter_read_training
 from napari_msgan.evaluation.figures import iter_measure
 from napari_msgan.evaluation.memorisation import draw_patches
 from napari_msgan.evaluation.pictures import overview
-from napari_msgan.evaluation.places import check_names
+from napari_msgan.evaluation.places import names_of
 from napari_msgan.evaluation.reader_study import draw_regions, reader_study_page
 from napari_msgan.evaluation.regions import body_mask
 from napari_msgan.evaluation.results import Results
@@ -164,7 +164,7 @@ def iter_evaluate(
         no image could be evaluated.
     """
     check_torchmetrics()
-    check_names(images)
+    names = names_of(images)
     computing = computing or Computing()
     compared = min(_MEMORISATION_SCALE, model.spec.n_scales - 1)
     check_inputs(model, images, scale, training, compared, reader_study=reader_study)
@@ -182,15 +182,15 @@ def iter_evaluate(
         for number, path in enumerate(images):
             with TemporaryDirectory(prefix="napari-msgan-") as folder:
                 steps = iter_evaluate_image(path, model, Path(folder), computing, scale)
-                as_step = _as_step(number, len(images), path.name)
+                as_step = _as_step(number, len(images), names[path])
                 try:
                     case, found = yield from changed(steps, as_step)
                 except MsganError as error:
-                    problems.append(f"{path.name}: {error}")
+                    problems.append(f"{names[path]}: {error}")
                     continue
                 patient = "" if patients is None else patients[path]
-                rows += [replace(row, patient=patient) for row in found]
-                results.add_image(path.name, overview(case), rows)
+                rows += [replace(row, image=names[path], patient=patient) for row in found]
+                results.add_image(names[path], overview(case), rows)
                 samples.draw(case, seed=number)
     finally:
         if rows:  # what is finished is not lost

@@ -20,6 +20,7 @@ from napari_msgan.evaluation import (
     iter_evaluate,
     iter_evaluate_image,
     overview,
+    patients_of,
     run_to_end,
 )
 from napari_msgan.evaluation.reader_study import draw_regions
@@ -212,13 +213,21 @@ def test_images_in_folders_below_are_found_and_hidden_ones_are_not(flat, tmp_pat
     assert find_images(tmp_path) == [tmp_path / "patient" / "0.tif"]
 
 
-def test_images_of_the_same_name_are_refused(flat, tmp_path):
+def test_images_of_the_same_name_are_told_apart_by_their_folders(flat, tmp_path):
     model, data = flat
-    (tmp_path / "patient").mkdir()
-    for folder in (tmp_path, tmp_path / "patient"):
-        shutil.copy(data / "0.tif", folder / "0.tif")
-    with pytest.raises(VolumeError, match="have the same name"):
-        evaluate(model, find_images(tmp_path), tmp_path / "out")
+    for folder in ("one", "two"):
+        (tmp_path / "data" / folder / "study").mkdir(parents=True)
+        shutil.copy(data / "0.tif", tmp_path / "data" / folder / "study" / "0.tif")
+    images = find_images(tmp_path / "data")
+    names = ["one_study_0.tif", "two_study_0.tif"]
+    patients = patients_of(images, "^[^_]+")
+    assert list(patients.values()) == ["one", "two"]
+    found = evaluate(model, images, tmp_path / "out", scale=0, patients=patients)
+    assert [row.image for row in found.rows] == names
+    pictures = sorted(path.name for path in (tmp_path / "out" / "pictures").iterdir())
+    assert pictures == [f"{name}.png" for name in names]
+    with pytest.raises(VolumeError, match="is there twice"):
+        evaluate(model, [images[0]] * 2, tmp_path / "out")
 
 
 def test_images_that_do_not_fit_are_all_named_before_anything_is_made(flat, tmp_path):
