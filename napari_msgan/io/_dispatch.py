@@ -39,7 +39,7 @@ _FORMATS: dict[str, Format] = {
     ".zarr": "ome_zarr",
     ".dcm": "dicom",
 }
-#: Files of a folder that are looked at to tell what it holds.
+#: Folders, and files, that are looked at to tell what a folder holds.
 _LOOKED_AT = 100
 _TITLES = {
     "pictures": "a picture",
@@ -122,7 +122,8 @@ def format_of(path: Path | str) -> Format:
 def readable_text(path: Path) -> str:
     """Return what can be read instead of a file, or of what is in a folder."""
     if path.is_dir() and not path.is_symlink():
-        there = (Path(name) / file for name, _, names in os.walk(path) for file in names)
+        walked = islice(os.walk(path), _LOOKED_AT)
+        there = (Path(name) / file for name, _, names in walked for file in names)
         for file in islice(there, _LOOKED_AT):
             if is_dicom(path, file):
                 if file.parent == path:
