@@ -127,7 +127,7 @@ def _of_volume(
     path: Path, slices: Sequence[Slice], others: Sequence[OtherKindError]
 ) -> list[Slice]:
     """Return the slices, each once; what else lies in the folder is left out, and told."""
-    kept = list({one.identifier or one.path: one for one in slices}.values())
+    kept = list({_copy_key(one): one for one in slices}.values())
     told = [str(error) for error in others]
     if any(one.modality in SLICED for one in kept):
         told += [f"{one.path} is no slice" for one in kept if one.modality not in SLICED]
@@ -144,6 +144,13 @@ def _of_volume(
     if kept[0].modality == "CT" and not all(one.has_rescale for one in kept):
         warn(path, "it does not say how to get Hounsfield units (RescaleIntercept is missing)")
     return kept
+
+
+def _copy_key(one: Slice) -> object:
+    """Return what copies of an image have in common; programs may give all slices one identifier."""
+    if not one.identifier or one.plane is None:
+        return one.path
+    return one.identifier, tuple(one.plane.position.tolist())
 
 
 def _in_order(path: Path, slices: Sequence[Slice]) -> list[Slice]:

@@ -202,6 +202,11 @@ def test_what_else_lies_beside_slices_is_left_out_and_told(stored, tmp_path):
         assert read_volume(tmp_path).shape == SHAPE
 
 
+def test_slices_may_share_an_identifier(stored, tmp_path):
+    write_series(tmp_path, stored, SOPInstanceUID="1.2.3.4")
+    np.testing.assert_array_equal(read_volume(tmp_path).data, stored.astype(int) - 1024)
+
+
 def test_a_ct_without_hounsfield_units_is_told(stored, tmp_path):
     write_series(tmp_path, stored, RescaleIntercept=None)
     with pytest.warns(UserWarning, match="Hounsfield"):
