@@ -147,7 +147,7 @@ def _of_volume(
 
 
 def _copy_key(one: Slice) -> object:
-    """Return what copies of an image have in common; programs may give all slices one identifier."""
+    """Return what copies of an image share; some programs give all slices one identifier."""
     if not one.identifier or one.plane is None:
         return one.path
     return one.identifier, tuple(one.plane.position.tolist())
