@@ -90,24 +90,32 @@ def check_held_out(
     advice = "hold images out of training, all those of a patient"
     if shared := sorted({p.resolve() for p in images} & {p.resolve() for p in training}):
         raise VolumeError(f"{shared[0]} is in DATA and in --training: {advice}")
-    sizes = {_size(path) for path in images}
-    alike = [path for path in training if _size(path) in sizes]
-    if alike:
-        contents = {_digest(path): path for path in images}
-        for path in alike:
-            if other := contents.get(_digest(path)):
-                raise VolumeError(f"{other} has the content of {path} in --training: {advice}")
+    sizes = {path: _size(path) for path in images}
+    alike = {path: size for path in training if (size := _size(path)) in sizes.values()}
+    contents = {_digest(path): path for path, size in sizes.items() if size in alike.values()}
+    for path in alike:
+        if other := contents.get(_digest(path)):
+            raise VolumeError(f"{other} has the content of {path} in --training: {advice}")
     if pattern is not None:
         held_out = set(patients_of(images, pattern).values())
-        names = names_of(training)
-        for path in training:
-            name = names[path]
-            with suppress(VolumeError):  # names of a training set may be of another kind
-                if (patient := patients_in([name], pattern)[name]) in held_out:
-                    break
-        else:
-            return
-        raise VolumeError(f"{path} in --training is of patient {patient}, as is DATA: {advice}")
+        held_out |= set().union(*(_patients_of_file(path, pattern) for path in images))
+        for path, name in names_of(training).items():
+            found = _found_in(name, pattern) | _patients_of_file(path, pattern)
+            if both := sorted(found & held_out):
+                raise VolumeError(
+                    f"{path} in --training is of patient {both[0]}, as is DATA: {advice}"
+                )
+
+
+def _found_in(name: str, pattern: str) -> set[str]:
+    with suppress(VolumeError):  # names of a training set may be of another kind
+        return set(patients_in([name], pattern).values())
+    return set()
+
+
+def _patients_of_file(path: Path, pattern: str) -> set[str]:
+    """Return whom the name of a file alone tells; folders of series are called alike."""
+    return set() if path.is_dir() else _found_in(path.name, pattern)
 
 
 def _files(path: Path) -> list[Path]:

@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napari_msgan.errors import VolumeError
 from napari_msgan.folders import check_inside
 
 if TYPE_CHECKING:
@@ -66,10 +67,11 @@ def _may_be(path: Path) -> bool:
 
 
 def _modality(file: Path) -> str:
-    from pydicom import dcmread
+    from napari_msgan.io._dicom_header import open_header
+    from napari_msgan.io.dicom import UNREADABLE
 
-    with suppress(Exception):  # whatever is wrong is said where the file is read
-        return str(dcmread(file, specific_tags=["Modality"], stop_before_pixels=True).Modality)
+    with suppress(VolumeError, *UNREADABLE):  # what is wrong is said where the file is read
+        return open_header(file, ["Modality"])[1].text("Modality")
     return ""
 
 

@@ -31,6 +31,7 @@ from napari_msgan.io._checks import check_fits_memory, check_is_plausible, is_sp
 from napari_msgan.io._dicom_files import SLICED
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from pydicom import Dataset
@@ -155,12 +156,7 @@ def read_slice(path: Path) -> Slice | None:
     VolumeError
         If it is damaged.
     """
-    syntax = Header(read_file_meta_info(path)).text("TransferSyntaxUID")
-    if not syntax:
-        raise VolumeError("it does not say how it is stored (TransferSyntaxUID): it is damaged")
-    if syntax == DeflatedExplicitVRLittleEndian:  # it would be unpacked to any size
-        raise VolumeError(f"{path} is compressed with its header (deflated): {CONVERT}")
-    header = Header(dcmread(path, specific_tags=list(_READ), stop_before_pixels=True))
+    syntax, header = open_header(path, _READ)
     rows, columns = header.whole("Rows"), header.whole("Columns")
     if rows is None or columns is None:
         if header.text("Modality") in ("", *SLICED):  # a slice that is damaged must not be missed
@@ -170,6 +166,22 @@ def read_slice(path: Path) -> Slice | None:
     one = _slice(path, syntax, header, (rows, columns))
     _check_size(one)
     return one
+
+
+def open_header(path: Path, names: Sequence[str]) -> tuple[str, Header]:
+    """Return how a file is stored, and these elements of its header.
+
+    Raises
+    ------
+    VolumeError
+        If it does not say how it is stored, or is compressed with its header.
+    """
+    syntax = Header(read_file_meta_info(path)).text("TransferSyntaxUID")
+    if not syntax:
+        raise VolumeError("it does not say how it is stored (TransferSyntaxUID): it is damaged")
+    if syntax == DeflatedExplicitVRLittleEndian:  # it would be unpacked to any size
+        raise VolumeError(f"{path} is compressed with its header (deflated): {CONVERT}")
+    return syntax, Header(dcmread(path, specific_tags=list(names), stop_before_pixels=True))
 
 
 class Header:

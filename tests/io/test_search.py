@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import zlib
 
 import numpy as np
 import pytest
@@ -93,3 +94,21 @@ def test_a_series_that_was_trained_on_is_found_under_another_name(tmp_path):
         check_held_out([tmp_path / "ct"], [tmp_path / "copy"])
     write_series(tmp_path / "copy", np.arange(1, 61, dtype=np.uint16).reshape(3, 4, 5))
     check_held_out([tmp_path / "ct"], [tmp_path / "copy"])
+
+
+def test_looking_for_slices_unpacks_no_header(tmp_path, monkeypatch):
+    for number in range(2):
+        image = dataset(np.zeros((4, 5), np.uint16))
+        write(tmp_path / f"{number}.dcm", image, "1.2.840.10008.1.2.1.99")
+    unpacked, unpack = [], zlib.decompress
+    monkeypatch.setattr("zlib.decompress", lambda *a: unpacked.append(a) or unpack(*a))
+    assert not is_series(tmp_path)
+    assert unpacked == []
+
+
+def test_a_patient_is_found_where_files_of_two_folders_have_one_name(tmp_path):
+    for folder in ("data", "a", "b"):
+        write(tmp_path / folder / "p1_x.dcm", dataset(np.full((4, 5), ord(folder[0]), np.uint16)))
+    training = [tmp_path / "a" / "p1_x.dcm", tmp_path / "b" / "p1_x.dcm"]
+    with pytest.raises(VolumeError, match="is of patient p1, as is DATA"):
+        check_held_out([tmp_path / "data" / "p1_x.dcm"], training, "^[^_]+")
