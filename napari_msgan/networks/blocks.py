@@ -81,10 +81,10 @@ def upsample(x: Tensor, factor: Sequence[int]) -> Tensor:
     )
 
 
-def reduce_mean(x: Tensor, factor: Sequence[int]) -> Tensor:
-    """Return block means."""
-    pool = functional.avg_pool2d if x.dim() == 4 else functional.avg_pool3d
-    return pool(x, list(factor))
+def resize(x: Tensor, shape: Sequence[int]) -> Tensor:
+    """Return linear interpolation to another shape that covers the same region."""
+    size, mode = list(shape), _LINEAR[x.dim() - 2]
+    return functional.interpolate(x, size, mode=mode, align_corners=False)
 
 
 def full_precision(x: Tensor) -> torch.autocast:

@@ -97,8 +97,10 @@ class CoarseMixture(Settings):
     generated : what the scale before makes of the training image.
     blurred : the true one, blurred by up to `blur` voxels (Gaussian sigma), with noise.
     grey : blurred, and with other grey values.
-    target : what patches from a generated image are compared with: "detail", the high-pass
-        band of the truth, or "truth", which also sharpens what the coarse image blurred.
+    target : what patches from a generated image are compared with: "truth", or "detail", what of
+        the truth is finer than blocks of `kept` coarse voxels.
+    kept : width of the blocks, in coarse voxels, whose means are kept where the coarse image
+        cannot be true: of a generated image that `target` compares in detail, and of grey ones.
     """
 
     true: Share = 0.25
@@ -107,6 +109,7 @@ class CoarseMixture(Settings):
     grey: Share = 0.1
     blur: Annotated[float, Field(ge=0, le=8)] = 3.0
     target: Literal["detail", "truth"] = "truth"
+    kept: Annotated[int, Field(ge=1, le=64)] = 4
 
     @model_validator(mode="after")
     def _sums_to_one(self) -> CoarseMixture:
@@ -123,13 +126,14 @@ class CoarseMixture(Settings):
 class ScaleTraining(ScaleSettings):
     """How one scale is trained.
 
+    steps : 0 takes the scale as it is from the model that the run starts from.
     patch_shape : what one sample covers, in voxels of the scale (scale 0: the whole low-
         resolution image, cut or stretched to this shape).
     gan_from : share of the steps after which the adversarial loss joins L1.
     dropout : share of the deepest channels that scale 0 leaves out, against overfitting.
     """
 
-    steps: Annotated[int, Field(ge=1)]
+    steps: Annotated[int, Field(ge=0)]
     batch: Annotated[int, Field(ge=1, le=4096)] = 8
     patch_shape: tuple[Annotated[int, Field(ge=8, le=8192)], ...]
     discriminator_width: Annotated[int, Field(ge=4, le=1024)] = 32

@@ -70,11 +70,11 @@ def memory_of(plan: ScaleTraining) -> int:
 
 
 def judged_channels(factor: Ints, *, low_res: bool) -> int:
-    """Return what the discriminator of a scale sees: sketch, coarse image and image.
+    """Return what the discriminator of a scale sees: sketch, coarse image, image in two bands.
 
-    At scale 0 the sketch is folded and there is no coarse image.
+    At scale 0 the sketch is folded, there is no coarse image, and the image is whole.
     """
-    return math.prod(factor) + 1 if low_res else 3
+    return math.prod(factor) + 1 if low_res else 4
 
 
 def _kept_bytes(network: nn.Module, *inputs: Tensor) -> int:

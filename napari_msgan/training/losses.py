@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from napari_msgan.networks.blocks import crop, reduce_mean, upsample
+from torch.nn import functional
+
+from napari_msgan.networks.blocks import resize
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,15 +29,15 @@ def l1_per_sample(image: Tensor, truth: Tensor) -> Tensor:
     return (image - truth).abs().flatten(1).mean(1)
 
 
-def high_pass(image: Tensor, factor: Ints) -> Tensor:
-    """Return what the next coarser scale cannot show; the outer blocks are left out."""
-    coarse = reduce_mean(image, factor)
-    return crop(image - upsample(coarse, factor), factor)
+def block_means(image: Tensor, block: Ints) -> Tensor:
+    """Return means over blocks of about this shape, which fill the image."""
+    counts = [max(1, round(n / b)) for n, b in zip(image.shape[2:], block, strict=True)]
+    return functional.interpolate(image, counts, mode="area")
 
 
-def coarse_consistency(image: Tensor, coarse_core: Tensor, factor: Ints) -> Tensor:
-    """Return how far block means of the image are from the coarse image, shape (N,)."""
-    return l1_per_sample(reduce_mean(image, factor), coarse_core)
+def detail(image: Tensor, block: Ints) -> Tensor:
+    """Return what is finer than blocks of this shape: the image less their means, interpolated."""
+    return image - resize(block_means(image, block), image.shape[2:])
 
 
 def discriminator_accuracy(real_logits: Tensor, fake_logits: Tensor) -> Tensor:

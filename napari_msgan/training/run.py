@@ -92,7 +92,7 @@ def _iter_train(
     fabric.barrier()
     pyramids = [p for _, _, p in prepare(files, work / "cache", config) if p]
     training, validation = split_pyramids(pyramids, config)
-    if fabric.is_global_zero:
+    if fabric.is_global_zero and config.scales[0].steps:
         yield from iter_make_pools(training, validation, work, config)
     fabric.barrier()
     specs: list[ScaleSpec] = []

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lightning_fabric import Fabric
+    from torch import Tensor
 
     from napari_msgan.networks.build import Build
     from napari_msgan.training.config import TrainConfig
@@ -67,7 +68,7 @@ class ScaleTrainer:
     ) -> None:
         self._config, self._scale, self._fabric = config, scale, fabric
         self._plan, self._work = config.scales[scale], work
-        self._checkpoint = work / f"scale_{scale}.pt"
+        self._checkpoint = self._checkpoint_of(scale)
         self.gan = ScaleGan(config, scale, fabric, build)
         self._warm_start()
         self._open_data(training, validation)
@@ -80,7 +81,9 @@ class ScaleTrainer:
         self, training: Sequence[SourcePyramid], validation: Sequence[SourcePyramid]
     ) -> None:
         fixed: list[Sample] = []
-        if self._scale == 0:
+        if self._plan.steps == 0:
+            pass
+        elif self._scale == 0:
             self._pool = LowResPool(self._work / "pool")
             if validation:
                 fixed = LowResPool(self._work / "validation_pool").fixed(_VALIDATION_SAMPLES)
@@ -93,25 +96,38 @@ class ScaleTrainer:
         self._validation = Batch.of(fixed, self._fabric.device) if fixed else None
 
     def _warm_start(self) -> None:
-        """Start from a given model, or from the scale before where its networks are the same."""
+        """Start from the scale before where its networks are the same, and from a given model."""
+        states = self._states_before()
         given = starting_weights(self._config, self._scale)
         if given is not None:
-            self.gan.generator.load_state_dict(given)
+            states["generator"] = given
+        if states:
+            self._restore(states)
             self.gan.start_average()
-            return
+
+    def _states_before(self) -> dict[str, Any]:
         if not self._config.warm_start or self._scale < 2:
-            return
+            return {}
         coarser = self._config.scales[self._scale - 1]
         if (coarser.network, coarser.factor) != (self._plan.network, self._plan.factor):
-            return
-        before = self._load(self._work / f"scale_{self._scale - 1}.pt")
-        self.gan.generator.load_state_dict(before["average"])
-        self.gan.start_average()
-        if (coarser.discriminator_width, coarser.discriminator_strides) == (
-            self._plan.discriminator_width,
-            self._plan.discriminator_strides,
-        ):
-            self.gan.discriminator.load_state_dict(before["discriminator"])
+            return {}
+        if coarser.steps == 0:
+            return {"generator": starting_weights(self._config, self._scale - 1)}
+        before = self._load(self._checkpoint_of(self._scale - 1))
+        states = {"generator": before["average"]}
+        # One of an earlier version, or of other strides, begins anew.
+        if _shapes(before["discriminator"]) == _shapes(self.gan.discriminator.state_dict()):
+            states["discriminator"] = before["discriminator"]
+        return states
+
+    def _checkpoint_of(self, scale: int) -> Path:
+        return self._work / f"scale_{scale}.pt"
+
+    def _restore(self, states: dict[str, Any]) -> None:
+        """Load states of `ScaleGan.parts`, by name."""
+        parts = self.gan.parts()
+        for name, state in states.items():
+            parts[name].load_state_dict(state)
 
     def run(self) -> Iterator[StepReport]:
         """Yield a report per step, from the last checkpoint on."""
@@ -213,8 +229,15 @@ class ScaleTrainer:
         return state
 
     def _resume(self, state: dict[str, Any]) -> int:
-        for name, part in self.gan.parts().items():
-            part.load_state_dict(state[name])
+        is_over = state["step"] >= self._plan.steps
+        needed = ("generator", "average") if is_over else self.gan.parts()
+        try:
+            self._restore({name: state[name] for name in needed})
+        except RuntimeError as error:
+            raise TrainingError(
+                f"the checkpoint {self._checkpoint} is of other networks, as those of an earlier "
+                "version of this program are: delete it, and its scale starts again"
+            ) from error
         if self._plateau:
             self._plateau.best, self._plateau.best_step = state["plateau"]
         return int(state["step"])
@@ -236,3 +259,7 @@ class ScaleTrainer:
             ) from error
         partial.replace(self._checkpoint)
         sync_folder(self._work)
+
+
+def _shapes(state: dict[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: part.shape for name, part in state.items()}

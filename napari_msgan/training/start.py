@@ -24,14 +24,26 @@ def check_start(config: TrainConfig, out: Path) -> None:
     ModelError
         If there is no such model.
     TrainingError
-        If a scale of it has another network or factor, or if it would be overwritten.
+        If a scale of it has another network or factor, or if it would be overwritten; or if a
+        scale without steps is not in it.
     """
+    taken = [scale for scale, plan in enumerate(config.scales) if plan.steps == 0]
     if config.start_from is None:
+        if taken:
+            raise TrainingError(
+                f"scale {taken[0]} has 0 steps, so it is taken from another model: name that "
+                "model by --start-from, or give the scale steps"
+            )
         return
     folder = find_model(config.start_from)
     if folder.resolve() == out.resolve():
         raise TrainingError(f"{out} is the model to start from: write to another folder")
     spec = read_spec(folder)
+    if taken and taken[-1] >= spec.n_scales:
+        raise TrainingError(
+            f"scale {taken[-1]} has 0 steps, so it is taken from {spec.name!r}, which has scales "
+            f"0 to {spec.n_scales - 1} only: give it steps"
+        )
     for scale, (plan, there) in enumerate(zip(config.scales, spec.scales, strict=False)):
         if (_shaped(plan.network), plan.factor) != (_shaped(there.network), there.factor):
             raise TrainingError(

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from napari_msgan.errors import TrainingError
+from napari_msgan.training.config import CoarseMixture
 from napari_msgan.training.gan import Batch, ScaleGan
 from napari_msgan.training.run import open_fabric
 from napari_msgan.training.samples import Sample
@@ -116,3 +117,25 @@ def test_untruthful_samples_are_compared_in_their_details_only():
         lost = gan._distance(fake, lighter)
     assert kept == pytest.approx(float(same), abs=1e-5)
     assert lost > same + 0.15
+
+
+@pytest.mark.parametrize(("kept", "is_free"), [(1, False), (4, True)])
+def test_what_is_finer_than_the_kept_blocks_may_be_made_anew(kept, is_free):
+    """A woven texture of the coarse image need not be passed on."""
+    gan = gan_of(coarse=CoarseMixture(kept=kept))
+    batch = batch_of(truthful=False)
+    woven = 0.3 * (torch.arange(16) % 2 * 2 - 1).float().expand_as(batch.coarse)
+    marred = Batch(batch.sketch, batch.image, batch.coarse + woven, batch.truthful)
+    with torch.no_grad():
+        fake = gan.generator(batch.coarse, batch.sketch)
+        sound, lost = gan._distance(fake, batch), gan._distance(fake, marred)
+    assert (float(lost) == pytest.approx(float(sound), abs=1e-6)) == is_free
+
+
+def test_the_discriminator_judges_details_not_brightness():
+    gan, image = gan_of(), batch_of().image
+    judged = gan._judged(image)
+    assert judged.shape == (2, 2, 16, 16)  # two bands
+    torch.testing.assert_close(gan._judged(image + 0.3), judged, atol=1e-5, rtol=0)
+    assert not torch.allclose(gan._judged(image.flip(3)), judged, atol=0.1)
+    assert torch.equal(gan_of(0)._judged(image), image)

@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import tifffile
+import torch
 
 from napari_msgan.config import PatchNetwork
 from napari_msgan.errors import ModelError, TrainingError
@@ -140,6 +141,36 @@ def test_a_run_starts_from_the_weights_of_a_model(data, tmp_path):
     assert _farthest(_weights(alone), _weights(first)) > 0.01
 
 
+def _without_steps(config, *scales):
+    plans = list(config.scales)
+    for scale in scales:
+        plans[scale] = plans[scale].model_copy(update={"steps": 0})
+    return config.model_copy(update={"scales": tuple(plans)})
+
+
+def test_a_scale_without_steps_is_taken_as_it_is(data, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    train(data, first, config_of(2, 2, seed=1))
+    config = _without_steps(config_of(2, 3, seed=2, start_from=str(first)), 0, 1)
+    train(data, second, config)
+    assert weights(second)[:2] == weights(first)
+    # scale 2 is not in that model: it starts from scale 1, and learns
+    before, after = _weights(first)[1], _weights(second)[2]
+    assert 0 < _farthest([after], [before]) < 0.01
+    assert not (second / ".training" / "pool").exists()
+    train(data, second, config)
+    assert weights(second)[:2] == weights(first)
+
+
+def test_a_scale_without_steps_needs_a_model_that_has_it(data, tmp_path):
+    train(data, tmp_path / "first", config_of(2, 2))
+    given = config_of(2, 3, start_from=str(tmp_path / "first"))
+    with pytest.raises(TrainingError, match=r"scale 2 has 0 steps.*which has scales 0 to 1"):
+        train(data, tmp_path / "second", _without_steps(given, 2))
+    with pytest.raises(TrainingError, match=r"scale 1 has 0 steps.*--start-from"):
+        train(data, tmp_path / "third", _without_steps(config_of(2), 1))
+
+
 def test_a_model_with_other_networks_is_no_start(data, tmp_path):
     train(data, tmp_path / "first", config_of(2))
     config = config_of(2, start_from=str(tmp_path / "first"))
@@ -160,6 +191,32 @@ def test_a_run_that_an_earlier_version_began_goes_on(data, tmp_path):
     train(data, tmp_path, config_of(2))
     with pytest.raises(TrainingError, match="other settings"):
         train(data, tmp_path, config_of(2, seed=9))
+
+
+def test_a_checkpoint_of_other_networks_is_told(data, tmp_path):
+    """A discriminator of an earlier version saw a channel less; finished scales stay."""
+    config = config_of(2)
+    run = iter_train(survey(data, config), tmp_path, config)
+    for report in run:
+        if (report.stage, report.scale) == ("train", 2):
+            break
+    run.close()
+    for scale in (1, 2):
+        _take_a_channel(tmp_path / ".training" / f"scale_{scale}.pt")
+    with pytest.raises(TrainingError, match=r"scale_2.pt is of other networks.*delete it"):
+        train(data, tmp_path, config)
+    before = weights(tmp_path)
+    (tmp_path / ".training" / "scale_2.pt").unlink()
+    train(data, tmp_path, config)
+    assert weights(tmp_path)[:2] == before[:2]
+
+
+def _take_a_channel(checkpoint):
+    state = torch.load(checkpoint, weights_only=True)
+    parts = state["discriminator"]
+    first = next(name for name, part in parts.items() if part.dim() == 4)
+    parts[first] = parts[first][:, :3]
+    torch.save(state, checkpoint)
 
 
 def test_a_finished_model_is_not_overwritten(data, tmp_path):
