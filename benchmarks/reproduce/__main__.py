@@ -15,7 +15,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.reproduce.ablations import ABLATIONS, UNCHANGED
+from benchmarks.reproduce.ablations import ABLATIONS, LOSSES, UNCHANGED
 from benchmarks.reproduce.budgets import Budget
 from benchmarks.reproduce.compare import iter_compare
 from benchmarks.reproduce.data import ct, xray
@@ -25,6 +25,7 @@ from benchmarks.reproduce.methods import METHODS, TRAINED_BY
 from benchmarks.reproduce.places import Places
 from benchmarks.reproduce.report import write_report
 from benchmarks.reproduce.translation import translate_all
+from benchmarks.reproduce.yardstick import published_steps
 
 ROOT = Path(__file__).parents[2]
 PARTS = {
@@ -33,6 +34,7 @@ PARTS = {
     "ct-time": "the same of thorax CT",
     "ct-patches": "the same of thorax CT",
     "ablations": "our settings on X-rays, one changed at a time, --minutes for the unchanged one",
+    "losses": "what patches learn from generated coarse images, with the steps of ablations",
     "memory": "peak memory against the size of the image",
     "translation": "images of other domains through the bundled models",
     "report": "nothing but docs/results.md, from the tables that there are",
@@ -64,18 +66,26 @@ def _iter_compare(part, options, places):
         if is_ct
         else xray(options.data, places.work, options.xray_size)
     )
-    known = ABLATIONS if part == "ablations" else METHODS
+    known = {"ablations": ABLATIONS, "losses": LOSSES}.get(part, METHODS)
     chosen = set(options.methods or known)
     chosen |= {TRAINED_BY[name] for name in chosen & set(TRAINED_BY)}
     if options.pool:
         config = data.config.model_copy(update={"pool": options.pool})
         data = replace(data, config=config)
-    if part.endswith("-patches"):
-        budget = Budget(patches=options.patches)
-    else:
-        budget = Budget(minutes=options.minutes)
+    budget = _budget(part, options, places)
     same = UNCHANGED if part == "ablations" else None
     return iter_compare(part, data, known, chosen, budget, places, same_steps_as=same)
+
+
+def _budget(part, options, places):
+    if part == "losses":
+        steps = published_steps(places.part("ablations") / "runs.csv", UNCHANGED)
+        if not steps:
+            raise SystemExit("losses takes the numbers of steps of ablations: run that part first")
+        return Budget(steps=steps)
+    if part.endswith("-patches"):
+        return Budget(patches=options.patches)
+    return Budget(minutes=options.minutes)
 
 
 def _command(part, places):

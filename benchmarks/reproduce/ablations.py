@@ -52,3 +52,37 @@ ABLATIONS = {UNCHANGED: replace(METHODS["ours"], title="ours")} | {
 ABLATIONS["nearest"] = replace(
     METHODS["ours"], title="scale 0 repeats voxels, does not interpolate", run=_nearest_run
 )
+
+_FORMER_MIXTURE = CoarseMixture(
+    true=0.25, generated=0.25, blurred=0.4, grey=0.1, target="detail", kept=1
+)
+
+
+def _former_run(data):
+    """Return a run with the settings of chest-xray until 2026-11-29."""
+    first, *others = data.config.scales
+    scales = (first, *(s.model_copy(update={"gan_from": 0.2, "gan_weight": 0.3}) for s in others))
+    return _changed_run({"scales": scales, "coarse": _FORMER_MIXTURE}, data)
+
+
+def _coarse_run(changes, data):
+    return _changed_run({"coarse": data.config.coarse.model_copy(update=changes)}, data)
+
+
+#: What patches learn from a generated coarse image.
+LOSSES = {
+    UNCHANGED: ABLATIONS[UNCHANGED],
+    "kept-voxels": replace(
+        METHODS["ours"],
+        title="every voxel of a generated image is kept",
+        run=partial(_coarse_run, {"kept": 1}),
+    ),
+    "truth": replace(
+        METHODS["ours"],
+        title="patches of a generated image are compared with the whole truth",
+        run=partial(_coarse_run, {"target": "truth"}),
+    ),
+    "former": replace(
+        METHODS["ours"], title="settings of chest-xray until 2026-11-29", run=_former_run
+    ),
+}

@@ -32,6 +32,7 @@ _TITLES = {
     "ct-time": "Thorax CT, equal time",
     "ct-patches": "Thorax CT, equal number of patches",
     "ablations": "Our settings, one changed at a time (X-rays)",
+    "losses": "What patches learn from generated coarse images (X-rays)",
     "memory": "Memory",
     "translation": "Domain translation",
 }

@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 
 from benchmarks.reproduce import networks
-from benchmarks.reproduce.__main__ import _command, _refuse_other_settings
+from benchmarks.reproduce.__main__ import _budget, _command, _refuse_other_settings
+from benchmarks.reproduce.ablations import LOSSES
 from benchmarks.reproduce.budgets import Budget, budgeted, measure_step
 from benchmarks.reproduce.compare import _refuse_other_measures, _with_published, iter_compare
 from benchmarks.reproduce.data import DataSet, bundled_config
@@ -252,6 +253,21 @@ def test_a_changed_run_takes_the_steps_that_were_published_elsewhere(data, tmp_p
     assert list(compare(same_steps_as="unchanged")) == ["changed"]
     made = {row["scale"]: row["steps"] for row in read_csv(runs) if row["method"] == "changed"}
     assert made == steps
+
+
+def test_losses_take_the_steps_of_the_ablations(data, tmp_path):
+    places = Places(tmp_path / "work", tmp_path / "results", tmp_path)
+    with pytest.raises(SystemExit, match="run that part first"):
+        _budget("losses", None, places)
+    row = {"method": "unchanged", "title": "ours", "scale": "1", "steps": "7"}
+    write_csv(places.part("ablations") / "runs.csv", [row])
+    assert _budget("losses", None, places) == Budget(steps={1: 7})
+    # each row changes what it says, and nothing of scale 0, which all share
+    data = replace(data, config=bundled_config("chest-xray"))
+    configs = {name: method.run(data).config for name, method in LOSSES.items()}
+    assert len({config.model_dump_json() for config in configs.values()}) == len(LOSSES)
+    assert len({config.scales[0].model_dump_json() for config in configs.values()}) == 1
+    assert configs["kept-voxels"].coarse == data.config.coarse.model_copy(update={"kept": 1})
 
 
 def test_paired_difference_of_known_values():
