@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from napari_msgan.errors import JobError
 from napari_msgan.intensity import Window
+from napari_msgan.noise import add_noise
 from napari_msgan.pyramid import ChunkCache, Fingerprint
 from napari_msgan.sketch import interpolate_sketch
 from napari_msgan.volume import read_padded
@@ -156,6 +157,9 @@ def tile_inputs(
     """Return what a generator reads: the coarse image in [-1, 1], if any, and the sketch."""
     sketch = read_padded(context.sketch(scale), windows.sketch.start, windows.sketch.stop)
     inputs = [sketch.astype(np.float32) / _SKETCH_TOP]
+    noise = context.model.spec.noise
+    if noise and scale > 0:
+        add_noise(inputs[0], windows.sketch, noise, seed=context.store.info.seed, scale=scale)
     if windows.coarse is not None:
         coarse = read_padded(context.image(scale - 1), windows.coarse.start, windows.coarse.stop)
         inputs.insert(0, context.window.to_network(coarse))

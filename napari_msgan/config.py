@@ -209,7 +209,12 @@ class SketchThresholds(Settings):
 
 
 class ModelSpec(Settings):
-    """The content of ``model.json``."""
+    """The content of ``model.json``.
+
+    stochastic : whether another seed makes another image.
+    noise : standard deviation of what is added to the sketch above scale 0, as in training, so that
+        regions without edges have a texture; stochastic models only.
+    """
 
     schema_version: Literal[1] = 1
     name: Annotated[str, AfterValidator(_check_short_name)]
@@ -230,6 +235,7 @@ class ModelSpec(Settings):
     dtype: StoredType
     exact: bool = True
     stochastic: bool = False
+    noise: Annotated[float, Field(ge=0, le=1)] = 0.0
     licence: str = ""
 
     @model_validator(mode="after")
@@ -271,6 +277,11 @@ class ModelSpec(Settings):
                     "a physical model has spacing_mm at each scale, a relative has none"
                 )
         self._check_grids()
+        if self.stochastic != (self.noise > 0):
+            raise ValueError(
+                f"stochastic is {self.stochastic}, but noise is {self.noise:g}: the random part of "
+                "a model is its noise"
+            )
         inexact = any(scale.network.type in _MEGAN_NETWORKS for scale in self.scales)
         if self.exact == inexact:
             raise ValueError(
@@ -307,6 +318,8 @@ class ModelSpec(Settings):
         # as models were hashed when there was no other way
         if self.sketch.given == "thinned":
             del content["sketch"]["given"]
+        if self.noise == 0:
+            del content["noise"]
         for scale in content["scales"]:
             if scale["network"].get("upsampling") == "nearest":
                 del scale["network"]["upsampling"]

@@ -26,6 +26,7 @@ def write_model(
     chunk: int = 16,
     seed: int = 0,
     strength: float = 3.0,
+    noise: float = 0.0,
 ) -> Path:
     """Write a model folder: 2-D relative or 3-D physical (finest spacing 1 mm).
 
@@ -66,6 +67,8 @@ def write_model(
         sketch=SketchSettings(dilations=4),
         window=(-1000, 600) if physical else (0, 65535),
         dtype="int16" if physical else "uint16",
+        stochastic=noise > 0,
+        noise=noise,
     )
     save_spec(spec, folder)
     return folder

@@ -23,7 +23,7 @@ LAYERS = (
     ("multiscales", "zarr_folder"),
     ("tiling", "volume", "config", "recording"),
     ("intensity", "labels"),
-    ("resampling",),
+    ("noise", "resampling"),
     ("sketch", "networks", "pyramid", "io"),
     ("model", "source", "exporting", "scheduling"),
     ("computing", "creating", "megan_import"),

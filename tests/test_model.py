@@ -201,11 +201,23 @@ def test_identity_of_a_model_that_does_not_say_how_it_upsamples_is_as_before(fol
     assert network.pop("upsampling") == "nearest"
     assert ModelSpec.model_validate(content) == before
     dumped = before.model_dump(mode="json", exclude={"title", "licence"})
-    del dumped["scales"][0]["network"]["upsampling"], dumped["sketch"]["given"]
+    del dumped["scales"][0]["network"]["upsampling"], dumped["sketch"]["given"], dumped["noise"]
     as_before = hashlib.sha256(json.dumps(dumped, sort_keys=True).encode()).hexdigest()
     assert before.identity == as_before
     network["upsampling"] = "linear"
     assert ModelSpec.model_validate(content).identity != as_before
+
+
+def test_the_random_part_of_a_model_is_its_noise(folder):
+    content = json.loads((folder / "model.json").read_text())
+    plain = ModelSpec.model_validate(content)
+    with pytest.raises(ValueError, match=r"stochastic is False, but noise is 0.01"):
+        ModelSpec.model_validate(content | {"noise": 0.01})
+    with pytest.raises(ValueError, match=r"stochastic is True, but noise is 0"):
+        ModelSpec.model_validate(content | {"stochastic": True})
+    noisy = ModelSpec.model_validate(content | {"stochastic": True, "noise": 0.01})
+    louder = ModelSpec.model_validate(content | {"stochastic": True, "noise": 0.02})
+    assert len({spec.identity for spec in (plain, noisy, louder)}) == 3
 
 
 def test_scales_whose_factors_do_not_lead_to_their_voxels_are_refused(folder):

@@ -8,7 +8,7 @@ from pathlib import Path
 from napari.components import ViewerModel
 from napari.layers import Image, Labels, Layer
 from qtpy.QtCore import Signal  # type: ignore[attr-defined]
-from qtpy.QtWidgets import QCheckBox, QFileDialog, QLineEdit
+from qtpy.QtWidgets import QCheckBox, QFileDialog, QLabel, QLineEdit, QSpinBox
 from superqt.utils import signals_blocked
 
 from napari_msgan._napari.choices import SourceCheck, check_source
@@ -28,6 +28,7 @@ from napari_msgan.pyramid import PyramidStore
 DEVICES = {"Automatic": "auto", "Processor (CPU)": "cpu", "GPU (CUDA)": "cuda"}
 #: Events of a layer after which it has to be checked again.
 _LAYER_CHANGES = ("data", "scale", "rotate", "shear", "affine", "units")
+_LARGEST_SEED = 999_999
 PRECISIONS: dict[str, Precision] = {"float32": "fp32", "bfloat16 (faster, coarser)": "bf16"}
 
 
@@ -70,6 +71,13 @@ class SourcePanel(Section):
         self.form.addRow(self.fix)
         self.form.addRow(self.is_sketch)
         self.form.addRow("Up to", self.finest)
+        self.seed = QSpinBox()
+        self.seed.setRange(0, _LARGEST_SEED)
+        self.seed.setToolTip(
+            "Another number gives another texture; the low-resolution image stays the same."
+        )
+        self.seed_label = QLabel("Seed")
+        self.form.addRow(self.seed_label, self.seed)
         self.where = Section("Where", is_open=False)
         self.device = combo("Where tiles are computed. A store keeps to one kind of device.")
         self.device.addItems(list(DEVICES))
@@ -100,6 +108,8 @@ class SourcePanel(Section):
     def set_model(self, folder: Path | None, spec: ModelSpec | None) -> None:
         self._model, self._spec = folder, spec
         self.finest.clear()  # scales of another model
+        for widget in (self.seed, self.seed_label):
+            widget.setVisible(spec is not None and spec.stochastic)
         if self.path.text() in ("", self._proposed):  # not what the user typed
             self._propose_path()
         self._check()
@@ -165,6 +175,7 @@ class SourcePanel(Section):
 
         device, precision = self.chosen_device, PRECISIONS[self.precision.currentText()]
         is_sketch = self.is_sketch.isChecked()
+        seed = self.seed.value() if spec.stochastic else 0
 
         def steps() -> Generator[Progress, None, PyramidStore]:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -175,6 +186,7 @@ class SourcePanel(Section):
                     model,
                     scale=0,
                     finest=finest,
+                    seed=seed,
                     device=device,
                     precision=precision,
                     input_is_sketch=is_sketch,

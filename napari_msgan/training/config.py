@@ -164,6 +164,7 @@ class TrainConfig(Settings):
     validation_every : each n-th patient is kept out of training to watch the loss; 0 for none.
     patient : regular expression for what names the patient in the path of a file below DATA: its
         first group, or all that it matches; None: each file is another patient's.
+    stochastic : whether the model adds `sketches.noise` above scale 0 when it generates, too.
     start_from : model, by name or folder, whose generators are trained on, or None.
     warm_start : whether a finer scale starts from the weights of the coarser one.
     spectral_norm : whether the discriminator is spectrally normalised.
@@ -202,6 +203,7 @@ class TrainConfig(Settings):
     images: ImageChanges = ImageChanges()
     sketches: SketchChanges = SketchChanges()
     coarse: CoarseMixture = CoarseMixture()
+    stochastic: bool = False
     start_from: str | None = None
     warm_start: bool = True
     spectral_norm: bool = True

@@ -10,6 +10,7 @@ import torch
 
 from napari_msgan.durable import create_array_file, sync_file
 from napari_msgan.geometry import Box
+from napari_msgan.noise import add_noise
 from napari_msgan.training.gan import to_tensor
 from napari_msgan.training.sources import dequantise, quantise
 from napari_msgan.volume import read_padded
@@ -70,7 +71,10 @@ def _generate(
             assert coarse is not None
             window = box.cover(factor).grow(generator.halo)
             inside = dequantise(read_padded(coarse, window.start, window.stop))
-            sketch = _unit(pyramid.sketch(scale), window.multiply(factor))
+            fine = window.multiply(factor)
+            sketch = _unit(pyramid.sketch(scale), fine)
+            if config.stochastic:
+                add_noise(sketch, fine, config.sketches.noise, seed=0, scale=scale)
             result = generator(
                 to_tensor([inside], fabric.device), to_tensor([sketch], fabric.device)
             )

@@ -13,6 +13,7 @@ from napari_msgan.config import PatchNetwork
 from napari_msgan.errors import ModelError, TrainingError
 from napari_msgan.model import load_model
 from napari_msgan.training import iter_train, sources, survey
+from napari_msgan.training.config import SketchChanges
 from napari_msgan.training.record import Record
 from napari_msgan.training.run import open_fabric
 from napari_msgan.training.same_run import run_file
@@ -139,6 +140,27 @@ def test_a_run_starts_from_the_weights_of_a_model(data, tmp_path):
     train(data, alone, slow)
     assert _farthest(_weights(second), _weights(first)) < 1e-6
     assert _farthest(_weights(alone), _weights(first)) > 0.01
+
+
+def test_a_stochastic_model_generates_with_the_noise_of_training(data, tmp_path):
+    """So do the coarse images that its next scale learns from, and no other."""
+    plain, noisy = tmp_path / "plain", tmp_path / "noisy"
+    train(data, plain, config_of(2))
+    train(data, noisy, config_of(2, stochastic=True))
+    specs = [load_model(out).spec for out in (plain, noisy)]
+    assert [(spec.stochastic, spec.noise) for spec in specs] == [(False, 0), (True, 0.01)]
+    for scale, is_equal in ((0, True), (1, False)):
+        made = [
+            np.load(next((out / ".training" / "cache").glob(f"1*/generated_{scale}.npy")))
+            for out in (plain, noisy)
+        ]
+        assert np.array_equal(*made) == is_equal
+
+
+def test_a_random_part_without_noise_is_refused(data, tmp_path):
+    config = config_of(2, stochastic=True, sketches=SketchChanges(noise=0))
+    with pytest.raises(TrainingError, match="stochastic is True, but noise is 0"):
+        train(data, tmp_path / "model", config)
 
 
 def _without_steps(config, *scales):

@@ -1,0 +1,55 @@
+"""Noise of models with a random part: a function of seed, scale and place.
+
+So tiles in any order, on any grid and of any worker see the same noise at the same voxel.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from napari_msgan.geometry import Box, Ints
+    from napari_msgan.intensity import Float32Array
+
+#: Voxels per side of a block, by number of axes; blocks are cut from a pattern twice or more as
+#: wide, each at a place of its own: a tenth of the time of drawing every voxel anew.
+_BLOCK = {2: 256, 3: 64}
+_PATTERN = {2: 1024, 3: 128}
+
+
+def add_noise(values: Float32Array, box: Box, sigma: float, *, seed: int, scale: int) -> None:
+    """Add normal noise to the values of a box, in place.
+
+    Parameters
+    ----------
+    box : where the values lie, in voxels of the grid of the sketch that a scale reads; it may leave
+        the image.
+    sigma : standard deviation.
+    """
+    block, pattern = _BLOCK[box.ndim], _pattern(box.ndim)
+    for cell in box.cover((block,) * box.ndim).blocks((1,) * box.ndim):
+        whole = cell.multiply((block,) * box.ndim)
+        part = whole.intersect(box)
+        source = part.relative_to(whole.start).shift(_place(cell.start, seed, scale))
+        target = part.relative_to(box.start)
+        values[target.slices] += np.float32(sigma) * pattern[source.slices]
+
+
+@lru_cache(maxsize=2)
+def _pattern(ndim: int) -> Float32Array:
+    """Return standard normal numbers, the same for every version of numpy (`RandomState`)."""
+    shape = (_PATTERN[ndim],) * ndim
+    return np.random.RandomState(0).standard_normal(shape).astype(np.float32)
+
+
+def _place(block: Ints, seed: int, scale: int) -> Ints:
+    """Return where in the pattern a block is cut out."""
+    ndim = len(block)
+    key = np.array([seed, scale, *block], "<i8").tobytes()
+    digest = hashlib.blake2b(key, digest_size=8 * ndim).digest()
+    room = _PATTERN[ndim] - _BLOCK[ndim] + 1
+    return tuple(int(n % room) for n in np.frombuffer(digest, "<u8"))
