@@ -2,8 +2,8 @@
 
     python examples/variants.py IMAGE FOLDER [LABELS]
 
-LABELS, on the voxels of IMAGE, are bent in the same way. The models that come with the program
-have no random part: another image needs another sketch.
+LABELS, on the voxels of IMAGE, are bent in the same way. Another seed changes textures only:
+another anatomy needs another sketch.
 """
 
 import sys

@@ -130,7 +130,11 @@ def _add_generate(add: AddCommand) -> None:
     add_scale(command, "last scale to compute (default: the finest that the image supports)")
     add_region(command, "what to compute (default: everything)")
     command.add_argument(
-        "--seed", type=natural, default=0, metavar="N", help="for models with a random part"
+        "--seed",
+        type=natural,
+        default=0,
+        metavar="N",
+        help="of models with a random part (chest-xray): another one makes other textures",
     )
     command.add_argument(
         "--input-is-sketch",

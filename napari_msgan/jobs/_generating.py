@@ -111,7 +111,7 @@ def iter_generate(
     finest : last scale that a new store declares, so that it can be refined to; None for
         `scale`, or for what the source supports where that is finer.
     region : box of the finest scale (or its text form); None for everything.
-    seed : for models with a random part; none of those that come with the program has one.
+    seed : for models with a random part (chest-xray): another one makes other textures.
     device : "cpu", "cuda", or "auto" for the GPU where torch sees one.
     precision : "fp32", or "bf16" for faster mixed precision; the store keeps to it.
     input_is_sketch : the source is a sketch: integers / type maximum, or floats in [0, 1].
