@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import nibabel
@@ -73,7 +73,9 @@ class Scene:
         shutil.copytree(self.folder / "store.ome.zarr", out, copy_function=os.link)
 
     def model(self) -> Model:
-        return load_model(MODELS[self.ndim])
+        """Return the model that ships, without a random part: no peer adds noise to the sketch."""
+        model = load_model(MODELS[self.ndim])
+        return replace(model, spec=model.spec.model_copy(update={"stochastic": False, "noise": 0}))
 
 
 @dataclass(frozen=True)
