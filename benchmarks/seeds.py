@@ -1,0 +1,99 @@
+"""How much another seed changes: of stochastic models, by scale.
+
+    python -m benchmarks.seeds MODEL IMAGE [IMAGE ...] [--scale S] [--seeds 4] [--csv seeds.csv]
+
+Each image is generated with every seed. *Change* is the mean absolute difference between two
+seeds, *largest* the largest one, in grey levels of 255 over the output window; *low-pass* is the
+change of means over blocks of 8 voxels: what of it is more than texture. All over pairs of seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import platform
+import tempfile
+from collections import defaultdict
+from datetime import date
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+
+from napari_msgan import generate, load_model
+from napari_msgan.resampling import reduce_mean
+
+NAMES = ("image", "scale", "change", "low_pass", "largest")
+_BLOCK = 8
+Row = tuple[str, int, float, float, float]
+
+
+def measure(model: str, image: Path, seeds: int, scale: int | None = None) -> list[Row]:
+    """Return a row per scale of an image."""
+    rows = []
+    with tempfile.TemporaryDirectory() as work:
+        stores = [
+            generate(image, f"{work}/{seed}.ome.zarr", load_model(model), scale=scale, seed=seed)
+            for seed in range(seeds)
+        ]
+        low, high = stores[0].info.window
+        for level in range(stores[0].n_scales):
+            made = [
+                np.asarray(s.array(level)[...], np.float32) * (255 / (high - low)) for s in stores
+            ]
+            rows.append((image.name, level, *compare(made)))
+    return rows
+
+
+def compare(images: list[np.ndarray]) -> tuple[float, float, float]:
+    """Return mean, low-pass and largest difference of all pairs."""
+    found = []
+    for one, other in combinations(images, 2):
+        difference = one - other
+        even = difference[tuple(slice(n // _BLOCK * _BLOCK) for n in difference.shape)]
+        means = reduce_mean(even, (_BLOCK,) * even.ndim)
+        found.append((np.abs(difference).mean(), np.abs(means).mean(), np.abs(difference).max()))
+    mean, low_pass, largest = np.array(found).T
+    return float(mean.mean()), float(low_pass.mean()), float(largest.max())
+
+
+def table(rows: list[Row]) -> str:
+    """Return the mean over images as Markdown, a line per scale."""
+    scales = defaultdict(list)
+    for row in rows:
+        scales[row[1]].append(row[2:])
+    lines = ["| scale | images | change | low-pass | largest |", "|---|---|---|---|---|"]
+    for scale, found in sorted(scales.items()):
+        change, low_pass, largest = np.array(found).T
+        lines.append(
+            f"| {scale} | {len(found)} | {change.mean():.2f} | {low_pass.mean():.2f} "
+            f"| {largest.max():.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure the images that are given and print the table."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.seeds",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", help="name or folder")
+    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    parser.add_argument("--scale", type=int, help="last one (the finest that the image supports)")
+    parser.add_argument("--seeds", type=int, default=4)
+    parser.add_argument("--csv", type=Path, default=Path("seeds.csv"))
+    options = parser.parse_args()
+    rows = []
+    for image in options.images:
+        rows += measure(options.model, image, options.seeds, options.scale)
+        print(*rows[-1], flush=True)
+    with options.csv.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerows([NAMES, *rows])
+    print(f"\n{options.model}, {date.today()}, {platform.machine()}\n\n{table(rows)}")
+
+
+if __name__ == "__main__":
+    main()
