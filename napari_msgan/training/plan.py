@@ -15,7 +15,12 @@ from napari_msgan.networks import judged_window
 from napari_msgan.patients import patients_in
 from napari_msgan.source import n_scales_of
 from napari_msgan.training.checks import n_scales_trained
-from napari_msgan.training.config import ImageChanges, ScaleTraining, TrainConfig
+from napari_msgan.training.config import (
+    CoarseMixture,
+    ImageChanges,
+    ScaleTraining,
+    TrainConfig,
+)
 from napari_msgan.training.cost import memory_of
 
 if TYPE_CHECKING:
@@ -41,6 +46,11 @@ _TILE = {2: 512, 3: 128}
 _CHUNK = {2: 256, 3: 64}
 #: Share of the free memory that a training step may take.
 _MEMORY_SHARE = 0.6
+#: Of pictures finer scales learn to mend edges and textures (docs/results.md); not measured in 3-D.
+_COARSE = {
+    2: CoarseMixture(true=0.2, generated=0.5, blurred=0.2, grey=0.1, target="detail"),
+    3: CoarseMixture(),
+}
 
 
 @dataclass(frozen=True)
@@ -145,6 +155,8 @@ def derive_config(
         variants=sizes.variants,
         pool=sizes.pool,
         images=ImageChanges(turn=0.1, stretch=0.1, bend=0.02, gamma=0.3 if hounsfield else 0.15),
+        coarse=_COARSE[ndim],
+        stochastic=ndim == 2,
         validation_every=_validation_every([file.name for file in files], patient),
         patient=patient,
     )

@@ -50,6 +50,14 @@ def test_hounsfield_units_are_kept_and_other_grey_values_are_not():
     assert made.sketch.window == "percentiles"
 
 
+def test_pictures_have_a_random_part_and_mend_textures():
+    picture = derive_config([file_of((512, 512))] * 3, "m", "fast", 8 * GB)
+    volume = derive_config([file_of((128, 128, 128), (1.0,) * 3)] * 3, "m", "fast", 8 * GB)
+    assert (picture.stochastic, picture.coarse.target) == (True, "detail")
+    assert picture.coarse.generated > volume.coarse.generated
+    assert (volume.stochastic, volume.coarse.target) == (False, "truth")
+
+
 @pytest.mark.parametrize(
     ("longest", "n_scales", "base"), [(2048, 5, 128), (512, 3, 128), (100, 2, 32)]
 )
