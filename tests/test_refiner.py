@@ -213,11 +213,17 @@ def test_tiles_without_a_focus_come_slice_by_slice_along_the_longest_axis(job):
     assert slices[0] < slices[-1]
 
 
-def test_in_bfloat16_scales_0_and_1_are_those_of_float32_and_the_others_are_near(job, tmp_path):
-    model, source, exact, _ = job
-    rounded = jobs.generate(source, tmp_path / "b.ome.zarr", model, device="cpu", precision="bf16")
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_in_bfloat16_scales_0_to_2_are_those_of_float32_and_the_finer_are_near(ndim, tmp_path):
+    base = {2: 16, 3: 8}[ndim]
+    model = load_folder(write_model(tmp_path / "m", ndim=ndim, n_scales=4, base_size=base))
+    source = picture(ndim)
+    exact, rounded = (
+        jobs.generate(source, tmp_path / f"{kind}.ome.zarr", model, device="cpu", precision=kind)
+        for kind in ("fp32", "bf16")
+    )
     *coarse, finest = zip(contents(rounded), contents(exact), strict=True)
-    assert len(coarse) == 2
+    assert len(coarse) == 3
     for got, expected in coarse:
         np.testing.assert_array_equal(got, expected)
     low, high = model.spec.window

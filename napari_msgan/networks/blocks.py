@@ -90,3 +90,9 @@ def resize(x: Tensor, shape: Sequence[int]) -> Tensor:
 def full_precision(x: Tensor) -> torch.autocast:
     """Return a context in which nothing is cast down, for tensors without data too."""
     return torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False)
+
+
+def lowered(x: Tensor) -> Tensor:
+    """Return a tensor in the precision that is computed in here."""
+    device = "cpu" if x.is_meta else x.device.type
+    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x

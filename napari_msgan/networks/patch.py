@@ -9,7 +9,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_msgan.networks.blocks import conv, crop, fold, full_precision, unfold, upsample
+from napari_msgan.networks.blocks import (
+    conv,
+    crop,
+    fold,
+    full_precision,
+    lowered,
+    unfold,
+    upsample,
+)
 from napari_msgan.networks.generator import Generator
 from napari_msgan.networks.reach import required_halo
 
@@ -63,7 +71,10 @@ class PatchGenerator(Generator):
         Tensor, shape (N, 1, fz * (Z - 2 h), ...), float32
             h is the halo, see `napari_msgan.networks.reach`. Outside training in [-1, 1].
         """
-        x = self.head(torch.cat([coarse, fold(sketch, self.factor)], dim=1))
+        # The first layer is float32, or faint noise on a strong edge would be rounded away.
+        with full_precision(coarse):
+            x = self.head(torch.cat([coarse, fold(sketch, self.factor)], dim=1))
+        x = lowered(x)
         for block in self.blocks:
             x = block(x)
         # In lower precision the residual would show steps: the last layer is float32.

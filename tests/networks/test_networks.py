@@ -129,3 +129,19 @@ def test_discriminator_judges_windows_of_the_documented_size(strides, window):
     assert discriminator(torch.rand(1, 1, window, window)).shape == (1, 1, 1, 1)
     with pytest.raises(RuntimeError, match=r"[Kk]ernel"):
         discriminator(torch.rand(1, 1, window - 1, window - 1))
+
+
+def test_in_lower_precision_the_first_layer_sees_faint_noise_on_a_strong_edge():
+    """Rounded to 8 bits, 1.001 is 1."""
+    torch.manual_seed(0)
+    generator = build_generator(PatchNetwork(width=8, blocks=1), (2, 2)).eval()
+    seen = []
+    generator.head.register_forward_hook(lambda _, given, made: seen.append(made))
+    coarse, edge = torch.zeros(1, 1, 20, 20), torch.ones(1, 1, 40, 40)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        for sketch in (edge, edge + 0.001):
+            made = generator(coarse, sketch)
+    assert seen[0].dtype == torch.float32
+    assert not torch.equal(*seen)
+    assert torch.equal(edge.bfloat16(), (edge + 0.001).bfloat16())
+    assert made.dtype == torch.float32
