@@ -23,14 +23,14 @@ def picture(tmp_path_factory):
 
 
 def test_every_scale_is_compared(picture, tmp_path):
-    model = write_model(tmp_path / "model", base_size=22)
+    model = write_model(tmp_path / "model", n_scales=4, base_size=11)
     rows = measure(str(model), picture)
-    assert [row[:2] for row in rows] == [("a.png", scale) for scale in range(3)]
-    assert rows[2][2] == 90 * 70
-    assert [row[3:] for row in rows[:2]] == [(1, 0), (1, 0)]  # both in float32
-    assert 0 < rows[2][4] < 3
+    assert [row[:2] for row in rows] == [("a.png", scale) for scale in range(4)]
+    assert rows[3][2] == 90 * 70
+    assert [row[3:] for row in rows[:3]] == [(1, 0)] * 3  # both in float32
+    assert 0 < rows[3][4] < 3
     other = [(*row[:3], 0.5, 9.0) for row in rows]
-    assert "| 2 | 2 | 50.000 % |" in table([*rows, *other])
+    assert "| 3 | 2 | 50.000 % |" in table([*rows, *other])
 
 
 def test_voxels_that_differ_by_more_than_a_grey_level_are_counted(store, tmp_path):

@@ -74,14 +74,14 @@ def test_page_names_the_parts_that_were_not_run(tmp_path):
     places = Places(tmp_path / "work", tmp_path / "results", tmp_path / "docs")
     write_report(places)
     page = (tmp_path / "docs" / "results.md").read_text()
-    assert page.count("Not run yet") == 7
+    assert page.count("Not run yet") == 8
     row = {"job": "generate", "axes": 2, "size": 256, "peak_mb": 10, "seconds": 1, "needs_mb": ""}
     write_csv(places.part("memory") / "memory.csv", [row, row | {"size": 512, "peak_mb": 10.5}])
     places.sign("memory", "make reproduce")
     (places.part("memory") / "notes.md").write_text("Measured at night.\n")
     write_report(places)
     page = (tmp_path / "docs" / "results.md").read_text()
-    assert page.count("Not run yet") == 6
+    assert page.count("Not run yet") == 7
     assert "\nMeasured at night.\n" in page
     assert "1.05, flat" in page
     about = json.loads((tmp_path / "results" / "memory" / "about.json").read_text())
