@@ -49,7 +49,7 @@ def _pattern(ndim: int) -> Float32Array:
 def _place(block: Ints, seed: int, scale: int) -> Ints:
     """Return where in the pattern a block is cut out."""
     ndim = len(block)
-    key = np.array([seed, scale, *block], "<i8").tobytes()
+    key = np.array([seed % 2**63, scale, *block], "<i8").tobytes()
     digest = hashlib.blake2b(key, digest_size=8 * ndim).digest()
     room = _PATTERN[ndim] - _BLOCK[ndim] + 1
     return tuple(int(n % room) for n in np.frombuffer(digest, "<u8"))

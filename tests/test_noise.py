@@ -1,5 +1,7 @@
 """Noise of models with a random part: the same for every tile, another for every seed."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 
@@ -54,6 +56,12 @@ def test_noise_stays_what_it_is():
     """Stores are gone on with by later versions of this program, and of numpy."""
     known = [[0.3267453, 0.16382492], [0.52351916, 0.5686995]]
     np.testing.assert_allclose(noise_in(Box((3, 5), (5, 7)), seed=7, scale=2), known, rtol=1e-6)
+
+
+def test_any_whole_number_is_a_seed():
+    box = Box.of_shape((8, 8))
+    made = [noise_in(box, seed=seed) for seed in (0, -1, 2**62, 2**63 - 2, 10**30)]
+    assert all(not np.array_equal(a, b) for a, b in combinations(made, 2))
 
 
 @pytest.fixture(scope="module", params=[2, 3], ids=["2d", "3d"])
