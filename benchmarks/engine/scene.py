@@ -72,9 +72,13 @@ class Scene:
         """Copy the store by hard links: the program replaces files and never changes one."""
         shutil.copytree(self.folder / "store.ome.zarr", out, copy_function=os.link)
 
+    @property
+    def model_name(self) -> str:
+        return MODELS[self.ndim]
+
     def model(self) -> Model:
         """Return the model that ships, without a random part: no peer adds noise to the sketch."""
-        model = load_model(MODELS[self.ndim])
+        model = load_model(self.model_name)
         return replace(model, spec=model.spec.model_copy(update={"stochastic": False, "noise": 0}))
 
 
@@ -117,7 +121,7 @@ def prepare_store(scene: Scene) -> None:
             raise SystemExit(
                 f"the result has shape {store.geometry.shape}, not {scene.size} a side"
             )
-        refine(store, scale=store.n_scales - 2, device="cpu")
+        refine(store, scale=store.n_scales - 2, model=scene.model(), device="cpu")
         _forget_fingerprint(partial)
         partial.rename(path)
     if scene.has_answer and not scene.whole.exists():
