@@ -8,22 +8,20 @@ next. A grey level is 1/255 of the output window. The bar is 99.9 % (docs/perfor
 
 from __future__ import annotations
 
-import argparse
-import csv
-import platform
 import tempfile
 import warnings
 from collections import defaultdict
-from datetime import date
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from benchmarks.per_image import parser_of, report, scales_made
 from napari_msgan import generate, load_model
 from napari_msgan.geometry import Box
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from napari_msgan.pyramid import PyramidStore
 
 NAMES = ("image", "scale", "voxels", "within_one", "largest")
@@ -57,7 +55,7 @@ def measure(model: str, image: Path, scale: int | None = None) -> list[Row]:
             )
             for kind in ("fp32", "bf16")
         ]
-        return [(image.name, s, *compare(*stores, s)) for s in range(stores[0].n_scales)]
+        return [(image.name, s, *compare(*stores, s)) for s in scales_made(stores[0])]
 
 
 def table(rows: list[Row]) -> str:
@@ -81,24 +79,8 @@ def table(rows: list[Row]) -> str:
 
 def main() -> None:
     """Measure the images that are given and print the table."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.precision",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("model", help="name or folder")
-    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
-    parser.add_argument("--scale", type=int, help="last one (the finest that the image supports)")
-    parser.add_argument("--csv", type=Path, default=Path("precision.csv"))
-    options = parser.parse_args()
-    rows = []
-    for image in options.images:
-        rows += measure(options.model, image, options.scale)
-        print(*rows[-1], flush=True)
-    with options.csv.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerows([NAMES, *rows])
-    print(f"\n{options.model}, {date.today()}, {platform.machine()}\n\n{table(rows)}")
+    options = parser_of("precision", __doc__).parse_args()
+    report(options, NAMES, lambda image: measure(options.model, image, options.scale), table)
 
 
 if __name__ == "__main__":

@@ -9,19 +9,19 @@ change of means over blocks of 8 voxels: what of it is more than texture. All ov
 
 from __future__ import annotations
 
-import argparse
-import csv
-import platform
 import tempfile
 from collections import defaultdict
-from datetime import date
 from itertools import combinations
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from benchmarks.per_image import parser_of, report, scales_made
 from napari_msgan import generate, load_model
 from napari_msgan.resampling import reduce_mean
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 NAMES = ("image", "scale", "change", "low_pass", "largest")
 _BLOCK = 8
@@ -37,7 +37,7 @@ def measure(model: str, image: Path, seeds: int, scale: int | None = None) -> li
             for seed in range(seeds)
         ]
         low, high = stores[0].info.window
-        for level in range(stores[0].n_scales):
+        for level in scales_made(stores[0]):
             made = [
                 np.asarray(s.array(level)[...], np.float32) * (255 / (high - low)) for s in stores
             ]
@@ -74,25 +74,15 @@ def table(rows: list[Row]) -> str:
 
 def main() -> None:
     """Measure the images that are given and print the table."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.seeds",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("model", help="name or folder")
-    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
-    parser.add_argument("--scale", type=int, help="last one (the finest that the image supports)")
-    parser.add_argument("--seeds", type=int, default=4)
-    parser.add_argument("--csv", type=Path, default=Path("seeds.csv"))
+    parser = parser_of("seeds", __doc__)
+    parser.add_argument("--seeds", type=int, default=4, help="how many")
     options = parser.parse_args()
-    rows = []
-    for image in options.images:
-        rows += measure(options.model, image, options.seeds, options.scale)
-        print(*rows[-1], flush=True)
-    with options.csv.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerows([NAMES, *rows])
-    print(f"\n{options.model}, {date.today()}, {platform.machine()}\n\n{table(rows)}")
+    report(
+        options,
+        NAMES,
+        lambda image: measure(options.model, image, options.seeds, options.scale),
+        table,
+    )
 
 
 if __name__ == "__main__":

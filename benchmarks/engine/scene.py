@@ -78,8 +78,8 @@ class Scene:
 
     def model(self) -> Model:
         """Return the model that ships, without a random part: no peer adds noise to the sketch."""
-        model = load_model(self.model_name)
-        return replace(model, spec=model.spec.model_copy(update={"stochastic": False, "noise": 0}))
+        model, plain = load_model(self.model_name), {"stochastic": False, "noise": 0.0}
+        return replace(model, spec=model.spec.model_copy(update=plain))
 
 
 @dataclass(frozen=True)

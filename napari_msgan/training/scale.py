@@ -71,7 +71,9 @@ class ScaleTrainer:
         self._checkpoint = self._checkpoint_of(scale)
         self.gan = ScaleGan(config, scale, fabric, build)
         self._warm_start()
-        self._open_data(training, validation)
+        self._validation: Batch | None = None
+        if self._plan.steps:
+            self._open_data(training, validation)
         # What finer scales learn to the end is texture, which this loss does not see.
         watched = scale == 0 and self._validation is not None
         patience = config.patience if watched else None
@@ -81,9 +83,7 @@ class ScaleTrainer:
         self, training: Sequence[SourcePyramid], validation: Sequence[SourcePyramid]
     ) -> None:
         fixed: list[Sample] = []
-        if self._plan.steps == 0:
-            pass
-        elif self._scale == 0:
+        if self._scale == 0:
             self._pool = LowResPool(self._work / "pool")
             if validation:
                 fixed = LowResPool(self._work / "validation_pool").fixed(_VALIDATION_SAMPLES)
@@ -93,7 +93,8 @@ class ScaleTrainer:
             if any(pyramid.n_scales > self._scale for pyramid in validation):
                 sampler = PatchSampler(validation, self._scale, halo, self._config)
                 fixed = sampler.fixed(_VALIDATION_SAMPLES)
-        self._validation = Batch.of(fixed, self._fabric.device) if fixed else None
+        if fixed:
+            self._validation = Batch.of(fixed, self._fabric.device)
 
     def _warm_start(self) -> None:
         """Start from the scale before where its networks are the same, and from a given model."""
