@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_msgan.config import ModelSpec, PatchNetwork, ScaleSpec
+from napari_msgan.config import PatchNetwork, ScaleSpec
 from napari_msgan.evaluation import (
     COLUMNS,
     Computing,
@@ -22,6 +22,7 @@ from napari_msgan.evaluation import (
     run_to_end,
 )
 from napari_msgan.model import Model
+from napari_msgan.training.checks import model_spec
 
 _LOG = logging.getLogger("reproduce")
 #: The day from which figures are taken as now; those of other days are not compared with them.
@@ -33,8 +34,6 @@ def model_of(data, generators, tile, folder):
 
     Its description says where voxels lie; its networks are given, and need no files.
     """
-    shared = set(ModelSpec.model_fields) & set(type(data.config).model_fields) - {"scales"}
-    settings = {name: getattr(data.config, name) for name in shared}
     scales = [
         ScaleSpec(
             network=data.config.scales[0].network if scale == 0 else PatchNetwork(),
@@ -46,9 +45,9 @@ def model_of(data, generators, tile, folder):
         for scale, plan in enumerate(data.config.scales)
     ]
     tiles = (tile,) * data.ndim
-    settings |= {"tile_shape": tiles, "chunk_shape": tiles, "scales": tuple(scales)}
+    config = data.config.model_copy(update={"tile_shape": tiles, "chunk_shape": tiles})
     prepared = tuple(generator.eval().requires_grad_(False) for generator in generators)
-    return Model(ModelSpec(**settings), folder, prepared)
+    return Model(model_spec(config, scales), folder, prepared)
 
 
 def measure_heldout(data, model, folder):

@@ -80,6 +80,7 @@ def data(tmp_path_factory):
         pool=6,
         validation_every=3,
         patience=None,
+        stochastic=True,
     )
     heldout = tuple(sorted((folder / "heldout").glob("*.png")))
     return DataSet(
