@@ -44,11 +44,11 @@ def is_dicom_folder(folder: Path) -> bool:
 
 
 def is_series(path: Path) -> bool:
-    """Return whether a folder has several DICOM files, one of a modality that has slices."""
+    """Return whether a folder has several DICOM files, one of which is a slice."""
     if not path.is_dir():
         return False
     first = list(_first(path, _ASKED))
-    return len(first) > 1 and any(_modality(file) in SLICED for file in first)
+    return len(first) > 1 and any(_is_slice(file) for file in first)
 
 
 def _first(folder: Path, count: int) -> Iterator[Path]:
@@ -66,13 +66,15 @@ def _may_be(path: Path) -> bool:
     return not is_other and name.upper() != _INDEX
 
 
-def _modality(file: Path) -> str:
-    from napari_msgan.io._dicom_header import open_header
+def _is_slice(file: Path) -> bool:
+    """Return whether a file has one image of a modality that has slices: frames are a volume."""
+    from napari_msgan.io._dicom_elements import open_header
     from napari_msgan.io.dicom import UNREADABLE
 
     with suppress(VolumeError, *UNREADABLE):  # what is wrong is said where the file is read
-        return open_header(file, ["Modality"])[1].text("Modality")
-    return ""
+        _, header = open_header(file, ["Modality", "NumberOfFrames"])
+        return header.text("Modality") in SLICED and header.text("NumberOfFrames") in ("", "1")
+    return False
 
 
 def dicom_files(folder: Path) -> tuple[list[Path], list[Path]]:

@@ -1,66 +1,51 @@
-"""What the header of a DICOM file with one grey image says.
-
-Elements are taken as they are stored and parsed here: pydicom's own conversion warns and checks by
-settings of the whole process, which other threads and plugins share.
+"""What the header of a DICOM file with grey images says: one, or frames that are slices.
 
 References
 ----------
-DICOM PS3.3 C.7.6.2 (image plane) and C.7.6.3 (image pixel).
+DICOM PS3.3 C.7.6.2 (image plane), C.7.6.3 (image pixel) and C.7.6.16 (functional groups of frames).
 """
 
 from __future__ import annotations
 
-import logging
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
-from pydicom import dcmread
-from pydicom.filereader import read_file_meta_info
-from pydicom.uid import (
-    DeflatedExplicitVRLittleEndian,
-    ExplicitVRBigEndian,
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-)
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from napari_msgan.errors import VolumeError
 from napari_msgan.io._checks import check_fits_memory, check_is_plausible, is_spacing
+from napari_msgan.io._dicom_elements import CONVERT, open_header
 from napari_msgan.io._dicom_files import SLICED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from pydicom import Dataset
-
     from napari_msgan.geometry import Ints
-
-    Vector = npt.NDArray[np.float64]
-
-logging.getLogger("pydicom").addHandler(logging.NullHandler())  # else it writes to the terminal
+    from napari_msgan.io._dicom_elements import Header, Vector
 
 #: What a file may hold beside its pixels: overlays, curves, private elements.
 _BESIDE_BYTES = 64 * 2**20
 #: Pixels are stored one after the other.
 PLAIN = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian)
 _RIGHT_ANGLE = 1e-2
-CONVERT = "convert it to NIfTI first, for instance with dcm2niix"
-#: Elements that hold values of their own for each frame, or grey values by a table.
-_NOT_PLAIN = (
-    "SharedFunctionalGroupsSequence",
-    "PerFrameFunctionalGroupsSequence",
-    "ModalityLUTSequence",
+#: Groups of elements that all frames share, and those of each frame.
+_SHARED, _OF_FRAMES = "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"
+#: The groups that say where a frame lies, and what its numbers mean.
+_GROUPS = (
+    *("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence"),
+    "PixelValueTransformationSequence",
 )
+_TABLE = "ModalityLUTSequence"
 #: Elements that are read; others may be of any size.
 _READ = (
     *("SOPInstanceUID", "SeriesInstanceUID", "Modality", "ImageType", "NumberOfFrames"),
     *("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated"),
     *("BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue", "RescaleSlope"),
     *("RescaleIntercept", "PixelSpacing", "ImagerPixelSpacing", "ImageOrientationPatient"),
-    *("ImagePositionPatient", *_NOT_PLAIN),
+    *("ImagePositionPatient", _SHARED, _OF_FRAMES, _TABLE),
 )
 
 
@@ -96,8 +81,9 @@ class Plane:
 
 @dataclass(frozen=True)
 class Slice:
-    """What the header of a file says.
+    """What the header of a file says of an image.
 
+    frame, n_frames : which of the images in the file it is, of how many.
     identifier, series : of the image, and of the series that it belongs to.
     is_localiser : it shows where slices of the same series lie.
     has_rescale : it says how numbers become values.
@@ -111,6 +97,8 @@ class Slice:
     """
 
     path: Path
+    frame: int
+    n_frames: int
     identifier: str
     series: str
     modality: str
@@ -146,13 +134,13 @@ class Slice:
         return self.slope.is_integer() and self.intercept.is_integer()
 
 
-def read_slice(path: Path) -> Slice | None:
-    """Return what the header of a file says, None if it has no image; no pixels are read.
+def read_slices(path: Path) -> list[Slice]:
+    """Return what the header of a file says of its images, if it has any; no pixels are read.
 
     Raises
     ------
     OtherKindError
-        If it is something else than one grey image of integers.
+        If it is something else than one grey image of integers, or frames that are slices.
     VolumeError
         If it is damaged.
     """
@@ -161,78 +149,48 @@ def read_slice(path: Path) -> Slice | None:
     if rows is None or columns is None:
         if header.text("Modality") in ("", *SLICED):  # a slice that is damaged must not be missed
             raise OtherKindError(f"{path} holds no image")
-        return None
+        return []
     _check_kind(path, header)
-    one = _slice(path, syntax, header, (rows, columns))
-    _check_size(one)
-    return one
+    frames = _frames(path, header)
+    first = _slice(path, syntax, frames[0], (rows, columns), n_frames=len(frames))
+    _check_size(first)
+    if len(frames) == 1:
+        return [first]
+    found = [
+        _slice(path, syntax, frame, (rows, columns), number, len(frames))
+        for number, frame in enumerate(frames)
+    ]
+    if any(one.plane is None for one in found):
+        raise OtherKindError(
+            f"{path} holds {len(frames)} frames that do not all say where they lie: {CONVERT}"
+        )
+    return found
 
 
-def open_header(path: Path, names: Sequence[str]) -> tuple[str, Header]:
-    """Return how a file is stored, and these elements of its header.
+def _frames(path: Path, header: Header) -> list[Header]:
+    """Return the header as it is for each frame."""
+    n_frames = int(header.number("NumberOfFrames") or 1)
+    own, shared = header.items(_OF_FRAMES), header.items(_SHARED)[:1]
+    if not own and n_frames > 1:
+        raise OtherKindError(
+            f"{path} holds {n_frames} frames that do not say where they lie, as those of a film: "
+            f"{CONVERT}"
+        )
+    if len(own or [header]) != n_frames:
+        raise VolumeError(f"it says that it has {n_frames} frames, but describes {len(own)}")
+    if not own:
+        return [header.under(_groups(shared))]
+    return [header.under(_groups([frame, *shared])) for frame in own]
 
-    Raises
-    ------
-    VolumeError
-        If it does not say how it is stored, or is compressed with its header.
-    """
-    syntax = Header(read_file_meta_info(path)).text("TransferSyntaxUID")
-    if not syntax:
-        raise VolumeError("it does not say how it is stored (TransferSyntaxUID): it is damaged")
-    if syntax == DeflatedExplicitVRLittleEndian:  # it would be unpacked to any size
-        raise VolumeError(f"{path} is compressed with its header (deflated): {CONVERT}")
-    return syntax, Header(dcmread(path, specific_tags=list(names), stop_before_pixels=True))
 
-
-class Header:
-    """Elements of a file, parsed as their standard types."""
-
-    def __init__(self, elements: Dataset) -> None:
-        self._elements = elements
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._elements
-
-    def _stored(self, name: str) -> tuple[bytes, bool]:
-        """Return the bytes of an element, and whether they are little-endian."""
-        if name not in self._elements:
-            return b"", True
-        raw: Any = self._elements.get_item(name)
-        return raw.value or b"", bool(getattr(raw, "is_little_endian", True))
-
-    def whole(self, name: str, *, signed: bool = False) -> int | None:
-        """Return an element of two bytes."""
-        content, is_little = self._stored(name)
-        order = "little" if is_little else "big"
-        return int.from_bytes(content[:2], order, signed=signed) if content else None  # type: ignore[arg-type]
-
-    def text(self, name: str) -> str:
-        return self._stored(name)[0].decode("latin-1").strip(" \0")
-
-    def numbers(self, name: str, count: int) -> Vector | None:
-        """Return the numbers of an element that is written in decimals."""
-        if not (text := self.text(name)):
-            return None
-        parts = text.split("\\")
-        try:
-            numbers = np.array([float(part) for part in parts], np.float64)
-        except ValueError:
-            numbers = np.empty(0)
-        if len(numbers) != count or not np.isfinite(numbers).all():
-            raise VolumeError(f"{name} is {text[:80]!r}, where {count} number(s) should be")
-        return numbers
-
-    def number(self, name: str) -> float | None:
-        found = self.numbers(name, 1)
-        return None if found is None else float(found[0])
+def _groups(holders: Sequence[Header]) -> list[Header]:
+    """Return what the groups of a frame say, its own first."""
+    return [item for one in holders for name in _GROUPS for item in one.items(name)[:1]]
 
 
 def _check_kind(path: Path, header: Header) -> None:
-    frames = int(header.number("NumberOfFrames") or 1)
-    if frames != 1:
-        raise OtherKindError(f"{path} holds {frames} frames, which are not read: {CONVERT}")
-    if found := [name for name in _NOT_PLAIN if name in header]:
-        raise OtherKindError(f"{path} has {found[0]}, which is not read: {CONVERT}")
+    if _TABLE in header:
+        raise OtherKindError(f"{path} has {_TABLE}, which is not read: {CONVERT}")
     photometric, samples = header.text("PhotometricInterpretation"), header.whole("SamplesPerPixel")
     if photometric not in ("MONOCHROME1", "MONOCHROME2") or samples not in (1, None):
         raise OtherKindError(
@@ -242,7 +200,9 @@ def _check_kind(path: Path, header: Header) -> None:
         raise OtherKindError(f"{path} is {modality}, no image of a patient")
 
 
-def _slice(path: Path, syntax: str, header: Header, shape: Ints) -> Slice:
+def _slice(
+    path: Path, syntax: str, header: Header, shape: Ints, frame: int = 0, n_frames: int = 1
+) -> Slice:
     allocated, bits = header.whole("BitsAllocated"), header.whole("BitsStored")
     bits = allocated if bits is None else bits
     high = header.whole("HighBit")
@@ -258,6 +218,8 @@ def _slice(path: Path, syntax: str, header: Header, shape: Ints) -> Slice:
     is_inverted = header.text("PhotometricInterpretation") == "MONOCHROME1"
     return Slice(
         path=path,
+        frame=frame,
+        n_frames=n_frames,
         identifier=header.text("SOPInstanceUID"),
         series=header.text("SeriesInstanceUID"),
         modality=modality,
@@ -280,17 +242,17 @@ def _slice(path: Path, syntax: str, header: Header, shape: Ints) -> Slice:
 
 def _check_size(one: Slice) -> None:
     """Check the size that a header declares, before anything is made room for."""
-    n_stored = one.path.stat().st_size
-    if one.syntax in PLAIN and n_stored < one.n_bytes:
+    n_stored, n_declared = one.path.stat().st_size, one.n_frames * one.n_bytes
+    if one.syntax in PLAIN and n_stored < n_declared:
         raise VolumeError(
-            f"it has {n_stored} bytes, fewer than the {one.n_bytes} of its pixels: cut off"
+            f"it has {n_stored} bytes, fewer than the {n_declared} of its pixels: cut off"
         )
-    if n_stored > 2 * one.n_bytes + _BESIDE_BYTES:
+    if n_stored > 2 * n_declared + _BESIDE_BYTES:
         raise VolumeError(
-            f"it has {n_stored} bytes, far more than the {one.n_bytes} of its pixels: it is damaged"
+            f"it has {n_stored} bytes, far more than the {n_declared} of its pixels: it is damaged"
         )
-    check_is_plausible(one.path, one.n_bytes)
-    check_fits_memory(one.path, 4 * one.n_bytes)
+    check_is_plausible(one.path, n_declared)
+    check_fits_memory(one.path, 2 * n_declared + 2 * one.n_bytes)
 
 
 def _plane(header: Header, spacing: tuple[float, float]) -> Plane | None:

@@ -1,4 +1,4 @@
-"""The pixels of a DICOM file with one grey image.
+"""The pixels of a DICOM file with grey images.
 
 References
 ----------
@@ -18,7 +18,8 @@ from pydicom.encaps import generate_frames
 from pydicom.uid import ExplicitVRBigEndian, RLELossless
 
 from napari_msgan.errors import VolumeError
-from napari_msgan.io._dicom_header import CONVERT, PLAIN, Slice
+from napari_msgan.io._dicom_elements import CONVERT
+from napari_msgan.io._dicom_header import PLAIN, Slice
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,19 +35,42 @@ _END_OF_JPEG, _BEGIN_OF_JPEG_2000 = b"\xff\xd9", b"\xff\x4f\xff\x51"
 _WRAPPED = 512
 
 
-def read_values(header: Slice, dtype: np.dtype[Any]) -> Pixels:
+def read_frames(header: Slice) -> list[bytes]:
+    """Return what is stored of each image in the file of one of them.
+
+    Raises
+    ------
+    VolumeError
+        If there are no pixels, or they are stored in an unknown way.
+    """
+    content = dcmread(header.path, specific_tags=["PixelData"]).get("PixelData")
+    if not isinstance(content, bytes):
+        raise VolumeError("it has no pixels of integers (PixelData)")
+    if header.syntax in PLAIN:
+        starts = range(0, header.n_frames * header.n_bytes, header.n_bytes)
+        return [content[start : start + header.n_bytes] for start in starts]
+    if not header.syntax.startswith(_JPEG) and header.syntax != RLELossless:
+        raise VolumeError(f"its pixels are stored in an unknown way ({header.syntax}): {CONVERT}")
+    frames = list(generate_frames(content, number_of_frames=header.n_frames))
+    if len(frames) != header.n_frames:
+        raise VolumeError(f"it has {len(frames)} of {header.n_frames} compressed images")
+    return frames
+
+
+def values_of(header: Slice, frame: bytes, dtype: np.dtype[Any]) -> Pixels:
     """Return the values of an image, shape (rows, columns).
 
     Parameters
     ----------
+    frame : what is stored of it.
     dtype : holds all values between the limits of the image.
 
     Raises
     ------
     VolumeError
-        If they are compressed in an unknown way, or are others than the header says.
+        If they are others than the header says.
     """
-    stored = _stored(header)
+    stored = _stored(header, frame)
     is_padding = None if header.padding is None else stored == header.padding
     shift = 8 * stored.dtype.itemsize - header.bits
     if shift:  # what stands above the bits that count is no part of the number
@@ -65,26 +89,18 @@ def read_values(header: Slice, dtype: np.dtype[Any]) -> Pixels:
     return values.astype(dtype)
 
 
-def _stored(header: Slice) -> Pixels:
-    content = dcmread(header.path, specific_tags=["PixelData"]).get("PixelData")
-    if not isinstance(content, bytes):
-        raise VolumeError("it has no pixels of integers (PixelData)")
+def _stored(header: Slice, frame: bytes) -> Pixels:
     kind = f"{'i' if header.is_signed else 'u'}{header.bits_allocated // 8}"
     if header.syntax in PLAIN:
         is_big = header.syntax == ExplicitVRBigEndian
         if is_big and header.bits_allocated == 8:  # in pairs of bytes or not, programs differ
             raise VolumeError(f"it has big-endian pixels of 8 bits: {CONVERT}")
-        values = np.frombuffer(content, (">" if is_big else "<") + kind, math.prod(header.shape))
+        values = np.frombuffer(frame, (">" if is_big else "<") + kind, math.prod(header.shape))
         return values.astype(kind).reshape(header.shape)
-    name = header.syntax.removeprefix(_JPEG)
-    if name == header.syntax and name != RLELossless:
-        raise VolumeError(f"its pixels are stored in an unknown way ({name}): {CONVERT}")
-    (frame,) = generate_frames(content, number_of_frames=1)
-    if name == RLELossless:
+    if header.syntax == RLELossless:
         unpacked = imagecodecs.dicomrle_decode(frame, dtype=np.dtype(kind), out=header.n_bytes)
         return np.frombuffer(unpacked, kind, math.prod(header.shape)).reshape(header.shape)
-    values = _unpacked(frame, name, header.shape)
-    return values.astype(kind)
+    return _unpacked(frame, header.syntax.removeprefix(_JPEG), header.shape).astype(kind)
 
 
 def _unpacked(frame: bytes, name: str, shape: Ints) -> Pixels:

@@ -1,4 +1,4 @@
-"""DICOM, read only: the image in a file, or the volume that a folder holds as a series.
+"""DICOM, read only: an image, or the volume of a series in a folder or of frames in one file.
 
 Nothing of the files is kept but pixels, and where they lie.
 """
@@ -18,9 +18,10 @@ from pydicom.errors import BytesLengthException, InvalidDicomError
 from napari_msgan.errors import VolumeError
 from napari_msgan.geometry import Affine
 from napari_msgan.io._checks import check_is_plausible, warn
+from napari_msgan.io._dicom_elements import CONVERT
 from napari_msgan.io._dicom_files import SLICED, dicom_files
-from napari_msgan.io._dicom_header import OtherKindError, Slice, read_slice
-from napari_msgan.io._dicom_pixels import read_values
+from napari_msgan.io._dicom_header import OtherKindError, Slice, read_slices
+from napari_msgan.io._dicom_pixels import read_frames, values_of
 from napari_msgan.io._errors import named_errors
 from napari_msgan.io._unpacked import empty_image
 from napari_msgan.steps import run_to_end
@@ -60,16 +61,19 @@ _MOST_FILES = 20_000
 
 
 def iter_read(path: Path) -> Generator[float, None, Volume]:
-    """Return the image of a file, or the volume of a folder; yield the fraction that is read."""
+    """Return the image or volume of a file or folder; yield the fraction that is read."""
     slices = yield from _iter_headers(path)
     shape, dtype = _shape(slices), _dtype(slices)
     affine, unit = _place(path, slices)
     _check_total(path, slices)
     target = empty_image(path, shape, dtype)
     planes = target.reshape(len(slices), *slices[0].shape)
+    opened: Path | None = None
     for number, one in enumerate(slices):
         with named_errors(one.path, "DICOM", UNREADABLE):
-            planes[number] = read_values(one, dtype)
+            if opened != one.path:
+                opened, frames = one.path, read_frames(one)
+            planes[number] = values_of(one, frames[one.frame], dtype)
         yield _HEADERS + (1 - _HEADERS) * (number + 1) / len(slices)
     return Volume(target, affine, unit)
 
@@ -89,13 +93,7 @@ def read_description(path: Path) -> dict[str, Any] | None:
 def _iter_headers(path: Path) -> Generator[float, None, list[Slice]]:
     """Return the slices of a volume from the first to the last, or the one of a file."""
     if not path.is_dir():
-        with named_errors(path, "DICOM", UNREADABLE):
-            one = read_slice(path)
-        if one is None:
-            raise VolumeError(f"{path} holds no image")
-        if one.modality in SLICED:
-            warn(path, f"this is one image of a {one.modality}; give the folder for its volume")
-        return [one]
+        return _of_file(path)
     files, doubtful = dicom_files(path)
     if len(files) > _MOST_FILES:
         raise VolumeError(
@@ -112,15 +110,25 @@ def _iter_headers(path: Path) -> Generator[float, None, list[Slice]]:
     for number, file in enumerate(files, 1):
         try:
             with named_errors(file, "DICOM", UNREADABLE):
-                one = read_slice(file)
+                slices += read_slices(file)
         except OtherKindError as error:
             others.append(error)
-        else:
-            slices += [one] if one is not None else []
         yield _HEADERS * number / len(files)
     if not slices:
         raise others[0] if others else VolumeError(f"{path} holds no image: no file has pixels")
     return _in_order(path, _of_volume(path, slices, others))
+
+
+def _of_file(path: Path) -> list[Slice]:
+    with named_errors(path, "DICOM", UNREADABLE):
+        slices = read_slices(path)
+    if not slices:
+        raise VolumeError(f"{path} holds no image")
+    first = slices[0]
+    if first.modality in SLICED and len(slices) == 1:
+        warn(path, f"this is one image of a {first.modality}; give the folder for its volume")
+    _check_has_unit(path, slices)
+    return _in_order(path, slices)
 
 
 def _of_volume(
@@ -141,16 +149,20 @@ def _of_volume(
         )
     if told:
         warn(path, f"{len(told)} file(s) are left out, such as this: {told[0]}")
-    if kept[0].modality == "CT" and not all(one.has_rescale for one in kept):
-        warn(path, "it does not say how to get Hounsfield units (RescaleIntercept is missing)")
+    _check_has_unit(path, kept)
     return kept
+
+
+def _check_has_unit(path: Path, slices: Sequence[Slice]) -> None:
+    if slices[0].modality == "CT" and not all(one.has_rescale for one in slices):
+        warn(path, "it does not say how to get Hounsfield units (RescaleIntercept is missing)")
 
 
 def _copy_key(one: Slice) -> object:
     """Return what copies of an image share; some programs give all slices one identifier."""
     if not one.identifier or one.plane is None:
-        return one.path
-    return one.identifier, tuple(one.plane.position.tolist())
+        return one.path, one.frame
+    return one.identifier, one.frame, tuple(one.plane.position.tolist())
 
 
 def _in_order(path: Path, slices: Sequence[Slice]) -> list[Slice]:
@@ -172,11 +184,22 @@ def _in_order(path: Path, slices: Sequence[Slice]) -> list[Slice]:
             )
         if one.shape != first.shape or not one.plane.is_parallel(first.plane):
             raise VolumeError(
-                f"{one.path} has another size, voxel size or direction than {first.path}: they are "
-                "no slices of one volume. Put each kind into a folder of its own"
+                f"{_name(one)} has another size, voxel size or direction than {_name(first)}: they "
+                f"are no slices of one volume. {_apart(path)}"
             )
         planes.append((float(np.dot(one.plane.position, first.plane.normal)), one))
     return [one for _, one in sorted(planes, key=itemgetter(0))]
+
+
+def _name(one: Slice) -> str:
+    return f"{one.path}, frame {one.frame + 1}," if one.n_frames > 1 else str(one.path)
+
+
+def _apart(path: Path) -> str:
+    """Return what to do with images of several kinds."""
+    if path.is_dir():
+        return "Put each kind into a folder of its own"
+    return f"To split the file, {CONVERT}"
 
 
 def _place(path: Path, slices: Sequence[Slice]) -> tuple[Affine, Unit]:
@@ -193,7 +216,7 @@ def _place(path: Path, slices: Sequence[Slice]) -> tuple[Affine, Unit]:
     if apart.min() < _SAME_PLACE_MM:
         raise VolumeError(
             f"{path} has several images in one place: of several times, echoes or "
-            "reconstructions. Put one of them into a folder of its own"
+            f"reconstructions. {_apart(path)}"
         )
     step = (positions[-1] - positions[0]) / (len(planes) - 1)
     even = positions[0] + np.arange(len(planes))[:, np.newaxis] * step
@@ -217,7 +240,7 @@ def _place(path: Path, slices: Sequence[Slice]) -> tuple[Affine, Unit]:
 def _check_total(path: Path, slices: Sequence[Slice]) -> None:
     """Check that small files do not unpack to an absurd size together, as each alone does not."""
     declared = sum(one.n_bytes for one in slices)
-    stored = sum(one.path.stat().st_size for one in slices)
+    stored = sum(path.stat().st_size for path in {one.path for one in slices})
     check_is_plausible(path, declared, stored)
 
 

@@ -8,7 +8,12 @@ import numpy as np
 from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import (
+    CTImageStorage,
+    EnhancedCTImageStorage,
+    ExplicitVRLittleEndian,
+    generate_uid,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,6 +22,15 @@ if TYPE_CHECKING:
 
 AXIAL = (1, 0, 0, 0, 1, 0)
 SAGITTAL = (0, 1, 0, 0, 0, -1)
+_GROUP_OF = {
+    "ImagePositionPatient": "PlanePositionSequence",
+    "ImageOrientationPatient": "PlaneOrientationSequence",
+    "PixelSpacing": "PixelMeasuresSequence",
+    "SliceThickness": "PixelMeasuresSequence",
+    "RescaleSlope": "PixelValueTransformationSequence",
+    "RescaleIntercept": "PixelValueTransformationSequence",
+    "RescaleType": "PixelValueTransformationSequence",
+}
 
 
 def dataset(pixels: npt.NDArray[Any], **elements: Any) -> Dataset:
@@ -37,16 +51,56 @@ def dataset(pixels: npt.NDArray[Any], **elements: Any) -> Dataset:
     return made
 
 
+def of_frames(stored: npt.NDArray[Any], places: list[dict[str, Any]], **shared: Any) -> Dataset:
+    """Return an enhanced image of frames, shape (frames, rows, columns).
+
+    places : what the groups of each frame say, by name.
+    shared : what is said once for all.
+    """
+    made = dataset(stored[0], SOPClassUID=EnhancedCTImageStorage, NumberOfFrames=len(stored))
+    made.PixelData = stored.tobytes()
+    made.SharedFunctionalGroupsSequence = [_grouped(shared)]
+    made.PerFrameFunctionalGroupsSequence = [_grouped(place) for place in places]
+    return made
+
+
+def _grouped(elements: dict[str, Any]) -> Dataset:
+    groups = Dataset()
+    for name, value in elements.items():
+        group = _GROUP_OF[name]
+        if group not in groups:
+            setattr(groups, group, [Dataset()])
+        setattr(groups[group][0], name, value)
+    return groups
+
+
+def places_of(
+    count: int,
+    directions: tuple[float, ...] = AXIAL,
+    apart: float = 2.5,
+) -> list[dict[str, Any]]:
+    """Return where frames one after the other lie."""
+    normal = np.cross(directions[:3], directions[3:])
+    first = np.array([-100.5, 30.25, 700])
+    return [
+        {"ImagePositionPatient": (first + number * apart * normal).tolist()}
+        for number in range(count)
+    ]
+
+
 def write(
-    path: Path, made: Dataset, syntax: str = ExplicitVRLittleEndian, frame: bytes = b""
+    path: Path,
+    made: Dataset,
+    syntax: str = ExplicitVRLittleEndian,
+    frame: bytes | list[bytes] = b"",
 ) -> Path:
-    """Write a file; `frame` is its image, compressed."""
+    """Write a file; `frame` is its image, compressed, or all of them."""
     made.file_meta = FileMetaDataset()
     made.file_meta.MediaStorageSOPClassUID = made.SOPClassUID
     made.file_meta.MediaStorageSOPInstanceUID = made.SOPInstanceUID
     made.file_meta.TransferSyntaxUID = syntax
     if frame:
-        made.PixelData = encapsulate([frame])
+        made.PixelData = encapsulate(frame if isinstance(frame, list) else [frame])
         made["PixelData"].VR = "OB"
     path.parent.mkdir(parents=True, exist_ok=True)
     with disable_value_validation():

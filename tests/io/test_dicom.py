@@ -248,7 +248,20 @@ def test_what_is_no_volume_is_refused(elements, text, stored, tmp_path):
 
 
 BAD_FILES = {
-    "frames": ({"NumberOfFrames": 3}, "holds 3 frames"),
+    "a film": ({"NumberOfFrames": 3}, "holds 3 frames .* as those of a film"),
+    "frames that are not described": (
+        {"PerFrameFunctionalGroupsSequence": [Dataset(), Dataset()]},
+        "has 1 frames, but describes 2",
+    ),
+    "frames without places": (
+        {"PerFrameFunctionalGroupsSequence": [Dataset()] * 3, "NumberOfFrames": 3}
+        | {"PixelData": bytes(3 * 12 * 9 * 2)},
+        "do not all say where they lie",
+    ),
+    "frames that are cut off": (
+        {"PerFrameFunctionalGroupsSequence": [Dataset()] * 99, "NumberOfFrames": 99},
+        "fewer than the 21384 of its pixels: cut off",
+    ),
     "colours": ({"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"}, "has colours"),
     "odd bits": ({"HighBit": 15}, "12 of 16 bits, up to bit 15"),
     "too few pixels": ({"PixelData": b"12"}, "cannot be read as DICOM"),
@@ -257,10 +270,6 @@ BAD_FILES = {
     "a table of grey values": (
         {"ModalityLUTSequence": [Dataset()]},
         "ModalityLUTSequence, which is not read",
-    ),
-    "one frame of its own": (
-        {"PerFrameFunctionalGroupsSequence": [Dataset()]},
-        "PerFrameFunctionalGroupsSequence",
     ),
     "a dose": ({"Modality": "RTDOSE"}, "no image of a patient"),
     "a slope that is no number": ({"RescaleSlope": "inf"}, "RescaleSlope"),

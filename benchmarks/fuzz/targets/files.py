@@ -106,7 +106,7 @@ class Tiff(Reader):
 
 
 class Dicom(Target):
-    """A series and single images of several compressions, one of their files changed."""
+    """A series, frames and single images of several compressions, one of their files changed."""
 
     def make(self, folder: Path) -> None:
         import imagecodecs
@@ -134,7 +134,7 @@ class Dicom(Target):
             RLELossless: rle,
         }
 
-        def write(name: str, syntax: str, **elements: Any) -> None:
+        def write(name: str, syntax: str, count: int = 1, **elements: Any) -> None:
             made = Dataset()
             made.SOPClassUID, made.SOPInstanceUID = CTImageStorage, "1.2.3.4"
             made.SeriesInstanceUID, made.Modality = "1.2", "CT"
@@ -149,11 +149,18 @@ class Dicom(Target):
             made.file_meta.MediaStorageSOPClassUID = made.SOPClassUID
             made.file_meta.MediaStorageSOPInstanceUID = made.SOPInstanceUID
             made.file_meta.TransferSyntaxUID = syntax
-            made.PixelData = pixels.tobytes()
+            made.PixelData = count * pixels.tobytes()
             if syntax in frames:
-                made.PixelData = encapsulate([bytes(frames[syntax])])
+                made.PixelData = encapsulate(count * [bytes(frames[syntax])])
                 made["PixelData"].VR = "OB"
             made.save_as(folder / name, enforce_file_format=True)
+
+        def group(name: str, **elements: Any) -> Dataset:
+            said, groups = Dataset(), Dataset()
+            for element, value in elements.items():
+                setattr(said, element, value)
+            setattr(groups, name, [said])
+            return groups
 
         for number in range(4):
             write(f"{number}.dcm", ExplicitVRLittleEndian, ImagePositionPatient=[0, 0, number])
@@ -161,6 +168,16 @@ class Dicom(Target):
         for syntax in (ExplicitVRLittleEndian, ImplicitVRLittleEndian, *frames):
             write("x.dcm", syntax, Modality="DX")
             self.contents[syntax] = (folder / "x.dcm").read_bytes()
+        own = [group("PlanePositionSequence", ImagePositionPatient=[0, 0, z]) for z in range(2)]
+        measures = group("PixelMeasuresSequence", PixelSpacing=[0.7, 0.6])
+        groups = {
+            "NumberOfFrames": 2,
+            "PerFrameFunctionalGroupsSequence": own,
+            "SharedFunctionalGroupsSequence": [measures],
+        }
+        for syntax in (ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless):
+            write("x.dcm", syntax, count=2, **groups)
+            self.contents[f"frames {syntax}"] = (folder / "x.dcm").read_bytes()
         (folder / "x.dcm").unlink()
 
     def harm(self, choices: Choices, folder: Path) -> None:
@@ -170,7 +187,9 @@ class Dicom(Target):
         else:
             self.name = f"{choices.below(4)}.dcm"
             content = (folder / self.name).read_bytes()
-        where = choices.pick([0, 128, content.find(b"\x28\x00\x02\x00"), len(content) - 400])
+        tags = b"\x28\x00\x02\x00", b"\x00\x52\x29\x92"  # of the pixels, and of frames
+        found = [max(0, content.find(tag)) for tag in tags]
+        where = choices.pick([0, 128, *found, len(content) - 400])
         changed = content[:where] + changed_bytes(choices, content[where:], head=256)
         (folder / self.name).write_bytes(changed)
 

@@ -1,0 +1,106 @@
+"""Elements of a DICOM header, taken as they are stored and parsed here.
+
+pydicom's own conversion warns and checks by settings of the whole process, which other threads and
+plugins share.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from pydicom import dcmread
+from pydicom.filereader import read_file_meta_info
+from pydicom.sequence import Sequence as Items
+from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+from napari_msgan.errors import VolumeError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from pydicom import Dataset
+
+    Vector = npt.NDArray[np.float64]
+
+logging.getLogger("pydicom").addHandler(logging.NullHandler())  # else it writes to the terminal
+
+CONVERT = "convert it to NIfTI first, for instance with dcm2niix"
+
+
+def open_header(path: Path, names: Sequence[str]) -> tuple[str, Header]:
+    """Return how a file is stored, and these elements of its header.
+
+    Raises
+    ------
+    VolumeError
+        If it does not say how it is stored, or is compressed with its header.
+    """
+    syntax = Header([read_file_meta_info(path)]).text("TransferSyntaxUID")
+    if not syntax:
+        raise VolumeError("it does not say how it is stored (TransferSyntaxUID): it is damaged")
+    if syntax == DeflatedExplicitVRLittleEndian:  # it would be unpacked to any size
+        raise VolumeError(f"{path} is compressed with its header (deflated): {CONVERT}")
+    return syntax, Header([dcmread(path, specific_tags=list(names), stop_before_pixels=True)])
+
+
+class Header:
+    """Elements parsed as their standard types.
+
+    layers : where an element is looked for, one after the other.
+    """
+
+    def __init__(self, layers: Sequence[Dataset]) -> None:
+        self._layers = list(layers)
+
+    def __contains__(self, name: str) -> bool:
+        return any(name in layer for layer in self._layers)
+
+    def under(self, others: Iterable[Header]) -> Header:
+        """Return a header with the elements of others before those of this one."""
+        return Header([layer for one in (*others, self) for layer in one._layers])
+
+    def items(self, name: str) -> list[Header]:
+        """Return what a sequence holds."""
+        for layer in self._layers:
+            if name in layer:
+                found = layer[name].value
+                return [Header([item]) for item in found] if isinstance(found, Items) else []
+        return []
+
+    def _stored(self, name: str) -> tuple[bytes, bool]:
+        """Return the bytes of an element, and whether they are little-endian."""
+        for layer in self._layers:
+            if name in layer:
+                raw: Any = layer.get_item(name)
+                return raw.value or b"", bool(getattr(raw, "is_little_endian", True))
+        return b"", True
+
+    def whole(self, name: str, *, signed: bool = False) -> int | None:
+        """Return an element of two bytes."""
+        content, is_little = self._stored(name)
+        order = "little" if is_little else "big"
+        return int.from_bytes(content[:2], order, signed=signed) if content else None  # type: ignore[arg-type]
+
+    def text(self, name: str) -> str:
+        return self._stored(name)[0].decode("latin-1").strip(" \0")
+
+    def numbers(self, name: str, count: int) -> Vector | None:
+        """Return the numbers of an element that is written in decimals."""
+        if not (text := self.text(name)):
+            return None
+        parts = text.split("\\")
+        try:
+            numbers = np.array([float(part) for part in parts], np.float64)
+        except ValueError:
+            numbers = np.empty(0)
+        if len(numbers) != count or not np.isfinite(numbers).all():
+            raise VolumeError(f"{name} is {text[:80]!r}, where {count} number(s) should be")
+        return numbers
+
+    def number(self, name: str) -> float | None:
+        found = self.numbers(name, 1)
+        return None if found is None else float(found[0])
