@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
+from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -60,16 +61,34 @@ def names_of(images: Sequence[Path]) -> dict[Path, str]:
         names = {path: "_".join(path.parts[-depth:]) for path in images}
         if len(set(names.values())) == len(images):
             return names
-    if not images:
-        return {}
-    twice = next(path for path in images if list(images).count(path) > 1)
-    raise VolumeError(f"{twice} is there twice")
+    if len(set(images)) < len(images):
+        twice = next(path for path in images if list(images).count(path) > 1)
+        raise VolumeError(f"{twice} is there twice")
+    # such as a/b_c and a_b/c
+    return {path: f"{number}_{path.name}" for number, path in enumerate(images, 1)}
 
 
 def patients_of(images: Sequence[Path], pattern: str) -> dict[Path, str]:
-    """Return whose each image is, by its name; see `napari_msgan.patients.patients_in`."""
+    """Return whose each image is, by its name; see `napari_msgan.patients.patients_in`.
+
+    Raises
+    ------
+    VolumeError
+        If nothing is found, or where only some names need their folders (`names_of`), something
+        else with the folders than without.
+    """
     names = names_of(images)
     patients = patients_in(names.values(), pattern)
+    count = Counter(path.name for path in images)
+    if min(count.values(), default=1) == 1:
+        for path, name in names.items():
+            alone = _patients_of_file(path, pattern)
+            if alone and alone != {patients[name]}:
+                raise VolumeError(
+                    f"some images are called by their folders, too, and {pattern!r} finds "
+                    f"{patients[name]!r} in the name {name}, but {alone.pop()!r} in that of its "
+                    "file alone: give a pattern that finds the same in both, such as p[0-9]+"
+                )
     return {path: patients[names[path]] for path in images}
 
 

@@ -17,6 +17,7 @@ from napari_msgan.evaluation import (
     summarise,
     summary_csv,
 )
+from napari_msgan.evaluation.places import names_of
 
 
 def row(image, scale, **values):
@@ -83,6 +84,22 @@ def test_patients_are_found_in_names():
         patients_of(images, "q[0-9]")
     with pytest.raises(VolumeError, match="no regular expression"):
         patients_of(images, "(")
+
+
+def test_folders_in_some_names_decide_no_patient_unnoticed():
+    images = [Path("s1/p1_x.png"), Path("s1/p2_x.png"), Path("s2/p1_x.png")]
+    assert list(names_of(images).values()) == ["s1_p1_x.png", "s1_p2_x.png", "s2_p1_x.png"]
+    assert list(patients_of(images, "p[0-9]+").values()) == ["p1", "p2", "p1"]
+    assert list(patients_of(images, "^s[0-9]+").values()) == ["s1", "s1", "s2"]
+    with pytest.raises(VolumeError, match="finds 's1' in the name s1_p1_x.png, but 'p1' in that"):
+        patients_of(images, "^[^_]+")
+
+
+def test_names_are_told_apart_whatever_folders_are_called():
+    images = [Path("a/b_c.png"), Path("a_b/c.png"), Path("q/c.png")]
+    names = list(names_of(images).values())
+    assert len(set(names)) == 3
+    assert all(n.endswith(path.name) for n, path in zip(names, images, strict=True))
 
 
 def test_csv_has_a_row_per_image_and_scale():
