@@ -185,6 +185,8 @@ def _print_plan(config: TrainConfig, files: list[TrainingFile], out: Path, origi
     )
     headings, *rows = plan_table(config)
     print_table(headings, rows, numbers="scale batch steps memory")
+    if taken := [str(scale) for scale, plan in enumerate(config.scales) if not plan.steps]:
+        print(f"Without steps, taken as it is from {config.start_from}: scale {', '.join(taken)}.")
     too_coarse = [file.name for file in files if n_scales_reached(file, config) < 2]
     if too_coarse:
         names = ", ".join(too_coarse[:_NAMED]) + (", ..." if len(too_coarse) > _NAMED else "")

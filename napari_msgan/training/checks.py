@@ -49,9 +49,8 @@ def check_run(
 def model_spec(config: TrainConfig, scales: Sequence[ScaleSpec]) -> ModelSpec:
     """Return the description of the model of a run."""
     shared = set(ModelSpec.model_fields) & set(TrainConfig.model_fields) - {"scales"}
-    noise = config.sketches.noise if config.stochastic else 0.0
     values = {name: getattr(config, name) for name in shared}
-    return ModelSpec(**values, noise=noise, scales=tuple(scales))
+    return ModelSpec(**values, noise=config.noise, scales=tuple(scales))
 
 
 def kept_out_of(names: Iterable[str], config: TrainConfig) -> set[str]:

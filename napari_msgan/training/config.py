@@ -213,3 +213,8 @@ class TrainConfig(Settings):
     patience: Annotated[float, Field(gt=0, le=1)] | None = 0.3
     checkpoint_s: Annotated[float, Field(ge=0)] = 60.0
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+
+    @property
+    def noise(self) -> float:
+        """Return the noise of the model, `ModelSpec.noise`."""
+        return self.sketches.noise if self.stochastic else 0.0

@@ -211,7 +211,9 @@ class ScaleGan:
         block, kept = self._kept_block(), (self.config.coarse.kept,) * len(self.plan.factor)
         details = l1_per_sample(detail(fake, block), detail(batch.image, block))
         given = block_means(crop(batch.coarse, self._margin(batch)), kept)
-        consistent = l1_per_sample(block_means(fake, block), given)
+        # On the coarse grid, so that both have the same blocks where these do not fit.
+        made = block_means(block_means(fake, self.plan.factor), kept)
+        consistent = l1_per_sample(made, given)
         truthful = batch.truthful
         return (truthful * whole + (1 - truthful) * (details + consistent)).mean()
 

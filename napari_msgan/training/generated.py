@@ -73,8 +73,8 @@ def _generate(
             inside = dequantise(read_padded(coarse, window.start, window.stop))
             fine = window.multiply(factor)
             sketch = _unit(pyramid.sketch(scale), fine)
-            if config.stochastic:
-                add_noise(sketch, fine, config.sketches.noise, seed=0, scale=scale)
+            if config.noise:
+                add_noise(sketch, fine, config.noise, seed=0, scale=scale)
             result = generator(
                 to_tensor([inside], fabric.device), to_tensor([sketch], fabric.device)
             )

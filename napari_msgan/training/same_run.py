@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 from napari_msgan.durable import write_atomically
 from napari_msgan.errors import TrainingError
 from napari_msgan.training.config import TrainConfig
+from napari_msgan.training.start import start_identity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,6 +32,9 @@ def run_file(out: Path) -> Path:
 
 def begin_run(files: Sequence[TrainingFile], out: Path, config: TrainConfig) -> None:
     """Write down what this run is; what is written already stays."""
+    start = start_identity(config)
+    if start and not _start_file(out).exists():
+        write_atomically(_start_file(out), start.encode())
     if not _images_file(out).exists():
         write_atomically(_images_file(out), json.dumps(_described(files), indent=2).encode())
     if not run_file(out).exists():
@@ -38,7 +42,7 @@ def begin_run(files: Sequence[TrainingFile], out: Path, config: TrainConfig) -> 
 
 
 def check_same_run(files: Sequence[TrainingFile], out: Path, config: TrainConfig) -> None:
-    """Refuse to go on with other settings or other images: the result would be neither's.
+    """Refuse to go on with other settings, images or weights: the result would be neither's.
 
     Raises
     ------
@@ -50,6 +54,12 @@ def check_same_run(files: Sequence[TrainingFile], out: Path, config: TrainConfig
     # compared as settings: a file of an earlier version does not name those that came since
     if begun.exists() and _read(begun, TrainConfig.model_validate_json) != config:
         raise TrainingError(f"{out} holds a training run with other settings. {instead}")
+    start = _start_file(out)
+    if start.exists() and start.read_text() != start_identity(config):
+        raise TrainingError(
+            f"{config.start_from} is not the model any more that the run in {out} started from: "
+            f"put that back. {instead}"
+        )
     if not _images_file(out).exists():
         return
     before, now = _read(_images_file(out), json.loads), _described(files)
@@ -77,6 +87,10 @@ def _read(path: Path, parse: Callable[[bytes], T]) -> T:
 
 def _images_file(out: Path) -> Path:
     return run_file(out).with_name("images.json")
+
+
+def _start_file(out: Path) -> Path:
+    return run_file(out).with_name("start.txt")
 
 
 def _described(files: Sequence[TrainingFile]) -> dict[str, list[float]]:

@@ -239,7 +239,7 @@ class PatchSampler:
     def fixed(self, count: int) -> list[Sample]:
         """Return always the same samples, as a user's images will be: from generated ones."""
         mixture = CoarseMixture(true=0, generated=1, blurred=0, grey=0, target="truth")
-        sketches = SketchChanges(noise=0, share=0, reduced=0)
+        sketches = SketchChanges(noise=self._config.noise, share=0, reduced=0)
         config = self._config.model_copy(update={"coarse": mixture, "sketches": sketches})
         sampler = PatchSampler(self._pyramids, self._scale, self._halo, config)
         return [sampler.draw(sample_random(config, self._scale, 0, i)) for i in range(count)]

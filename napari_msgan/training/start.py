@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from napari_msgan.config import AnyNetwork
+    from napari_msgan.config import AnyNetwork, ModelSpec
     from napari_msgan.training.config import TrainConfig
 
 
@@ -25,9 +25,11 @@ def check_start(config: TrainConfig, out: Path) -> None:
         If there is no such model.
     TrainingError
         If a scale of it has another network or factor, or if it would be overwritten; or if a
-        scale without steps is not in it.
+        scale without steps is not in it, or not as it is there; or if no scale has steps.
     """
     taken = [scale for scale, plan in enumerate(config.scales) if plan.steps == 0]
+    if len(taken) == len(config.scales):
+        raise TrainingError("every scale has 0 steps, so nothing would be trained")
     if config.start_from is None:
         if taken:
             raise TrainingError(
@@ -39,11 +41,6 @@ def check_start(config: TrainConfig, out: Path) -> None:
     if folder.resolve() == out.resolve():
         raise TrainingError(f"{out} is the model to start from: write to another folder")
     spec = read_spec(folder)
-    if taken and taken[-1] >= spec.n_scales:
-        raise TrainingError(
-            f"scale {taken[-1]} has 0 steps, so it is taken from {spec.name!r}, which has scales "
-            f"0 to {spec.n_scales - 1} only: give it steps"
-        )
     for scale, (plan, there) in enumerate(zip(config.scales, spec.scales, strict=False)):
         if (_shaped(plan.network), plan.factor) != (_shaped(there.network), there.factor):
             raise TrainingError(
@@ -51,6 +48,36 @@ def check_start(config: TrainConfig, out: Path) -> None:
                 f"{there.network!r} with factor {there.factor}, not {plan.network!r} with factor "
                 f"{plan.factor}. Train with the settings of that model."
             )
+    for scale in taken:
+        _check_taken(config, scale, spec)
+
+
+def _check_taken(config: TrainConfig, scale: int, spec: ModelSpec) -> None:
+    """Refuse a scale without steps that would be another one than in the model it is of."""
+    is_taken = f"scale {scale} has 0 steps, so it is taken from {spec.name!r}"
+    if scale >= spec.n_scales:
+        raise TrainingError(
+            f"{is_taken}, which has scales 0 to {spec.n_scales - 1} only: give it steps"
+        )
+    planned, there = config.scales[scale].network, spec.scales[scale].network
+    pairs = {
+        "upsampling": (getattr(planned, "upsampling", None), getattr(there, "upsampling", None)),
+        "window": (config.window, spec.window),
+        "sketch": (config.sketch, spec.sketch),
+    }
+    if scale > 0:  # nothing is added to the sketch of scale 0
+        pairs["noise (stochastic, sketches.noise)"] = config.noise, spec.noise
+    for name, (ours, theirs) in pairs.items():
+        if ours != theirs:
+            raise TrainingError(
+                f"{is_taken}, where {name} is {theirs}, but in the settings it is {ours}: use that "
+                "of the model, or give the scale steps"
+            )
+
+
+def start_identity(config: TrainConfig) -> str | None:
+    """Return what tells the model that a run starts from from another one; None without one."""
+    return read_spec(find_model(config.start_from)).identity if config.start_from else None
 
 
 def starting_weights(config: TrainConfig, scale: int) -> dict[str, Tensor] | None:

@@ -129,6 +129,10 @@ def test_a_model_is_trained_on_with_its_own_settings(cli, data, write_config, tm
     changed = {"name", "include", "start_from", "patient"}
     assert {name for name in own if own[name] != kept[name]} == changed
     assert hashes(second) != hashes(first)
+    own["scales"][0]["steps"] = 0
+    (first / "training.json").write_text(json.dumps(own))
+    ended = cli(*start[:2], tmp_path / "taken", *start[3:], "--plan-only")
+    assert f"Without steps, taken as it is from {first}: scale 0." in ended.out
     (first / "training.json").unlink()
     refused = cli("train", data, tmp_path / "third", "--start-from", first, "--device", "cpu")
     refused.check_refused("training.json is missing")

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from napari_msgan.errors import TrainingError
+from napari_msgan.networks.blocks import crop
 from napari_msgan.training.config import CoarseMixture
 from napari_msgan.training.gan import Batch, ScaleGan
 from napari_msgan.training.run import open_fabric
@@ -130,6 +131,17 @@ def test_what_is_finer_than_the_kept_blocks_may_be_made_anew(kept, is_free):
         fake = gan.generator(batch.coarse, batch.sketch)
         sound, lost = gan._distance(fake, batch), gan._distance(fake, marred)
     assert (float(lost) == pytest.approx(float(sound), abs=1e-6)) == is_free
+
+
+@pytest.mark.parametrize("kept", [3, 4], ids=["blocks that do not fit", "blocks that fit"])
+def test_an_image_that_keeps_every_voxel_keeps_the_blocks(kept):
+    gan = gan_of(coarse=CoarseMixture(kept=kept))
+    batch = batch_of(truthful=False)
+    inner = crop(batch.coarse, (4, 4))
+    keeping = inner.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    same = Batch(batch.sketch, keeping, batch.coarse, batch.truthful)  # no detail is missing
+    assert float(gan._distance(keeping, same)) == pytest.approx(0, abs=1e-6)
+    assert float(gan._distance(keeping.flip(3), same)) > 0.1
 
 
 def test_the_discriminator_judges_details_not_brightness():

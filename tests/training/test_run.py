@@ -193,6 +193,43 @@ def test_a_scale_without_steps_needs_a_model_that_has_it(data, tmp_path):
         train(data, tmp_path / "third", _without_steps(config_of(2), 1))
 
 
+def test_a_scale_without_steps_is_refused_where_it_would_be_another(data, tmp_path):
+    noisy = {"stochastic": True, "sketches": SketchChanges(noise=0.05)}
+    train(data, tmp_path / "first", config_of(2, **noisy))
+    given = config_of(2, start_from=str(tmp_path / "first"))
+    out = tmp_path / "second"
+    with pytest.raises(TrainingError, match=r"scale 1 .* noise .* is 0.05, but .* it is 0.0"):
+        train(data, out, _without_steps(given, 1))
+    network = given.scales[0].network.model_copy(update={"upsampling": "linear"})
+    scales = (given.scales[0].model_copy(update={"network": network}), *given.scales[1:])
+    other = given.model_copy(update={"scales": scales})
+    with pytest.raises(TrainingError, match=r"upsampling is nearest, but .* it is linear"):
+        train(data, out, _without_steps(other, 0))
+    shifted = given.model_copy(update={"window": (0.0, 100.0)})
+    with pytest.raises(TrainingError, match=r"window is .* but in the settings it is \(0"):
+        train(data, out, _without_steps(shifted, 0))
+    with pytest.raises(TrainingError, match="nothing would be trained"):
+        train(data, out, _without_steps(given, *range(len(given.scales))))
+    assert not out.exists()
+    train(data, out, _without_steps(given, 0))  # its sketch has no noise when it generates
+
+
+def test_a_run_goes_on_from_no_other_model_of_that_name(data, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    train(data, first, config_of(2, seed=1))
+    config = config_of(2, seed=2, start_from=str(first))
+    run = iter_train(survey(data, config), second, config)
+    next(run)
+    run.close()
+    shutil.move(first, tmp_path / "aside")
+    train(data, first, config_of(2, seed=3))
+    with pytest.raises(TrainingError, match="not the model any more .* put that back"):
+        train(data, second, config)
+    shutil.rmtree(first)
+    shutil.move(tmp_path / "aside", first)
+    train(data, second, config)
+
+
 def test_a_model_with_other_networks_is_no_start(data, tmp_path):
     train(data, tmp_path / "first", config_of(2))
     config = config_of(2, start_from=str(tmp_path / "first"))

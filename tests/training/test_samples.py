@@ -65,6 +65,19 @@ def test_sample_depends_on_seed_scale_and_step_only(prepared):
     assert not np.array_equal(first.image, other.image)
 
 
+@pytest.mark.parametrize("stochastic", [False, True])
+def test_samples_that_are_watched_have_the_noise_of_the_model(prepared, stochastic):
+    _, pyramids, _, _ = prepared
+    config = prepared[0].model_copy(
+        update={"stochastic": stochastic, "sketches": SketchChanges(noise=0.05)}
+    )
+    sampler = PatchSampler(pyramids, 1, (4,) * len(config.axes), config)
+    first, again = sampler.fixed(2), sampler.fixed(2)
+    np.testing.assert_array_equal(first[0].sketch, again[0].sketch)
+    steps = 255 * first[0].sketch  # as stored, where nothing was added
+    assert np.allclose(steps, np.rint(steps), atol=1e-3) != stochastic
+
+
 def test_patches_are_mirrored_only_where_images_are(prepared):
     config, pyramids, _, _ = prepared
     still = config.model_copy(update={"images": ImageChanges(flip=False)})
