@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 _SKETCH_TOP = np.float32(255)
 #: Scales 0 to this one are computed in float32 in every precision.
 _LAST_IN_FLOAT32 = 2
+#: To be counted up where the same precision comes to give other bits.
+ARITHMETIC: dict[Precision, int] = {"fp32": 1, "bf16": 2}
 #: A part of what a job takes at any size. With the first, coarse chunks are read about once each
 #: where a slice across the longest axis of the finest scale has 512 x 512 voxels.
 COARSE_CACHE_BYTES, SKETCH_CACHE_BYTES = 24 << 20, 16 << 20
@@ -139,6 +141,7 @@ class TileContext:
             torch=torch.__version__,
             gpu=self.gpu,
             tile_shape=self.store.info.tile_shape,
+            arithmetic=ARITHMETIC[self.precision],
         )
 
 

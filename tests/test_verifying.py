@@ -502,6 +502,19 @@ def test_another_torch_is_told_and_its_differences_are_kept(path):
     assert "made with torch 1.0" in found.notes[0]
 
 
+def test_tiles_of_an_earlier_arithmetic_are_neither_damaged_nor_gone_on_with(path, original):
+    """As stores in bfloat16 that were begun before more layers stayed in float32."""
+    content = json.loads((path / "zarr.json").read_text())
+    content["attributes"]["napari_msgan"]["fingerprint"]["precision"] = "bf16"
+    (path / "zarr.json").write_text(json.dumps(content))
+    assert "arithmetic" not in content["attributes"]["napari_msgan"]["fingerprint"]
+    found = jobs.verify(path)
+    assert "another version of this program, which computes bf16 otherwise" in found.notes[0]
+    assert not any(problem.can_be_repaired for problem in found.problems)
+    with pytest.raises(StoreError, match="computes bf16 in another way"):
+        jobs.refine(path, model=original.parent / "model", scale=1)
+
+
 def test_gpu_tiles_are_not_compared_without_one(path):
     content = json.loads((path / "zarr.json").read_text())
     content["attributes"]["napari_msgan"]["fingerprint"]["device"] = "cuda"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_msgan.computing import TileContext, own_threads, run_tile, torch_text
+from napari_msgan.computing import ARITHMETIC, TileContext, own_threads, run_tile, torch_text
 from napari_msgan.errors import JobError, ModelError, StoreError
 from napari_msgan.geometry import Box
 from napari_msgan.pyramid.checking import Problem, level_name
@@ -168,6 +168,8 @@ def excuse_of(made: Fingerprint) -> str:
     """
     import torch
 
+    if made.arithmetic != ARITHMETIC[made.precision]:
+        return f"made by another version of this program, which computes {made.precision} otherwise"
     if made.torch != torch.__version__:
         return f"made with torch {made.torch}, this is {torch.__version__}"
     if made.device == "cuda" and made.gpu != (here := torch.cuda.get_device_name()):

@@ -313,6 +313,8 @@ def test_fingerprint_is_kept_and_another_device_precision_or_tile_is_refused(sto
         refusal = pytest.raises(StoreError, match=f"generated with {name}.*or generate a new")
         with again.writing(), refusal:
             again.set_fingerprint(CPU.model_copy(update=change))
+    with again.writing(), pytest.raises(StoreError, match="computes fp32 in another way"):
+        again.set_fingerprint(CPU.model_copy(update={"arithmetic": 2}))
     newer = CPU.model_copy(update={"torch": "2.14.0"})
     with again.writing(), pytest.warns(UserWarning, match="torch 2.13.0, this is torch 2.14.0"):
         again.set_fingerprint(newer)
@@ -329,7 +331,7 @@ def test_fingerprint_names_the_gpu_and_another_one_is_told(store):
         with pytest.warns(UserWarning, match="on A, this is B"):
             again.set_fingerprint(on_a.model_copy(update={"gpu": "B"}))
         again.set_fingerprint(on_a.model_copy(update={"gpu": None}))  # it is not known
-    assert "gpu" not in CPU.model_dump()  # so that older versions read it
+    assert not {"gpu", "arithmetic"} & set(CPU.model_dump())  # so that older versions read it
 
 
 def edit(file: Path, change: Any) -> None:
