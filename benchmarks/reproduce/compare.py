@@ -37,7 +37,7 @@ def iter_compare(part, data, methods, chosen, budget, places, *, same_steps_as=N
     work, base = places.work / data.name / part, places.work / data.name / "images"
     _LOG.info("%s: images of %s", part, data.name)
     files = prepare_base(data, base)
-    _refuse_other_measures(places.part(part) / "figures.csv", chosen)
+    _refuse_other_measures(data, places.part(part) / "figures.csv", chosen)
     published = places.part(part) / "runs.csv"
     if OURS not in chosen:
         budget = on_this_machine(budget, methods, data, files, base, work, published)
@@ -58,10 +58,10 @@ def iter_compare(part, data, methods, chosen, budget, places, *, same_steps_as=N
         yield name
 
 
-def _refuse_other_measures(published, chosen):
+def _refuse_other_measures(data, published, chosen):
     """Keep figures that were taken in two ways out of one table."""
     rows = read_csv(published) if published.exists() else []
-    others = {row["method"] for row in rows if not is_comparable(row)} - chosen
+    others = {row["method"] for row in rows if not is_comparable(data, row)} - chosen
     if others:
         raise SystemExit(
             f"{published} holds figures of {', '.join(sorted(others))} that were taken in another "
@@ -91,7 +91,7 @@ def publish(part, data, methods, work, places):
     for name, method in finished.items():
         folder = work / name
         titled = {"method": name, "title": method.title}
-        figures[name] = [titled | row for row in measured(folder)]
+        figures[name] = [titled | row for row in measured(data, folder)]
         if method.run is not None:
             run, shape = method.run(data), data.config.scales[-1].patch_shape
             runs[name] = [titled | row for row in training_summary(run, folder, shape)]
@@ -100,7 +100,7 @@ def publish(part, data, methods, work, places):
     tables = {"figures.csv": figures, "runs.csv": runs, "curves.csv": points}
     for name, made in tables.items():
         old = read_csv(out / name) if (out / name).exists() else []
-        old = [row for row in old if name != "figures.csv" or is_comparable(row)]
+        old = [row for row in old if name != "figures.csv" or is_comparable(data, row)]
         write_csv(out / name, _with_published(made, old, methods))
         tables[name] = read_csv(out / name)
     curve_plot(tables["curves.csv"], places.picture(f"{part}-curves.png"))
@@ -119,4 +119,4 @@ def _with_published(made, published, methods):
 
 
 def _is_finished(folder, data):
-    return len(measured(folder)) == len(data.heldout)
+    return len(measured(data, folder)) == len(data.heldout)

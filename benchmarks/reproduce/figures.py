@@ -25,8 +25,13 @@ from napari_msgan.model import Model
 from napari_msgan.training.checks import model_spec
 
 _LOG = logging.getLogger("reproduce")
-#: The day from which figures are taken as now; those of other days are not compared with them.
-MEASURES = "2026-11-29"
+#: The day from which figures are taken as now.
+_SINCE = "2026-11-29"
+
+
+def measures_of(data):
+    """Return how figures are taken of a data set: others are not compared with them."""
+    return f"{_SINCE}, noise {data.config.noise:g}" if data.config.noise else _SINCE
 
 
 def model_of(data, generators, tile, folder):
@@ -56,28 +61,28 @@ def measure_heldout(data, model, folder):
     Those that are there are kept, unless they were taken in another way. The images themselves are
     kept beside it, as uint8 over the window of the model.
     """
-    rows = measured(folder)
+    rows = measured(data, folder)
     there = {row["image"] for row in rows}
     for image in data.heldout:
         if image.name in there:
             continue
         values = _measure(data, model, image, folder)
         taken = {name: format(value, ".6g") for name, value in values.items()}
-        rows.append({"image": image.name, "measures": MEASURES} | taken)
+        rows.append({"image": image.name, "measures": measures_of(data)} | taken)
         write_csv(folder / "figures.csv", rows)
         _LOG.info("%s: SSIM %.3f, SWD %.1f", image.name, values["ssim"], values["swd"])
 
 
-def measured(folder):
+def measured(data, folder):
     """Return the rows of ``figures.csv`` that were taken as figures are now."""
     path = folder / "figures.csv"
     rows = read_csv(path) if path.exists() else []
-    return [row for row in rows if is_comparable(row)]
+    return [row for row in rows if is_comparable(data, row)]
 
 
-def is_comparable(row):
-    """Return whether figures were taken as they are now."""
-    return row.get("measures") == MEASURES
+def is_comparable(data, row):
+    """Return whether figures of a data set were taken as they are now."""
+    return row.get("measures") == measures_of(data)
 
 
 def _measure(data, model, image, folder):

@@ -20,10 +20,10 @@ from benchmarks.reproduce.budgets import Budget, budgeted, measure_step
 from benchmarks.reproduce.compare import _refuse_other_measures, _with_published, iter_compare
 from benchmarks.reproduce.data import DataSet, bundled_config
 from benchmarks.reproduce.figures import (
-    MEASURES,
     mean_and_interval,
     measure_heldout,
     measured,
+    measures_of,
     model_of,
     paired_difference,
     read_csv,
@@ -357,27 +357,37 @@ def test_figures_are_taken_again_where_they_were_taken_in_another_way(data, tmp_
     measure_heldout(data, None, tmp_path)
     measure_heldout(data, None, tmp_path)
     assert taken == ["0.png"]
-    (row,) = measured(tmp_path)
+    (row,) = measured(data, tmp_path)
     write_csv(tmp_path / "figures.csv", [{**row, "measures": "2020"}])
     measure_heldout(data, None, tmp_path)
     assert taken == ["0.png", "0.png"]
     assert read_csv(tmp_path / "figures.csv") == [row]
 
 
-def test_figures_of_two_measures_do_not_share_a_table(tmp_path):
+def test_figures_of_two_measures_do_not_share_a_table(data, tmp_path):
     path = tmp_path / "figures.csv"
-    _refuse_other_measures(path, {"ours"})  # nothing is published
-    now, before = {"method": "ours", "measures": MEASURES}, {"method": "whole", "measures": "2020"}
+    _refuse_other_measures(data, path, {"ours"})  # nothing is published
+    taken = measures_of(data)
+    now, before = {"method": "ours", "measures": taken}, {"method": "whole", "measures": "2020"}
     write_csv(path, [now])
-    _refuse_other_measures(path, {"patches"})
+    _refuse_other_measures(data, path, {"patches"})
     write_csv(path, [now, before])
-    assert measured(tmp_path) == [now]
-    _refuse_other_measures(path, {"patches", "whole"})  # which replaces it
+    assert measured(data, tmp_path) == [now]
+    _refuse_other_measures(data, path, {"patches", "whole"})  # which replaces it
     with pytest.raises(SystemExit, match="figures of whole that were taken in another way"):
-        _refuse_other_measures(path, {"patches"})
+        _refuse_other_measures(data, path, {"patches"})
     write_csv(path, [{"method": "whole"}])  # of a time when they did not say
     with pytest.raises(SystemExit, match="figures of whole"):
-        _refuse_other_measures(path, {"ours"})
+        _refuse_other_measures(data, path, {"ours"})
+
+
+def test_figures_with_noise_are_not_those_without(data, tmp_path):
+    quiet = replace(data, config=data.config.model_copy(update={"stochastic": False}))
+    path = tmp_path / "figures.csv"
+    write_csv(path, [{"method": "whole", "measures": measures_of(quiet)}])
+    _refuse_other_measures(quiet, path, {"ours"})
+    with pytest.raises(SystemExit, match="figures of whole"):
+        _refuse_other_measures(data, path, {"ours"})
 
 
 def test_settings_of_bundled_models_do_not_say_for_how_long_to_train():
