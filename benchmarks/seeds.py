@@ -77,6 +77,8 @@ def main() -> None:
     parser = parser_of("seeds", __doc__)
     parser.add_argument("--seeds", type=int, default=4, help="how many")
     options = parser.parse_args()
+    if options.seeds < 2:
+        parser.error("--seeds: two at least are compared")
     report(
         options,
         NAMES,

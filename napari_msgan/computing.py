@@ -169,6 +169,11 @@ def tile_inputs(
     return inputs
 
 
+def precision_of(scale: int, precision: Precision) -> Precision:
+    """Return the precision of a scale in a job."""
+    return "fp32" if scale <= _LAST_IN_FLOAT32 else precision
+
+
 def autocast(context: TileContext, scale: int) -> torch.autocast:
     """Compute in the precision of a job; the coarsest scales always in float32.
 
@@ -177,7 +182,7 @@ def autocast(context: TileContext, scale: int) -> torch.autocast:
     """
     import torch
 
-    is_lower = context.precision == "bf16" and scale > _LAST_IN_FLOAT32
+    is_lower = precision_of(scale, context.precision) == "bf16"
     kind = context.device.split(":")[0]
     # a recording must not read casts that are forgotten when this block ends
     return torch.autocast(kind, torch.bfloat16, enabled=is_lower, cache_enabled=kind == "cpu")

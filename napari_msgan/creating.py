@@ -125,7 +125,7 @@ def check_same_job(
     info = store.info
     seen = {
         "with another model": info.model_sha256 == model.spec.identity,
-        f"with another seed ({info.seed})": info.seed == seed,
+        f"with another seed ({info.seed})": info.seed == seed or not info.stochastic,
         "with other settings of the sketch": info.sketch.settings == model.spec.sketch,
         "from an image" if input_is_sketch else "from a sketch": info.source.is_sketch
         == input_is_sketch,

@@ -201,6 +201,16 @@ def test_what_is_known_is_not_measured_again(model, known, monkeypatch):
         calibrate(model, "cpu", "bf16", 2)
 
 
+def test_scales_in_float32_are_not_measured_in_bfloat16(model, known, monkeypatch):
+    def refuse(*a, **k):
+        raise AssertionError("measured")
+
+    monkeypatch.setattr(_calibration.subprocess, "run", refuse)
+    image = picture((96, 96))
+    found = run(image, model, scale=2, precision="bf16")
+    assert found.seconds == run(image, model, scale=2).seconds
+
+
 def test_a_file_that_does_not_fit_is_measured_again(tmp_path):
     file = tmp_path / "known.json"
     assert read_calibration(file) is None

@@ -151,36 +151,39 @@ def test_other_model_is_refused(job, fresh, tmp_path):
         jobs.refine(fresh, model=other)
 
 
-@pytest.mark.parametrize("change", ["seed", "source", "spacing", "kind"])
+@pytest.mark.parametrize("change", ["source", "spacing", "kind"])
 def test_going_on_with_another_job_is_refused(job, fresh, change):
     model, source, _, _ = job
     options = {}
-    if change == "seed":
-        options["seed"] = 5
-    elif change == "source":
+    if change == "source":
         source = picture(len(source.shape), seed=1)
     elif change == "spacing":
         source = Volume(source.data, Affine.of_spacing((1.01,) * len(source.shape)), source.unit)
     else:
         options["input_is_sketch"] = True
-    with (
-        pytest.warns(UserWarning, match="changes nothing") if change == "seed" else _nothing(),
-        pytest.raises(StoreError, match="belongs to another job"),
-    ):
+    with pytest.raises(StoreError, match="belongs to another job"):
         jobs.generate(source, fresh, model, device="cpu", **options)
+
+
+def test_a_seed_that_changes_nothing_is_told_and_not_kept(job, tmp_path):
+    model, source, _, _ = job
+    out = tmp_path / "seeded.ome.zarr"
+    with pytest.warns(UserWarning, match="seed 5 changes nothing"):
+        store = jobs.generate(source, out, model, device="cpu", scale=0, seed=5)
+    assert store.info.seed == 0
+    jobs.generate(source, out, model, device="cpu", scale=0)
+
+
+@pytest.mark.parametrize("seed", [1.5, "5", None])
+def test_what_is_no_whole_number_is_no_seed(job, tmp_path, seed):
+    model, source, _, _ = job
+    with pytest.raises(JobError, match="is no whole number"):
+        jobs.generate(source, tmp_path / "a.ome.zarr", model, device="cpu", scale=0, seed=seed)
 
 
 def test_going_on_with_the_same_job_is_allowed(job, fresh):
     model, source, whole, _ = job
     assert_equal_stores(jobs.generate(source, fresh, model, device="cpu"), whole)
-
-
-class _nothing:
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        return None
 
 
 def _reads(store, model, capacity_bytes):

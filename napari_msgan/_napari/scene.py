@@ -82,7 +82,8 @@ class Scene:
         store = opened.store
         if (shown := self.result_of(store)) is not None:
             return shown
-        name = f"{store.info.model_name} of {source}"
+        seed = f", seed {store.info.seed}" if store.info.stochastic else ""
+        name = f"{store.info.model_name} of {source}{seed}"
         result = self.add(result_layer(store, opened.placement, name))
         self.add(sketch_layer(store, opened.placement, f"sketch of {source}"))
         self.viewer.layers.selection.active = result

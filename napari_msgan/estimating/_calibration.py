@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from napari_msgan import __version__
+from napari_msgan.computing import ARITHMETIC
 from napari_msgan.config import Settings
 from napari_msgan.durable import write_atomically
 from napari_msgan.errors import JobError
@@ -100,7 +101,8 @@ def calibration_file(model: Model, device: str, precision: Precision, workers: i
 
     kind = device if device == "cpu" else torch.cuda.get_device_name(device)
     machine = [platform.node(), platform.machine(), os.cpu_count(), torch.__version__, __version__]
-    key = json.dumps([model.spec.identity, *machine, kind, precision, workers])
+    computed = precision, ARITHMETIC[precision]
+    key = json.dumps([model.spec.identity, *machine, kind, *computed, workers])
     name = hashlib.sha256(key.encode()).hexdigest()[:20]
     return user_cache_path("napari-msgan", appauthor=False) / "calibration" / f"{name}.json"
 

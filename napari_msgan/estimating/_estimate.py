@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import psutil  # type: ignore[import-untyped]
 
-from napari_msgan.computing import COARSE_CACHE_BYTES, SKETCH_CACHE_BYTES
+from napari_msgan.computing import COARSE_CACHE_BYTES, SKETCH_CACHE_BYTES, precision_of
 from napari_msgan.durable import existing, free_bytes
 from napari_msgan.estimating._calibration import calibrate
 from napari_msgan.geometry import Box
@@ -132,7 +132,8 @@ def estimate(
     tiling = Tiling(geometry, model.spec.tile_shape, halos)
     cells = needed_cells(tiling, box, scale)
     sketchers, workers = cpu_threads(device, workers), workers or default_workers(device)
-    known = calibrate(model, device, precision, workers, again=again)
+    # the finest scale takes most of the time
+    known = calibrate(model, device, precision_of(scale, precision), workers, again=again)
     before_s = known.start_s + packed / _UNPACKED_PER_S
     before_s += known.warm_up_s + sketch_seconds(plan, known, sketchers)
     n_tiles = [cells[s].size for s in range(scale + 1)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from contextlib import closing
+from numbers import Integral
 from typing import TYPE_CHECKING, TypedDict, Unpack, get_args
 
 from napari_msgan.computing import TileContext
@@ -141,11 +142,7 @@ def iter_generate(
         # of a cluster the workers compute, and the sketch is made here
         computed_by = resolve_device(device) if joined is None else "cpu"
         model = model if isinstance(model, Model) else load_model(model)
-        if seed and not model.spec.stochastic:
-            warnings.warn(
-                f"model {model.spec.name!r} has no random part: seed {seed} changes nothing",
-                stacklevel=2,
-            )
+        seed = _taken_seed(seed, model)
         if place_of(out).is_there():
             store = open_pyramid(out, writable=True)
             check_same_job(store, volume, model, seed, input_is_sketch=input_is_sketch)
@@ -172,6 +169,19 @@ def iter_generate(
             cluster=joined,
         )
         return store
+
+
+def _taken_seed(seed: int, model: Model) -> int:
+    """Return the seed of a store: 0 where it makes no difference."""
+    if not isinstance(seed, Integral):
+        raise JobError(f"seed {seed!r} is no whole number")
+    if seed and not model.spec.stochastic:
+        warnings.warn(
+            f"model {model.spec.name!r} has no random part: seed {seed} changes nothing",
+            stacklevel=2,
+        )
+        return 0
+    return int(seed)
 
 
 def refine(

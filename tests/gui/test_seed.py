@@ -37,6 +37,7 @@ def test_seed_is_offered_where_it_changes_the_image(panel, xray, finish, tmp_pat
     finish()
     store = panel.session.opened.store
     assert store.info.seed == 3
+    assert panel.refine.result.currentText().endswith(", seed 3")
     panel.refine.region.setCurrentText("Everything")
     panel.refine_button.click()
     finish()
@@ -57,3 +58,4 @@ def test_seed_of_a_model_without_a_random_part_is_not_taken(panel, xray, finish)
     panel.generate_button.click()
     finish()
     assert panel.session.opened.store.info.seed == 0
+    assert "seed" not in panel.refine.result.currentText()
