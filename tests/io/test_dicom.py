@@ -45,17 +45,22 @@ def read_by_itk(folder):
     return reader.Execute()
 
 
+def check_is_as_in_itk(volume, image):
+    """Compare voxels and where they lie with those of another reader."""
+    np.testing.assert_array_equal(volume.data, SimpleITK.GetArrayFromImage(image))
+    for index in ((0, 0, 0), (4, 0, 0), (0, 11, 0), (0, 0, 8), (2, 3, 4)):
+        theirs = image.TransformIndexToPhysicalPoint(index[::-1])
+        np.testing.assert_allclose(volume.affine.at(index), theirs[::-1], atol=1e-6)
+
+
 @pytest.mark.parametrize("directions", [AXIAL, SAGITTAL, OBLIQUE], ids=str)
 def test_a_series_has_the_voxels_and_places_that_another_reader_finds(directions, stored, tmp_path):
     write_series(tmp_path / "ct", stored, directions=directions)
     volume, image = read_volume(tmp_path / "ct"), read_by_itk(tmp_path / "ct")
     assert volume.data.dtype == np.int16
-    np.testing.assert_array_equal(volume.data, SimpleITK.GetArrayFromImage(image))
+    check_is_as_in_itk(volume, image)
     np.testing.assert_array_equal(volume.data, stored.astype(int) - 1024)
     assert volume.unit == "millimeter"
-    for index in ((0, 0, 0), (4, 0, 0), (0, 11, 0), (0, 0, 8), (2, 3, 4)):
-        theirs = image.TransformIndexToPhysicalPoint(index[::-1])
-        np.testing.assert_allclose(volume.affine.at(index), theirs[::-1], atol=1e-6)
 
 
 def test_geometry_is_read_without_pixels(stored, tmp_path):

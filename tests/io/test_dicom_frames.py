@@ -13,7 +13,7 @@ from napari_msgan.errors import VolumeError
 from napari_msgan.io import images_in, read_geometry, read_volume
 from napari_msgan.io._dicom_pixels import dcmread
 from tests.io.dicom import AXIAL, SAGITTAL, of_frames, places_of, write, write_series
-from tests.io.test_dicom import FRAMES, OBLIQUE, SHAPE
+from tests.io.test_dicom import FRAMES, OBLIQUE, SHAPE, check_is_as_in_itk
 
 SHARED = {"PixelSpacing": [0.8, 0.6], "SliceThickness": 2.5}
 HOUNSFIELD = {"RescaleSlope": 1, "RescaleIntercept": -1024, "RescaleType": "HU"}
@@ -36,11 +36,7 @@ def test_frames_have_the_voxels_and_places_that_another_reader_finds(directions,
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # it is complete: nothing is to be told
         volume = read_volume(file)
-    image = SimpleITK.ReadImage(file)
-    np.testing.assert_array_equal(volume.data, SimpleITK.GetArrayFromImage(image))
-    for index in ((0, 0, 0), (4, 0, 0), (0, 11, 0), (0, 0, 8), (2, 3, 4)):
-        theirs = image.TransformIndexToPhysicalPoint(index[::-1])
-        np.testing.assert_allclose(volume.affine.at(index), theirs[::-1], atol=1e-6)
+    check_is_as_in_itk(volume, SimpleITK.ReadImage(file))
 
 
 def test_frames_in_any_order_are_the_volume_of_a_series(stored, tmp_path):
