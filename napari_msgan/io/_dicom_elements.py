@@ -6,14 +6,16 @@ plugins share.
 
 from __future__ import annotations
 
+import io
 import logging
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 from pydicom import dcmread
-from pydicom.filereader import read_file_meta_info
-from pydicom.sequence import Sequence as Items
+from pydicom.charset import default_encoding
+from pydicom.dataelem import RawDataElement
+from pydicom.filereader import read_file_meta_info, read_sequence_item
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from napari_msgan.errors import VolumeError
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 logging.getLogger("pydicom").addHandler(logging.NullHandler())  # else it writes to the terminal
 
 CONVERT = "convert it to NIfTI first, for instance with dcm2niix"
+#: Parts of a header that are read one by one; 1000 frames take a fifth.
+_MOST_READS = 1_000_000
 
 
 def open_header(path: Path, names: Sequence[str]) -> tuple[str, Header]:
@@ -44,7 +48,20 @@ def open_header(path: Path, names: Sequence[str]) -> tuple[str, Header]:
         raise VolumeError("it does not say how it is stored (TransferSyntaxUID): it is damaged")
     if syntax == DeflatedExplicitVRLittleEndian:  # it would be unpacked to any size
         raise VolumeError(f"{path} is compressed with its header (deflated): {CONVERT}")
-    return syntax, Header([dcmread(path, specific_tags=list(names), stop_before_pixels=True)])
+    with _Counted(io.FileIO(path)) as file:
+        return syntax, Header([dcmread(file, specific_tags=list(names), stop_before_pixels=True)])
+
+
+class _Counted(io.BufferedReader):
+    """A file that ends where a header has absurdly many elements: each takes a kilobyte or more."""
+
+    _reads = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._reads += 1
+        if self._reads > _MOST_READS:
+            raise VolumeError("its header has too many elements: it is damaged")
+        return super().read(size)
 
 
 class Header:
@@ -63,12 +80,20 @@ class Header:
         """Return a header with the elements of others before those of this one."""
         return Header([layer for one in (*others, self) for layer in one._layers])
 
-    def items(self, name: str) -> list[Header]:
-        """Return what a sequence holds."""
+    def items(self, name: str, most: int) -> list[Header]:
+        """Return what a sequence holds: at most one more than is asked for.
+
+        Raises
+        ------
+        VolumeError
+            If it is no sequence.
+        """
         for layer in self._layers:
             if name in layer:
-                found = layer[name].value
-                return [Header([item]) for item in found] if isinstance(found, Items) else []
+                found: Any = layer.get_item(name)  # `layer[name]` would convert others, too
+                if isinstance(found, RawDataElement):
+                    return [Header([item]) for item in _parsed(name, found, most)]
+                return [Header([item]) for item in found.value[: most + 1]]
         return []
 
     def _stored(self, name: str) -> tuple[bytes, bool]:
@@ -104,3 +129,16 @@ class Header:
     def number(self, name: str) -> float | None:
         found = self.numbers(name, 1)
         return None if found is None else float(found[0])
+
+
+def _parsed(name: str, found: RawDataElement, most: int) -> list[Dataset]:
+    if found.VR not in (None, "SQ", "UN"):  # UN: of an archive that did not know it
+        raise VolumeError(f"{name} is no sequence but {found.VR}: it is damaged")
+    content, items = io.BytesIO(found.value or b""), list[Any]()
+    is_implicit = found.is_implicit_VR or found.VR == "UN"
+    while content.tell() < len(content.getbuffer()) and len(items) <= most:
+        item = read_sequence_item(content, is_implicit, found.is_little_endian, default_encoding)
+        if item is None:
+            break
+        items.append(item)
+    return items

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from napari_msgan.errors import VolumeError
 from napari_msgan.folders import check_inside
@@ -44,11 +45,16 @@ def is_dicom_folder(folder: Path) -> bool:
 
 
 def is_series(path: Path) -> bool:
-    """Return whether a folder has several DICOM files, one of which is a slice."""
+    """Return whether a folder has several DICOM files that make one volume.
+
+    That is of slices, or of parts; files with frames are a volume each, unless there are as many
+    slices beside them.
+    """
     if not path.is_dir():
         return False
     first = list(_first(path, _ASKED))
-    return len(first) > 1 and any(_is_slice(file) for file in first)
+    kinds = Counter(map(_kind, first))
+    return len(first) > 1 and kinds["slice"] >= max(1, kinds["frames"])
 
 
 def _first(folder: Path, count: int) -> Iterator[Path]:
@@ -66,15 +72,17 @@ def _may_be(path: Path) -> bool:
     return not is_other and name.upper() != _INDEX
 
 
-def _is_slice(file: Path) -> bool:
-    """Return whether a file has one image of a modality that has slices: frames are a volume."""
+def _kind(file: Path) -> Literal["slice", "frames", "other"]:
+    """Return whether a file is a slice, or part of a volume; or holds a volume of its own."""
     from napari_msgan.io._dicom_elements import open_header
     from napari_msgan.io.dicom import UNREADABLE
 
     with suppress(VolumeError, *UNREADABLE):  # what is wrong is said where the file is read
-        _, header = open_header(file, ["Modality", "NumberOfFrames"])
-        return header.text("Modality") in SLICED and header.text("NumberOfFrames") in ("", "1")
-    return False
+        _, header = open_header(file, ["Modality", "NumberOfFrames", "ConcatenationUID"])
+        if header.text("Modality") in SLICED:
+            is_part = header.text("NumberOfFrames") in ("", "1") or "ConcatenationUID" in header
+            return "slice" if is_part else "frames"
+    return "other"
 
 
 def dicom_files(folder: Path) -> tuple[list[Path], list[Path]]:

@@ -8,8 +8,8 @@ DICOM PS3.3 C.7.6.2 (image plane), C.7.6.3 (image pixel) and C.7.6.16 (functiona
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
@@ -39,12 +39,16 @@ _GROUPS = (
     "PixelValueTransformationSequence",
 )
 _TABLE = "ModalityLUTSequence"
+MOST_FRAMES = 20_000
+#: Types of values of a CT that are Hounsfield units, or that say nothing.
+_HOUNSFIELD = ("", "US", "HU", "HU_MOD")
 #: Elements that are read; others may be of any size.
 _READ = (
     *("SOPInstanceUID", "SeriesInstanceUID", "Modality", "ImageType", "NumberOfFrames"),
     *("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated"),
     *("BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue", "RescaleSlope"),
     *("RescaleIntercept", "PixelSpacing", "ImagerPixelSpacing", "ImageOrientationPatient"),
+    *("RescaleType", "ConcatenationUID", "InConcatenationTotalNumber"),
     *("ImagePositionPatient", _SHARED, _OF_FRAMES, _TABLE),
 )
 
@@ -84,9 +88,10 @@ class Slice:
     """What the header of a file says of an image.
 
     frame, n_frames : which of the images in the file it is, of how many.
-    identifier, series : of the image, and of the series that it belongs to.
+    identifier, series : of the file, and of the series that it belongs to.
+    concatenation, n_parts : of a volume that lies in several files, and how many; "" and 0 if not.
     is_localiser : it shows where slices of the same series lie.
-    has_rescale : it says how numbers become values.
+    has_hounsfield : it says how numbers become values, and no other unit; of a CT.
     shape : rows and columns.
     bits, is_signed : of the numbers that are stored.
     padding : number that is stored where there is no image, None if there is none.
@@ -101,9 +106,11 @@ class Slice:
     n_frames: int
     identifier: str
     series: str
+    concatenation: str
+    n_parts: int
     modality: str
     is_localiser: bool
-    has_rescale: bool
+    has_hounsfield: bool
     syntax: str
     shape: Ints
     bits_allocated: int
@@ -151,41 +158,39 @@ def read_slices(path: Path) -> list[Slice]:
             raise OtherKindError(f"{path} holds no image")
         return []
     _check_kind(path, header)
-    frames = _frames(path, header)
-    first = _slice(path, syntax, frames[0], (rows, columns), n_frames=len(frames))
-    _check_size(first)
-    if len(frames) == 1:
-        return [first]
-    found = [
-        _slice(path, syntax, frame, (rows, columns), number, len(frames))
-        for number, frame in enumerate(frames)
-    ]
-    if any(one.plane is None for one in found):
-        raise OtherKindError(
-            f"{path} holds {len(frames)} frames that do not all say where they lie: {CONVERT}"
-        )
-    return found
-
-
-def _frames(path: Path, header: Header) -> list[Header]:
-    """Return the header as it is for each frame."""
-    n_frames = int(header.number("NumberOfFrames") or 1)
-    own, shared = header.items(_OF_FRAMES), header.items(_SHARED)[:1]
+    n_frames = _n_frames(header)
+    whole = _slice(path, syntax, header, (rows, columns), n_frames)
+    _check_size(whole)
+    own, shared = header.items(_OF_FRAMES, n_frames), header.items(_SHARED, 1)[:1]
     if not own and n_frames > 1:
         raise OtherKindError(
             f"{path} holds {n_frames} frames that do not say where they lie, as those of a film: "
             f"{CONVERT}"
         )
     if len(own or [header]) != n_frames:
-        raise VolumeError(f"it says that it has {n_frames} frames, but describes {len(own)}")
-    if not own:
-        return [header.under(_groups(shared))]
-    return [header.under(_groups([frame, *shared])) for frame in own]
+        more = "more" if len(own) > n_frames else f"only {len(own)}"
+        raise VolumeError(f"it says that it has {n_frames} frames, but describes {more}")
+    found = [
+        replace(whole, frame=number, **_said(header.under(_groups([*one, *shared]))))
+        for number, one in enumerate([[frame] for frame in own] or [[]])
+    ]
+    if n_frames > 1 and any(one.plane is None for one in found):
+        raise OtherKindError(
+            f"{path} holds {n_frames} frames that do not all say where they lie: {CONVERT}"
+        )
+    return found
+
+
+def _n_frames(header: Header) -> int:
+    text = header.text("NumberOfFrames") or "1"
+    if not text.isdecimal() or not 1 <= int(text[:9]) <= MOST_FRAMES or len(text) > 9:
+        raise VolumeError(f"NumberOfFrames is {text[:20]!r}: it is damaged")
+    return int(text)
 
 
 def _groups(holders: Sequence[Header]) -> list[Header]:
     """Return what the groups of a frame say, its own first."""
-    return [item for one in holders for name in _GROUPS for item in one.items(name)[:1]]
+    return [item for one in holders for name in _GROUPS for item in one.items(name, 1)[:1]]
 
 
 def _check_kind(path: Path, header: Header) -> None:
@@ -200,9 +205,8 @@ def _check_kind(path: Path, header: Header) -> None:
         raise OtherKindError(f"{path} is {modality}, no image of a patient")
 
 
-def _slice(
-    path: Path, syntax: str, header: Header, shape: Ints, frame: int = 0, n_frames: int = 1
-) -> Slice:
+def _slice(path: Path, syntax: str, header: Header, shape: Ints, n_frames: int) -> Slice:
+    """Return the first frame, as the header says without groups."""
     allocated, bits = header.whole("BitsAllocated"), header.whole("BitsStored")
     bits = allocated if bits is None else bits
     high = header.whole("HighBit")
@@ -213,18 +217,18 @@ def _slice(
     if min(shape) < 1:
         raise VolumeError(f"{path} holds no pixels, its shape is {shape}")
     is_signed = bool(header.whole("PixelRepresentation"))
-    slope, intercept = header.number("RescaleSlope"), header.number("RescaleIntercept")
-    modality, spacing = header.text("Modality"), _spacing(header)
+    modality = header.text("Modality")
     is_inverted = header.text("PhotometricInterpretation") == "MONOCHROME1"
     return Slice(
         path=path,
-        frame=frame,
+        frame=0,
         n_frames=n_frames,
         identifier=header.text("SOPInstanceUID"),
         series=header.text("SeriesInstanceUID"),
+        concatenation=header.text("ConcatenationUID"),
+        n_parts=header.whole("InConcatenationTotalNumber") or 0,
         modality=modality,
         is_localiser="LOCALIZER" in header.text("ImageType").split("\\"),
-        has_rescale=intercept is not None,
         syntax=syntax,
         shape=shape,
         bits_allocated=allocated,
@@ -233,11 +237,30 @@ def _slice(
         padding=header.whole("PixelPaddingValue", signed=is_signed),
         # Of slices it only says how to show them: their values have a unit.
         is_dark_high=is_inverted and modality not in SLICED,
-        slope=1.0 if slope is None else slope,
-        intercept=0.0 if intercept is None else intercept,
-        spacing=spacing,
-        plane=None if spacing is None else _plane(header, spacing),
+        **_said(header),
     )
+
+
+class _Said(TypedDict):
+    """What a frame may say for itself."""
+
+    has_hounsfield: bool
+    slope: float
+    intercept: float
+    spacing: tuple[float, float] | None
+    plane: Plane | None
+
+
+def _said(header: Header) -> _Said:
+    slope, intercept = header.number("RescaleSlope"), header.number("RescaleIntercept")
+    spacing = _spacing(header)
+    return {
+        "has_hounsfield": intercept is not None and header.text("RescaleType") in _HOUNSFIELD,
+        "slope": 1.0 if slope is None else slope,
+        "intercept": 0.0 if intercept is None else intercept,
+        "spacing": spacing,
+        "plane": None if spacing is None else _plane(header, spacing),
+    }
 
 
 def _check_size(one: Slice) -> None:
@@ -252,7 +275,8 @@ def _check_size(one: Slice) -> None:
             f"it has {n_stored} bytes, far more than the {n_declared} of its pixels: it is damaged"
         )
     check_is_plausible(one.path, n_declared)
-    check_fits_memory(one.path, 2 * n_declared + 2 * one.n_bytes)
+    # compressed ones may be larger than unpacked, and are there twice
+    check_fits_memory(one.path, 2 * max(n_stored, n_declared) + 2 * one.n_bytes)
 
 
 def _plane(header: Header, spacing: tuple[float, float]) -> Plane | None:

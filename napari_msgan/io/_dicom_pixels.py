@@ -7,6 +7,7 @@ DICOM PS3.5 annex A (transfer syntaxes).
 
 from __future__ import annotations
 
+import io
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ import imagecodecs
 import numpy as np
 import numpy.typing as npt
 from pydicom import dcmread
-from pydicom.encaps import generate_frames
+from pydicom.encaps import generate_fragments, generate_frames, parse_basic_offsets
 from pydicom.uid import ExplicitVRBigEndian, RLELossless
 
 from napari_msgan.errors import VolumeError
@@ -22,11 +23,12 @@ from napari_msgan.io._dicom_elements import CONVERT
 from napari_msgan.io._dicom_header import PLAIN, Slice
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from napari_msgan.geometry import Ints
 
     Pixels = npt.NDArray[Any]
+    Stored = bytes | memoryview
 
 _JPEG = "1.2.840.10008.1.2.4."
 _JPEG_LS, _JPEG_2000 = ("80", "81"), ("90", "91", "201", "202", "203")
@@ -35,7 +37,7 @@ _END_OF_JPEG, _BEGIN_OF_JPEG_2000 = b"\xff\xd9", b"\xff\x4f\xff\x51"
 _WRAPPED = 512
 
 
-def read_frames(header: Slice) -> list[bytes]:
+def read_frames(header: Slice) -> Sequence[Stored]:
     """Return what is stored of each image in the file of one of them.
 
     Raises
@@ -48,16 +50,20 @@ def read_frames(header: Slice) -> list[bytes]:
         raise VolumeError("it has no pixels of integers (PixelData)")
     if header.syntax in PLAIN:
         starts = range(0, header.n_frames * header.n_bytes, header.n_bytes)
-        return [content[start : start + header.n_bytes] for start in starts]
+        return [memoryview(content)[start : start + header.n_bytes] for start in starts]
     if not header.syntax.startswith(_JPEG) and header.syntax != RLELossless:
         raise VolumeError(f"its pixels are stored in an unknown way ({header.syntax}): {CONVERT}")
-    frames = list(generate_frames(content, number_of_frames=header.n_frames))
+    buffer = io.BytesIO(content)
+    parse_basic_offsets(buffer)
+    frames = list(generate_fragments(buffer))
+    if len(frames) != header.n_frames:  # else one each, whatever a table of offsets says
+        frames = list(generate_frames(content, number_of_frames=header.n_frames))
     if len(frames) != header.n_frames:
         raise VolumeError(f"it has {len(frames)} of {header.n_frames} compressed images")
     return frames
 
 
-def values_of(header: Slice, frame: bytes, dtype: np.dtype[Any]) -> Pixels:
+def values_of(header: Slice, frame: Stored, dtype: np.dtype[Any]) -> Pixels:
     """Return the values of an image, shape (rows, columns).
 
     Parameters
@@ -89,7 +95,7 @@ def values_of(header: Slice, frame: bytes, dtype: np.dtype[Any]) -> Pixels:
     return values.astype(dtype)
 
 
-def _stored(header: Slice, frame: bytes) -> Pixels:
+def _stored(header: Slice, frame: Stored) -> Pixels:
     kind = f"{'i' if header.is_signed else 'u'}{header.bits_allocated // 8}"
     if header.syntax in PLAIN:
         is_big = header.syntax == ExplicitVRBigEndian
@@ -97,6 +103,7 @@ def _stored(header: Slice, frame: bytes) -> Pixels:
             raise VolumeError(f"it has big-endian pixels of 8 bits: {CONVERT}")
         values = np.frombuffer(frame, (">" if is_big else "<") + kind, math.prod(header.shape))
         return values.astype(kind).reshape(header.shape)
+    frame = bytes(frame)
     if header.syntax == RLELossless:
         unpacked = imagecodecs.dicomrle_decode(frame, dtype=np.dtype(kind), out=header.n_bytes)
         return np.frombuffer(unpacked, kind, math.prod(header.shape)).reshape(header.shape)

@@ -20,7 +20,7 @@ from napari_msgan.geometry import Affine
 from napari_msgan.io._checks import check_is_plausible, warn
 from napari_msgan.io._dicom_elements import CONVERT
 from napari_msgan.io._dicom_files import SLICED, dicom_files
-from napari_msgan.io._dicom_header import OtherKindError, Slice, read_slices
+from napari_msgan.io._dicom_header import MOST_FRAMES, OtherKindError, Slice, read_slices
 from napari_msgan.io._dicom_pixels import read_frames, values_of
 from napari_msgan.io._errors import named_errors
 from napari_msgan.io._unpacked import empty_image
@@ -28,10 +28,11 @@ from napari_msgan.steps import run_to_end
 from napari_msgan.volume import Volume
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Generator, Mapping, Sequence
     from pathlib import Path
 
     from napari_msgan.geometry import Ints, Unit
+    from napari_msgan.io._dicom_pixels import Stored
 
 UNREADABLE: tuple[type[Exception], ...] = (
     BytesLengthException,
@@ -57,7 +58,6 @@ _SAME_PLACE_MM = 0.005
 _TILTED = 0.5
 #: Share of the work that reading headers is.
 _HEADERS = 0.2
-_MOST_FILES = 20_000
 
 
 def iter_read(path: Path) -> Generator[float, None, Volume]:
@@ -69,12 +69,16 @@ def iter_read(path: Path) -> Generator[float, None, Volume]:
     target = empty_image(path, shape, dtype)
     planes = target.reshape(len(slices), *slices[0].shape)
     opened: Path | None = None
-    for number, one in enumerate(slices):
+    frames: Sequence[Stored] = ()
+    # file by file, as those of parts may lie between each other
+    for done, number in enumerate(sorted(range(len(slices)), key=lambda n: slices[n].path), 1):
+        one = slices[number]
         with named_errors(one.path, "DICOM", UNREADABLE):
             if opened != one.path:
+                frames = ()  # let go of before the next ones are there
                 opened, frames = one.path, read_frames(one)
             planes[number] = values_of(one, frames[one.frame], dtype)
-        yield _HEADERS + (1 - _HEADERS) * (number + 1) / len(slices)
+        yield _HEADERS + (1 - _HEADERS) * done / len(slices)
     return Volume(target, affine, unit)
 
 
@@ -95,10 +99,7 @@ def _iter_headers(path: Path) -> Generator[float, None, list[Slice]]:
     if not path.is_dir():
         return _of_file(path)
     files, doubtful = dicom_files(path)
-    if len(files) > _MOST_FILES:
-        raise VolumeError(
-            f"{path} has {len(files)} files, more than {_MOST_FILES}: give one series"
-        )
+    _check_count(path, len(files))
     if doubtful:
         warn(
             path,
@@ -106,17 +107,24 @@ def _iter_headers(path: Path) -> Generator[float, None, list[Slice]]:
             "a link to another place, or no DICOM. If they are slices, the volume is incomplete",
         )
     slices: list[Slice] = []
-    others: list[OtherKindError] = []
+    others: dict[Path, OtherKindError] = {}
     for number, file in enumerate(files, 1):
         try:
             with named_errors(file, "DICOM", UNREADABLE):
                 slices += read_slices(file)
         except OtherKindError as error:
-            others.append(error)
+            others[file] = error
+        _check_count(path, len(slices))
         yield _HEADERS * number / len(files)
     if not slices:
-        raise others[0] if others else VolumeError(f"{path} holds no image: no file has pixels")
+        nothing = VolumeError(f"{path} holds no image: no file has pixels")
+        raise next(iter(others.values()), nothing)
     return _in_order(path, _of_volume(path, slices, others))
+
+
+def _check_count(path: Path, n_images: int) -> None:
+    if n_images > MOST_FRAMES:
+        raise VolumeError(f"{path} has more than {MOST_FRAMES} images: give one series")
 
 
 def _of_file(path: Path) -> list[Slice]:
@@ -127,35 +135,50 @@ def _of_file(path: Path) -> list[Slice]:
     first = slices[0]
     if first.modality in SLICED and len(slices) == 1:
         warn(path, f"this is one image of a {first.modality}; give the folder for its volume")
+    elif first.concatenation and first.n_parts != 1:
+        warn(path, "this is a part of a volume in several files; give their folder")
     _check_has_unit(path, slices)
     return _in_order(path, slices)
 
 
 def _of_volume(
-    path: Path, slices: Sequence[Slice], others: Sequence[OtherKindError]
+    path: Path, slices: Sequence[Slice], others: Mapping[Path, OtherKindError]
 ) -> list[Slice]:
     """Return the slices, each once; what else lies in the folder is left out, and told."""
     kept = list({_copy_key(one): one for one in slices}.values())
-    told = [str(error) for error in others]
+    told = {file: str(error) for file, error in others.items()}
     if any(one.modality in SLICED for one in kept):
-        told += [f"{one.path} is no slice" for one in kept if one.modality not in SLICED]
+        told |= {o.path: f"{o.path} is no slice" for o in kept if o.modality not in SLICED}
         kept = [one for one in kept if one.modality in SLICED]
     if not all(one.is_localiser for one in kept):
-        told += [f"{one.path} is a localiser" for one in kept if one.is_localiser]
+        told |= {one.path: f"{one.path} is a localiser" for one in kept if one.is_localiser}
         kept = [one for one in kept if not one.is_localiser]
+    first = next(iter(told.values()), "")
     if told and not any(one.modality in SLICED for one in kept):
-        raise VolumeError(
-            f"{path} holds images of several kinds ({told[0]}): give one of the files"
-        )
+        raise VolumeError(f"{path} holds images of several kinds ({first}): give one of the files")
     if told:
-        warn(path, f"{len(told)} file(s) are left out, such as this: {told[0]}")
+        warn(path, f"{len(told)} file(s) are left out, such as this: {first}")
+    _check_has_parts(path, kept)
     _check_has_unit(path, kept)
     return kept
 
 
+def _check_has_parts(path: Path, slices: Sequence[Slice]) -> None:
+    """Tell where files of a volume in several files (a concatenation) are missing."""
+    for name in {one.concatenation for one in slices} - {""}:
+        parts = [one for one in slices if one.concatenation == name]
+        total, there = max(one.n_parts for one in parts), len({one.path for one in parts})
+        if total > there:
+            warn(path, f"{there} of the {total} files of a volume are there: it is incomplete")
+
+
 def _check_has_unit(path: Path, slices: Sequence[Slice]) -> None:
-    if slices[0].modality == "CT" and not all(one.has_rescale for one in slices):
-        warn(path, "it does not say how to get Hounsfield units (RescaleIntercept is missing)")
+    if slices[0].modality == "CT" and not all(one.has_hounsfield for one in slices):
+        warn(
+            path,
+            "it does not say how to get Hounsfield units (RescaleIntercept is missing, or "
+            "RescaleType is another)",
+        )
 
 
 def _copy_key(one: Slice) -> object:

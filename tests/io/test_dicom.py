@@ -256,8 +256,14 @@ BAD_FILES = {
     "a film": ({"NumberOfFrames": 3}, "holds 3 frames .* as those of a film"),
     "frames that are not described": (
         {"PerFrameFunctionalGroupsSequence": [Dataset(), Dataset()]},
-        "has 1 frames, but describes 2",
+        "has 1 frames, but describes more",
     ),
+    "fewer frames than described": (
+        {"PerFrameFunctionalGroupsSequence": [Dataset()], "NumberOfFrames": 3}
+        | {"PixelData": bytes(3 * 12 * 9 * 2)},
+        "has 3 frames, but describes only 1",
+    ),
+    "a number of frames that is none": ({"NumberOfFrames": "1e300"}, "NumberOfFrames is '1e300'"),
     "frames without places": (
         {"PerFrameFunctionalGroupsSequence": [Dataset()] * 3, "NumberOfFrames": 3}
         | {"PixelData": bytes(3 * 12 * 9 * 2)},

@@ -5,14 +5,23 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK
-from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
+from pydicom import Dataset
+from pydicom.uid import (
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLSLossless,
+    RLELossless,
+)
 
 from napari_msgan.errors import VolumeError
 from napari_msgan.io import images_in, read_geometry, read_volume
+from napari_msgan.io._dicom_elements import read_sequence_item
 from napari_msgan.io._dicom_pixels import dcmread
-from tests.io.dicom import AXIAL, SAGITTAL, of_frames, places_of, write, write_series
+from tests.io.dicom import AXIAL, SAGITTAL, dataset, of_frames, places_of, write, write_series
 from tests.io.test_dicom import FRAMES, OBLIQUE, SHAPE, check_is_as_in_itk
 
 SHARED = {"PixelSpacing": [0.8, 0.6], "SliceThickness": 2.5}
@@ -49,6 +58,75 @@ def test_frames_in_any_order_are_the_volume_of_a_series(stored, tmp_path):
     assert (volume.affine, volume.unit) == (series.affine, "millimeter")
     empty, _ = read_geometry(tmp_path / "a.dcm")
     assert (empty.shape, empty.affine, empty.data.dtype) == (SHAPE, series.affine, np.int16)
+
+
+@pytest.mark.parametrize("kind", ["signed", "implicit", "undefined lengths"])
+def test_files_may_be_written_in_many_ways(kind, stored, tmp_path):
+    if kind == "signed":
+        stored = stored.astype(np.int16) - 2000
+    made = enhanced(stored)
+    if kind == "undefined lengths":
+        made.PerFrameFunctionalGroupsSequence.is_undefined_length = True
+        made["PerFrameFunctionalGroupsSequence"].is_undefined_length = True
+    syntax = ImplicitVRLittleEndian if kind == "implicit" else ExplicitVRLittleEndian
+    file = write(tmp_path / "a.dcm", made, syntax)
+    check_is_as_in_itk(read_volume(file), SimpleITK.ReadImage(file))
+
+
+def test_a_group_of_its_own_comes_before_that_of_all(stored, tmp_path):
+    places = [place | {"PixelSpacing": [0.4, 0.3]} for place in places_of(5)]
+    volume = read_volume(write(tmp_path / "a.dcm", enhanced(stored, places)))
+    assert volume.spacing == pytest.approx((2.5, 0.4, 0.3))
+
+
+def test_groups_say_nothing_of_how_pixels_are_stored(stored, tmp_path):
+    made = enhanced(stored)
+    made.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].BitsAllocated = 8
+    made.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].Modality = "DX"
+    volume = read_volume(write(tmp_path / "a.dcm", made))
+    np.testing.assert_array_equal(volume.data, stored.astype(int) - 1024)
+
+
+def _parts(stored, folder, total=2):
+    """Write frames that lie between each other into two files."""
+    for number, chosen in enumerate((slice(0, None, 2), slice(1, None, 2))):
+        made = enhanced(stored[chosen], places_of(len(stored))[chosen])
+        made.ConcatenationUID, made.InConcatenationTotalNumber = "1.2.9", total
+        write(folder / f"{number}.dcm", made)
+
+
+def test_a_volume_may_lie_in_several_files(stored, tmp_path, monkeypatch):
+    _parts(stored, tmp_path / "ct")
+    reads = []
+
+    def counting(*arguments, **settings):
+        reads.append(arguments)
+        return dcmread(*arguments, **settings)
+
+    monkeypatch.setattr("napari_msgan.io._dicom_pixels.dcmread", counting)
+    assert images_in(tmp_path) == [tmp_path / "ct"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        volume = read_volume(tmp_path / "ct")
+    np.testing.assert_array_equal(volume.data, stored.astype(int) - 1024)
+    assert len(reads) == 2
+    with pytest.warns(UserWarning, match="part of a volume in several files"):
+        read_volume(tmp_path / "ct" / "0.dcm")
+    _parts(stored, tmp_path / "lost", total=3)
+    with pytest.warns(UserWarning, match="2 of the 3 files of a volume are there"):
+        read_volume(tmp_path / "lost")
+
+
+def test_a_slice_beside_volumes_does_not_make_a_series_of_them(stored, tmp_path):
+    files = [write(tmp_path / f"{name}.dcm", enhanced(stored)) for name in "abc"]
+    shown = write(tmp_path / "z.dcm", dataset(stored[0]))
+    assert images_in(tmp_path) == [*files, shown]
+    write(tmp_path / "one" / "a.dcm", enhanced(stored))
+    localiser = {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"], "SeriesInstanceUID": "1.2.3"}
+    write(tmp_path / "one" / "z.dcm", dataset(stored[0], **localiser))
+    assert tmp_path / "one" in images_in(tmp_path)
+    with pytest.warns(UserWarning, match="z.dcm is a localiser"):
+        assert read_volume(tmp_path / "one").data.shape == SHAPE
 
 
 def test_a_folder_of_one_such_file_is_its_volume(stored, tmp_path):
@@ -101,6 +179,52 @@ def test_one_frame_is_one_image_and_told_to_be_a_part(stored, tmp_path):
         volume = read_volume(file)
     np.testing.assert_array_equal(volume.data, stored[0].astype(int) - 1024)
     assert volume.spacing == pytest.approx((0.8, 0.6))
+
+
+def test_a_ct_of_another_unit_is_told(stored, tmp_path):
+    file = write(tmp_path / "a.dcm", enhanced(stored, RescaleType="Z_EFF"))
+    with pytest.warns(UserWarning, match="Hounsfield units .*RescaleType is another"):
+        read_volume(file)
+
+
+def test_no_more_frames_are_parsed_than_there_are(stored, tmp_path, monkeypatch):
+    """A million empty items take 8 MB of a file, and more than a GB of memory."""
+    made = enhanced(stored[:1])
+    made.add_new(0x52009230, "UN", b"\xfe\xff\x00\xe0\x00\x00\x00\x00" * 1_000_000)
+    file = write(tmp_path / "a.dcm", made, ImplicitVRLittleEndian)
+    parsed = []
+
+    def counting(*arguments):
+        parsed.append(arguments)
+        return read_sequence_item(*arguments)
+
+    monkeypatch.setattr("napari_msgan.io._dicom_elements.read_sequence_item", counting)
+    with pytest.raises(VolumeError, match="1 frames, but describes more"):
+        read_volume(file)
+    assert len(parsed) < 5
+
+
+def test_a_header_without_end_is_refused(stored, tmp_path, monkeypatch):
+    monkeypatch.setattr("napari_msgan.io._dicom_elements._MOST_READS", 1000)
+    made = enhanced(stored)
+    made.PerFrameFunctionalGroupsSequence = [Dataset()] * 1000
+    made.PerFrameFunctionalGroupsSequence.is_undefined_length = True
+    made["PerFrameFunctionalGroupsSequence"].is_undefined_length = True
+    with pytest.raises(VolumeError, match="too many elements"):
+        read_volume(write(tmp_path / "a.dcm", made))
+    read_volume(write(tmp_path / "b.dcm", enhanced(stored)))
+
+
+def test_frames_that_an_archive_did_not_know_are_found(stored, tmp_path):
+    """It wrote their groups as unknown (UN)."""
+    many = np.repeat(stored, 300, axis=0)
+    inner = write(tmp_path / "a.dcm", enhanced(many), ImplicitVRLittleEndian)
+    groups = pydicom.dcmread(inner).get_item("PerFrameFunctionalGroupsSequence").value
+    assert len(groups) > 2**16
+    made = enhanced(many)
+    made.add_new(0x52009230, "UN", groups)
+    file = write(tmp_path / "b.dcm", made)
+    np.testing.assert_array_equal(read_volume(file).data, many.astype(int) - 1024)
 
 
 BAD = {
