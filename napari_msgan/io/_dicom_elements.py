@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -48,20 +49,30 @@ def open_header(path: Path, names: Sequence[str]) -> tuple[str, Header]:
         raise VolumeError("it does not say how it is stored (TransferSyntaxUID): it is damaged")
     if syntax == DeflatedExplicitVRLittleEndian:  # it would be unpacked to any size
         raise VolumeError(f"{path} is compressed with its header (deflated): {CONVERT}")
-    with _Counted(io.FileIO(path)) as file:
-        return syntax, Header([dcmread(file, specific_tags=list(names), stop_before_pixels=True)])
+    return syntax, Header([read_elements(path, names, stop_before_pixels=True)])
 
 
-class _Counted(io.BufferedReader):
-    """A file that ends where a header has absurdly many elements: each takes a kilobyte or more."""
+def read_elements(path: Path, names: Sequence[str], *, stop_before_pixels: bool = False) -> Dataset:
+    """Return these elements of a file, not converted."""
+    with _Guarded(io.FileIO(path)) as file:
+        return dcmread(file, specific_tags=list(names), stop_before_pixels=stop_before_pixels)
 
-    _reads = 0
+
+class _Guarded(io.BufferedReader):
+    """A file of which no more is read than it has, and that may not have absurdly many elements.
+
+    Room is made for what an element declares, up to 4 GB; and each takes a kilobyte or more.
+    """
+
+    def __init__(self, raw: io.FileIO) -> None:
+        super().__init__(raw)
+        self._reads, self._size = 0, os.fstat(raw.fileno()).st_size
 
     def read(self, size: int | None = -1, /) -> bytes:
         self._reads += 1
         if self._reads > _MOST_READS:
             raise VolumeError("its header has too many elements: it is damaged")
-        return super().read(size)
+        return super().read(-1 if size is None else min(size, self._size))
 
 
 class Header:

@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any
 import imagecodecs
 import numpy as np
 import numpy.typing as npt
-from pydicom import dcmread
 from pydicom.encaps import generate_fragments, generate_frames, parse_basic_offsets
 from pydicom.uid import ExplicitVRBigEndian, RLELossless
 
 from napari_msgan.errors import VolumeError
-from napari_msgan.io._dicom_elements import CONVERT
+from napari_msgan.io._dicom_elements import CONVERT, read_elements
 from napari_msgan.io._dicom_header import PLAIN, Slice
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ def read_frames(header: Slice) -> Sequence[Stored]:
     VolumeError
         If there are no pixels, or they are stored in an unknown way.
     """
-    content = dcmread(header.path, specific_tags=["PixelData"]).get("PixelData")
+    content = read_elements(header.path, ["PixelData"]).get("PixelData")
     if not isinstance(content, bytes):
         raise VolumeError("it has no pixels of integers (PixelData)")
     if header.syntax in PLAIN:

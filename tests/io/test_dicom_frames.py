@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -19,8 +21,7 @@ from pydicom.uid import (
 
 from napari_msgan.errors import VolumeError
 from napari_msgan.io import images_in, read_geometry, read_volume
-from napari_msgan.io._dicom_elements import read_sequence_item
-from napari_msgan.io._dicom_pixels import dcmread
+from napari_msgan.io._dicom_elements import read_elements, read_sequence_item
 from tests.io.dicom import AXIAL, SAGITTAL, dataset, of_frames, places_of, write, write_series
 from tests.io.test_dicom import FRAMES, OBLIQUE, SHAPE, check_is_as_in_itk
 
@@ -101,9 +102,9 @@ def test_a_volume_may_lie_in_several_files(stored, tmp_path, monkeypatch):
 
     def counting(*arguments, **settings):
         reads.append(arguments)
-        return dcmread(*arguments, **settings)
+        return read_elements(*arguments, **settings)
 
-    monkeypatch.setattr("napari_msgan.io._dicom_pixels.dcmread", counting)
+    monkeypatch.setattr("napari_msgan.io._dicom_pixels.read_elements", counting)
     assert images_in(tmp_path) == [tmp_path / "ct"]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -166,9 +167,9 @@ def test_pixels_of_many_frames_are_read_once(stored, tmp_path, monkeypatch):
 
     def counting(*arguments, **settings):
         reads.append(settings)
-        return dcmread(*arguments, **settings)
+        return read_elements(*arguments, **settings)
 
-    monkeypatch.setattr("napari_msgan.io._dicom_pixels.dcmread", counting)
+    monkeypatch.setattr("napari_msgan.io._dicom_pixels.read_elements", counting)
     read_volume(file)
     assert len(reads) == 1
 
@@ -213,6 +214,24 @@ def test_a_header_without_end_is_refused(stored, tmp_path, monkeypatch):
     with pytest.raises(VolumeError, match="too many elements"):
         read_volume(write(tmp_path / "a.dcm", made))
     read_volume(write(tmp_path / "b.dcm", enhanced(stored)))
+
+
+@pytest.mark.parametrize(
+    "tag", [b"\xe0\x7f\x10\x00", b"\x00\x52\x30\x92"], ids=["pixels", "groups"]
+)
+def test_no_room_is_made_for_what_a_length_declares(tag, stored, tmp_path):
+    """Lengths have 32 bits, and pydicom asks for as many bytes."""
+    file = write(tmp_path / "a.dcm", enhanced(stored), ImplicitVRLittleEndian)
+    content = bytearray(file.read_bytes())
+    at = content.find(tag)
+    content[at + 4 : at + 8] = b"\xfe\xff\xff\xff"
+    file.write_bytes(content)
+    tracemalloc.start()
+    with contextlib.suppress(VolumeError):  # all pixels are there, whatever their length
+        read_volume(file)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2**24
 
 
 def test_frames_that_an_archive_did_not_know_are_found(stored, tmp_path):
