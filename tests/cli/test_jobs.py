@@ -262,7 +262,6 @@ def test_folder_where_nobody_may_write_is_refused(cli, image, model, finished):
 
 OTHER_JOBS = {
     "model": (("--model", "{originals}/other"), "it was made with another model"),
-    "seed": (("--seed", "7"), "it was made with another seed (0)"),
     "sketch instead of image": (("--input-is-sketch",), "it was made from an image"),
     "precision": (("--precision", "bf16"), "was generated with precision fp32"),
     "finer scale": (("--scale", "3"), "scale 3 does not exist"),
