@@ -80,7 +80,9 @@ def _kind(file: Path) -> Literal["slice", "frames", "other"]:
     with suppress(VolumeError, *UNREADABLE):  # what is wrong is said where the file is read
         _, header = open_header(file, ["Modality", "NumberOfFrames", "ConcatenationUID"])
         if header.text("Modality") in SLICED:
-            is_part = header.text("NumberOfFrames") in ("", "1") or "ConcatenationUID" in header
+            is_part = (
+                header.text("NumberOfFrames") in ("", "0", "1") or "ConcatenationUID" in header
+            )
             return "slice" if is_part else "frames"
     return "other"
 

@@ -158,15 +158,10 @@ def read_slices(path: Path) -> list[Slice]:
             raise OtherKindError(f"{path} holds no image")
         return []
     _check_kind(path, header)
-    n_frames = _n_frames(header)
+    n_frames = _n_frames(path, header)
     whole = _slice(path, syntax, header, (rows, columns), n_frames)
     _check_size(whole)
     own, shared = header.items(_OF_FRAMES, n_frames), header.items(_SHARED, 1)[:1]
-    if not own and n_frames > 1:
-        raise OtherKindError(
-            f"{path} holds {n_frames} frames that do not say where they lie, as those of a film: "
-            f"{CONVERT}"
-        )
     if len(own or [header]) != n_frames:
         more = "more" if len(own) > n_frames else f"only {len(own)}"
         raise VolumeError(f"it says that it has {n_frames} frames, but describes {more}")
@@ -181,11 +176,19 @@ def read_slices(path: Path) -> list[Slice]:
     return found
 
 
-def _n_frames(header: Header) -> int:
+def _n_frames(path: Path, header: Header) -> int:
     text = header.text("NumberOfFrames") or "1"
-    if not text.isdecimal() or not 1 <= int(text[:9]) <= MOST_FRAMES or len(text) > 9:
+    if not text.isdecimal() or len(text) > 9:
         raise VolumeError(f"NumberOfFrames is {text[:20]!r}: it is damaged")
-    return int(text)
+    count = int(text) or 1  # some write 0 where there is one
+    if count > 1 and _OF_FRAMES not in header:
+        raise OtherKindError(
+            f"{path} holds {count} frames that do not say where they lie, as those of a film: "
+            f"{CONVERT}"
+        )
+    if count > MOST_FRAMES:
+        raise VolumeError(f"it has {count} frames, more than {MOST_FRAMES}: {CONVERT}")
+    return count
 
 
 def _groups(holders: Sequence[Header]) -> list[Header]:

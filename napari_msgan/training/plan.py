@@ -46,8 +46,8 @@ _TILE = {2: 512, 3: 128}
 _CHUNK = {2: 256, 3: 64}
 #: Share of the free memory that a training step may take.
 _MEMORY_SHARE = 0.6
-#: Of pictures finer scales learn to mend edges and textures; on CT that did not help
-#: (docs/results.md).
+#: Of pictures finer scales learn to mend edges and textures; of volumes that
+#: helped one model and not the other (docs/results.md).
 _COARSE = {
     2: CoarseMixture(true=0.2, generated=0.5, blurred=0.2, grey=0.1, target="detail"),
     3: CoarseMixture(),

@@ -74,16 +74,12 @@ def _grouped(elements: dict[str, Any]) -> Dataset:
     return groups
 
 
-def places_of(
-    count: int,
-    directions: tuple[float, ...] = AXIAL,
-    apart: float = 2.5,
-) -> list[dict[str, Any]]:
-    """Return where frames one after the other lie."""
+def places_of(count: int, directions: tuple[float, ...] = AXIAL) -> list[dict[str, Any]]:
+    """Return where frames lie, one after the other, 2.5 mm apart."""
     normal = np.cross(directions[:3], directions[3:])
     first = np.array([-100.5, 30.25, 700])
     return [
-        {"ImagePositionPatient": (first + number * apart * normal).tolist()}
+        {"ImagePositionPatient": (first + number * 2.5 * normal).tolist()}
         for number in range(count)
     ]
 

@@ -67,7 +67,6 @@ def test_files_may_be_written_in_many_ways(kind, stored, tmp_path):
         stored = stored.astype(np.int16) - 2000
     made = enhanced(stored)
     if kind == "undefined lengths":
-        made.PerFrameFunctionalGroupsSequence.is_undefined_length = True
         made["PerFrameFunctionalGroupsSequence"].is_undefined_length = True
     syntax = ImplicitVRLittleEndian if kind == "implicit" else ExplicitVRLittleEndian
     file = write(tmp_path / "a.dcm", made, syntax)
@@ -128,6 +127,19 @@ def test_a_slice_beside_volumes_does_not_make_a_series_of_them(stored, tmp_path)
     assert tmp_path / "one" in images_in(tmp_path)
     with pytest.warns(UserWarning, match="z.dcm is a localiser"):
         assert read_volume(tmp_path / "one").data.shape == SHAPE
+
+
+@pytest.mark.parametrize("count", [3, 60_000])
+def test_a_film_beside_slices_is_left_out_whatever_its_size(count, stored, tmp_path):
+    write_series(tmp_path, stored)
+    write(tmp_path / "z.dcm", dataset(stored[0], NumberOfFrames=count, Modality="XA"))
+    with pytest.warns(UserWarning, match="1 file.* left out.*as those of a film"):
+        assert read_volume(tmp_path).data.shape == SHAPE
+
+
+def test_one_image_may_count_no_frames(stored, tmp_path):
+    file = write(tmp_path / "a.dcm", dataset(stored[0], NumberOfFrames=0, Modality="CR"))
+    np.testing.assert_array_equal(read_volume(file).data, stored[0])
 
 
 def test_a_folder_of_one_such_file_is_its_volume(stored, tmp_path):
@@ -209,7 +221,6 @@ def test_a_header_without_end_is_refused(stored, tmp_path, monkeypatch):
     monkeypatch.setattr("napari_msgan.io._dicom_elements._MOST_READS", 1000)
     made = enhanced(stored)
     made.PerFrameFunctionalGroupsSequence = [Dataset()] * 1000
-    made.PerFrameFunctionalGroupsSequence.is_undefined_length = True
     made["PerFrameFunctionalGroupsSequence"].is_undefined_length = True
     with pytest.raises(VolumeError, match="too many elements"):
         read_volume(write(tmp_path / "a.dcm", made))
