@@ -14,7 +14,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    FiniteFloat,
     ValidationError,
     model_validator,
 )
@@ -27,8 +26,13 @@ MAX_BLOCK_VOXELS = 2**27
 ModelKind = Literal["physical", "relative"]
 StoredType = Literal["int16", "uint16", "float32"]
 Precision = Literal["fp32", "bf16"]
+_LIMITS = {
+    "int16": (-(2**15), 2**15 - 1),
+    "uint16": (0, 2**16 - 1),
+    "float32": (-math.inf, math.inf),
+}
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0)]
 Factor = tuple[Annotated[int, Field(ge=1, le=8)], ...]
 
 
@@ -62,10 +66,26 @@ def first_problem(error: ValidationError) -> str:
     return f"{where}: {what}" if where else what
 
 
-class Settings(BaseModel):
-    """Base of all settings: immutable, and a misspelt field is an error."""
+def check_window(window: tuple[float, float], dtype: StoredType) -> None:
+    """Refuse a window that does not rise, or that a stored type cannot hold.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    Raises
+    ------
+    ValueError
+        That says which.
+    """
+    low, high = window
+    if low >= high:
+        raise ValueError(f"window {window} must go from low to high")
+    least, most = _LIMITS[dtype]
+    if not least <= low < high <= most or (dtype != "float32" and not low.is_integer()):
+        raise ValueError(f"window {window} does not fit {dtype}")
+
+
+class Settings(BaseModel):
+    """Base of all settings: immutable, numbers are finite, and a misspelt field is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class LowResNetwork(Settings):
@@ -171,7 +191,7 @@ class SketchSettings(Settings):
         thinned to lines) or "interpolated" (linearly, with the corner voxels aligned).
     """
 
-    window: Literal["percentiles"] | tuple[FiniteFloat, FiniteFloat] = "percentiles"
+    window: Literal["percentiles"] | tuple[float, float] = "percentiles"
     low_density: Annotated[float, Field(gt=0, lt=0.5)] = 0.09
     high_density: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
     sigma: Positive = 1.0
@@ -202,9 +222,9 @@ class SketchThresholds(Settings):
     density : share of voxels that are edges.
     """
 
-    low: FiniteFloat
-    high: FiniteFloat
-    normaliser: FiniteFloat
+    low: float
+    high: float
+    normaliser: float
     density: Annotated[float, Field(ge=0, le=1)]
 
 
@@ -231,7 +251,7 @@ class ModelSpec(Settings):
         EdgeCondition(),
     )
     sketch: SketchSettings = SketchSettings()
-    window: tuple[FiniteFloat, FiniteFloat]
+    window: tuple[float, float]
     dtype: StoredType
     exact: bool = True
     stochastic: bool = False
@@ -243,8 +263,7 @@ class ModelSpec(Settings):
         n = len(self.axes)
         if self.axes not in (("z", "y", "x"), ("y", "x")):
             raise ValueError(f"axes must be z, y, x or y, x, got {self.axes}")
-        if self.window[0] >= self.window[1]:
-            raise ValueError(f"window {self.window} must go from low to high")
+        check_window(self.window, self.dtype)
         if len(self.tile_shape) != n or len(self.chunk_shape) != n:
             raise ValueError(f"tile_shape and chunk_shape need {n} numbers")
         if math.prod(self.tile_shape) > MAX_BLOCK_VOXELS or self.base_size**n > MAX_BLOCK_VOXELS:
@@ -294,8 +313,15 @@ class ModelSpec(Settings):
 
     def _check_grids(self) -> None:
         """Refuse scales whose factors are not how their voxels become smaller."""
-        if self.kind == "relative" and any(scale.factor[-1] < 2 for scale in self.scales):
-            raise ValueError("each scale of a relative model must make the last axis finer")
+        if self.kind == "relative":
+            factors = {scale.factor[-1] for scale in self.scales}
+            if min(factors) < 2:
+                raise ValueError("each scale of a relative model must make the last axis finer")
+            if len(factors) > 1:  # how many scales an image has is counted with one
+                raise ValueError(
+                    "the scales of a relative model must have the same factor along the last axis, "
+                    f"got {', '.join(map(str, sorted(factors)))}"
+                )
         for index, (coarse, fine) in enumerate(itertools.pairwise(self.scales), 1):
             if coarse.spacing_mm is None or fine.spacing_mm is None:
                 continue

@@ -147,6 +147,9 @@ def test_pickle_in_place_of_safetensors_is_never_unpickled(folder, tmp_path):
     [
         {"axes": ["x", "y"]},
         {"window": [5, 5]},
+        {"window": [0, 70000]},
+        {"window": [-1, 1000]},
+        {"window": [0.5, 1000]},
         {"tile_shape": [33, 33]},
         {"chunk_shape": [16]},
         {"kind": "physical"},

@@ -20,6 +20,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 DONE, BAD_INPUT, INTERRUPTED = 0, 2, 130
+_LESS_MEMORY = (
+    "Use fewer --workers, or a smaller image; to train, a smaller batch in the settings, and above "
+    "scale 0 a smaller patch_shape"
+)
+#: How torch says that there is no memory, which is no MemoryError.
+_NOT_ALLOCATED = "DefaultCPUAllocator: can't allocate memory"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,13 +61,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}")
     except MemoryError:
-        return _fail("there is not enough memory. Use fewer --workers, or a smaller image")
+        return _fail(f"there is not enough memory. {_LESS_MEMORY}")
     except RuntimeError as error:
+        if _NOT_ALLOCATED in str(error):
+            return _fail(f"there is not enough memory. {_LESS_MEMORY}")
         if not _is_gpu_full(error):
             raise
         return _fail(
-            "the memory of the GPU is used up. Let other programs free some, or use --workers 1; "
-            "to train, a smaller batch or patch_shape in the settings"
+            f"the memory of the GPU is used up. Let other programs free some. {_LESS_MEMORY}"
         )
     except KeyboardInterrupt:
         print(f"\nstopped. {advice}".rstrip(), file=sys.stderr)

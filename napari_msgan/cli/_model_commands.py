@@ -27,7 +27,7 @@ def add_train(add: AddCommand) -> None:
         "_train",
         "train all scales of a model on a folder of images",
         "train x-rays/ my-model/",
-        "The same command resumes; at most a minute of training is repeated.",
+        "The same command resumes from the last checkpoint.",
     )
     add_paths(command, "DATA", "folder of images", "OUT", "model folder to make or to go on with")
     command.add_argument(

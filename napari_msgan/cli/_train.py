@@ -23,8 +23,34 @@ if TYPE_CHECKING:
 def train(arguments: Namespace) -> None:
     """Train every scale of a model, or go on with it."""
     _check_installed()
-    if arguments.devices > 1 and os.environ.get("LOCAL_RANK", "0") != "0":
-        arguments.quiet = True  # one process speaks for all
+    if arguments.devices == 1:
+        _train(arguments)
+        return
+    speaks = os.environ.get("LOCAL_RANK", "0") == "0"  # one process for all
+    arguments.quiet |= not speaks
+    try:
+        _train(arguments)
+    except KeyboardInterrupt:
+        if speaks:
+            raise
+        raise SystemExit(1) from None
+    except RuntimeError as error:
+        if not _is_lost_process(error):
+            raise
+        raise TrainingError(
+            f"another process of this run has ended ({str(error).splitlines()[0]}). The same "
+            "command resumes from the last checkpoint"
+        ) from error
+
+
+def _is_lost_process(error: RuntimeError) -> bool:
+    """Return whether processes could not wait for each other any more."""
+    from torch.distributed import DistError
+
+    return isinstance(error, DistError) or "gloo" in str(error)
+
+
+def _train(arguments: Namespace) -> None:
     device = resolve_device(arguments.device)
     config, files = settled(arguments, device)
     if arguments.plan_only:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from dataclasses import dataclass
 from importlib.resources import files as resources
 from pathlib import Path
@@ -40,7 +41,7 @@ class _Plan:
 
 def settled(arguments: Namespace, device: str) -> tuple[TrainConfig, list[TrainingFile]]:
     """Return the settings and the images of a run; they are shown, and written to be edited."""
-    from napari_msgan.training import check_run, plan_file, run_file
+    from napari_msgan.training import check_run, memory_short_of, plan_file, run_file
 
     out, include = arguments.out, _patterns(arguments.include)
     _check_options(arguments)
@@ -53,9 +54,20 @@ def settled(arguments: Namespace, device: str) -> tuple[TrainConfig, list[Traini
         plan = _of_model(arguments, include)
     else:
         plan = _derived(arguments, include, device)
-    asked = {"start_from": arguments.start_from, "patient": arguments.patient, "include": include}
+    start = arguments.start_from
+    if start and Path(start).is_dir():  # the same command goes on from any folder
+        start = str(Path(start).resolve())
+    asked = {"start_from": start, "patient": arguments.patient, "include": include}
     config = plan.config.model_copy(update={name: value for name, value in asked.items() if value})
     check_run(plan.files, out, config, devices=arguments.devices)
+    if short := memory_short_of(config, device):
+        scale, needed, free = short
+        warnings.warn(
+            f"a step of scale {scale} takes about {needed / 1e9:.1f} GB of memory, "
+            f"{free / 1e9:.1f} GB are free: a smaller batch takes less, and above scale 0 a "
+            "smaller patch_shape",
+            stacklevel=2,
+        )
     if not arguments.quiet:
         _print_plan(config, plan.files, out, plan.origin)
     if not begun.exists():
@@ -85,11 +97,11 @@ def _given(arguments: Namespace, given: str, include: tuple[str, ...]) -> _Plan:
 
 def _of_model(arguments: Namespace, include: tuple[str, ...]) -> _Plan:
     """Return the settings that a model was trained with, for other images."""
-    from napari_msgan.training import cut_to_images
+    from napari_msgan.training import fit_to_images
 
-    whole = _settings_of_model(arguments.start_from, _name(arguments.out))
+    whole = _settings_of_model(arguments.start_from, _name(arguments.out), arguments.patient)
     files = _survey(arguments, whole, include)
-    config = cut_to_images(files, whole)
+    config = fit_to_images(files, whole)
     origin = f"settings of {arguments.start_from}"
     if len(config.scales) < len(whole.scales):
         origin += f", whose finer scales than {len(config.scales) - 1} no image reaches"
@@ -160,7 +172,7 @@ def _check_preset(config: TrainConfig, preset: Preset, file: str, old: Path) -> 
         )
 
 
-def _settings_of_model(model: str, name: str) -> TrainConfig:
+def _settings_of_model(model: str, name: str, patient: str | None) -> TrainConfig:
     """Return what a model was trained with, for other images."""
     from napari_msgan.model import find_model
 
@@ -171,7 +183,7 @@ def _settings_of_model(model: str, name: str) -> TrainConfig:
             "networks by --config"
         )
     update: dict[str, object] = {"name": name, "title": "", "licence": ""}
-    update |= {"include": ("**/*",), "slice_mm": {}, "patient": None}  # of its own images
+    update |= {"include": ("**/*",), "slice_mm": {}, "patient": patient}  # not of its own images
     return read_config(str(path)).model_copy(update=update)
 
 

@@ -9,7 +9,6 @@ from typing import Annotated, Any, Final, Literal
 import numpy as np
 from pydantic import (
     Field,
-    FiniteFloat,
     SerializerFunctionWrapHandler,
     model_serializer,
     model_validator,
@@ -24,6 +23,7 @@ from napari_msgan.config import (
     SketchSettings,
     SketchThresholds,
     StoredType,
+    check_window,
 )
 from napari_msgan.errors import StoreError
 from napari_msgan.geometry import Affine, Box, Ints, PyramidGeometry, Unit
@@ -40,7 +40,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Shape = tuple[Annotated[int, Field(ge=1, lt=2**31)], ...]
 BlockShape = tuple[Annotated[int, Field(ge=1, le=8192)], ...]
 Halo = tuple[Annotated[int, Field(ge=0, le=8192)], ...]
-Matrix = tuple[tuple[FiniteFloat, ...], ...]
+Matrix = tuple[tuple[float, ...], ...]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -205,7 +205,7 @@ class StoreInfo(Settings):
     model_path: str | None = None
     modality: str
     kind: ModelKind
-    window: tuple[FiniteFloat, FiniteFloat]
+    window: tuple[float, float]
     dtype: StoredType
     exact: bool
     stochastic: bool
@@ -243,7 +243,7 @@ class StoreInfo(Settings):
         thresholds = self.sketch.thresholds
         if thresholds is not None and len(thresholds) != geometry.n_scales:
             raise ValueError(f"{len(thresholds)} thresholds for {geometry.n_scales} scales")
-        self._check_window()
+        check_window(self.window, self.dtype)
         shapes = [geometry.shape_at(scale) for scale in range(geometry.n_scales)]
         if sum(Box.of_shape(s).cover(self.chunk_shape).size for s in shapes) > MAX_CHUNKS:
             raise ValueError(f"more than {MAX_CHUNKS} chunks of {self.chunk_shape}")
@@ -254,15 +254,6 @@ class StoreInfo(Settings):
         if math.prod(geometry.shape_at(0)) > MAX_COARSEST_VOXELS:
             raise ValueError(f"scale 0 has more than {MAX_COARSEST_VOXELS} voxels")
         return self
-
-    def _check_window(self) -> None:
-        low, high = self.window
-        if low >= high:
-            raise ValueError(f"window {self.window} must go from low to high")
-        if self.dtype != "float32":
-            limits = np.iinfo(self.dtype)
-            if not low.is_integer() or not limits.min <= low < high <= limits.max:
-                raise ValueError(f"window {self.window} does not fit {self.dtype}")
 
     @property
     def dtype_type(self) -> np.dtype[Any]:

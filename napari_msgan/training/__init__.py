@@ -2,10 +2,10 @@
 
 from napari_msgan.training.checks import check_run, kept_out_of
 from napari_msgan.training.config import TrainConfig
-from napari_msgan.training.cost import disk_of, free_memory_of
+from napari_msgan.training.cost import disk_of, free_memory_of, memory_short_of
 from napari_msgan.training.plan import (
-    cut_to_images,
     derive_config,
+    fit_to_images,
     plan_file,
     plan_table,
     preset_steps,
@@ -21,12 +21,13 @@ __all__ = [
     "TrainConfig",
     "TrainingFile",
     "check_run",
-    "cut_to_images",
     "derive_config",
     "disk_of",
+    "fit_to_images",
     "free_memory_of",
     "iter_train",
     "kept_out_of",
+    "memory_short_of",
     "n_scales_reached",
     "plan_file",
     "plan_table",

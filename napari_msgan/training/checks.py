@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+    from napari_msgan.training.config import ScaleTraining
     from napari_msgan.training.survey import TrainingFile
 
 
@@ -82,6 +83,11 @@ def _check_config(config: TrainConfig, devices: int) -> None:
         model_spec(config, specs)
     except ValidationError as error:
         raise TrainingError(f"the settings describe no model: {first_problem(error)}") from error
+    if config.sketch.window not in ("percentiles", config.window):
+        raise TrainingError(
+            f"sketch.window {config.sketch.window} is what images are trained in, so window, here "
+            f"{config.window}, must be the same (or sketch.window 'percentiles')"
+        )
     for scale, plan in enumerate(config.scales):
         if len(plan.patch_shape) != len(config.axes):
             raise TrainingError(
@@ -92,13 +98,28 @@ def _check_config(config: TrainConfig, devices: int) -> None:
                 f"scale {scale}: a batch of {plan.batch} cannot be shared by {devices} devices. "
                 "Choose a multiple of them."
             )
-        window = judged_window(plan.discriminator_strides)
-        if plan.gan_weight and plan.gan_from < 1 and min(plan.patch_shape) < window:
-            raise TrainingError(
-                f"scale {scale}: patch_shape {plan.patch_shape} is smaller than the {window} "
-                "voxels that the discriminator judges at a time. Use larger patches, or fewer "
-                "discriminator_strides."
-            )
+        _check_patch(plan, scale, config)
+
+
+def _check_patch(plan: ScaleTraining, scale: int, config: TrainConfig) -> None:
+    whole = (config.base_size,) * len(config.axes)
+    if scale == 0 and plan.steps and config.kind == "relative" and plan.patch_shape != whole:
+        raise TrainingError(
+            f"scale 0: patch_shape {plan.patch_shape} is another than {whole}, as which a relative "
+            "model with this base_size sees the whole image: change both, or the batch"
+        )
+    if scale and any(n % f for n, f in zip(plan.patch_shape, plan.factor, strict=True)):
+        raise TrainingError(
+            f"scale {scale}: patch_shape {plan.patch_shape} must be a multiple of the factor "
+            f"{plan.factor}"
+        )
+    window = judged_window(plan.discriminator_strides)
+    if plan.gan_weight and plan.gan_from < 1 and min(plan.patch_shape) < window:
+        raise TrainingError(
+            f"scale {scale}: patch_shape {plan.patch_shape} is smaller than the {window} "
+            "voxels that the discriminator judges at a time. Use larger patches, or fewer "
+            "discriminator_strides."
+        )
 
 
 def _check_disk(files: Sequence[TrainingFile], out: Path, config: TrainConfig) -> None:
@@ -132,7 +153,15 @@ def _check_every_scale_has_images(files: Sequence[TrainingFile], config: TrainCo
         raise TrainingError(
             "validation_every 1 keeps every image out of training: choose a larger one, or 0"
         )
-    finest = n_scales_trained(files, config) - 1
+    finest, any_finest = (
+        n_scales_trained(files, c) - 1
+        for c in (config, config.model_copy(update={"validation_every": 0}))
+    )
+    if finest < len(config.scales) - 1 == any_finest:
+        raise TrainingError(
+            f"all images that are fine enough for scale {any_finest} are kept out of training by "
+            f"validation_every {config.validation_every}: give more of them, or set it to 0"
+        )
     if finest < len(config.scales) - 1:
         raise TrainingError(
             f"no training image is fine enough for scale {len(config.scales) - 1}, the finest that "

@@ -55,7 +55,8 @@ class ImageChanges(Settings):
     turn : standard deviation of each off-diagonal entry of the affine matrix, about radians.
     stretch : standard deviation of the logarithm of the stretch of each axis.
     view : range of the field of view, as a share of what `patch_shape` covers at the scale's
-        spacing (physical models; relative ones see 0.85 times the shorter to the longer side).
+        spacing (physical models; relative ones see between 0.85 of the second longest side and the
+        longest).
     bend : standard deviation of a smooth displacement, as a share of the field of view.
     gamma : standard deviation of the logarithm of the exponent of the grey values; in CT only of
         those between air and water, which makes lungs that are more or less inflated.

@@ -37,6 +37,13 @@ def free_memory_of(device: str) -> int:
     return int(psutil.virtual_memory().available)
 
 
+def memory_short_of(config: TrainConfig, device: str) -> tuple[int, int, int] | None:
+    """Return (scale, bytes needed, bytes free) of the largest step, None where it fits."""
+    needed, scale = max((memory_of(p), s) for s, p in enumerate(config.scales) if p.steps)
+    free = free_memory_of(device)
+    return (scale, needed, free) if needed > free else None
+
+
 @lru_cache(maxsize=64)
 def memory_of(plan: ScaleTraining) -> int:
     """Return about how many bytes one training step of a scale takes.

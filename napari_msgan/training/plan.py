@@ -22,6 +22,7 @@ from napari_msgan.training.config import (
     TrainConfig,
 )
 from napari_msgan.training.cost import memory_of
+from napari_msgan.training.sources import n_scales_reached
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -158,15 +159,16 @@ def derive_config(
         images=ImageChanges(turn=0.1, stretch=0.1, bend=0.02, gamma=0.3 if hounsfield else 0.15),
         coarse=_COARSE[ndim],
         stochastic=ndim == 2,
-        validation_every=_validation_every([file.name for file in files], patient),
+        validation_every=1,
         patient=patient,
     )
-    return cut_to_images(files, config)  # its voxels may be those of no file, or of those kept out
+    return fit_to_images(files, config)  # its voxels may be those of no file, or of those kept out
 
 
-def _validation_every(names: Sequence[str], patient: str | None) -> int:
+def _validation_every(files: Sequence[TrainingFile], config: TrainConfig) -> int:
     """Return n, where each n-th patient is kept out of training; 0: none can be spared."""
-    n_patients = len(set(patients_in(names, patient).values()) if patient else names)
+    names = [file.name for file in files if n_scales_reached(file, config) >= 2]
+    n_patients = len(set(patients_in(names, config.patient).values()) if config.patient else names)
     if n_patients < 3:
         return 0
     return n_patients if n_patients < 5 else max(5, n_patients // 16)
@@ -178,8 +180,14 @@ def preset_steps(preset: Preset, ndim: int) -> tuple[int, int]:
     return sizes.low_res_steps, sizes.patch_steps
 
 
-def cut_to_images(files: Sequence[TrainingFile], config: TrainConfig) -> TrainConfig:
-    """Return settings without the scales that no training image is fine enough for."""
+def fit_to_images(files: Sequence[TrainingFile], config: TrainConfig) -> TrainConfig:
+    """Return settings for images: as many kept out as can be spared, and scales that they reach.
+
+    Settings that keep none out stay so.
+    """
+    if config.validation_every:
+        every = _validation_every(files, config)
+        config = config.model_copy(update={"validation_every": every})
     reached = n_scales_trained(files, config)
     if not 2 <= reached < len(config.scales):  # below two there is nothing to train: see check_run
         return config

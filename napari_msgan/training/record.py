@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,11 +31,9 @@ class Record:
         self._sums: dict[str, float] = {}
         self._counts: dict[str, int] = {}
         if self._path.exists():
-            lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
-            if lines and not lines[-1].endswith("\n"):
-                lines.pop()  # what a full disk left of it
-            kept = [line for line in lines if json.loads(line)["step"] <= first_step]
-            self._path.write_text("".join(kept), encoding="utf-8")
+            lines = self._path.read_text(encoding="utf-8", errors="replace").splitlines()
+            kept = [line for line in lines if _step_of(line) <= first_step]
+            self._path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
         self._board = SummaryWriter(work / "tensorboard", purge_step=first_step + 1)
 
     def state(self) -> dict[str, dict[str, float]]:
@@ -68,6 +67,14 @@ class Record:
 
     def close(self) -> None:
         self._board.close()
+
+
+def _step_of(line: str) -> float:
+    """Return the step of a line; infinity for what a full disk or a power cut left of one."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, TypeError, KeyError):
+        return math.inf
 
 
 def _middle(images: Tensor) -> Float32Array:

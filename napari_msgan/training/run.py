@@ -6,6 +6,7 @@ more, and the same call goes on where it stopped.
 
 from __future__ import annotations
 
+import shutil
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
@@ -20,14 +21,14 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 from napari_msgan.buffers import keep_large_buffers
 from napari_msgan.config import ScaleSpec
 from napari_msgan.durable import write_atomically
-from napari_msgan.errors import TrainingError
+from napari_msgan.errors import ModelError, TrainingError
 from napari_msgan.locking import hold_lock
-from napari_msgan.model import save_spec, save_weights
+from napari_msgan.model import read_spec, save_spec, save_weights
 from napari_msgan.training.checks import check_run, kept_out_of, model_spec
 from napari_msgan.training.generated import iter_generate_coarse
-from napari_msgan.training.same_run import begin_run, work_folder
+from napari_msgan.training.same_run import begin_run, run_file, work_folder
 from napari_msgan.training.samples import iter_make_pool
-from napari_msgan.training.scale import ScaleTrainer, StepReport
+from napari_msgan.training.scale import ScaleTrainer, StepReport, checkpoint_of
 from napari_msgan.training.sources import prepare
 
 if TYPE_CHECKING:
@@ -85,6 +86,8 @@ def _iter_train(
 ) -> Generator[StepReport, None, None]:
     work = work_folder(out)
     if fabric.is_global_zero:
+        if not run_file(out).exists():  # whatever a run before left has no settings to go by
+            shutil.rmtree(work / "cache", ignore_errors=True)
         for done, total, _ in prepare(files, work / "cache", config):
             if done == 1:
                 begin_run(files, out, config)
@@ -98,6 +101,8 @@ def _iter_train(
     specs: list[ScaleSpec] = []
     for scale, plan in enumerate(config.scales):
         trainer = ScaleTrainer(config, scale, work, training, validation, fabric)
+        if fabric.is_global_zero and plan.steps and not trainer.has_begun:
+            _forget_what_followed(scale, work, pyramids, config)
         yield from trainer.run()
         if fabric.is_global_zero:
             generator = trainer.gan.average
@@ -112,7 +117,7 @@ def _iter_train(
                     experimental=plan.experimental,
                 )
             )
-            if scale:
+            if scale and not _is_finer_model(out, specs):
                 save_spec(model_spec(config, specs), out)
             if scale + 1 < len(config.scales):
                 steps = iter_generate_coarse(
@@ -125,6 +130,28 @@ def _iter_train(
         text = config.model_dump_json(indent=2) + "\n"
         write_atomically(out / "training.json", text.encode())
         yield StepReport("done", len(config.scales) - 1, 1, 1, {})
+
+
+def _forget_what_followed(
+    scale: int, work: Path, pyramids: Sequence[SourcePyramid], config: TrainConfig
+) -> None:
+    """Remove what was made from a scale that begins anew, because its checkpoint was deleted."""
+    for finer in range(scale, len(config.scales)):
+        for pyramid in pyramids:
+            pyramid.generated_path(finer).unlink(missing_ok=True)
+        if finer > scale:
+            checkpoint_of(work, finer).unlink(missing_ok=True)
+
+
+def _is_finer_model(out: Path, specs: Sequence[ScaleSpec]) -> bool:
+    """Return whether a folder has these very scales, and finer ones: the run was finished once."""
+    if not (out / "model.json").exists():
+        return False
+    try:
+        there = read_spec(out).scales
+    except ModelError:
+        return False  # damaged: it is written anew
+    return len(there) > len(specs) and list(there[: len(specs)]) == list(specs)
 
 
 def open_fabric(config: TrainConfig, device: str = "cpu", devices: int = 1) -> Fabric:

@@ -22,7 +22,7 @@ from napari_msgan.resampling import reduce_mean
 from napari_msgan.sketch import REDUCE_HALO, reduce_sketch, sketch_of, weakest_kept
 from napari_msgan.steps import iter_in_threads
 from napari_msgan.training.config import CoarseMixture, SketchChanges
-from napari_msgan.training.sources import dequantise, quantise
+from napari_msgan.training.sources import dequantise, open_array, quantise
 from napari_msgan.volume import read_padded
 
 if TYPE_CHECKING:
@@ -53,8 +53,8 @@ class LowResPool:
     """Changed whole images for scale 0, made once and kept on disk."""
 
     def __init__(self, folder: Path) -> None:
-        self._sketches = np.load(folder / _POOL_SKETCHES, mmap_mode="r")
-        self._images = np.load(folder / _POOL_IMAGES, mmap_mode="r")
+        self._sketches = open_array(folder / _POOL_SKETCHES)
+        self._images = open_array(folder / _POOL_IMAGES)
 
     def __len__(self) -> int:
         return len(self._images)
@@ -185,7 +185,8 @@ def _field_of_view(
     stretch = np.exp(random.normal(0, config.images.stretch, len(source)))
     if config.kind == "physical":
         return np.array(fine) * random.uniform(*config.images.view) * stretch
-    return random.uniform(0.85 * min(source), max(source)) * stretch
+    shorter = sorted(source)[-2]  # of a stack of few slices: of these
+    return random.uniform(0.85 * shorter, max(source)) * stretch
 
 
 def _smooth_displacement(shape: Ints, random: np.random.Generator) -> npt.NDArray[np.float64]:

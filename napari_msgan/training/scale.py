@@ -49,6 +49,11 @@ class StepReport:
     losses: Losses
 
 
+def checkpoint_of(work: Path, scale: int) -> Path:
+    """Return where a run keeps the checkpoint of a scale."""
+    return work / f"scale_{scale}.pt"
+
+
 class ScaleTrainer:
     """Trains one scale; a run that was interrupted goes on as if it had not been.
 
@@ -68,14 +73,14 @@ class ScaleTrainer:
     ) -> None:
         self._config, self._scale, self._fabric = config, scale, fabric
         self._plan, self._work = config.scales[scale], work
-        self._checkpoint = self._checkpoint_of(scale)
+        self._checkpoint = checkpoint_of(work, scale)
         self.gan = ScaleGan(config, scale, fabric, build)
         self._warm_start()
-        self._validation: Batch | None = None
+        self._validation: list[Batch] = []
         if self._plan.steps:
             self._open_data(training, validation)
         # What finer scales learn to the end is texture, which this loss does not see.
-        watched = scale == 0 and self._validation is not None
+        watched = scale == 0 and self._validation
         patience = config.patience if watched else None
         self._plateau = Plateau(round(patience * self._plan.steps)) if patience else None
 
@@ -93,8 +98,9 @@ class ScaleTrainer:
             if any(pyramid.n_scales > self._scale for pyramid in validation):
                 sampler = PatchSampler(validation, self._scale, halo, self._config)
                 fixed = sampler.fixed(_VALIDATION_SAMPLES)
-        if fixed:
-            self._validation = Batch.of(fixed, self._fabric.device)
+        size = self._plan.batch  # what the memory was planned for
+        parts = (fixed[start : start + size] for start in range(0, len(fixed), size))
+        self._validation = [Batch.of(part, self._fabric.device) for part in parts]
 
     def _warm_start(self) -> None:
         """Start from the scale before where its networks are the same, and from a given model."""
@@ -114,15 +120,12 @@ class ScaleTrainer:
             return {}
         if coarser.steps == 0:
             return {"generator": starting_weights(self._config, self._scale - 1)}
-        before = self._load(self._checkpoint_of(self._scale - 1))
+        before = self._load(checkpoint_of(self._work, self._scale - 1))
         states = {"generator": before["average"]}
         # One of an earlier version, or of other strides, begins anew.
         if _shapes(before["discriminator"]) == _shapes(self.gan.discriminator.state_dict()):
             states["discriminator"] = before["discriminator"]
         return states
-
-    def _checkpoint_of(self, scale: int) -> Path:
-        return self._work / f"scale_{scale}.pt"
 
     def _restore(self, states: dict[str, Any]) -> None:
         """Load states of `ScaleGan.parts`, by name."""
@@ -130,9 +133,14 @@ class ScaleTrainer:
         for name, state in states.items():
             parts[name].load_state_dict(state)
 
+    @property
+    def has_begun(self) -> bool:
+        """Return whether there is a checkpoint to go on from."""
+        return self._checkpoint.exists()
+
     def run(self) -> Iterator[StepReport]:
         """Yield a report per step, from the last checkpoint on."""
-        state = self._load(self._checkpoint) if self._checkpoint.exists() else None
+        state = self._load(self._checkpoint) if self.has_begun else None
         first = self._resume(state) if state else 0
         if first >= self._plan.steps:
             return
@@ -205,14 +213,17 @@ class ScaleTrainer:
 
     def _validate(self, step: int, record: Record | None) -> tuple[Losses, bool]:
         """Return the losses of the validation samples, and whether the scale has learnt enough."""
-        if self._validation is None:
+        if not self._validation:
             return {}, False
-        made = self.gan.apply(self._validation)
+        distances, pictures = [], []
+        for batch in self._validation:
+            made = self.gan.apply(batch)
+            distances.append(l1_per_sample(made, batch.image))
+            pictures.append(self.gan.pictures(batch, made))
         if record:
-            record.pictures(step, *self.gan.pictures(self._validation, made))
-        loss = float(l1_per_sample(made, self._validation.image).mean())
-        loss = float(self._fabric.broadcast(loss))
-        adversarial = self._plan.gan_weight == 0 or self.gan.is_adversarial(step)
+            record.pictures(step, *map(torch.cat, zip(*pictures, strict=True)))
+        loss = float(self._fabric.broadcast(float(torch.cat(distances).mean())))
+        adversarial = self.gan.is_adversarial(step) or not self.gan.becomes_adversarial
         is_reached = (
             adversarial and self._plateau is not None and self._plateau.is_reached(step, loss)
         )

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_msgan.durable import create_array_file, sync_tree
+from napari_msgan.errors import TrainingError
 from napari_msgan.io import read_volume
 from napari_msgan.source import (
     iter_sketch_given,
@@ -74,8 +75,24 @@ class SourcePyramid:
         return self.folder / f"generated_{scale}.npy"
 
     def _open(self, name: str) -> npt.NDArray[Any]:
-        array: npt.NDArray[Any] = np.load(self.folder / f"{name}.npy", mmap_mode="r")
-        return array
+        return open_array(self.folder / f"{name}.npy")
+
+
+def open_array(path: Path) -> npt.NDArray[Any]:
+    """Return an array that a run has written, mapped.
+
+    Raises
+    ------
+    TrainingError
+        If the file is damaged.
+    """
+    try:
+        array: npt.NDArray[Any] = np.load(path, mmap_mode="r")
+    except (ValueError, EOFError) as error:
+        raise TrainingError(
+            f"{path} is damaged ({error}): delete {path.parent}, and what lies there is made again"
+        ) from error
+    return array
 
 
 def quantise(image: Float32Array) -> npt.NDArray[np.uint16]:
@@ -123,9 +140,7 @@ def _prepare_one(
     n_scales = len(list(folder.glob("image_*.npy")))
     if n_scales < 2:
         return None
-    shapes = tuple(
-        np.load(folder / f"image_{scale}.npy", mmap_mode="r").shape for scale in range(n_scales)
-    )
+    shapes = tuple(open_array(folder / f"image_{scale}.npy").shape for scale in range(n_scales))
     return SourcePyramid(file.name, folder, shapes)
 
 
@@ -172,16 +187,12 @@ def _zoom(file: TrainingFile, variant: int, config: TrainConfig) -> float:
 
 
 def n_scales_reached(file: TrainingFile, config: TrainConfig) -> int:
-    """Return how many scales a file trains at most, below two for none; nothing is read.
-
-    Of a physical model whose orientation is not LPS, the thickest axis stands for all.
-    """
-    spacing = file.spacing
-    if spacing is not None and config.orientation not in (None, "LPS"):
-        spacing = (max(spacing),) * len(spacing)
+    """Return how many scales a file trains at most, below two for none; nothing is read."""
     zooms = [_zoom(file, variant, config) for variant in range(config.variants)]
     slice_mm = _declared_mm(file.name, config)
-    return max(n_scales_magnified(file.shape, spacing, config, zoom, slice_mm) for zoom in zooms)
+    return max(
+        n_scales_magnified(file.shape, file.spacing, config, zoom, slice_mm) for zoom in zooms
+    )
 
 
 def _declared_mm(name: str, config: TrainConfig) -> float:

@@ -122,7 +122,7 @@ def _look_at(name: str, path: Path, given: dict[str, Path] | None) -> TrainingFi
         raise TrainingError(f"has shape {volume.shape}, needs at least {_SHORTEST_SIDE} per side")
     low, high = measure_window(volume.data)
     if high - low <= 2e-6 + 1e-9 * abs(low):
-        raise TrainingError(f"all its values are {low:g}")
+        raise TrainingError(f"all its values are {low:g}, or differ by less than 2e-6")
     sketch, sketch_checksum = None, 0
     if given is not None:
         sketch = given.get(_stem(name))

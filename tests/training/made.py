@@ -12,6 +12,7 @@ from napari_msgan.volume import Volume
 def config_of(ndim, n_scales=3, **changes):
     """Return settings of a model with isotropic voxels of 1 mm at the finest scale."""
     physical = ndim == 3
+    side = changes.get("base_size", 32)
     scales = []
     for index in range(n_scales):
         mm = 2.0 ** (n_scales - 1 - index)
@@ -22,7 +23,7 @@ def config_of(ndim, n_scales=3, **changes):
                 spacing_mm=(mm,) * ndim if physical else None,
                 steps=2,
                 batch=2,
-                patch_shape=(16,) * ndim,
+                patch_shape=(side if index == 0 and not physical else 16,) * ndim,
                 discriminator_width=4,
                 discriminator_strides=(2,),
             )

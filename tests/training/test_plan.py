@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from napari_msgan.config import SketchSettings
 from napari_msgan.errors import TrainingError, VolumeError
-from napari_msgan.training.checks import kept_out_of, n_scales_trained
+from napari_msgan.training.checks import check_run, kept_out_of, n_scales_trained
 from napari_msgan.training.config import TrainConfig
 from napari_msgan.training.cost import disk_of, memory_of
 from napari_msgan.training.plan import derive_config, plan_table
@@ -115,6 +116,49 @@ def test_all_images_of_a_patient_are_kept_out_or_none():
         derive_config(files, "m", "fast", 8 * GB, patient="scan")
 
 
+def test_images_that_are_too_coarse_are_not_what_is_kept_out():
+    """One fine patient and two coarse ones: the fine one is all that there is to train on."""
+    fine = [file_of((128,) * 3, (1.0,) * 3, name=f"a_{n}") for n in range(4)]
+    coarse = [file_of((13,) * 3, (10.0,) * 3, name=name) for name in ("b_0", "c_0")]
+    config = derive_config([*fine, *coarse], "m", "fast", 8 * GB, patient="^[^_]+")
+    assert config.validation_every == 0
+    assert n_scales_trained([*fine, *coarse], config) == len(config.scales) == 3
+
+
+def test_images_that_are_kept_out_are_told_from_images_that_are_missing(tmp_path):
+    files = [file_of((128, 128), name="a"), *(file_of((60, 60), name=n) for n in "bcd")]
+    config = config_of(2, zoom=(1, 1), validation_every=2, scales=config_of(2).scales[:3])
+    with pytest.raises(TrainingError, match=r"for scale 2 are kept out .* validation_every 2"):
+        check_run(files, tmp_path, config)
+    with pytest.raises(TrainingError, match=r"fine enough for scale 2, the finest .* is 1"):
+        check_run(files[1:], tmp_path, config)
+
+
+def _with_scale(scale, **changes):
+    plans = list(config_of(2).scales)
+    plans[scale] = plans[scale].model_copy(update=changes)
+    return {"scales": tuple(plans)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (_with_scale(0, patch_shape=(16, 16)), r"scale 0: patch_shape \(16, 16\) is another"),
+        (_with_scale(0, patch_shape=(32, 16)), r"another than \(32, 32\)"),
+        (_with_scale(1, patch_shape=(17, 16)), r"scale 1: .* multiple of the factor \(2, 2\)"),
+        (_with_scale(2, factor=(4, 4)), r"the same factor along the last axis, got 2, 4"),
+        ({"window": (0, 70000)}, r"window \(0.0, 70000.0\) does not fit uint16"),
+        ({"sketch": SketchSettings(window=(0, 500))}, r"must be the same \(or .* 'percentiles'\)"),
+    ],
+    ids=str,
+)
+def test_settings_of_a_model_that_would_be_wrong_are_refused(tmp_path, changes, said):
+    files = [file_of((128, 128), name=name) for name in "ab"]
+    check_run(files, tmp_path, config_of(2, sketch=SketchSettings(window=(0, 1000))))
+    with pytest.raises(TrainingError, match=said):
+        check_run(files, tmp_path, config_of(2, **changes))
+
+
 def test_too_small_images_are_refused():
     with pytest.raises(TrainingError, match=r"too small for two scales.*\(20, 20, 20\)"):
         derive_config([file_of((20, 20, 20), (1.0,) * 3)], "m", "fast", 8 * GB)
@@ -165,6 +209,8 @@ def test_scales_that_only_images_kept_out_reach_are_not_planned():
         {"sketch": {"window": (100, 100)}},
         {"images": {"view": (2, 1)}},
         {"learning_rate": float("inf")},
+        {"checkpoint_s": float("inf")},
+        {"slice_mm": {"a": float("inf")}},
     ],
     ids=str,
 )

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from napari_msgan.errors import ModelError, TrainingError
 from napari_msgan.model import load_model
 from napari_msgan.training import iter_train, sources, survey
 from napari_msgan.training.config import SketchChanges
+from napari_msgan.training.gan import ScaleGan
 from napari_msgan.training.record import Record
 from napari_msgan.training.run import open_fabric
 from napari_msgan.training.same_run import run_file
@@ -118,6 +120,9 @@ def test_half_a_line_that_a_full_disk_left_is_dropped(tmp_path):
     path.write_text('{"step": 1, "l1": 0.5}\n{"step": 9, "l1": 0.4}\n{"step": 2, "l')
     Record(tmp_path, 0, 5).close()
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1]
+    path.write_bytes(b'{"step": 1}\n{"step": 2, "l\n\0\0\0\n{"step": 3}\n[]\n')  # a power cut
+    Record(tmp_path, 0, 5).close()
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 3]
 
 
 def _weights(model):
@@ -270,6 +275,45 @@ def test_a_checkpoint_of_other_networks_is_told(data, tmp_path):
     assert weights(tmp_path)[:2] == before[:2]
 
 
+def test_a_scale_that_begins_anew_takes_what_followed_with_it(data, tmp_path):
+    """What finer scales learnt from another scale 0 is no model with this one."""
+    model, clean = tmp_path / "model", tmp_path / "clean"
+    train(data, model, config_of(2))
+    train(data, clean, config_of(2))
+    work = model / ".training"
+    state = torch.load(work / "scale_1.pt", weights_only=True)
+    for part in state["average"].values():
+        part += 1  # as if it had learnt from another one
+    torch.save(state, work / "scale_1.pt")
+    (work / "scale_0.pt").unlink()
+    train(data, model, config_of(2))
+    assert weights(model) == weights(clean)
+
+
+def test_a_finished_model_keeps_its_scales_while_the_same_command_runs(data, tmp_path):
+    config, out = config_of(2), tmp_path / "model"
+    train(data, out, config)
+    before = (out / "model.json").read_bytes()
+    with closing(iter_train(survey(data, config), out, config)) as again:
+        for report in again:
+            if (report.stage, report.scale) == ("generate", 1):
+                break
+    assert (out / "model.json").read_bytes() == before
+
+
+def test_no_more_is_validated_at_a_time_than_is_trained(data, tmp_path, monkeypatch):
+    config, sizes = config_of(2, validation_every=2), set()
+    apply = ScaleGan.apply
+
+    def seen(self, batch):
+        sizes.add(len(batch.image))
+        return apply(self, batch)
+
+    monkeypatch.setattr(ScaleGan, "apply", seen)
+    train(data, tmp_path, config)
+    assert sizes == {config.scales[0].batch}
+
+
 def _take_a_channel(checkpoint):
     state = torch.load(checkpoint, weights_only=True)
     parts = state["discriminator"]
@@ -307,10 +351,18 @@ def test_two_runs_in_one_folder_are_kept_apart(data, tmp_path):
         ("config.json", b'{"name": "ma', "config.json is damaged"),
         ("images.json", b"", "images.json is damaged"),
         ("scale_1.pt", b"PK", "checkpoint .*scale_1.pt cannot be read"),
+        ("cache/1.tif.0/image_1.npy", b"", "image_1.npy is damaged .*delete .*1.tif.0, and"),
+        ("cache/1.tif.0/generated_0.npy", b"\x93NUMPY", "generated_0.npy is damaged"),
+        ("pool/images.npy", b"\x93NUMPY\x01\0", "images.npy is damaged .*delete .*pool, and"),
     ],
 )
 def test_a_damaged_file_of_a_run_is_named(data, tmp_path, name, content, said):
-    train(data, tmp_path, config_of(2))
+    config = config_of(2)
+    with closing(iter_train(survey(data, config), tmp_path, config)) as run:
+        for report in run:
+            if (report.stage, report.scale) == ("train", 1):
+                break
+    (tmp_path / ".training" / "scale_0.pt").unlink() if "pool" in name else None
     (tmp_path / ".training" / name).write_bytes(content)
     with pytest.raises(TrainingError, match=said):
         train(data, tmp_path, config_of(2))

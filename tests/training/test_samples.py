@@ -9,11 +9,12 @@ from napari_msgan.training.samples import (
     _changed_grey,
     _changed_grid,
     _changed_image,
+    _field_of_view,
     change_sketch,
     iter_make_pool,
     sample_random,
 )
-from napari_msgan.training.sources import dequantise, prepare, quantise
+from napari_msgan.training.sources import dequantise, n_scales_reached, prepare, quantise
 from napari_msgan.training.survey import survey
 from tests.training.made import blobs, config_of, write_image
 
@@ -131,6 +132,20 @@ def test_quantised_image_comes_back():
     np.testing.assert_allclose(dequantise(quantise(values)), values, atol=2e-5)
 
 
+@pytest.mark.parametrize("orientation", ["LPS", "RAS", "LAI"])
+def test_as_many_scales_are_counted_as_are_made(orientation, tmp_path):
+    write_image(tmp_path / "a.nii", blobs((16, 60, 60), 0), (4.0, 1.0, 1.0))
+    config = config_of(3, orientation=orientation)
+    thick = [
+        scale.model_copy(update={"spacing_mm": (4.0, mm, mm), "factor": (1, 2, 2)})
+        for scale, mm in zip(config.scales, (4.0, 2.0, 1.0), strict=True)
+    ]
+    config = config.model_copy(update={"scales": tuple(thick)})
+    (file,) = survey(tmp_path)
+    ((_, _, pyramid),) = prepare([file], tmp_path / "cache", config)
+    assert n_scales_reached(file, config) == pyramid.n_scales == 3
+
+
 def test_thick_slices_keep_a_source_from_the_fine_scales(tmp_path):
     write_image(tmp_path / "thick.ome.tif", blobs((20, 40, 40), 0), (1.0,) * 3)
     files = survey(tmp_path)
@@ -156,7 +171,7 @@ def test_reduced_sketch_of_a_whole_image_is_no_denser_and_lies_on_the_same_image
     assert 0.02 < (reduced_sketch > 0).mean() <= config.sketch.low_density + 0.01
     both = [dequantise(values).ravel() for values in (image, same)]
     assert np.corrcoef(*both)[0, 1] > 0.98
-    moved = np.roll(dequantise(same), 2, axis=-1).ravel()
+    moved = np.roll(dequantise(same), same.shape[-1] // 8, axis=-1).ravel()
     assert np.corrcoef(both[0], moved)[0, 1] < 0.95
 
 
@@ -188,6 +203,19 @@ def test_larger_images_are_reduced_to_the_scales_that_are_trained(tmp_path):
     same = np.abs(dequantise(usual.image(1)) - dequantise(large.image(1)))
     assert same[2:-2].max() < 0.12  # up to 2
     assert dequantise(prepared["stripes.ome.tif"].image(2)).std() < 0.1  # not aliased
+
+
+def test_a_stack_of_few_slices_is_shown_whole(prepared):
+    """A relative model sees the whole image: what its shortest side covers would be magnified."""
+    config, _, _, _ = prepared
+    relative = config.model_copy(update={"kind": "relative", "images": ImageChanges(stretch=0)})
+    source = (160, 170)[-len(config.axes) :] if len(config.axes) == 2 else (12, 160, 170)
+    views = [
+        _field_of_view(source, config.scales[0].patch_shape, np.random.default_rng(seed), relative)
+        for seed in range(200)
+    ]
+    assert 0.85 * 160 <= np.min(views) < 0.9 * 160
+    assert 165 < np.max(views) <= 170
 
 
 def test_turns_are_as_large_in_mm_whatever_the_voxels():
