@@ -9,21 +9,44 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_msgan import __version__
-from napari_msgan.errors import StoreError
+from napari_msgan.errors import GeometryError, StoreError
 from napari_msgan.geometry import Box
 from napari_msgan.model import bundled_folder
-from napari_msgan.pyramid import GeometryInfo, SketchInfo, SourceInfo, StoreInfo
+from napari_msgan.pyramid import GeometryInfo, SketchInfo, SourceInfo, StoreInfo, check_sizes
 from napari_msgan.source import hash_pixels, iter_sketch_given, iter_sketch_image
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
     from napari_msgan.config import SketchThresholds
+    from napari_msgan.geometry import Ints
     from napari_msgan.model import Model
     from napari_msgan.pyramid import PyramidBuilder, PyramidStore
     from napari_msgan.sketch import Uint8Array
     from napari_msgan.source import SourcePlan
     from napari_msgan.volume import Volume
+
+
+def checked_halos(plan: SourcePlan, model: Model) -> tuple[Ints, ...]:
+    """Return the halo of each scale of a new store.
+
+    Raises
+    ------
+    GeometryError
+        If it would be larger than any store may be.
+    """
+    geometry, spec = plan.geometry, model.spec
+    halos = tuple(model.halo(scale) for scale in range(geometry.n_scales))
+    try:
+        check_sizes(geometry, spec.tile_shape, spec.chunk_shape, halos)
+    except ValueError as error:
+        spacing = geometry.spacing_at(geometry.finest_scale)
+        sides = (f"{n * s:.0f}" for n, s in zip(geometry.shape, spacing, strict=True))
+        raise GeometryError(
+            f"the image is too large for a store: {error}. It would be {' x '.join(sides)} "
+            f"{'mm' if geometry.unit == 'millimeter' else 'pixels'} large: is its voxel size in mm?"
+        ) from error
+    return halos
 
 
 def describe_store(
@@ -35,9 +58,15 @@ def describe_store(
     input_is_sketch: bool,
     name: str | None,
 ) -> StoreInfo:
-    """Return what is recorded in a new store; `volume` is the source as it was given."""
+    """Return what is recorded in a new store; `volume` is the source as it was given.
+
+    Raises
+    ------
+    GeometryError
+        See `checked_halos`.
+    """
     spec, bundled = model.spec, model.folder.parent == bundled_folder()
-    scales = range(plan.geometry.n_scales)
+    halos = checked_halos(plan, model)
     return StoreInfo(
         version=__version__,
         model_name=spec.name,
@@ -52,7 +81,7 @@ def describe_store(
         seed=seed,
         tile_shape=spec.tile_shape,
         chunk_shape=spec.chunk_shape,
-        halos=tuple(model.halo(scale) for scale in scales),
+        halos=halos,
         extra_scales=plan.extra_scales,
         geometry=GeometryInfo.from_geometry(plan.geometry),
         source=SourceInfo(

@@ -16,11 +16,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from filelock import FileLock
+
     from napari_msgan.errors import MsganError
 
 #: What a file system says that keeps no locks.
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 _LARGEST_PID = 2**31 - 1
+_TRIES = 4
 #: Longer than any note: a host's name has 255 characters at most.
 _MOST_CHARACTERS = 2000
 #: The system's clock may be set between two readings of when a process started.
@@ -43,7 +46,7 @@ def hold_lock(file: Path, what: str, kind: type[MsganError] = StoreError) -> Ite
     pid_file, me = file.with_suffix(".pid"), _me()
     lock = FileLock(file, thread_local=False, fallback_to_soft=False)
     try:
-        lock.acquire(blocking=False)
+        _acquire(lock, file)
     except Timeout:
         if not file.exists():  # so filelock says also where it can make no file at all
             raise kind(
@@ -70,7 +73,9 @@ def hold_lock(file: Path, what: str, kind: type[MsganError] = StoreError) -> Ite
         ) from error
     try:
         with suppress(OSError):  # the lock holds also where a full disk leaves no room to say who
-            pid_file.write_text(json.dumps(me), encoding="ascii")
+            pid_file.unlink(missing_ok=True)  # a link there, of a stranger, is not followed
+            with pid_file.open("x", encoding="ascii") as note:
+                json.dump(me, note)
         yield
     finally:
         try:
@@ -80,6 +85,21 @@ def hold_lock(file: Path, what: str, kind: type[MsganError] = StoreError) -> Ite
                     pid_file.unlink(missing_ok=True)
         finally:
             lock.release()
+
+
+def _acquire(lock: FileLock, file: Path) -> None:
+    """Take a lock without waiting, also one whose file its holder is just removing."""
+    from filelock import Timeout
+
+    for _ in range(_TRIES - 1):
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            if file.exists():
+                raise
+        else:
+            return
+    lock.acquire(blocking=False)
 
 
 def living_holder(file: Path) -> str | None:

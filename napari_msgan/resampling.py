@@ -14,7 +14,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from napari_msgan.geometry import Box
-from napari_msgan.volume import ArrayLike, read_padded
+from napari_msgan.volume import ArrayLike, LazyArray, read_padded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 
 #: Voxels of the source that are read at once; what needs more is made in halves.
 _MOST_READ = 1 << 23
+#: A grid that is coarser by more is made of the means of blocks of the source.
+_LONGEST_STEP = 16.0
+_LONGEST_BLOCK = 128
+#: Sides of the source that a Gaussian is wide at most: it leaves nothing but the border then.
+_WIDEST = 10.0
 
 _Part = TypeVar("_Part", bound=npt.NDArray[Any])
 
@@ -52,19 +57,53 @@ def resample(
     -------
     array, float32, shape ``box.shape``
     """
+    blocks = [_block_side(s, n) for s, n in zip(step, source.shape, strict=True)]
+    if max(blocks) > 1:
+        source = _block_means(source, tuple(blocks))
+        first = [(f - 0.5 * (k - 1)) / k for f, k in zip(first, blocks, strict=True)]
+        step = [s / k for s, k in zip(step, blocks, strict=True)]
     return _in_parts(partial(_resample, source, step, first), step, box)
+
+
+def _block_side(step: float, n_voxels: int) -> int:
+    """Return the side of the blocks whose means stand for the source.
+
+    They are an eighth of a new voxel: the variance of the Gaussian is 1 % smaller for it.
+    """
+    return 1 if step <= _LONGEST_STEP else max(1, min(int(step / 8), n_voxels, _LONGEST_BLOCK))
+
+
+def _block_means(source: ArrayLike, sides: Ints) -> LazyArray:
+    """Return the means of blocks of the source, computed where they are read."""
+    shape = tuple(-(-n // k) for n, k in zip(source.shape, sides, strict=True))
+    at_once = max(1, int((_MOST_READ / math.prod(sides)) ** (1 / len(sides))))
+
+    def read(box: Box) -> Float32Array:
+        fine = box.multiply(sides)
+        return reduce_mean(read_padded(source, fine.start, fine.stop), sides)
+
+    return LazyArray(shape, np.float32, read, (at_once,) * len(sides))
 
 
 def _resample(
     source: ArrayLike, step: Sequence[float], first: Sequence[float], box: Box
 ) -> Float32Array:
-    sigmas = [0.5 * max(s * s - 1.0, 0.0) ** 0.5 for s in step]
+    sigmas = [
+        min(0.5 * max(s * s - 1.0, 0.0) ** 0.5, _WIDEST * n)
+        for s, n in zip(step, source.shape, strict=True)
+    ]
     positions = [
-        f + s * np.arange(a, b) for f, s, a, b in zip(first, step, box.start, box.stop, strict=True)
+        f + s * np.arange(a, b, dtype=float)
+        for f, s, a, b in zip(first, step, box.start, box.stop, strict=True)
     ]
     margins = [int(np.ceil(3 * sigma)) for sigma in sigmas]
-    start = [int(np.floor(p[0])) - m for p, m in zip(positions, margins, strict=True)]
-    stop = [int(np.floor(p[-1])) + 2 + m for p, m in zip(positions, margins, strict=True)]
+    start, stop = [], []
+    for position, margin, n in zip(positions, margins, source.shape, strict=True):
+        np.clip(position, -margin - 1, n + margin, out=position)  # beyond, all is border
+        below, above = int(np.floor(position[0])), int(np.floor(position[-1])) + 2
+        # the filter repeats the border by itself, however far it reaches
+        start.append(max(below - margin, min(0, below)))
+        stop.append(min(above + margin, max(n, above)))
     block: Float32Array = read_padded(source, start, stop).astype(np.float32, copy=False)
     if any(sigmas):
         block = ndimage.gaussian_filter(block, sigmas, mode="nearest", truncate=3.0)
@@ -151,6 +190,10 @@ def _resample_max(
         empty = upper <= lower
         starts.append(np.where(empty, nearest, lower))
         stops.append(np.where(empty, nearest + 1, upper))
+    for begin, end, n in zip(starts, stops, source.shape, strict=True):
+        # outside, the border voxel is repeated: one of it is enough
+        np.minimum(end, np.maximum(begin + 1, n), out=end)
+        np.maximum(begin, np.minimum(end - 1, 0), out=begin)
     low, high = [int(v[0]) for v in starts], [int(v[-1]) for v in stops]
     block = read_padded(source, low, high)
     for axis, (begin, end, origin) in enumerate(zip(starts, stops, low, strict=True)):

@@ -11,6 +11,7 @@ References
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -97,6 +98,10 @@ def _nms_halo_after_gradient(sigma: float) -> int:
     return int(_TRUNCATE * sigma + 0.5) + 1
 
 
+#: Of float32 between the darkest and the brightest value, and the largest value that it has.
+_FEWEST_STEPS, _LARGEST = 1024, 3e38
+
+
 def measure_window(image: ArrayLike) -> tuple[float, float]:
     """Return the 0.5 and 99.5 percentiles of an evenly spread sample of the image.
 
@@ -110,7 +115,20 @@ def measure_window(image: ArrayLike) -> tuple[float, float]:
     if not finite.size:
         raise VolumeError("the image has no finite value")
     low, high = (float(v) for v in np.percentile(finite, (0.5, 99.5)))
+    if finite.dtype.itemsize > 2:
+        _warn_of_rounding(low, high)
     return (low, high) if high > low else (float(finite.min()), float(finite.max()) + 1e-6)
+
+
+def _warn_of_rounding(low: float, high: float) -> None:
+    """Warn of values that computing in float32 rounds away."""
+    largest = max(abs(low), abs(high))
+    if low < high < low + _FEWEST_STEPS * 2.0**-23 * largest or largest > _LARGEST:
+        warnings.warn(
+            f"the values of the image, {low:g} to {high:g}, are rounded to what float32 can tell, "
+            "which takes edges away: subtract what all have in common, or scale them, first",
+            stacklevel=3,
+        )
 
 
 def _sample_boxes(shape: Ints) -> list[Box]:

@@ -144,6 +144,11 @@ class Volume:
             raise VolumeError(f"an image must have 2 or 3 axes, got shape {self.data.shape}")
         if self.affine.ndim != len(self.data.shape):
             raise VolumeError(f"a {self.affine.ndim}-D affine for an image {self.data.shape}")
+        if self.data.dtype.kind not in "iuf":
+            raise VolumeError(
+                f"an image must hold integers or floats, got {self.data.dtype}: convert it, for "
+                "instance by .astype(np.uint8)"
+            )
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -251,7 +256,10 @@ def with_spacing(volume: Volume, spacing: float | Sequence[float] | None) -> Vol
     """
     if spacing is None:
         return volume
-    given = (spacing,) if isinstance(spacing, (int, float)) else tuple(spacing)
+    try:
+        given = tuple(float(mm) for mm in np.ravel(spacing))
+    except (TypeError, ValueError) as error:
+        raise VolumeError(f"the voxel size {spacing!r} is no number, or numbers") from error
     sizes = given * (len(volume.shape) if len(given) == 1 else 1)
     if len(sizes) != len(volume.shape) or not all(0 < mm < math.inf for mm in sizes):
         raise VolumeError(

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock, Timeout
 
 from napari_msgan import durable, jobs
 from napari_msgan.errors import StoreError, VolumeError
@@ -210,6 +211,34 @@ def test_who_deletes_its_lock_leaves_the_note_of_its_successor(tmp_path):
     with hold_lock(file, "x"):
         pass
     assert not note.exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+def test_a_link_in_the_place_of_the_note_is_not_written_through(tmp_path):
+    """The archive of a stranger may hold one beside its store."""
+    theirs = tmp_path / "bashrc"
+    theirs.write_text("precious")
+    (tmp_path / "x.pid").symlink_to(theirs)
+    with hold_lock(tmp_path / "x.lock", "x"):
+        assert json.loads((tmp_path / "x.pid").read_text())[0] == os.getpid()
+        assert theirs.read_text() == "precious"
+    assert sorted(p.name for p in tmp_path.iterdir() if p.suffix != ".lock") == ["bashrc"]
+
+
+def test_a_lock_that_its_holder_is_just_removing_is_made_once_more(tmp_path, monkeypatch):
+    file, tries = tmp_path / "x.lock", []
+    acquire = FileLock.acquire
+
+    def late(lock, **options):
+        tries.append(options)
+        if len(tries) < 3:
+            raise Timeout(str(file))
+        return acquire(lock, **options)
+
+    monkeypatch.setattr(FileLock, "acquire", late)
+    with hold_lock(file, "x"):
+        pass
+    assert len(tries) == 3
 
 
 def test_a_process_id_that_is_used_again_holds_nothing(tmp_path):

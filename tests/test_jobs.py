@@ -317,19 +317,39 @@ def test_public_names_are_importable():
         assert getattr(napari_msgan, name) is not None
 
 
+@pytest.mark.filterwarnings("ignore:scale 1 .* is finer than the source")
+@pytest.mark.filterwarnings("ignore:the image is .* mm long, model")
 def test_what_python_gets_wrong_is_told_before_anything_is_written(model, store, tmp_path):
     out = tmp_path / "b.ome.zarr"
     for source, options, said in (
         (np.zeros((8, 8, 8)), {}, r"not as ndarray: an array becomes one with Volume\("),
         (body(), {"precision": "fp16"}, "precision 'fp16' is not one of fp32, bf16"),
+        (body(), {"scale": 0.5}, "scale 0.5 is no whole number from 0 on"),
+        (body(), {"scale": -1}, "scale -1 is no whole number from 0 on"),
+        (body(), {"finest": -1}, "scale -1 is no whole number from 0 on"),
+        (body(), {"workers": -1}, "workers -1 is no whole number from 1 on"),
+        (body(), {"region": Box((0, 0), (4, 4))}, "has 2 axes, the image has 3"),
+        (body(), {"spacing": 100}, r"too large for a store: .* is its voxel size in mm"),
+        (body(), {"spacing": 1000}, r"too large for a store: .* is its voxel size in mm"),
+        (body(), {"spacing": 0.001}, "less than a voxel of scale 2"),
     ):
+        steps = []
         with pytest.raises(MsganError, match=said):
-            jobs.generate(source, out, model, device="cpu", **options)
+            jobs.generate(source, out, model, device="cpu", progress=steps.append, **options)
+        assert not [step for step in steps if step.done]
+        assert not out.exists()
     with pytest.raises(MsganError, match="grid 'Source' is not one of store, source"):
         jobs.export(store, tmp_path / "a.nii.gz", grid="Source")
     with pytest.raises(MsganError, match="unit 'mm' is not one of millimeter, pixel"):
         Volume(np.zeros((8, 8, 8)), Affine.of_spacing((1, 1, 1)), "mm")
     assert not (tmp_path / "a.nii.gz").exists()
+    for save in (jobs.export, jobs.make_sketch):
+        with pytest.raises(MsganError, match=r"memory://b/a\.ome\.zarr is a URL, and only stores"):
+            save(store if save is jobs.export else body(), "memory://b/a.ome.zarr")
+    with pytest.raises(MsganError, match="s3:// names no place"):
+        jobs.generate(body(), "s3://", model, device="cpu")
+    with pytest.raises(MsganError, match="has 2 axes, the image has 3"):
+        jobs.refine(store.path, focus=Box((0, 0), (4, 4)), device="cpu")
 
 
 def test_sketch_file_is_not_taken_for_an_image(model, tmp_path):

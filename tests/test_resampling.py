@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -51,6 +53,59 @@ def test_block_means_and_maxima_fill_the_far_border_with_the_last_voxel():
     values = np.array([[1, 3, 5], [3, 5, 9]], np.float32)
     np.testing.assert_array_equal(reduce_mean(values, (2, 2)), [[3, 7]])
     np.testing.assert_array_equal(reduce_max(values, (2, 2)), [[5, 9]])
+
+
+def padded(make, image, step, box):
+    """Return what is made of an image whose border was repeated before, far enough."""
+    pad = [4 * int(s) + 4 for s in step]
+    first = [f + p for f, p in zip(corner_aligned_first(step), pad, strict=True)]
+    return make(np.pad(image, [(p, p) for p in pad], mode="edge"), step, first, box)
+
+
+@pytest.mark.parametrize("make", [resample, resample_max])
+@pytest.mark.parametrize("step", [(3.0, 2.5), (1.0, 6.0), (9.9, 0.5), (15.5, 15.9)], ids=str)
+def test_the_border_is_repeated_however_far_a_new_voxel_reaches(make, step):
+    image = np.random.default_rng(0).random((7, 40)).astype(np.float32)
+    box = Box((0, 0), tuple(int(np.ceil(n / s)) for n, s in zip(image.shape, step, strict=True)))
+    made = make(image, step, corner_aligned_first(step), box)
+    np.testing.assert_array_equal(made, padded(make, image, step, box))
+    assert not np.array_equal(made, make(image[:, ::-1], step, corner_aligned_first(step), box))
+
+
+def test_a_much_coarser_grid_is_made_of_block_means_and_nearly_the_same(monkeypatch):
+    waves = np.add.outer(np.sin(np.arange(700) / 60), np.cos(np.arange(900) / 45))
+    noise = np.random.default_rng(0).standard_normal(waves.shape)
+    image, step = (waves + noise).astype(np.float32), (40.0, 25.0)
+    first, box = corner_aligned_first(step), Box((0, 0), (17, 36))
+    by_means = resample(image, step, first, box)
+    monkeypatch.setattr("napari_msgan.resampling._LONGEST_STEP", 100)
+    whole = resample(image, step, first, box)
+    difference = np.abs(by_means - whole)
+    assert 0 < difference[1:-1, 1:-1].max() < 0.02
+    assert difference.max() < 0.1  # at the border a block is repeated instead of a voxel
+    assert np.abs(np.roll(by_means, 1, 0) - whole).max() > 0.3
+
+
+@pytest.mark.parametrize("step", [100.0, 5000.0, 1e9], ids=str)
+@pytest.mark.parametrize("make", [resample, resample_max])
+def test_what_is_read_at_once_does_not_grow_with_the_step(make, step):
+    """So that a voxel size of metres, taken for mm, takes no memory."""
+    read = []
+
+    class Source:
+        shape, dtype = (60, 60, 400), np.dtype(np.float32)
+
+        def __getitem__(self, key):
+            read.append(tuple(part.stop - part.start for part in key))
+            return np.ones(read[-1], np.float32)
+
+    steps = (step,) * 3
+    tracemalloc.start()
+    made = make(Source(), steps, corner_aligned_first(steps), Box((0,) * 3, (1, 1, 2)))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    np.testing.assert_allclose(made, 1, rtol=1e-5)
+    assert peak < 200e6
 
 
 @pytest.mark.parametrize("make", [resample, resample_max])

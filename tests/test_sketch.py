@@ -1,3 +1,5 @@
+import warnings
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -10,6 +12,7 @@ from napari_msgan.geometry import Box
 from napari_msgan.sketch import (
     interpolate_sketch,
     measure_thresholds,
+    measure_window,
     reduce_sketch,
     sketch_block,
     sketch_of,
@@ -100,6 +103,26 @@ def test_edge_density_stays_in_its_range_whatever_the_image(smooth, contrast):
     assert 0.045 <= (flat > 0).mean() <= 0.10
     solid = sketch_of(texture((60, 60, 60), smooth=smooth) * np.float32(contrast), SOLID)
     assert 0.07 <= (solid > 0).mean() <= 0.15
+
+
+@pytest.mark.parametrize(
+    ("image", "is_told"),
+    [
+        (np.arange(900).reshape(30, 30) + 2**28, True),
+        (np.arange(900.0).reshape(30, 30) + 1e9, True),
+        (np.arange(900.0).reshape(30, 30) * 1e38, True),
+        (np.arange(900).reshape(30, 30) + 2**16, False),
+        (np.arange(900.0).reshape(30, 30) * 1e-12, False),
+        (np.full((30, 30), 1e9), False),
+        (np.arange(900, dtype=np.uint16).reshape(30, 30), False),
+    ],
+)
+def test_values_that_float32_rounds_away_are_told(image, is_told):
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        measure_window(image)
+    assert [w for w in told if "rounded to what float32 can tell" in str(w.message)] == told
+    assert bool(told) == is_told
 
 
 def test_constant_image_has_no_edges():

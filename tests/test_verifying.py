@@ -18,6 +18,7 @@ from napari_msgan.geometry import Affine, Box
 from napari_msgan.model import load_folder
 from napari_msgan.pyramid import open_pyramid
 from napari_msgan.tiling import Tile
+from napari_msgan.verifying import tiles
 from napari_msgan.verifying.tiles import excuse_of
 from napari_msgan.volume import Volume
 from tests.models import write_model
@@ -252,6 +253,55 @@ def test_leftovers_and_false_chunks_are_found_and_removed(path, original):
     assert jobs.verify(path, sample=0, repair=True).is_sound
     assert not any(stray.exists() for stray in strays)
     check_mended(path, original)
+
+
+def test_file_where_a_folder_of_chunks_belongs_is_removed_before_the_store_is_opened(
+    path, original
+):
+    folder = a_chunk(path, "0").parent
+    shutil.rmtree(folder)
+    folder.write_bytes(b"junk")
+    seen = jobs.verify(path, sample=0)
+    assert folder.relative_to(path).as_posix() in {p.where for p in seen.problems}
+    assert not seen.is_sound
+    mended = jobs.verify(path, sample=0, repair=True)
+    assert mended.is_sound
+    assert not folder.exists()
+    check_mended(path, original)
+
+
+def test_nothing_is_called_removed_where_a_store_cannot_be_opened(path):
+    (path / "sketch" / "1" / "zarr.json").write_text("{}")
+    a_chunk(path, "0").write_bytes(b"torn")
+    found = jobs.verify(path, sample=0, repair=True)
+    assert not found.is_sound
+    assert found.removed is None
+    assert a_chunk(path, "0").read_bytes() == b"torn"
+
+
+def test_tiles_that_are_cleared_while_they_are_made_again_are_no_damage(path, monkeypatch):
+    run = tiles._run
+
+    def clear(context, tile):
+        made = run(context, tile)
+        with open_pyramid(path, writable=True).writing() as other:
+            other.discard([tile])
+        return made
+
+    monkeypatch.setattr(tiles, "_run", clear)
+    found = jobs.verify(path, sample=1)
+    assert found.problems == ()
+    assert any("was removed meanwhile" in note for note in found.notes)
+
+
+def test_a_store_without_tiles_is_begun_with_any_precision(path):
+    with open_pyramid(path, writable=True).writing() as store:
+        store.discard(Tile(0, index) for index in [(0, 0)])
+    assert open_pyramid(path).fingerprint is None
+    jobs.refine(path, precision="bf16", scale=0, device="cpu")
+    assert open_pyramid(path).fingerprint.precision == "bf16"
+    with pytest.raises(StoreError, match="precision bf16, now it would be fp32"):
+        jobs.refine(path, precision="fp32", device="cpu")
 
 
 def test_link_in_the_place_of_a_chunk_is_named_and_left_to_the_user(path, original):

@@ -72,6 +72,21 @@ def test_a_voxel_size_that_does_not_fit_is_refused(lps, given):
         with_spacing(lps, given)
 
 
+@pytest.mark.parametrize("given", ["thick", ["a", 1, 1], None], ids=str)
+def test_a_voxel_size_that_is_no_number_is_refused(lps, given):
+    if given is None:
+        assert with_spacing(lps, given) is lps
+        return
+    with pytest.raises(VolumeError, match="is no number"):
+        with_spacing(lps, given)
+
+
+@pytest.mark.parametrize("dtype", [bool, complex, object])
+def test_what_is_neither_integer_nor_float_is_no_image(dtype):
+    with pytest.raises(VolumeError, match=r"must hold integers or floats, .* \.astype"):
+        Volume(np.zeros((4, 5), dtype), Affine.of_spacing((1, 1)), "pixel")
+
+
 def test_turned_volume_reads_only_the_window_it_is_asked_for(lps):
     class Counting:
         shape, dtype = lps.data.shape, lps.data.dtype

@@ -25,7 +25,7 @@ def add_paths(
     command: argparse.ArgumentParser, first: str, first_help: str, second: str, second_help: str
 ) -> None:
     command.add_argument("source", type=Path, metavar=first, help=first_help)
-    command.add_argument("out", type=Path, metavar=second, help=second_help)
+    command.add_argument("out", type=local, metavar=second, help=second_help)
 
 
 def address(text: str) -> Path | str:
@@ -37,6 +37,15 @@ def address(text: str) -> Path | str:
     's3://bucket/a.ome.zarr'
     """
     return text if is_url(text) else Path(text)
+
+
+def local(text: str) -> Path:
+    """Return a path of this computer."""
+    if is_url(text):
+        raise argparse.ArgumentTypeError(
+            f"{text} is a URL, and only stores of generate lie at one: give a path of this computer"
+        )
+    return Path(text)
 
 
 def add_store(command: argparse.ArgumentParser, name: str = "store") -> None:

@@ -13,6 +13,7 @@ from napari_msgan.cli._arguments import (
     add_precision,
     add_quiet,
     add_scale,
+    local,
     positive,
 )
 
@@ -95,7 +96,7 @@ def add_evaluate(add: AddCommand) -> None:
     command.add_argument("source", type=Path, metavar="DATA", help="folder of images, or one image")
     command.add_argument(
         "out",
-        type=Path,
+        type=local,
         nargs="?",
         default=Path("evaluation"),
         metavar="OUT",

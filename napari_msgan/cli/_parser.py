@@ -20,6 +20,7 @@ from napari_msgan.cli._arguments import (
     add_spacing,
     add_store,
     address,
+    local,
     natural,
     natural_or_all,
 )
@@ -217,7 +218,7 @@ def _add_export(add: AddCommand) -> None:
     )
     add_store(command, "source")
     command.add_argument(
-        "out", type=Path, metavar="OUT", help=".tif, .ome.tif, .nii, .nii.gz, .ome.zarr; 2-D: .png"
+        "out", type=local, metavar="OUT", help=".tif, .ome.tif, .nii, .nii.gz, .ome.zarr; 2-D: .png"
     )
     add_scale(command, "scale to write (default: the finest)")
     add_region(command, "what to write (default: everything)")

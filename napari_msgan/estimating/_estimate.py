@@ -11,6 +11,7 @@ import numpy as np
 import psutil  # type: ignore[import-untyped]
 
 from napari_msgan.computing import COARSE_CACHE_BYTES, SKETCH_CACHE_BYTES, precision_of
+from napari_msgan.creating import checked_halos
 from napari_msgan.durable import existing, free_bytes
 from napari_msgan.estimating._calibration import calibrate
 from napari_msgan.geometry import Box
@@ -128,8 +129,7 @@ def estimate(
     geometry = plan.geometry
     scale = geometry.finest_scale if scale is None else scale
     box = region_box(geometry.shape, geometry.axes, region)
-    halos = tuple(model.halo(s) for s in range(geometry.n_scales))
-    tiling = Tiling(geometry, model.spec.tile_shape, halos)
+    tiling = Tiling(geometry, model.spec.tile_shape, checked_halos(plan, model))
     cells = needed_cells(tiling, box, scale)
     sketchers, workers = cpu_threads(device, workers), workers or default_workers(device)
     # the finest scale takes most of the time

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from napari_msgan.errors import JobError, StoreError
+from napari_msgan.errors import GeometryError, JobError, StoreError
 from napari_msgan.geometry import Box
 from napari_msgan.model import Model, find_by_identity, load_folder, load_model
 from napari_msgan.steps import cpu_threads
@@ -74,7 +74,10 @@ def region_box(shape: tuple[int, ...], axes: tuple[str, ...], region: Box | str 
     """Return a region that may be given as text; None is the whole image."""
     if region is None:
         return Box.of_shape(shape)
-    return Box.parse(region, axes) if isinstance(region, str) else region
+    box = Box.parse(region, axes) if isinstance(region, str) else region
+    if box.ndim != len(shape):
+        raise GeometryError(f"region {box} has {box.ndim} axes, the image has {len(shape)}")
+    return box
 
 
 def model_of(store: PyramidStore, model: Model | Path | str | None) -> Model:

@@ -130,6 +130,8 @@ def iter_generate(
     MsganError
         A subclass that says what does not fit.
     """
+    _check_options(scale, precision, workers)
+    _check_options(finest, precision, workers)
     with joined_cluster(cluster) as joined:
         yield Progress("sketch", 0, 1)
         if isinstance(source, Volume):
@@ -169,6 +171,16 @@ def iter_generate(
             cluster=joined,
         )
         return store
+
+
+def _check_options(scale: int | None, precision: Precision | None, workers: int | None) -> None:
+    """Refuse what would else be found out after the sketch was made."""
+    if precision is not None and precision not in get_args(Precision):
+        raise JobError(f"precision {precision!r} is not one of {', '.join(get_args(Precision))}")
+    if scale is not None and not (isinstance(scale, Integral) and scale >= 0):
+        raise GeometryError(f"scale {scale!r} is no whole number from 0 on")
+    if workers is not None and not (isinstance(workers, Integral) and workers >= 1):
+        raise JobError(f"workers {workers!r} is no whole number from 1 on")
 
 
 def _taken_seed(seed: int, model: Model) -> int:
@@ -228,9 +240,10 @@ def iter_refine(
     MsganError
         A subclass that says what does not fit.
     """
+    _check_options(scale, precision, workers)
     if not isinstance(store, PyramidStore):
         store = open_pyramid(store, writable=True)
-    info, geometry = store.info, store.geometry
+    made, geometry = store.fingerprint, store.geometry
     scale = geometry.finest_scale if scale is None else scale
     if not 0 <= scale < geometry.n_scales:
         raise GeometryError(
@@ -239,12 +252,12 @@ def iter_refine(
         )
     box = region_box(geometry.shape, geometry.axes, region)
     geometry.box_at(scale, box)
-    if info.fingerprint and device == "auto":  # a store keeps to one kind of device
-        device = info.fingerprint.device
+    if focus is not None:
+        focus = region_box(geometry.shape, geometry.axes, focus)
+    if made and device == "auto":  # a store keeps to one kind of device
+        device = made.device
     if precision is None:
-        precision = info.fingerprint.precision if info.fingerprint else "fp32"
-    if precision not in get_args(Precision):
-        raise JobError(f"precision {precision!r} is not one of {', '.join(get_args(Precision))}")
+        precision = made.precision if made else "fp32"
     model = model_of(store, model)
     with joined_cluster(cluster) as joined:
         if joined is None:

@@ -67,7 +67,7 @@ def export(
     levels = grid_volumes(store, scale, box, grid)
     description = provenance(store, scale, geometry.box_at(scale, box), grid)
 
-    _check_target(Path(out), store.address, overwrite=overwrite)
+    _check_target(out, store.address, overwrite=overwrite)
 
     def report(fraction: float) -> None:
         if progress is not None:
@@ -124,7 +124,7 @@ def make_sketch(
             progress(Progress(stage, fraction, 1.0))
 
     given = None if isinstance(source, Volume) else source
-    _check_target(Path(out), given, overwrite=overwrite)
+    _check_target(out, given, overwrite=overwrite)
     if not isinstance(source, Volume):
         source = run_to_end(iter_read_volume(source), partial(report, "unpacking"))
     volume = with_spacing(source, spacing)
@@ -148,7 +148,7 @@ def make_sketch(
     return Path(out)
 
 
-def _check_target(out: Path, source: Path | str | None, *, overwrite: bool) -> None:
+def _check_target(out: Path | str, source: Path | str | None, *, overwrite: bool) -> None:
     """Refuse a name that would harm what is read, or a store: no file can bring that back.
 
     Raises
@@ -156,6 +156,11 @@ def _check_target(out: Path, source: Path | str | None, *, overwrite: bool) -> N
     JobError
         That says which of them it is.
     """
+    if is_url(out):
+        raise JobError(
+            f"{out} is a URL, and only stores of generate lie at one: give a path of this computer"
+        )
+    out = Path(out)
     given = None if source is None or is_url(source) else Path(source)
     if given is not None and given.exists():
         if any(_is_same(out, folder) for folder in (given, *given.resolve().parents)):

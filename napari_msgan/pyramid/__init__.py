@@ -13,6 +13,7 @@ from napari_msgan.pyramid.metadata import (
     SketchInfo,
     SourceInfo,
     StoreInfo,
+    check_sizes,
 )
 from napari_msgan.pyramid.store import PyramidStore, open_pyramid
 from napari_msgan.pyramid.view import (
@@ -36,6 +37,7 @@ __all__ = [
     "SketchView",
     "SourceInfo",
     "StoreInfo",
+    "check_sizes",
     "create_pyramid",
     "is_store",
     "levels",

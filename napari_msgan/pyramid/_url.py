@@ -45,6 +45,8 @@ class UrlPlace:
     def __init__(self, url: str) -> None:
         import fsspec  # type: ignore[import-untyped]
 
+        if not url.partition("://")[2].strip("/"):
+            raise StoreError(f"{url} names no place: write what it is called behind the ://")
         self._url = url.rstrip("/")
         try:
             self._files, self._root = fsspec.core.url_to_fs(self._url, use_listings_cache=False)

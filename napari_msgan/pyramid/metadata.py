@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import numpy as np
 from pydantic import (
@@ -30,6 +30,9 @@ from napari_msgan.geometry import Affine, Box, Ints, PyramidGeometry, Unit
 from napari_msgan.tiling import Tiling
 from napari_msgan.volume import Orientation
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 SCHEMA_VERSION: Final = 1
 
 #: Metadata may come from anybody: beyond these sizes no store is believed.
@@ -46,6 +49,27 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 def _as_matrix(affine: Affine) -> Matrix:
     return tuple(tuple(float(v) for v in row) for row in affine.matrix)
+
+
+def check_sizes(
+    geometry: PyramidGeometry, tile_shape: Ints, chunk_shape: Ints, halos: Sequence[Ints]
+) -> None:
+    """Refuse what is larger than any store may be.
+
+    Raises
+    ------
+    ValueError
+        That says what is.
+    """
+    shapes = [geometry.shape_at(scale) for scale in range(geometry.n_scales)]
+    if sum(Box.of_shape(s).cover(chunk_shape).size for s in shapes) > MAX_CHUNKS:
+        raise ValueError(f"more than {MAX_CHUNKS} chunks of {chunk_shape}")
+    for factor, halo in zip(((1,) * geometry.ndim, *geometry.factors), halos, strict=True):
+        reads = (t // f + 2 * h for t, f, h in zip(tile_shape, factor, halo, strict=True))
+        if max(math.prod(reads), math.prod(tile_shape)) > MAX_BLOCK_VOXELS:
+            raise ValueError(f"a tile is, or reads, more than {MAX_BLOCK_VOXELS} voxels")
+    if math.prod(geometry.shape_at(0)) > MAX_COARSEST_VOXELS:
+        raise ValueError(f"scale 0 has more than {MAX_COARSEST_VOXELS} voxels")
 
 
 class GeometryInfo(Settings):
@@ -244,15 +268,7 @@ class StoreInfo(Settings):
         if thresholds is not None and len(thresholds) != geometry.n_scales:
             raise ValueError(f"{len(thresholds)} thresholds for {geometry.n_scales} scales")
         check_window(self.window, self.dtype)
-        shapes = [geometry.shape_at(scale) for scale in range(geometry.n_scales)]
-        if sum(Box.of_shape(s).cover(self.chunk_shape).size for s in shapes) > MAX_CHUNKS:
-            raise ValueError(f"more than {MAX_CHUNKS} chunks of {self.chunk_shape}")
-        for factor, halo in zip(((1,) * geometry.ndim, *geometry.factors), self.halos, strict=True):
-            reads = (t // f + 2 * h for t, f, h in zip(self.tile_shape, factor, halo, strict=True))
-            if max(math.prod(reads), math.prod(self.tile_shape)) > MAX_BLOCK_VOXELS:
-                raise ValueError(f"a tile is, or reads, more than {MAX_BLOCK_VOXELS} voxels")
-        if math.prod(geometry.shape_at(0)) > MAX_COARSEST_VOXELS:
-            raise ValueError(f"scale 0 has more than {MAX_COARSEST_VOXELS} voxels")
+        check_sizes(geometry, self.tile_shape, self.chunk_shape, self.halos)
         return self
 
     @property

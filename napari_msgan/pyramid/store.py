@@ -285,6 +285,12 @@ class PyramidStore:
             self._place.sync(keys)  # else a power cut might bring back what was found to be wrong
         return removed
 
+    @property
+    def fingerprint(self) -> Fingerprint | None:
+        """Return how the tiles were made that there are; None where there is none."""
+        has_tiles = any(self.refined_chunks(scale).any() for scale in range(self.n_scales))
+        return self._info.fingerprint if has_tiles else None
+
     def set_fingerprint(self, fingerprint: Fingerprint) -> None:
         """Record how tiles are made; where that is known, warn if theirs might differ from it.
 
@@ -297,11 +303,13 @@ class PyramidStore:
             not held.
         """
         self._writers.check()
-        if self._info.fingerprint is not None:
-            self._info.fingerprint.check_continued(fingerprint, self.address)
-        else:
-            self._info = self._info.model_copy(update={"fingerprint": fingerprint})
-            write_info(self._place, self._info)
+        with self._writers.paused() as is_only:
+            known = self.fingerprint if is_only else self._info.fingerprint
+            if known is not None:
+                known.check_continued(fingerprint, self.address)
+            elif fingerprint != self._info.fingerprint:
+                self._info = self._info.model_copy(update={"fingerprint": fingerprint})
+                write_info(self._place, self._info)
         self._place.note_unsynced(are_there=True)
 
     def tidy(self, mark: str) -> None:

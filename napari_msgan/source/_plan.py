@@ -60,7 +60,7 @@ def plan_source(volume: Volume, spec: ModelSpec, scale: int | None = None) -> So
     VolumeError
         If the source has another number of axes, or no voxel size where the model needs one.
     GeometryError
-        If the scale does not exist.
+        If the scale does not exist, or the image is smaller than a voxel of it.
     """
     if len(volume.shape) != len(spec.axes):
         raise VolumeError(
@@ -148,7 +148,15 @@ def _plan_physical(volume: Volume, spec: ModelSpec, scale: int | None) -> Source
     _warn_of_a_part(turned, spec)
     step = tuple(mm / own for mm, own in zip(spacing, turned.spacing, strict=True))
     first = corner_aligned_first(step)
-    shape = tuple(max(1, math.ceil(n / s - 1e-6)) for n, s in zip(turned.shape, step, strict=True))
+    sizes = [n / s for n, s in zip(turned.shape, step, strict=True)]
+    if max(sizes) < 1:
+        longest = max(n * mm for n, mm in zip(sizes, spacing, strict=True))
+        raise GeometryError(
+            f"the image is {longest:.3g} mm long, "
+            f"less than a voxel of scale {finest} ({min(spacing):g} mm): is its voxel size in mm? "
+            "Give another one with --spacing (in Python spacing=)"
+        )
+    shape = tuple(max(1, math.ceil(n - 1e-6)) for n in sizes)
     factors = tuple(s.factor for s in spec.scales[1 : finest + 1])
     affine = turned.affine.rescaled(step, first)
     geometry = PyramidGeometry(turned.axes, shape, factors, affine, "millimeter")

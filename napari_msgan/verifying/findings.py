@@ -27,7 +27,7 @@ class Findings:
     changed_sketches : scales at which it is not as it was when the tiles were made.
     damaged : tiles that cannot be trusted, so that nothing is compared with them.
     chunks, compared : chunks that were read (those of the sketch too), tiles that were made again.
-    removed : what a repair removed, per scale the boxes of tiles.
+    removed : what a repair removed, per scale the boxes of tiles; None before it.
     """
 
     problems: list[Problem] = field(default_factory=list)
@@ -36,7 +36,7 @@ class Findings:
     damaged: set[Tile] = field(default_factory=set)
     chunks: int = 0
     compared: int = 0
-    removed: dict[int, list[Box]] = field(default_factory=dict)
+    removed: dict[int, list[Box]] | None = None
 
 
 @dataclass(frozen=True)

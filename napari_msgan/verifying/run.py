@@ -48,6 +48,8 @@ def iter_verify_store(
                 "judged. Check again when it is done."
             )
         judge_strays(strays, found, busy=writer is not None)
+        if repair:
+            _remove_files(place, found)
         try:
             store = open_pyramid(place.address, writable=repair)
         except (StoreError, OSError) as error:
@@ -58,9 +60,8 @@ def iter_verify_store(
             yield from _iter_check(store, load, found, sample=sample, repair=repair)
     if not found.chunks:
         found.notes.append("No chunk was read: what is named above has to be right first.")
-    removed = found.removed if repair else None
     return Verification(
-        tuple(found.problems), tuple(found.notes), found.chunks, found.compared, removed
+        tuple(found.problems), tuple(found.notes), found.chunks, found.compared, found.removed
     )
 
 
@@ -88,12 +89,20 @@ def _iter_check(
             _repair(store, found)
 
 
+def _remove_files(place: Place, found: Findings) -> None:
+    """Remove files that do not belong there; one where a folder does keeps a store from opening."""
+    doomed = [file for problem in found.problems for file in problem.files]
+    if doomed:
+        with place.lock():
+            for file in doomed:
+                place.remove(file)
+        found.removed = {}
+
+
 def _repair(store: PyramidStore, found: Findings) -> None:
-    """Remove what cannot be trusted, and everything that was made from it."""
+    """Remove tiles that cannot be trusted, and everything that was made from them."""
     doomed: set[Tile] = set()
     for problem in found.problems:
         if problem.can_be_repaired:
             doomed.update(problem.tiles)
-            for file in problem.files:
-                store.place.remove(file)
     found.removed = store.discard(doomed)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from napari_msgan.geometry import Ints
     from napari_msgan.model import Model
     from napari_msgan.pyramid import Fingerprint, PyramidStore
 
@@ -140,7 +141,11 @@ class TileCheck:
         return sorted(chosen[:size])
 
     def _compare(self, tile: Tile, made: npt.NDArray[Any], excuse: str) -> None:
-        stored = self._store.read(tile.scale, self._store.tiling.core(tile))
+        gone: list[Ints] = []
+        stored = self._store.read(tile.scale, self._store.tiling.core(tile), missing=gone)
+        if gone:  # another process may clear what it likes
+            self._found.notes.append(f"{self._tile_name(tile)} was removed meanwhile.")
+            return
         if stored.tobytes() == made.tobytes():
             return
         difference = np.abs(stored.astype(np.float64) - made.astype(np.float64))

@@ -171,6 +171,12 @@ BAD_GENERATE = {
 }
 
 
+def test_only_stores_lie_at_a_url(cli, image, model, finished):
+    for asked in (("export", finished), ("sketch", image)):
+        ended = cli(*asked, "s3://bucket/a.ome.zarr")
+        ended.check_refused("s3://bucket/a.ome.zarr is a URL, and only stores of generate lie at")
+
+
 @pytest.mark.parametrize(("extra", "advice"), BAD_GENERATE.values(), ids=BAD_GENERATE)
 def test_bad_request_is_refused(cli, image, originals, tmp_path, extra, advice):
     filled = [a.format(tmp=tmp_path, solid=originals / "solid") for a in extra]
