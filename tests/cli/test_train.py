@@ -10,6 +10,7 @@ import time
 from contextlib import closing, contextmanager
 
 import numpy as np
+import psutil
 import pytest
 import tifffile
 import torch
@@ -136,6 +137,30 @@ def test_a_model_is_trained_on_with_its_own_settings(cli, data, write_config, tm
     (first / "training.json").unlink()
     refused = cli("train", data, tmp_path / "third", "--start-from", first, "--device", "cpu")
     refused.check_refused("training.json is missing")
+
+
+def test_a_model_to_start_from_is_found_from_any_folder(
+    cli, data, write_config, tmp_path, monkeypatch
+):
+    config = write_config()
+    assert cli("train", data, tmp_path / "first", "--config", config, "--device", "cpu").code == 0
+    start = ("train", data, tmp_path / "second", "--start-from", "first", "--device", "cpu")
+    monkeypatch.chdir(tmp_path)
+    assert cli(*start, "--plan-only").code == 0
+    monkeypatch.chdir(data)
+    assert cli(*start[:3], "--device", "cpu", "--plan-only").code == 0
+    cli(*start, "--plan-only").check_refused("there is no model 'first'")
+
+
+def test_settings_that_no_memory_is_free_for_are_told(cli, data, write_config, tmp_path):
+    large = [CONFIG["scales"][0], CONFIG["scales"][1] | {"batch": 4096, "patch_shape": [512, 512]}]
+    config = write_config(scales=large)
+    ended = cli("train", data, tmp_path / "m", "--config", config, "--device", "cpu", "--plan-only")
+    assert ended.code == 0
+    assert "a step of scale 1 takes about" in ended.err
+    assert "a smaller batch takes less" in ended.err
+    small = cli("train", data, tmp_path / "n", "--config", write_config(), "--plan-only")
+    assert "takes about" not in small.err
 
 
 def test_a_plan_of_another_preset_is_refused(cli, data, tmp_path):
@@ -461,6 +486,27 @@ def test_two_processes_end_where_another_run_trains(data, write_config, tmp_path
     assert f"{out} is being written by process {os.getpid()}" in ended.stderr
     assert ended.stderr.count("error: ") == 1
     assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL there")
+def test_a_killed_process_ends_the_run_with_a_line(data, write_config, tmp_path):
+    out = tmp_path / "m"
+    scales = [scale | {"steps": 100000} for scale in CONFIG["scales"]]
+    config = write_config(scales=scales, checkpoint_s=0.5)
+    arguments = ("train", data, out, "--config", config, "--device", "cpu", "--devices", "2", "-q")
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        command(*arguments), env=environment, stderr=subprocess.PIPE, text=True
+    )
+    while process.poll() is None and not (out / ".training" / "scale_0.pt").exists():
+        time.sleep(0.05)
+    (other,) = psutil.Process(process.pid).children()
+    other.kill()
+    _, said = process.communicate(timeout=100)
+    assert process.returncode == 2
+    assert "Traceback" not in said
+    assert "another process of this run has ended" in said
+    assert "The same command resumes from the last checkpoint" in said
 
 
 def test_batch_that_cannot_be_shared_is_refused(cli, data, write_config, tmp_path):

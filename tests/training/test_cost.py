@@ -3,8 +3,9 @@ import torch
 
 from napari_msgan.config import LowResNetwork, PatchNetwork
 from napari_msgan.networks import build_generator
+from napari_msgan.training import cost
 from napari_msgan.training.config import ScaleTraining
-from napari_msgan.training.cost import _kept_bytes, disk_of, memory_of
+from napari_msgan.training.cost import _kept_bytes, disk_of, memory_of, memory_short_of
 from napari_msgan.training.sources import prepare
 from napari_msgan.training.survey import survey
 from tests.training.made import blobs, config_of, write_image
@@ -31,6 +32,16 @@ def test_memory_grows_with_batch_patch_and_width():
     assert 1.4 < memory_of(plan_of(PatchNetwork(width=16, blocks=2), batch=4)) / base < 2
     assert memory_of(plan_of(PatchNetwork(width=16, blocks=2), patch_shape=(128, 128))) > 2 * base
     assert memory_of(plan_of(PatchNetwork(width=64, blocks=2))) > 1.3 * base
+
+
+def test_a_step_that_no_memory_is_free_for_is_told(monkeypatch):
+    config = config_of(2)
+    assert memory_short_of(config, "cpu") is None
+    scales = (*config.scales[:1], config.scales[1].model_copy(update={"batch": 4096}))
+    monkeypatch.setattr(cost, "free_memory_of", lambda device: 10**8)
+    scale, needed, free = memory_short_of(config.model_copy(update={"scales": scales}), "cpu")
+    assert (scale, free) == (1, 10**8)
+    assert needed > 2 * free
 
 
 @pytest.mark.parametrize(
