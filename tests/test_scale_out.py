@@ -6,6 +6,7 @@ import shutil
 import signal
 import socket
 import sys
+import threading
 import time
 from collections import deque
 from contextlib import contextmanager, suppress
@@ -419,6 +420,40 @@ def test_ports_are_bound_to_the_loopback(cluster):
 def test_text_that_is_no_cluster_is_refused(text):
     with pytest.raises(JobError, match="neither local:N"), open_cluster(text):
         pass
+
+
+def _say_nothing(connection):
+    connection.recv(1)
+
+
+def _say_something_else(connection):
+    connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n" * 20)
+
+
+@pytest.mark.parametrize("answer", [_say_nothing, _say_something_else])
+def test_what_takes_a_connection_but_is_no_scheduler_is_named(answer, monkeypatch):
+    monkeypatch.setattr("napari_msgan.scale_out.cluster._CONNECT_S", 0.5)
+    monkeypatch.setattr("napari_msgan.scale_out.cluster._LATE_S", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        connections = []
+
+        def serve():
+            with suppress(OSError):  # it is closed at the end
+                while True:
+                    connections.append(server.accept()[0])
+                    answer(connections[-1])
+
+        threading.Thread(target=serve, daemon=True).start()
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        before = time.monotonic()
+        with (
+            pytest.raises(JobError, match=f"no Dask scheduler answers at {address}"),
+            open_cluster(address),
+        ):
+            pass
+        assert time.monotonic() - before < 20
+        for connection in connections:
+            connection.close()
 
 
 def test_scheduler_that_does_not_answer_is_named(monkeypatch):

@@ -43,7 +43,9 @@ def store_link(layer: Layer) -> StoreLink | None:
     note = layer.metadata.get(KEY)
     if not isinstance(note, dict) or "store" not in note:
         return None
-    if note["ndim"] != layer.ndim:  # split or projected: napari copies the metadata
+    # split, projected, converted, one level of it: napari copies the metadata
+    is_whole = note["ndim"] == layer.ndim and layer.multiscale == (note["role"] != "box")
+    if not isinstance(layer, Image) or not is_whole:
         return None
     return StoreLink(note["role"], Path(note["store"]))
 
@@ -135,6 +137,14 @@ def _painted(labels: ArrayLike) -> LazyArray:
         return block
 
     return LazyArray(tuple(labels.shape), dtype, compute)
+
+
+def labels_of(layer: Labels) -> LazyArray:
+    """Return the labels of a layer in the smallest unsigned type that holds them."""
+    data = _as_numpy(layer.data[0] if layer.multiscale else layer.data)
+    top = max(int(data[box.slices].max()) for box in blocks_of(data))
+    dtype = np.min_scalar_type(max(top, 0))
+    return LazyArray(data.shape, dtype, lambda box: np.maximum(data[box.slices], 0).astype(dtype))
 
 
 def holds_edges(layer: Layer) -> bool:

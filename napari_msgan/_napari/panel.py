@@ -151,8 +151,8 @@ class GeneratePanel(Docked):
 
         def remember() -> None:
             if opened is not None and opened.store.geometry.ndim == 3:
-                for box in boxes:  # a slice is no box, and the whole is found in the store
-                    if min(box.shape) > 1 and box.shape != opened.store.geometry.shape:
+                for box in boxes:  # a slice is no box
+                    if min(box.shape) > 1:
                         self.scene.remember_box(opened.store, ShownBox(scale, box))
 
         device = self.source.chosen_device
@@ -219,7 +219,7 @@ class GeneratePanel(Docked):
         self.bar.show_job(job)
         if has_ended:
             self.source.propose_next_path()
-            self.refine.update_later()
+            self._on_active()  # what was selected meanwhile
         if not running:
             self._timer.stop()
         elif not self._timer.isActive():  # starting it again would put the redraw off

@@ -11,6 +11,7 @@ from qtpy.QtWidgets import QFileDialog, QLabel, QSpinBox
 from superqt.utils import signals_blocked
 
 from napari_msgan._napari.choices import scale_choices, scale_note, work_text
+from napari_msgan._napari.from_layer import layer_matrix
 from napari_msgan._napari.reader import read_store
 from napari_msgan._napari.regions import (
     DEPTH_MM,
@@ -24,7 +25,15 @@ from napari_msgan._napari.regions import (
 from napari_msgan._napari.scene import Scene, key_of, layer_of
 from napari_msgan._napari.state import Opened, SessionState
 from napari_msgan._napari.stores import stores_folder
-from napari_msgan._napari.widgets import Hint, Section, button, combo, row, set_choices
+from napari_msgan._napari.widgets import (
+    Hint,
+    Section,
+    button,
+    combo,
+    guarded_from_wheel,
+    row,
+    set_choices,
+)
 from napari_msgan._napari.workplace import Workplace
 from napari_msgan.errors import GeometryError, MsganError
 from napari_msgan.geometry import Box
@@ -45,7 +54,7 @@ class RefinePanel(Section):
         self.draw = button(
             "Draw", "Draw rectangles on the image. Selected ones are refined, or all.", self._draw
         )
-        self.first, self.last = QSpinBox(), QSpinBox()
+        self.first, self.last = (guarded_from_wheel(QSpinBox()) for _ in range(2))
         for box in (self.first, self.last):
             box.setToolTip(
                 "First and last slice of the rectangles that lie on one of them, finest scale.\n"
@@ -104,14 +113,16 @@ class RefinePanel(Section):
         self.close_all()  # none is watched twice
         for layer in self._viewer.layers:
             if isinstance(layer, Shapes):
-                layer.events.set_data.connect(self.update_later)
+                for change in (layer.events.set_data, layer.events.highlight):
+                    change.connect(self.update_later)
         self.update_later()
 
     def close_all(self) -> None:
         """Let go of the rectangles."""
         for layer in self._viewer.layers:
             if isinstance(layer, Shapes):
-                layer.events.set_data.disconnect(self.update_later)
+                for change in (layer.events.set_data, layer.events.highlight):
+                    change.disconnect(self.update_later)
 
     def show_store(self, opened: Opened | None) -> None:
         """Offer the scales of a store, the finest honest one first."""
@@ -127,7 +138,6 @@ class RefinePanel(Section):
             with signals_blocked(self.result):
                 self.result.setCurrentIndex(self.result.findData(key_of(layer)))
         self._axis, self._slices = None, {}
-        self._set_depth_range()
         self.update_summary()
 
     def boxes(self) -> list[Box]:
@@ -179,7 +189,7 @@ class RefinePanel(Section):
             return None
         try:
             return view_box(self._viewer, layer, self._session.opened.store.geometry)
-        except GeometryError:
+        except MsganError:  # `boxes` says what is wrong
             return None
 
     @property
@@ -198,8 +208,8 @@ class RefinePanel(Section):
         if opened is None or scale is None:
             self.summary.say("Generate an image, or open a saved store (File > Open).")
             return
-        self._set_depth_range()
         try:
+            self._set_depth_range()
             boxes = self.boxes()
         except MsganError as error:
             self.summary.say("")
@@ -242,8 +252,12 @@ class RefinePanel(Section):
         self.region.setCurrentText(DRAWN)
         if self._viewer.dims.ndisplay == 3:
             self._viewer.dims.ndisplay = 2  # shapes are drawn on slices only
-        self._scene.regions_layer(layer)
-        self._around_slice()
+        try:
+            layer_matrix(layer)  # rectangles on one that is rotated could not be read
+            self._scene.regions_layer(layer)
+            self._around_slice()
+        except MsganError as error:
+            self.problem.say(str(error))
 
     def _on_region(self) -> None:
         self._show_depth()

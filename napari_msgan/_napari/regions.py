@@ -51,10 +51,10 @@ def view_box(viewer: ViewerModel, layer: Image, geometry: PyramidGeometry) -> Bo
         return Box.of_shape(geometry.shape)
     low = np.array(viewer.dims.point, float)
     high = low.copy()
-    camera = viewer.scene.camera
-    for axis, centre, size in zip(
-        viewer.dims.displayed, camera.center[-2:], viewer.canvas.size, strict=True
-    ):
+    camera, grid = viewer.scene.camera, viewer.canvas.grid
+    cells = grid.actual_shape(viewer.layers) if grid.enabled else (1, 1)
+    sizes = np.divide(viewer.canvas.size, cells)
+    for axis, centre, size in zip(viewer.dims.displayed, camera.center[-2:], sizes, strict=True):
         low[axis] = centre - size / 2 / camera.zoom
         high[axis] = centre + size / 2 / camera.zoom
     corners = to_units([low, high], viewer.dims.units, layer.units)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from napari.components import ViewerModel
-from napari.layers import Image, Layer, Shapes
+from napari.layers import Image, Labels, Layer, Shapes
 
 from napari_msgan._napari.from_layer import KEY, Role, layer_matrix, store_link, to_units
 from napari_msgan._napari.refined import ShownBox, refined_boxes
@@ -86,6 +86,9 @@ class Scene:
         name = f"{store.info.model_name} of {source}{seed}"
         result = self.add(result_layer(store, opened.placement, name))
         self.add(sketch_layer(store, opened.placement, f"sketch of {source}"))
+        for layer in [x for x in self.viewer.layers if isinstance(x, Labels) and x.name == source]:
+            # what is painted next has to be seen
+            self.viewer.layers.move(self.viewer.layers.index(layer), len(self.viewer.layers))
         self.viewer.layers.selection.active = result
         return result
 
@@ -124,8 +127,8 @@ class Scene:
     def remember_box(self, store: PyramidStore, box: ShownBox) -> None:
         """Note a refined region; in 3-D display it appears at once."""
         known = self.boxes.setdefault(str(store.path), [])
-        if box not in known:
-            known.append(box)
+        if not any(there.covers(box) for there in known):
+            known[:] = [*(there for there in known if not box.covers(there)), box]
         self._show_boxes_in_3d(store)
 
     def forget_boxes(self, store: PyramidStore) -> None:
@@ -141,22 +144,25 @@ class Scene:
         result = self.result_of(store)
         if result is None or store.geometry.ndim < 3:
             return
+        placement = self._placement_of(store)
         boxes = refined_boxes(store, self.boxes.get(str(store.path), ()))
         wanted = {(box.scale, str(box.region)) for box in boxes}
         there = set()
         for layer in self.layers_of(store, "box"):
             note = layer.metadata[KEY]
-            there.add((note["scale_asked"], note["region"]))
-            if (note["scale_asked"], note["region"]) not in wanted:  # it grew since
+            is_moved = not np.allclose(note["placement"], placement.matrix)
+            if is_moved or (note["scale_asked"], note["region"]) not in wanted:  # it grew since
                 self.viewer.layers.remove(layer)
+            else:
+                there.add((note["scale_asked"], note["region"]))
         for box in boxes:
             if (box.scale, str(box.region)) in there:
                 continue
             active = self.viewer.layers.selection.active
             layer = self.add(
-                box_layer(store, opened.placement, box.scale, box.region, result.contrast_limits)
+                box_layer(store, placement, box.scale, box.region, result.contrast_limits)
             )
-            layer.metadata[KEY]["scale_asked"] = box.scale
+            layer.metadata[KEY] |= {"scale_asked": box.scale, "placement": placement.matrix}
             layer.bounding_box.visible = True
             layer.bounding_box.points = False
             layer.bounding_box.line_color = "#ffb000"

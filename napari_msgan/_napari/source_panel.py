@@ -19,7 +19,15 @@ from napari_msgan._napari.scene import key_of, layer_of
 from napari_msgan._napari.state import Opened
 from napari_msgan._napari.stores import free_path, share
 from napari_msgan._napari.to_layer import Placement
-from napari_msgan._napari.widgets import Hint, Section, button, combo, row, set_choices
+from napari_msgan._napari.widgets import (
+    Hint,
+    Section,
+    button,
+    combo,
+    guarded_from_wheel,
+    row,
+    set_choices,
+)
 from napari_msgan.config import ModelSpec, Precision
 from napari_msgan.errors import MsganError
 from napari_msgan.jobs import Progress, iter_generate
@@ -71,7 +79,7 @@ class SourcePanel(Section):
         self.form.addRow(self.fix)
         self.form.addRow(self.is_sketch)
         self.form.addRow("Up to", self.finest)
-        self.seed = QSpinBox()
+        self.seed = guarded_from_wheel(QSpinBox())
         self.seed.setRange(0, _LARGEST_SEED)
         self.seed.setToolTip(
             "Another number gives another texture; the low-resolution image stays the same."
@@ -178,7 +186,13 @@ class SourcePanel(Section):
         seed = self.seed.value() if spec.stochastic else 0
 
         def steps() -> Generator[Progress, None, PyramidStore]:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise MsganError(
+                    f"{path.parent} cannot be made: {error.strerror or error}. Choose another "
+                    "folder under Where."
+                ) from error
             return (
                 yield from iter_generate(
                     volume,

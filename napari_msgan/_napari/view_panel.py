@@ -12,15 +12,18 @@ from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QCheckBox, QSlider, QWidget
 
 from napari_msgan._napari.compare import Comparison, Mode
+from napari_msgan._napari.from_layer import to_units
 from napari_msgan._napari.orientation import Orientation
 from napari_msgan._napari.scene import Scene
 from napari_msgan._napari.state import Opened, SessionState
-from napari_msgan._napari.widgets import Hint, Section, button, combo, row
+from napari_msgan._napari.widgets import Hint, Section, button, combo, guarded_from_wheel, row
 from napari_msgan._napari.windows import CT_WINDOWS, is_ct, is_in_hu
 from napari_msgan.errors import MsganError
 
 #: Result below the source, equal, above it.
 _DIFFERENCE = Colormap([[0.25, 0.6, 1, 1], [0, 0, 0, 1], [1, 0.65, 0.1, 1]], name="difference")
+#: Share of the canvas that the longest side of a volume takes in 3-D.
+_FILLED = 0.9
 _MODES: dict[str, Mode | None] = {"Off": None, "Wipe": "wipe", "Difference": "difference"}
 
 
@@ -54,7 +57,7 @@ class ViewPanel(Section):
             "Their contrast limits are linked."
         )
         self.compare.addItems(list(_MODES))
-        self.line = QSlider(Qt.Orientation.Horizontal)
+        self.line = guarded_from_wheel(QSlider(Qt.Orientation.Horizontal))
         self.line.setRange(0, 1000)
         self.line.setValue(500)
         self.line.setToolTip("Left of this line is the source, right of it the result.")
@@ -198,6 +201,23 @@ class ViewPanel(Section):
         if dims.ndisplay == 3:
             self._viewer.reset_view()
             self._orientation.look_from_the_front()
+            self._frame_result()
+
+    def _frame_result(self) -> None:
+        """Let the result fill the canvas: napari frames layers that are hidden, too."""
+        opened = self._session.opened
+        result = None if opened is None else self._scene.result_of(opened.store)
+        if result is None:
+            return
+        own, units = result.units, self._viewer.dims.units
+        low, high = (
+            result.extent.world
+            if units is None
+            else to_units(result.extent.world, own, units[-len(own) :])
+        )
+        camera = self._viewer.scene.camera
+        camera.center = tuple((low + high) / 2)
+        camera.zoom = _FILLED * min(self._viewer.canvas.size) / float((high - low).max())
 
     def _on_ndisplay(self, event: object = None) -> None:
         if self._viewer.dims.ndisplay == 2:

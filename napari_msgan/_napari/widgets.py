@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 from qtpy.QtCore import QEvent, QObject, Qt
 from qtpy.QtGui import QHelpEvent, QPaintEvent
@@ -25,6 +26,8 @@ from qtpy.QtWidgets import (
 from superqt.utils import signals_blocked
 
 from napari_msgan._napari.choices import Choice
+
+W = TypeVar("W", bound=QWidget)
 
 _WARNING = "font-size: 11px; color: #e8960c;"
 _QUIET = "font-size: 11px;"
@@ -113,6 +116,25 @@ class ElidingComboBox(QComboBox):
         return text if self.elided_text() == whole else f"{whole}\n{text}"
 
 
+class _WheelGuard(QObject):
+    """Lets the wheel scroll the panel, where the control under it was not chosen."""
+
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
+        is_wheel = event is not None and event.type() == QEvent.Type.Wheel
+        if not is_wheel or not isinstance(watched, QWidget) or watched.hasFocus():
+            return False
+        assert event is not None
+        event.ignore()  # what it lies in gets it
+        return True
+
+
+def guarded_from_wheel(control: W) -> W:
+    """Return a control that the wheel changes only after it was clicked."""
+    control.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+    control.installEventFilter(_WheelGuard(control))
+    return control
+
+
 class Hint(QLabel):
     """A line of text under a control, hidden while there is nothing to say."""
 
@@ -130,7 +152,7 @@ class Hint(QLabel):
 
 def combo(tooltip: str) -> QComboBox:
     """Return a list that does not widen the panel for its longest entry."""
-    box = ElidingComboBox()
+    box = guarded_from_wheel(ElidingComboBox())
     box.setToolTip(tooltip)
     policy = QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
     box.setSizeAdjustPolicy(policy)

@@ -6,7 +6,7 @@ import os
 
 from qtpy.QtWidgets import QLineEdit, QSpinBox, QVBoxLayout, QWidget
 
-from napari_msgan._napari.widgets import combo
+from napari_msgan._napari.widgets import combo, guarded_from_wheel
 from napari_msgan.errors import MsganError
 
 HERE, LOCAL, REMOTE = "This computer", "Local cluster", "Dask scheduler"
@@ -25,7 +25,7 @@ class Workplace(QWidget):
             "Dask scheduler: the workers of a cluster that see the folder of the store."
         )
         self.box.addItems([HERE, LOCAL, REMOTE])
-        self.count = QSpinBox()
+        self.count = guarded_from_wheel(QSpinBox())
         self.count.setRange(1, 9999)
         self.count.setValue(os.cpu_count() or 1)
         self.count.setSuffix(" workers")

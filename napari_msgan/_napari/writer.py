@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from napari.layers import Image, Layer
 
 from napari_msgan._napari.compare import is_comparison
-from napari_msgan._napari.from_layer import KEY, store_link, to_volume
+from napari_msgan._napari.from_layer import KEY, labels_of, store_link, to_volume
 from napari_msgan._napari.stores import shared_store
 from napari_msgan.errors import MsganError, VolumeError
 from napari_msgan.geometry import Box
 from napari_msgan.io import write_volume
 from napari_msgan.jobs import export
+from napari_msgan.labels import is_label_map
 
 
 def _description_of(layer: Image) -> dict[str, Any]:
     """Return what a file says of a layer that shows no store: what its own file said.
 
-    A slice of a result has the metadata of the result, and stays synthetic.
+    A slice, or level, of a result has the metadata of the result, and stays synthetic.
     """
     note = layer.metadata.get(KEY)
     if not isinstance(note, dict):
         return {"content": "image"}
     if note.get("role") in ("result", "box"):
         return {"content": "image", "synthetic": True}
+    if note.get("role") == "sketch":
+        return {"content": "sketch"}
     said = note.get("description")
     return dict(said) if isinstance(said, dict) else {"content": "image"}
 
@@ -39,11 +45,41 @@ def write_layer(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
         No subclass: napari takes a ValueError, as which most of ours count, for a writer that
         does not fit, and drops what it says.
     """
-    try:
+    with _plain_errors():
         _write_layer(Path(path), Layer.create(data, dict(attributes), "image"))
+    return [path]
+
+
+def write_labels(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
+    """Save one labels layer with its place: its numbers in the smallest type that holds them.
+
+    Lines that were painted are a sketch, of which the largest label is the strongest edge.
+
+    Raises
+    ------
+    MsganError
+        As of `write_layer`.
+    """
+    with _plain_errors():
+        layer = Layer.create(data, dict(attributes), "labels")
+        volume, labels = to_volume(layer), labels_of(layer)
+        content = "labels" if is_label_map(labels) else "sketch"
+        target = Path(path)
+        write_volume(
+            target,
+            [replace(volume, data=labels)],
+            description={"content": content},
+            overwrite=target.is_file(),
+        )
+    return [path]
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    try:
+        yield
     except MsganError as error:
         raise MsganError("\n".join([str(error), *getattr(error, "__notes__", ())])) from error
-    return [path]
 
 
 def _write_layer(target: Path, layer: Layer) -> None:

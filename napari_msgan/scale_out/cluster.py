@@ -8,6 +8,8 @@ import tempfile
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 from napari_msgan.errors import JobError
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from napari_msgan.model import Model
 
 _CONNECT_S, _WORKERS_S = 15.0, 60.0
+#: How long after its time a connection is given up that keeps no time.
+_LATE_S = 3.0
 #: Ctrl-C reaches all processes of a terminal; workers end when this process says so.
 _IGNORE_CTRL_C = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
 
@@ -86,16 +90,7 @@ def joined_cluster(cluster: Cluster | str | None) -> Iterator[Cluster | None]:
 
 @contextmanager
 def _connected(address: str) -> Iterator[Client]:
-    from distributed import Client
-
-    try:
-        client = Client(address, timeout=_CONNECT_S, set_as_default=False)
-    except OSError as error:
-        raise JobError(
-            f"no Dask scheduler answers at {address}. Start one there (dask scheduler), or check "
-            "host and port."
-        ) from error
-    with client:
+    with _joined(address) as client:
         try:
             client.wait_for_workers(1, timeout=_WORKERS_S)
         except TimeoutError as error:
@@ -104,6 +99,45 @@ def _connected(address: str) -> Iterator[Client]:
                 f"dask worker {address} --nthreads 1"
             ) from error
         yield client
+
+
+def _joined(address: str) -> Client:
+    """Return a connection to a scheduler.
+
+    Raises
+    ------
+    JobError
+        If there is none in time: what is no scheduler may answer with anything, or never.
+    """
+    from distributed import Client
+
+    answers: SimpleQueue[Client | Exception] = SimpleQueue()
+    given_up = Event()
+
+    def join() -> None:
+        answer: Client | Exception
+        try:
+            answer = Client(address, timeout=_CONNECT_S, set_as_default=False)
+        except Exception as error:
+            answer = error
+        if given_up.is_set() and isinstance(answer, Client):
+            answer.close()
+        else:
+            answers.put(answer)
+
+    # a daemon, because what takes a connection and says nothing is waited for without an end
+    Thread(target=join, daemon=True, name="join-dask").start()
+    try:
+        answer = answers.get(timeout=_CONNECT_S + _LATE_S)
+    except Empty:
+        given_up.set()
+        answer = TimeoutError("nothing was said in time")
+    if isinstance(answer, Exception):
+        raise JobError(
+            f"no Dask scheduler answers at {address}. Start one there (dask scheduler), or check "
+            "host and port."
+        ) from answer
+    return answer
 
 
 @dataclass

@@ -7,7 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
-from napari.layers import Image, Layer
+from napari.layers import Image, Labels, Layer
 
 from napari_msgan import export, read_volume, refine
 from napari_msgan._napari import writer
@@ -19,6 +19,7 @@ from napari_msgan._napari.to_layer import Placement, result_layer, sketch_layer
 from napari_msgan.errors import MsganError, StoreError
 from napari_msgan.io import read_description, write_volume
 from napari_msgan.pyramid import view_volume
+from napari_msgan.volume import orient
 from tests.io.dicom import write_series
 
 
@@ -26,6 +27,45 @@ def save(layer, path):
     data, attributes, kind = layer.as_layer_data_tuple()
     assert kind == "image"
     return writer.write_layer(str(path), data, attributes)
+
+
+def test_layers_that_only_have_the_metadata_of_a_store_do_not_show_it(ct_store, tmp_path):
+    """napari copies metadata when it converts a layer, or takes one level of it."""
+    read = get_reader(str(ct_store.path))(str(ct_store.path))
+    result, sketch = (Layer.create(*layer) for layer in read)
+    level = Image(np.asarray(result.data[1]), metadata=result.metadata, scale=result.scale * 2)
+    labels = Labels(np.asarray(sketch.data[0]).astype(int), metadata=sketch.metadata)
+    assert store_link(result) is not None
+    assert store_link(level) is store_link(labels) is None
+    np.testing.assert_array_equal(np.asarray(to_volume(level).data[...]), level.data)
+    path = tmp_path / "level.nii.gz"
+    save(level, path)
+    assert read_volume(path).shape == level.data.shape
+    assert read_description(path)["synthetic"] is True
+    edges = Image(np.asarray(sketch.data[1]), metadata=sketch.metadata)
+    save(edges, tmp_path / "edges.nii.gz")
+    assert read_description(tmp_path / "edges.nii.gz")["content"] == "sketch"
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".ome.tif", ".ome.zarr"])
+@pytest.mark.parametrize(("values", "content"), [("lines", "sketch"), ("regions", "labels")])
+def test_labels_are_saved_with_their_place_in_the_smallest_type(tmp_path, ending, values, content):
+    data = np.zeros((9, 20, 22), np.int32)
+    if values == "lines":
+        data[4, 3:15, 5], data[4, 3, 5:18] = 255, 90
+    else:
+        data[2:7, 3:15, 5:12], data[2:7, 3:15, 12:20] = 3, 300
+    layer = Labels(data, name="a", scale=(2.5, 1, 0.5), translate=(-100, 20, 7), units=("mm",) * 3)
+    path = tmp_path / f"a{ending}"
+    raw, attributes, kind = layer.as_layer_data_tuple()
+    assert kind == "labels"
+    assert writer.write_labels(str(path), raw, attributes) == [str(path)]
+    volume = orient(read_volume(path), "LPS")[0]
+    assert volume.data.dtype == (np.uint8 if values == "lines" else np.uint16)
+    np.testing.assert_array_equal(np.asarray(volume.data[...]), data)
+    np.testing.assert_allclose(volume.affine.spacing, (2.5, 1, 0.5))
+    np.testing.assert_allclose(volume.affine.origin, (-100, 20, 7))
+    assert read_description(path)["content"] == content
 
 
 def test_store_is_read_as_result_and_sketch(ct_store):

@@ -93,6 +93,15 @@ def test_view_in_3d_is_everything(viewer, shown):
     assert view_box(viewer, layer, store.geometry) == Box.of_shape(store.geometry.shape)
 
 
+def test_view_in_a_grid_is_what_one_cell_shows(viewer, shown):
+    _, layer, store = shown
+    viewer.dims.set_point(0, layer.data_to_world((5, 5, 5))[0])
+    viewer.canvas.grid.enabled = True
+    viewer.canvas.grid.shape = (2, 2)
+    look_at(viewer, Box((4, 4, 4), (16, 16, 16)), layer)
+    assert view_box(viewer, layer, store.geometry) == Box((5, 7, 7), (6, 13, 13))
+
+
 def test_view_beside_the_image_is_refused(viewer, shown):
     _, layer, store = shown
     look_at(viewer, Box((4, 400, 400), (10, 410, 410)), layer)

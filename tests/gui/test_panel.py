@@ -441,6 +441,75 @@ def test_layer_that_is_no_source_any_more_is_not_listened_to(panel, viewer, xray
     assert not is_watched(xray)
 
 
+def test_a_selected_rectangle_is_what_the_summary_says(panel, viewer, xray, generated, qtbot):
+    generated(xray)
+    panel.refine.region.setCurrentText("Rectangles")
+    shapes = viewer.add_shapes(
+        [[[10, 10], [10, 30], [30, 30], [30, 10]], [[50, 50], [50, 90], [80, 90], [80, 50]]]
+    )
+    qtbot.waitUntil(lambda: ";" in panel.refine.summary.text())
+    shapes.selected_data = {1}
+    qtbot.waitUntil(lambda: panel.refine.summary.text().startswith(f"41{TIMES}31"))
+
+
+def test_what_was_selected_during_a_job_is_worked_on_afterwards(
+    panel, viewer, xray, generated, finish, gate, qtbot
+):
+    first = panel.scene.result_of(generated(xray))
+    second = generated(xray)
+    gate.close()
+    panel.refine.region.setCurrentText("Everything")
+    panel.refine_button.click()
+    qtbot.wait(100)
+    viewer.layers.selection.active = first
+    assert panel.session.opened.store is second
+    gate.set()
+    finish()
+    assert panel.scene.result_of(panel.session.opened.store) is first
+
+
+def test_folder_that_cannot_be_made_is_told(panel, xray, finish, notes, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    panel.source.choose(xray)
+    panel.model.choose_name("small-xr")
+    panel.source.path.setText(str(tmp_path / "file" / "a.ome.zarr"))
+    panel.generate_button.click()
+    finish()
+    assert "file cannot be made" in panel.job.outcome
+    assert "another folder under Where" in panel.job.outcome
+
+
+@pytest.mark.filterwarnings("ignore:Non-orthogonal slicing")
+def test_a_result_that_was_rotated_is_told(panel, viewer, ct, generated, notes):
+    layer = panel.scene.result_of(generated(ct))
+    turn = np.eye(4)
+    turn[1:3, 1:3] = [[0.8, -0.6], [0.6, 0.8]]
+    layer.affine = turn
+    panel.refine.region.setCurrentText("Rectangles")
+    panel.refine.draw.click()
+    assert "is rotated" in panel.refine.problem.text()
+    viewer.dims.order = (1, 0, 2)
+    panel.refine.update_summary()
+    assert "is rotated" in panel.refine.problem.text()
+    assert panel.refine.focus() is None
+
+
+def test_result_and_box_that_were_converted_are_none_any_more(panel, viewer, ct, generated):
+    store = generated(ct)
+    result = panel.scene.result_of(store)
+    viewer.add_labels(np.asarray(result.data[0]).astype(int), metadata=dict(result.metadata))
+    assert panel.scene.results() == [result]
+    panel.view.in_3d.click()
+    assert panel.session.opened.store is store
+
+
+def test_what_is_painted_after_generating_is_seen(panel, viewer, generated):
+    layer = viewer.add_labels(np.eye(60, dtype=np.uint8), name="painted")
+    store = generated(layer)
+    assert viewer.layers[-1] is layer
+    assert viewer.layers.index(panel.scene.result_of(store)) == 0
+
+
 def test_painted_labels_become_an_image(panel, viewer, generated):
     painted = np.zeros((60, 64), np.uint8)
     painted[20:40, 30] = 1

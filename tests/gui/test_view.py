@@ -9,6 +9,7 @@ from qtpy.QtWidgets import QFileDialog
 from napari_msgan import export, read_volume, refine
 from napari_msgan._napari import demo as demo_module
 from napari_msgan._napari.panel import GeneratePanel
+from napari_msgan._napari.refined import ShownBox
 from napari_msgan._napari.to_layer import volume_layer
 from napari_msgan._napari.windows import PROJECTION
 from napari_msgan.errors import MsganError
@@ -141,6 +142,55 @@ def test_refined_box_appears_in_3d_with_its_own_pixels(panel, viewer, ct, genera
     panel.view.in_3d.click()
     assert not layer.visible
     assert ct.visible
+
+
+def test_everything_refined_in_3d_appears_at_once_and_stays(panel, viewer, generated, finish):
+    ct = viewer.add_image(blobs((40, 44, 42)), name="CT", units=("mm",) * 3)
+    store = generated(ct)
+    panel.view.in_3d.click()
+    panel.refine.region.setCurrentText("Everything")
+    panel.refine.scale.setCurrentIndex(panel.refine.scale.findData(1))
+    panel.refine_button.click()
+    finish()
+    (whole,) = panel.scene.layers_of(store, "box")
+    np.testing.assert_array_equal(whole.data, store.array(1)[...])
+    viewer.dims.ndisplay = 2
+    panel.refine.region.setCurrentText("Current view")
+    viewer.scene.camera.zoom *= 8
+    small = ShownBox(2, Box((0, 0, 0), (6, 6, 6)))
+    refine(store, region=small.region, scale=2)
+    panel.scene.remember_box(store, small)
+    viewer.dims.ndisplay = 3
+    assert whole in panel.scene.layers_of(store, "box")
+    assert len(panel.scene.layers_of(store, "box")) == 2
+    refine(store, scale=2)
+    panel.scene.remember_box(store, ShownBox(2, Box.of_shape(store.geometry.shape)))
+    (only,) = panel.scene.layers_of(store, "box")
+    np.testing.assert_array_equal(only.data, store.array(2)[...])
+
+
+def test_boxes_go_where_the_result_went(panel, viewer, ct, generated):
+    store = generated(ct)
+    region = Box((2, 4, 4), (10, 12, 12))
+    refine(store, region=region, scale=1)
+    panel.view.in_3d.click()
+    (before,) = panel.scene.layers_of(store, "box")
+    panel.view.in_3d.click()
+    result = panel.scene.result_of(store)
+    result.translate = np.add(result.translate, (0, 50, 0))
+    panel.view.in_3d.click()
+    (after,) = panel.scene.layers_of(store, "box")
+    np.testing.assert_allclose(np.subtract(after.translate, before.translate), (0, 50, 0))
+
+
+def test_3d_shows_the_whole_result_also_beside_another_image(panel, viewer, ct, generated):
+    viewer.add_image(np.zeros((20, 20, 20)), scale=(9,) * 3, translate=(900,) * 3, units="mm")
+    result = panel.scene.result_of(generated(ct))
+    panel.view.in_3d.click()
+    low, high = result.extent.world
+    np.testing.assert_allclose(viewer.scene.camera.center, (low + high) / 2)
+    share = viewer.scene.camera.zoom * (high - low).max() / min(viewer.canvas.size)
+    assert 0.5 < share < 1
 
 
 def test_box_of_a_reopened_store_appears_in_3d(panel, viewer, ct, generated):

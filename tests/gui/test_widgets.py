@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import pytest
+from qtpy.QtCore import QPoint, QPointF, Qt
+from qtpy.QtGui import QWheelEvent
+from qtpy.QtWidgets import QApplication, QSlider, QSpinBox
 
 from napari_msgan._napari.choices import Choice
-from napari_msgan._napari.widgets import combo, set_choices
+from napari_msgan._napari.widgets import combo, guarded_from_wheel, set_choices
 
 
 @pytest.fixture
@@ -14,6 +17,46 @@ def box(qtbot):
     box.resize(120, box.sizeHint().height())
     box.show()
     return box
+
+
+def roll_over(widget):
+    """Turn the wheel over a widget; return whether it took that, or what it lies in gets it."""
+    place = QPointF(5, 5)
+    event = QWheelEvent(
+        place,
+        QPointF(widget.mapToGlobal(place.toPoint())),
+        QPoint(0, 0),
+        QPoint(0, -120),
+        Qt.MouseButton.NoButton,
+        Qt.KeyboardModifier.NoModifier,
+        Qt.ScrollPhase.NoScrollPhase,
+        False,
+    )
+    QApplication.sendEvent(widget, event)
+    return event.isAccepted()
+
+
+@pytest.mark.parametrize("kind", ["list", "number", "line"])
+def test_the_wheel_changes_only_what_was_clicked(qtbot, kind):
+    if kind == "list":
+        control = combo("")
+        set_choices(control, [Choice(0, "a"), Choice(1, "b")])
+        value = control.currentIndex
+    else:
+        control = guarded_from_wheel(QSpinBox() if kind == "number" else QSlider())
+        control.setRange(0, 9)
+        control.setValue(5)
+        value = control.value
+    qtbot.addWidget(control)
+    control.show()
+    before = value()
+    control.clearFocus()
+    assert not roll_over(control)
+    assert value() == before
+    control.setFocus()
+    qtbot.waitUntil(control.hasFocus)
+    assert roll_over(control)
+    assert value() != before
 
 
 def picture(box):
