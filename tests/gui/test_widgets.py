@@ -50,11 +50,10 @@ def test_the_wheel_changes_only_what_was_clicked(qtbot, kind):
     qtbot.addWidget(control)
     control.show()
     before = value()
-    control.clearFocus()
+    control.hasFocus = lambda: False  # without a window manager no window is active
     assert not roll_over(control)
     assert value() == before
-    control.setFocus()
-    qtbot.waitUntil(control.hasFocus)
+    control.hasFocus = lambda: True
     assert roll_over(control)
     assert value() != before
 
