@@ -111,6 +111,8 @@ def measure_window(image: ArrayLike) -> tuple[float, float]:
         If no value is finite.
     """
     sample = np.concatenate([np.ravel(image[b.slices]) for b in _sample_boxes(image.shape)])
+    if sample.dtype.kind == "b":  # a mask, which has no percentiles
+        sample = sample.astype(np.uint8)
     finite = sample[np.isfinite(sample)]
     if not finite.size:
         raise VolumeError("the image has no finite value")

@@ -144,11 +144,8 @@ class Volume:
             raise VolumeError(f"an image must have 2 or 3 axes, got shape {self.data.shape}")
         if self.affine.ndim != len(self.data.shape):
             raise VolumeError(f"a {self.affine.ndim}-D affine for an image {self.data.shape}")
-        if self.data.dtype.kind not in "iuf":
-            raise VolumeError(
-                f"an image must hold integers or floats, got {self.data.dtype}: convert it, for "
-                "instance by .astype(np.uint8)"
-            )
+        if self.data.dtype.kind not in "biuf":
+            raise VolumeError(f"an image must hold integers or floats, got {self.data.dtype}")
 
     @property
     def axes(self) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from napari_msgan.config import SketchSettings
 from napari_msgan.geometry import Box
 from napari_msgan.sketch import (
     interpolate_sketch,
+    lazy_sketch,
     measure_thresholds,
     measure_window,
     reduce_sketch,
@@ -123,6 +124,13 @@ def test_values_that_float32_rounds_away_are_told(image, is_told):
         measure_window(image)
     assert [w for w in told if "rounded to what float32 can tell" in str(w.message)] == told
     assert bool(told) == is_told
+
+
+def test_a_mask_is_an_image_of_0_and_1():
+    mask = texture((60, 70)) > 0.5
+    sketches = [np.asarray(lazy_sketch(x, FLAT)[...]) for x in (mask, mask.astype(np.uint8))]
+    np.testing.assert_array_equal(*sketches)
+    assert sketches[0].any()
 
 
 def test_constant_image_has_no_edges():

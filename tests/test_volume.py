@@ -81,9 +81,9 @@ def test_a_voxel_size_that_is_no_number_is_refused(lps, given):
         with_spacing(lps, given)
 
 
-@pytest.mark.parametrize("dtype", [bool, complex, object])
+@pytest.mark.parametrize("dtype", [complex, object, "U3"])
 def test_what_is_neither_integer_nor_float_is_no_image(dtype):
-    with pytest.raises(VolumeError, match=r"must hold integers or floats, .* \.astype"):
+    with pytest.raises(VolumeError, match="must hold integers or floats"):
         Volume(np.zeros((4, 5), dtype), Affine.of_spacing((1, 1)), "pixel")
 
 

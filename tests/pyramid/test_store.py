@@ -304,7 +304,9 @@ def test_chunks_of_helpers_are_waited_for(store, monkeypatch):
 
 def test_fingerprint_is_kept_and_another_device_precision_or_tile_is_refused(store):
     with store.writing():
-        store.set_fingerprint(CPU)
+        store.set_fingerprint(CPU.model_copy(update={"precision": "bf16"}))
+        store.set_fingerprint(CPU)  # nothing was made with the other one
+        store.write(2, Box((0, 0), (16, 16)), np.ones((16, 16), np.int16))
         store.set_fingerprint(CPU)
     again = open_pyramid(store.path, writable=True)
     assert again.info.fingerprint == CPU
@@ -325,6 +327,7 @@ def test_fingerprint_names_the_gpu_and_another_one_is_told(store):
     on_a = CPU.model_copy(update={"device": "cuda", "gpu": "A"})
     with store.writing():
         store.set_fingerprint(on_a)
+        store.write(2, Box((0, 0), (16, 16)), np.ones((16, 16), np.int16))
     again = open_pyramid(store.path, writable=True)
     assert again.info.fingerprint == on_a
     with again.writing():
