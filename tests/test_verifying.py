@@ -298,7 +298,15 @@ def test_a_store_without_tiles_is_begun_with_any_precision(path):
     with open_pyramid(path, writable=True).writing() as store:
         store.discard(Tile(0, index) for index in [(0, 0)])
     assert open_pyramid(path).fingerprint is None
+    jobs.refine(path, scale=0, device="cpu")  # what was begun, and maybe killed, stays as it was
+    assert open_pyramid(path).fingerprint.precision == "fp32"
+    with open_pyramid(path, writable=True).writing() as store:
+        store.discard(Tile(0, index) for index in [(0, 0)])
     jobs.refine(path, precision="bf16", scale=0, device="cpu")
+    assert open_pyramid(path).fingerprint.precision == "bf16"
+    with open_pyramid(path, writable=True).writing() as store:
+        store.discard(Tile(0, index) for index in [(0, 0)])
+    jobs.refine(path, scale=0, device="cpu")
     assert open_pyramid(path).fingerprint.precision == "bf16"
     with pytest.raises(StoreError, match="precision bf16, now it would be fp32"):
         jobs.refine(path, precision="fp32", device="cpu")

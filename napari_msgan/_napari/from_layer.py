@@ -139,20 +139,26 @@ def _painted(labels: ArrayLike) -> LazyArray:
     return LazyArray(tuple(labels.shape), dtype, compute)
 
 
-def labels_of(layer: Labels) -> LazyArray:
-    """Return the labels of a layer in the smallest unsigned type that holds them."""
+def labels_of(layer: Labels) -> tuple[LazyArray, bool]:
+    """Return the labels of a layer in a small unsigned type, and whether they fill regions.
+
+    Where they do, the largest stays below the largest of the type: that would be an edge.
+    """
     data = _as_numpy(layer.data[0] if layer.multiscale else layer.data)
+    is_map = is_label_map(data)
     top = max(int(data[box.slices].max()) for box in blocks_of(data))
-    dtype = np.min_scalar_type(max(top, 0))
-    return LazyArray(data.shape, dtype, lambda box: np.maximum(data[box.slices], 0).astype(dtype))
+    dtype = np.min_scalar_type(max(top, 0) + int(is_map))
+    labels = LazyArray(data.shape, dtype, lambda box: np.maximum(data[box.slices], 0).astype(dtype))
+    return labels, is_map
 
 
 def holds_edges(layer: Layer) -> bool:
     """Return whether a layer is a sketch: painted, of a store, or of a file that says so."""
-    link, note = store_link(layer), layer.metadata.get(KEY)
+    note = layer.metadata.get(KEY)
     said = note.get("description") if isinstance(note, dict) else None
     is_said = isinstance(said, dict) and said.get("content") == "sketch"
-    return isinstance(layer, Labels) or is_said or (link is not None and link.role == "sketch")
+    is_of_store = isinstance(note, dict) and note.get("role") == "sketch"  # also one level of it
+    return isinstance(layer, Labels) or is_said or is_of_store
 
 
 def to_volume(layer: Layer) -> Volume:

@@ -22,10 +22,6 @@ class ShownBox:
     scale: int
     region: Box
 
-    def covers(self, other: ShownBox) -> bool:
-        """Return whether the other one shows nothing that this one does not."""
-        return self.scale >= other.scale and self.region.contains(other.region)
-
 
 def refined_boxes(store: PyramidStore, known: Sequence[ShownBox] = ()) -> list[ShownBox]:
     """Return the known boxes, and boxes around all else that is refined, the finest first.

@@ -22,9 +22,11 @@ from napari_msgan._napari.to_layer import (
     Placement,
     box_layer,
     result_layer,
+    shown_scale,
     sketch_layer,
 )
 from napari_msgan._napari.windows import PROJECTION, is_ct
+from napari_msgan.errors import VolumeError
 from napari_msgan.geometry import Box
 from napari_msgan.pyramid import PyramidStore, refresh_coarsest, view_volume
 from napari_msgan.refiner import TileReport
@@ -127,8 +129,8 @@ class Scene:
     def remember_box(self, store: PyramidStore, box: ShownBox) -> None:
         """Note a refined region; in 3-D display it appears at once."""
         known = self.boxes.setdefault(str(store.path), [])
-        if not any(there.covers(box) for there in known):
-            known[:] = [*(there for there in known if not box.covers(there)), box]
+        if not any(_covers(store, there, box) for there in known):
+            known[:] = [*(there for there in known if not _covers(store, box, there)), box]
         self._show_boxes_in_3d(store)
 
     def forget_boxes(self, store: PyramidStore) -> None:
@@ -144,7 +146,7 @@ class Scene:
         result = self.result_of(store)
         if result is None or store.geometry.ndim < 3:
             return
-        placement = self._placement_of(store)
+        placement = self._placement_of(store, opened.placement)
         boxes = refined_boxes(store, self.boxes.get(str(store.path), ()))
         wanted = {(box.scale, str(box.region)) for box in boxes}
         there = set()
@@ -231,13 +233,24 @@ class Scene:
 
     def _show_boxes_in_3d(self, store: PyramidStore) -> None:
         if self.viewer.dims.ndisplay == 3:
-            self.show_boxes(Opened(store, self._placement_of(store)))
+            as_in_file = Placement.of_affine(store.geometry.affine, store.geometry.unit)
+            self.show_boxes(Opened(store, as_in_file))
 
-    def _placement_of(self, store: PyramidStore) -> Placement:
+    def _placement_of(self, store: PyramidStore, default: Placement) -> Placement:
+        """Return where the result of a store lies now; `default` where it is gone, or rotated."""
         result = self.result_of(store)
         if result is None:
-            return Placement.of_affine(store.geometry.affine, store.geometry.unit)
-        return self.open_layer(result).placement
+            return default
+        try:
+            return self.open_layer(result).placement
+        except VolumeError:
+            return default
+
+
+def _covers(store: PyramidStore, box: ShownBox, other: ShownBox) -> bool:
+    """Return whether a box shows all that another one shows."""
+    shown = [shown_scale(store, b.scale, b.region) for b in (box, other)]
+    return shown[0] >= shown[1] and box.region.contains(other.region)
 
 
 def key_of(layer: Layer) -> str:

@@ -130,8 +130,7 @@ def box_layer(
 
     The finest scale up to `scale` is taken that a graphics card draws.
     """
-    while scale and not _is_drawable(store.geometry.box_at(scale, region)):
-        scale -= 1
+    scale = shown_scale(store, scale, region)
     volume = view_volume(store, scale, region)
     whole = tuple(slice(0, n) for n in volume.shape)
     spacing = ", ".join(f"{v:g}" for v in dict.fromkeys(volume.spacing))
@@ -158,6 +157,13 @@ def box_layer(
         },
         "image",
     )
+
+
+def shown_scale(store: PyramidStore, scale: int, region: Box) -> int:
+    """Return the finest scale up to this one at which a graphics card draws a region."""
+    while scale and not _is_drawable(store.geometry.box_at(scale, region)):
+        scale -= 1
+    return scale
 
 
 def _is_drawable(box: Box) -> bool:

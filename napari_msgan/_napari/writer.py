@@ -17,7 +17,6 @@ from napari_msgan.errors import MsganError, VolumeError
 from napari_msgan.geometry import Box
 from napari_msgan.io import write_volume
 from napari_msgan.jobs import export
-from napari_msgan.labels import is_label_map
 
 
 def _description_of(layer: Image) -> dict[str, Any]:
@@ -62,15 +61,16 @@ def write_labels(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
     """
     with _plain_errors():
         layer = Layer.create(data, dict(attributes), "labels")
-        volume, labels = to_volume(layer), labels_of(layer)
-        content = "labels" if is_label_map(labels) else "sketch"
         target = Path(path)
-        write_volume(
-            target,
-            [replace(volume, data=labels)],
-            description={"content": content},
-            overwrite=target.is_file(),
-        )
+        try:
+            volume = to_volume(layer)
+        except VolumeError as error:
+            error.add_note("Or save it under a name that ends in .tif, which keeps no place.")
+            raise
+        labels, is_map = labels_of(layer)
+        description = {"content": "labels" if is_map else "sketch"}
+        volume = replace(volume, data=labels)
+        write_volume(target, [volume], description=description, overwrite=target.is_file())
     return [path]
 
 

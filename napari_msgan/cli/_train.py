@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shlex
+import warnings
 from contextlib import closing, nullcontext
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -27,7 +28,9 @@ def train(arguments: Namespace) -> None:
         _train(arguments)
         return
     speaks = os.environ.get("LOCAL_RANK", "0") == "0"  # one process for all
-    arguments.quiet |= not speaks
+    if not speaks:
+        arguments.quiet = True
+        warnings.simplefilter("ignore", UserWarning)
     try:
         _train(arguments)
     except KeyboardInterrupt:

@@ -56,11 +56,13 @@ def settled(arguments: Namespace, device: str) -> tuple[TrainConfig, list[Traini
         plan = _derived(arguments, include, device)
     start = arguments.start_from
     if start and Path(start).is_dir():  # the same command goes on from any folder
-        start = str(Path(start).resolve())
+        recorded, resolved = plan.config.start_from, Path(start).resolve()
+        is_recorded = recorded is not None and Path(recorded).resolve() == resolved
+        start = recorded if is_recorded else str(resolved)
     asked = {"start_from": start, "patient": arguments.patient, "include": include}
     config = plan.config.model_copy(update={name: value for name, value in asked.items() if value})
     check_run(plan.files, out, config, devices=arguments.devices)
-    if short := memory_short_of(config, device):
+    if short := memory_short_of(config, device, arguments.devices):
         scale, needed, free = short
         warnings.warn(
             f"a step of scale {scale} takes about {needed / 1e9:.1f} GB of memory, "

@@ -231,8 +231,8 @@ def iter_refine(
     store : its folder or URL, or what `napari_msgan.open_pyramid` returned as writable.
     scale : last scale to compute; None for the finest.
     model : None to find it by the hash in the store.
-    device, precision : those of the store where it has tiles; else as of `iter_generate`, None for
-        "fp32".
+    device, precision : those that the store was begun with, others only while it has no tiles; else
+        as of `iter_generate`, None for "fp32".
     region, workers, focus, cluster : as of `iter_generate`.
 
     Raises
@@ -243,7 +243,7 @@ def iter_refine(
     _check_options(scale, precision, workers)
     if not isinstance(store, PyramidStore):
         store = open_pyramid(store, writable=True)
-    made, geometry = store.fingerprint, store.geometry
+    made, geometry = store.info.fingerprint, store.geometry
     scale = geometry.finest_scale if scale is None else scale
     if not 0 <= scale < geometry.n_scales:
         raise GeometryError(

@@ -37,9 +37,19 @@ def free_memory_of(device: str) -> int:
     return int(psutil.virtual_memory().available)
 
 
-def memory_short_of(config: TrainConfig, device: str) -> tuple[int, int, int] | None:
-    """Return (scale, bytes needed, bytes free) of the largest step, None where it fits."""
-    needed, scale = max((memory_of(p), s) for s, p in enumerate(config.scales) if p.steps)
+def memory_short_of(
+    config: TrainConfig, device: str, devices: int = 1
+) -> tuple[int, int, int] | None:
+    """Return (scale, bytes needed, bytes free) of the largest step, None where it fits.
+
+    devices : that share a batch; processes of a CPU share its memory, too.
+    """
+    share = devices if device.startswith("cuda") else 1
+    needed, scale = max(
+        (memory_of(plan.model_copy(update={"batch": max(1, plan.batch // share)})), scale)
+        for scale, plan in enumerate(config.scales)
+        if plan.steps
+    )
     free = free_memory_of(device)
     return (scale, needed, free) if needed > free else None
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
@@ -33,7 +34,6 @@ from napari_msgan.training.sources import prepare
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
-    from pathlib import Path
 
     from napari_msgan.training.config import TrainConfig
     from napari_msgan.training.sources import SourcePyramid
@@ -127,7 +127,8 @@ def _iter_train(
                     yield StepReport("generate", scale, done, total, {})
         fabric.barrier()
     if fabric.is_global_zero:
-        text = config.model_dump_json(indent=2) + "\n"
+        start = Path(config.start_from).name if config.start_from else None  # no one's folders
+        text = config.model_copy(update={"start_from": start}).model_dump_json(indent=2) + "\n"
         write_atomically(out / "training.json", text.encode())
         yield StepReport("done", len(config.scales) - 1, 1, 1, {})
 

@@ -12,12 +12,13 @@ from napari.layers import Image, Labels, Layer
 from napari_msgan import export, read_volume, refine
 from napari_msgan._napari import writer
 from napari_msgan._napari.compare import Comparison
-from napari_msgan._napari.from_layer import store_link, to_volume
+from napari_msgan._napari.from_layer import holds_edges, store_link, to_volume
 from napari_msgan._napari.reader import get_reader
 from napari_msgan._napari.stores import free_path, shared_store
 from napari_msgan._napari.to_layer import Placement, result_layer, sketch_layer
 from napari_msgan.errors import MsganError, StoreError
 from napari_msgan.io import read_description, write_volume
+from napari_msgan.labels import is_label_map
 from napari_msgan.pyramid import view_volume
 from napari_msgan.volume import orient
 from tests.io.dicom import write_series
@@ -43,18 +44,23 @@ def test_layers_that_only_have_the_metadata_of_a_store_do_not_show_it(ct_store, 
     assert read_volume(path).shape == level.data.shape
     assert read_description(path)["synthetic"] is True
     edges = Image(np.asarray(sketch.data[1]), metadata=sketch.metadata)
+    assert holds_edges(edges)
+    assert not holds_edges(level)
     save(edges, tmp_path / "edges.nii.gz")
     assert read_description(tmp_path / "edges.nii.gz")["content"] == "sketch"
 
 
 @pytest.mark.parametrize("ending", [".nii.gz", ".ome.tif", ".ome.zarr"])
-@pytest.mark.parametrize(("values", "content"), [("lines", "sketch"), ("regions", "labels")])
+@pytest.mark.parametrize(
+    ("values", "content"), [("lines", "sketch"), ("regions", "labels"), ("mask", "labels")]
+)
 def test_labels_are_saved_with_their_place_in_the_smallest_type(tmp_path, ending, values, content):
     data = np.zeros((9, 20, 22), np.int32)
     if values == "lines":
         data[4, 3:15, 5], data[4, 3, 5:18] = 255, 90
     else:
-        data[2:7, 3:15, 5:12], data[2:7, 3:15, 12:20] = 3, 300
+        top = 300 if values == "regions" else 255
+        data[2:7, 3:15, 5:12], data[2:7, 3:15, 12:20] = 3, top
     layer = Labels(data, name="a", scale=(2.5, 1, 0.5), translate=(-100, 20, 7), units=("mm",) * 3)
     path = tmp_path / f"a{ending}"
     raw, attributes, kind = layer.as_layer_data_tuple()
@@ -66,6 +72,15 @@ def test_labels_are_saved_with_their_place_in_the_smallest_type(tmp_path, ending
     np.testing.assert_allclose(volume.affine.spacing, (2.5, 1, 0.5))
     np.testing.assert_allclose(volume.affine.origin, (-100, 20, 7))
     assert read_description(path)["content"] == content
+    # what is generated from the file is what is generated from the layer
+    assert is_label_map(volume.data) == is_label_map(to_volume(layer).data) == (values != "lines")
+
+
+def test_labels_that_have_no_place_name_the_way_out(tmp_path):
+    layer = Labels(np.zeros((3, 4, 5, 6), int))
+    raw, attributes, _ = layer.as_layer_data_tuple()
+    with pytest.raises(MsganError, match=r"has 4 axes(.|\n)*ends in \.tif, which keeps no place"):
+        writer.write_labels(str(tmp_path / "a.ome.tif"), raw, attributes)
 
 
 def test_store_is_read_as_result_and_sketch(ct_store):

@@ -150,6 +150,14 @@ def test_a_model_to_start_from_is_found_from_any_folder(
     monkeypatch.chdir(data)
     assert cli(*start[:3], "--device", "cpu", "--plan-only").code == 0
     cli(*start, "--plan-only").check_refused("there is no model 'first'")
+    monkeypatch.chdir(tmp_path)
+    assert cli(*start).code == 0
+    told = json.loads((tmp_path / "second" / "training.json").read_text())
+    assert told["start_from"] == "first"
+    begun = tmp_path / "second" / ".training" / "config.json"  # as an earlier version wrote it
+    begun.write_text(json.dumps(json.loads(begun.read_text()) | {"start_from": "first"}))
+    (tmp_path / "second" / "plan.json").unlink()
+    assert cli(*start).code == 0
 
 
 def test_settings_that_no_memory_is_free_for_are_told(cli, data, write_config, tmp_path):

@@ -480,7 +480,7 @@ def test_folder_that_cannot_be_made_is_told(panel, xray, finish, notes, tmp_path
 
 
 @pytest.mark.filterwarnings("ignore:Non-orthogonal slicing")
-def test_a_result_that_was_rotated_is_told(panel, viewer, ct, generated, notes):
+def test_a_result_that_was_rotated_is_told(panel, viewer, ct, generated, finish, notes):
     layer = panel.scene.result_of(generated(ct))
     turn = np.eye(4)
     turn[1:3, 1:3] = [[0.8, -0.6], [0.6, 0.8]]
@@ -492,6 +492,12 @@ def test_a_result_that_was_rotated_is_told(panel, viewer, ct, generated, notes):
     panel.refine.update_summary()
     assert "is rotated" in panel.refine.problem.text()
     assert panel.refine.focus() is None
+    viewer.dims.ndisplay = 3
+    panel.refine.region.setCurrentText("Everything")
+    panel.refine_button.click()
+    finish()
+    assert panel.job.outcome == "Refined."
+    assert notes == []
 
 
 def test_result_and_box_that_were_converted_are_none_any_more(panel, viewer, ct, generated):

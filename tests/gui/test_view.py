@@ -8,6 +8,7 @@ from qtpy.QtWidgets import QFileDialog
 
 from napari_msgan import export, read_volume, refine
 from napari_msgan._napari import demo as demo_module
+from napari_msgan._napari import to_layer
 from napari_msgan._napari.panel import GeneratePanel
 from napari_msgan._napari.refined import ShownBox
 from napari_msgan._napari.to_layer import volume_layer
@@ -167,6 +168,22 @@ def test_everything_refined_in_3d_appears_at_once_and_stays(panel, viewer, gener
     panel.scene.remember_box(store, ShownBox(2, Box.of_shape(store.geometry.shape)))
     (only,) = panel.scene.layers_of(store, "box")
     np.testing.assert_array_equal(only.data, store.array(2)[...])
+
+
+def test_a_box_at_its_full_resolution_stays_where_the_whole_cannot_be_drawn_at_it(
+    panel, viewer, ct, generated, monkeypatch
+):
+    store = generated(ct)
+    monkeypatch.setattr(to_layer, "MAX_BOX_VOXELS", store.array(0)[...].size)
+    refine(store, scale=1)
+    small = ShownBox(1, Box((2, 4, 4), (8, 10, 10)))
+    for box in (small, ShownBox(1, Box.of_shape(store.geometry.shape))):
+        panel.scene.remember_box(store, box)
+    panel.view.in_3d.click()
+    shown = {
+        layer.metadata["napari_msgan"]["scale"] for layer in panel.scene.layers_of(store, "box")
+    }
+    assert shown == {0, 1}
 
 
 def test_boxes_go_where_the_result_went(panel, viewer, ct, generated):

@@ -38,10 +38,12 @@ def test_a_step_that_no_memory_is_free_for_is_told(monkeypatch):
     config = config_of(2)
     assert memory_short_of(config, "cpu") is None
     scales = (*config.scales[:1], config.scales[1].model_copy(update={"batch": 4096}))
-    monkeypatch.setattr(cost, "free_memory_of", lambda device: 10**8)
+    monkeypatch.setattr(cost, "free_memory_of", lambda device: 10**7)
     scale, needed, free = memory_short_of(config.model_copy(update={"scales": scales}), "cpu")
-    assert (scale, free) == (1, 10**8)
+    assert (scale, free) == (1, 10**7)
     assert needed > 2 * free
+    four = memory_short_of(config.model_copy(update={"scales": scales}), "cuda", 4)
+    assert four[1] == pytest.approx(needed / 4, rel=0.1)
 
 
 @pytest.mark.parametrize(
