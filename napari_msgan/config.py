@@ -9,14 +9,9 @@ import math
 import re
 from typing import Annotated, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, model_validator
+
+from napari_msgan.settings import Settings
 
 SCHEMA_VERSION = 1
 
@@ -56,16 +51,6 @@ def short_name(text: str, default: str) -> str:
     return re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("-._")[:64] or default
 
 
-def first_problem(error: ValidationError) -> str:
-    """Return where settings are wrong first, and what is wrong there: for the text of an error."""
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    what = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
-        what = "there is no setting of this name"
-    return f"{where}: {what}" if where else what
-
-
 def check_window(window: tuple[float, float], dtype: StoredType) -> None:
     """Refuse a window that does not rise, or that a stored type cannot hold.
 
@@ -80,12 +65,6 @@ def check_window(window: tuple[float, float], dtype: StoredType) -> None:
     least, most = _LIMITS[dtype]
     if not least <= low < high <= most or (dtype != "float32" and not low.is_integer()):
         raise ValueError(f"window {window} does not fit {dtype}")
-
-
-class Settings(BaseModel):
-    """Base of all settings: immutable, numbers are finite, and a misspelt field is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class LowResNetwork(Settings):

@@ -21,13 +21,13 @@ from napari_msgan.config import (
     ModelSpec,
     ScaleSpec,
     SketchSettings,
-    first_problem,
     short_name,
 )
 from napari_msgan.durable import sync_folder, write_atomically
 from napari_msgan.errors import ModelError
 from napari_msgan.folders import check_is_folder
 from napari_msgan.model import check_weights, save_spec, save_weights
+from napari_msgan.settings import first_problem
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

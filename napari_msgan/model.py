@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from napari_msgan.config import SCHEMA_VERSION, ModelSpec, ScaleSpec, first_problem
+from napari_msgan.config import SCHEMA_VERSION, ModelSpec, ScaleSpec
 from napari_msgan.durable import write_atomically
 from napari_msgan.errors import FolderError, ModelError
 from napari_msgan.folders import read_inside
+from napari_msgan.settings import first_problem
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

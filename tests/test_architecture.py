@@ -19,7 +19,7 @@ LAYERS = (
     ("buffers", "errors"),
     ("steps",),
     ("durable",),
-    ("folders", "geometry", "locking", "packed_sizes", "patients"),
+    ("folders", "geometry", "locking", "packed_sizes", "patients", "settings"),
     ("multiscales", "zarr_folder"),
     ("tiling", "volume", "config", "recording"),
     ("intensity", "labels"),

@@ -297,17 +297,17 @@ def test_tiles_that_are_cleared_while_they_are_made_again_are_no_damage(path, mo
 def test_a_store_without_tiles_is_begun_with_any_precision(path):
     with open_pyramid(path, writable=True).writing() as store:
         store.discard(Tile(0, index) for index in [(0, 0)])
-    assert open_pyramid(path).fingerprint is None
+    assert not open_pyramid(path).refined_chunks(0).any()
     jobs.refine(path, scale=0, device="cpu")  # what was begun, and maybe killed, stays as it was
-    assert open_pyramid(path).fingerprint.precision == "fp32"
+    assert open_pyramid(path).info.fingerprint.precision == "fp32"
     with open_pyramid(path, writable=True).writing() as store:
         store.discard(Tile(0, index) for index in [(0, 0)])
     jobs.refine(path, precision="bf16", scale=0, device="cpu")
-    assert open_pyramid(path).fingerprint.precision == "bf16"
+    assert open_pyramid(path).info.fingerprint.precision == "bf16"
     with open_pyramid(path, writable=True).writing() as store:
         store.discard(Tile(0, index) for index in [(0, 0)])
     jobs.refine(path, scale=0, device="cpu")
-    assert open_pyramid(path).fingerprint.precision == "bf16"
+    assert open_pyramid(path).info.fingerprint.precision == "bf16"
     with pytest.raises(StoreError, match="precision bf16, now it would be fp32"):
         jobs.refine(path, precision="fp32", device="cpu")
 

@@ -140,13 +140,12 @@ class Scene:
             self.viewer.layers.remove(layer)
         self._show_boxes_in_3d(store)
 
-    def show_boxes(self, opened: Opened) -> None:
+    def show_boxes(self, store: PyramidStore) -> None:
         """Show what is refined as volumes of their own, with a frame."""
-        store = opened.store
         result = self.result_of(store)
         if result is None or store.geometry.ndim < 3:
             return
-        placement = self._placement_of(store, opened.placement)
+        placement = self._placement_of(result, store)
         boxes = refined_boxes(store, self.boxes.get(str(store.path), ()))
         wanted = {(box.scale, str(box.region)) for box in boxes}
         there = set()
@@ -181,8 +180,8 @@ class Scene:
         """
         store = None
         if opened is not None and ndisplay == 3:
-            self.show_boxes(opened)
             store = opened.store
+            self.show_boxes(store)
         before, self._flat_looks = self._flat_looks, {}
         for layer in self.viewer.layers:
             key = key_of(layer)
@@ -233,18 +232,14 @@ class Scene:
 
     def _show_boxes_in_3d(self, store: PyramidStore) -> None:
         if self.viewer.dims.ndisplay == 3:
-            as_in_file = Placement.of_affine(store.geometry.affine, store.geometry.unit)
-            self.show_boxes(Opened(store, as_in_file))
+            self.show_boxes(store)
 
-    def _placement_of(self, store: PyramidStore, default: Placement) -> Placement:
-        """Return where the result of a store lies now; `default` where it is gone, or rotated."""
-        result = self.result_of(store)
-        if result is None:
-            return default
+    def _placement_of(self, result: Image, store: PyramidStore) -> Placement:
+        """Return where a result lies now; where the user has rotated it, its place in the file."""
         try:
             return self.open_layer(result).placement
         except VolumeError:
-            return default
+            return Placement.of_affine(store.geometry.affine, store.geometry.unit)
 
 
 def _covers(store: PyramidStore, box: ShownBox, other: ShownBox) -> bool:

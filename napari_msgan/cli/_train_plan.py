@@ -13,9 +13,10 @@ from pydantic import ValidationError
 
 from napari_msgan.cli._progress import progress_shown
 from napari_msgan.cli._tables import one_line, print_table
-from napari_msgan.config import first_problem, short_name
+from napari_msgan.config import short_name
 from napari_msgan.durable import write_atomically
 from napari_msgan.errors import TrainingError, UnusableFilesError
+from napari_msgan.settings import first_problem
 
 if TYPE_CHECKING:
     from argparse import Namespace

@@ -15,9 +15,9 @@ from pydantic import ValidationError
 
 from napari_msgan import __version__
 from napari_msgan.computing import ARITHMETIC
-from napari_msgan.config import Settings
 from napari_msgan.durable import write_atomically
 from napari_msgan.errors import JobError
+from napari_msgan.settings import Settings
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from napari_msgan.config import first_problem
 from napari_msgan.errors import FolderError, ModelError, MsganError, VolumeError
 from napari_msgan.evaluation.case import measured_scale, save_truth
 from napari_msgan.evaluation.memorisation import PATCH_SIZE, TrainingSearch
 from napari_msgan.evaluation.units import units_of
 from napari_msgan.folders import read_inside
 from napari_msgan.io import read_volume
+from napari_msgan.settings import first_problem
 from napari_msgan.source import plan_magnified, plan_source
 
 if TYPE_CHECKING:

@@ -130,8 +130,7 @@ def iter_generate(
     MsganError
         A subclass that says what does not fit.
     """
-    _check_options(scale, precision, workers)
-    _check_options(finest, precision, workers)
+    _check_options(precision, workers, scale, finest)
     with joined_cluster(cluster) as joined:
         yield Progress("sketch", 0, 1)
         if isinstance(source, Volume):
@@ -173,12 +172,13 @@ def iter_generate(
         return store
 
 
-def _check_options(scale: int | None, precision: Precision | None, workers: int | None) -> None:
+def _check_options(precision: Precision | None, workers: int | None, *scales: int | None) -> None:
     """Refuse what would else be found out after the sketch was made."""
     if precision is not None and precision not in get_args(Precision):
         raise JobError(f"precision {precision!r} is not one of {', '.join(get_args(Precision))}")
-    if scale is not None and not (isinstance(scale, Integral) and scale >= 0):
-        raise GeometryError(f"scale {scale!r} is no whole number from 0 on")
+    for scale in scales:
+        if scale is not None and not (isinstance(scale, Integral) and scale >= 0):
+            raise GeometryError(f"scale {scale!r} is no whole number from 0 on")
     if workers is not None and not (isinstance(workers, Integral) and workers >= 1):
         raise JobError(f"workers {workers!r} is no whole number from 1 on")
 
@@ -240,7 +240,7 @@ def iter_refine(
     MsganError
         A subclass that says what does not fit.
     """
-    _check_options(scale, precision, workers)
+    _check_options(precision, workers, scale)
     if not isinstance(store, PyramidStore):
         store = open_pyramid(store, writable=True)
     made, geometry = store.info.fingerprint, store.geometry

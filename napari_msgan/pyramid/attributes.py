@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from napari_msgan.config import first_problem
 from napari_msgan.errors import MsganError, NoStoreError, StoreError
 from napari_msgan.folders import read_inside
 from napari_msgan.multiscales import OME_VERSION, ome_attributes
 from napari_msgan.pyramid.metadata import SCHEMA_VERSION, StoreInfo
+from napari_msgan.settings import first_problem
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -19,7 +19,6 @@ from napari_msgan.config import (
     Factor,
     ModelKind,
     Precision,
-    Settings,
     SketchSettings,
     SketchThresholds,
     StoredType,
@@ -27,6 +26,7 @@ from napari_msgan.config import (
 )
 from napari_msgan.errors import StoreError
 from napari_msgan.geometry import Affine, Box, Ints, PyramidGeometry, Unit
+from napari_msgan.settings import Settings
 from napari_msgan.tiling import Tiling
 from napari_msgan.volume import Orientation
 

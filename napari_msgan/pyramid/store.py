@@ -285,12 +285,6 @@ class PyramidStore:
             self._place.sync(keys)  # else a power cut might bring back what was found to be wrong
         return removed
 
-    @property
-    def fingerprint(self) -> Fingerprint | None:
-        """Return how the tiles were made that there are; None where there is none."""
-        has_tiles = any(self.refined_chunks(scale).any() for scale in range(self.n_scales))
-        return self._info.fingerprint if has_tiles else None
-
     def set_fingerprint(self, fingerprint: Fingerprint) -> None:
         """Record how tiles are made; where that is known, warn if theirs might differ from it.
 
@@ -299,15 +293,16 @@ class PyramidStore:
         Raises
         ------
         StoreError
-            If device, precision or tile shape are others than recorded, or the writer's lock is
-            not held.
+            If device, precision or tile shape are others than those of the tiles that there are,
+            or the writer's lock is not held.
         """
         self._writers.check()
+        known = self._info.fingerprint
         with self._writers.paused() as is_only:
-            known = self.fingerprint if is_only else self._info.fingerprint
-            if known is not None:
+            has_tiles = any(self.refined_chunks(scale).any() for scale in range(self.n_scales))
+            if known is not None and (has_tiles or not is_only):
                 known.check_continued(fingerprint, self.address)
-            elif fingerprint != self._info.fingerprint:
+            elif fingerprint != known:
                 self._info = self._info.model_copy(update={"fingerprint": fingerprint})
                 write_info(self._place, self._info)
         self._place.note_unsynced(are_there=True)

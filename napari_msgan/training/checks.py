@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from napari_msgan.config import ModelSpec, ScaleSpec, first_problem
+from napari_msgan.config import ModelSpec, ScaleSpec
 from napari_msgan.durable import free_bytes
 from napari_msgan.errors import TrainingError
 from napari_msgan.networks import judged_window
 from napari_msgan.patients import patients_in
+from napari_msgan.settings import first_problem
 from napari_msgan.training.config import TrainConfig
 from napari_msgan.training.cost import disk_of
 from napari_msgan.training.same_run import check_same_run, run_file, work_folder

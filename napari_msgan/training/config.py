@@ -14,10 +14,10 @@ from napari_msgan.config import (
     Positive,
     Precision,
     ScaleSettings,
-    Settings,
     SketchSettings,
     StoredType,
 )
+from napari_msgan.settings import Settings
 
 Share = Annotated[float, Field(ge=0, le=1)]
 

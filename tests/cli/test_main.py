@@ -161,7 +161,11 @@ def test_reader_that_goes_away_early_is_no_error():
     [
         (PermissionError(13, "Permission denied", "/data/a"), "/data/a: Permission denied"),
         (PermissionError("denied"), "denied"),
-        (MemoryError(), "there is not enough memory. Use fewer --workers, or a smaller image"),
+        (
+            MemoryError(),
+            "there is not enough memory. Use fewer --workers, or a smaller image; to train, a "
+            "smaller batch in the settings, and above scale 0 a smaller patch_shape",
+        ),
     ],
     ids=["file name", "no file name", "memory"],
 )
@@ -172,7 +176,7 @@ def test_trouble_of_the_machine_is_one_line(cli, monkeypatch, error, text):
     monkeypatch.setattr("napari_msgan.cli._models.list_models", fail)
     ended = cli("models")
     ended.check_refused(text)
-    assert ended.err.startswith(f"error: {text}")
+    assert ended.err == f"error: {text}\n"
 
 
 def _more_than_there_is():
