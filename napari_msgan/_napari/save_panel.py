@@ -76,7 +76,7 @@ class SavePanel(Section):
         Raises
         ------
         MsganError
-            If the name does not fit the format, or the region is not one box.
+            If the name is taken or does not fit the format, or the region is not one box.
         """
         region = None
         if self.region.currentIndex() == 1:
@@ -87,6 +87,8 @@ class SavePanel(Section):
                 )
             region = boxes[0]
         self._session.require()
+        if path.exists() and not overwrite:
+            raise MsganError(f"{path} exists already: choose another name, or delete it first")
         scale = self.scale.currentData()
         grid = GRIDS[self.grid.currentText()]
         self._controller.save(path, scale=scale, region=region, grid=grid, overwrite=overwrite)

@@ -191,7 +191,8 @@ class ViewPanel(Section):
                 layer.contrast_limits_range = opened.store.info.window
                 layer.contrast_limits = (low, high)
         source = self._source()
-        if isinstance(source, Image) and is_in_hu(source):
+        in_slices = self._viewer.dims.ndisplay == 2  # what 3-D changed of results is taken back
+        if in_slices and isinstance(source, Image) and is_in_hu(source):
             source.contrast_limits = (low, high)
 
     def _toggle_3d(self) -> None:

@@ -102,7 +102,7 @@ def test_difference_of_a_volume_is_result_minus_source(panel, viewer, ct, genera
 def test_hounsfield_units_are_compared_as_they_are(panel, viewer, models, generated):
     hu = blobs((24, 30, 32)).astype(np.int16) * 4 - 1000
     ct = viewer.add_image(hu, name="HU", scale=(2, 2, 2), units=("mm",) * 3)
-    generated(ct)
+    store = generated(ct)
     ct.contrast_limits = (-10, 10)
     panel.view.compare.setCurrentText("Wipe")
     panel.view.line.setValue(panel.view.line.maximum())
@@ -110,6 +110,11 @@ def test_hounsfield_units_are_compared_as_they_are(panel, viewer, models, genera
     np.testing.assert_array_equal(np.asarray(compared(viewer).data[0])[:24, :30, :32], hu)
     panel.view.windows["Lung"].click()
     assert tuple(ct.contrast_limits) == (-1000, 150)
+    viewer.dims.ndisplay = 3
+    panel.view.windows["Bone"].click()
+    viewer.dims.ndisplay = 2  # the result has its window of slices again, so has the source
+    assert tuple(ct.contrast_limits) == (-1000, 150)
+    assert tuple(panel.scene.result_of(store).contrast_limits) == (-1000, 150)
 
 
 def test_comparison_with_another_kind_of_image_is_refused(panel, xray, ct, generated):
@@ -301,7 +306,8 @@ def test_taken_name_is_told(panel, ct, generated, finish, tmp_path, notes, monke
     monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(target), ""))
     panel.save.save.click()
     finish()
-    assert any("taken.ome.zarr" in note.message for note in notes)
+    (message,) = (note.message for note in notes if "taken.ome.zarr" in note.message)
+    assert message.endswith("exists already: choose another name, or delete it first")
     assert panel.save.save.isEnabled()
 
 
