@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_msgan.errors import JobError
+from napari_msgan.errors import JobError, StoreError
 from napari_msgan.intensity import Window
 from napari_msgan.noise import add_noise
 from napari_msgan.pyramid import ChunkCache, Fingerprint
@@ -37,12 +37,37 @@ ARITHMETIC: dict[Precision, int] = {"fp32": 1, "bf16": 2}
 #: A part of what a job takes at any size. With the first, coarse chunks are read about once each
 #: where a slice across the longest axis of the finest scale has 512 x 512 voxels.
 COARSE_CACHE_BYTES, SKETCH_CACHE_BYTES = 24 << 20, 16 << 20
+#: Advice for what cannot be made again.
+NEW_STORE = "Generate the image anew from its source, under another name."
+
+
+def unlike_model(store: PyramidStore, model: Model) -> str | None:
+    """Return what a store says of its tiles that is not so by its model; None if all is."""
+    info, spec, scales = store.info, model.spec, range(store.n_scales)
+    by_model = {
+        "halos": (info.halos, tuple(model.halo(s) for s in scales)),
+        "factors": (store.geometry.factors, tuple(model.factor(s) for s in scales[1:])),
+        "tile_shape": (info.tile_shape, spec.tile_shape),
+        "window": (info.window, spec.window),
+        "dtype": (info.dtype, spec.dtype),
+        "exact": (info.exact, spec.exact),
+        "stochastic": (info.stochastic, spec.stochastic),
+    }
+    for name, (said, true) in by_model.items():
+        if said != true:
+            return f"its metadata give {name} {said}, those of its model are {true}"
+    return None
 
 
 class TileContext:
     """Everything that one tile needs: store, model, and where and how it is computed.
 
     gpu : name of the GPU that computes, if one does and it is known.
+
+    Raises
+    ------
+    StoreError
+        If the store describes other tiles than the model makes.
     """
 
     def __init__(
@@ -53,6 +78,8 @@ class TileContext:
         precision: Precision,
         gpu: str | None = None,
     ) -> None:
+        if other := unlike_model(store, model):
+            raise StoreError(f"{store.address} is damaged: {other}. {NEW_STORE}")
         self.store, self.model, self.device, self.precision = store, model, device, precision
         self.gpu = gpu
         self.window = Window(*store.info.window, np.dtype(store.info.dtype))

@@ -11,7 +11,7 @@ import numpy as np
 from napari_msgan import __version__
 from napari_msgan.errors import GeometryError, StoreError
 from napari_msgan.geometry import Box
-from napari_msgan.model import bundled_folder
+from napari_msgan.model import bundled_folder, user_folder
 from napari_msgan.pyramid import GeometryInfo, SketchInfo, SourceInfo, StoreInfo, check_sizes
 from napari_msgan.source import hash_pixels, iter_sketch_given, iter_sketch_image
 
@@ -65,13 +65,15 @@ def describe_store(
     GeometryError
         See `checked_halos`.
     """
-    spec, bundled = model.spec, model.folder.parent == bundled_folder()
+    spec, folder = model.spec, model.folder.absolute()
+    # where models are found anyway, no one's folders are named
+    is_known = folder.parent in (bundled_folder(), user_folder().absolute())
     halos = checked_halos(plan, model)
     return StoreInfo(
         version=__version__,
         model_name=spec.name,
         model_sha256=spec.identity,
-        model_path=None if bundled else str(model.folder.absolute()),
+        model_path=None if is_known else str(folder),
         modality=spec.modality,
         kind=spec.kind,
         window=spec.window,

@@ -14,6 +14,7 @@ import sys
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from napari_msgan.steps import iter_in_threads, run_to_end
 
@@ -99,16 +100,18 @@ def exchange(one: Path, other: Path) -> bool:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees the old or the new content, also after a power cut."""
-    partial = path.with_name(f".{path.name}.partial")
+    """Write a file so that a reader sees the old or the new content, also after a power cut.
+
+    Of several who write at once, one is the last.
+    """
+    partial = path.with_name(f".{path.name}.{uuid4().hex[:8]}.partial")
     try:
-        partial.unlink(missing_ok=True)  # a link there, of a stranger's folder, is not followed
         with partial.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
-    except OSError:
+    except BaseException:
         partial.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)

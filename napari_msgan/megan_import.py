@@ -7,6 +7,7 @@ import pickle
 import re
 import struct
 import warnings
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -172,6 +173,7 @@ def read_checkpoint(path: Path, *, low_res: bool) -> Checkpoint:
     from napari_msgan.networks import build_generator
 
     check_torch(torch.__version__)
+    _check_packed(path)
     kind = "low-resolution" if low_res else "high-resolution"
     expected = f"expected the state dict of a {kind} generator (tensors by name, such as {_FIRST})"
     try:
@@ -202,6 +204,29 @@ def read_checkpoint(path: Path, *, low_res: bool) -> Checkpoint:
     if beyond := [key for key, value in weights.items() if not value.isfinite().all()]:
         raise ModelError(f"{path}: {beyond[0]} has values that float32 does not hold")
     return Checkpoint(path, hashlib.sha256(path.read_bytes()).hexdigest(), width, weights)
+
+
+def _check_packed(path: Path) -> None:
+    """Refuse an archive that unpacks to more than it is: torch stores tensors as they are.
+
+    Raises
+    ------
+    ModelError
+        If it has such a part.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            parts = archive.infolist()
+    except (zipfile.BadZipFile, *_NO_CHECKPOINT):
+        return  # torch says what it is
+    plain = all(part.compress_type == zipfile.ZIP_STORED for part in parts)
+    if not plain or sum(part.file_size for part in parts) > path.stat().st_size:
+        raise ModelError(
+            f"{path}: expected tensors as torch saves them, seen: compressed parts, which torch "
+            "never writes and which may unpack to any size. Nothing in it was read"
+        )
 
 
 def check_torch(version: str) -> None:

@@ -103,7 +103,7 @@ def load_model(model: str | os.PathLike[str]) -> Model:
 
 
 def find_model(model: str | os.PathLike[str]) -> Path:
-    """Return the folder of a model given by name or folder.
+    """Return the folder of a model given by name or folder; a folder of images hides no name.
 
     Raises
     ------
@@ -111,12 +111,14 @@ def find_model(model: str | os.PathLike[str]) -> Path:
         If there is none.
     """
     text = os.fspath(model)
-    if Path(text).is_dir():
+    if (Path(text) / "model.json").is_file():
         return Path(text)
     entries = list_models()
     for entry in entries:
         if entry.name == text:
             return entry.folder
+    if Path(text).is_dir():
+        return Path(text)
     known = ", ".join(entry.name for entry in entries) or "none"
     raise ModelError(
         f"there is no model {text!r}: it is no folder, and the models here are {known}. "

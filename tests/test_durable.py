@@ -11,6 +11,7 @@ import shutil
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -419,3 +420,13 @@ def test_nothing_depends_on_the_clock_of_the_wall():
 def test_wall_clocks_would_be_found():
     assert wall_clocks("import time\nx = time.time() + path.stat().st_mtime") != []
     assert wall_clocks("import time\nx = time.monotonic()") == []
+
+
+def test_several_may_write_a_file_at_once(tmp_path):
+    path, contents = tmp_path / "a.json", [bytes([i]) * 5000 for i in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        written = [pool.submit(durable.write_atomically, path, c) for c in contents * 25]
+        seen = {path.read_bytes() for _ in range(200) if path.exists()}
+    assert [future.result() for future in written] == [None] * 100
+    assert seen <= set(contents)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 import tracemalloc
 
 import numpy as np
@@ -278,3 +280,28 @@ def test_time_of_a_tile_leaves_out_how_workers_get_ready():
     together = [3.0, 3.001, 4.0, 4.001, 5.0, 5.001]
     assert _measuring._seconds_between(together, "cuda", 2) == pytest.approx(0.5)
     assert _measuring._seconds_between(one_records, "cpu", 2) > 0.5
+
+
+def poison(folder, name):
+    """Put a module into a folder that leaves a file there when it is run."""
+    folder.mkdir(exist_ok=True)
+    (folder / f"{name}.py").write_text(
+        f"import pathlib\npathlib.Path({str(folder / 'sprung')!r}).touch()\n"
+    )
+    return folder
+
+
+def test_nothing_in_the_current_folder_is_run(model, tmp_path, monkeypatch):
+    folder = poison(tmp_path / "images", "psutil")
+    monkeypatch.chdir(folder)
+    subprocess.run([sys.executable, "-m", "psutil"], check=True)
+    (folder / "sprung").unlink()  # the trap works
+    calibrate(model, "cpu", "fp32", 2)
+    assert not (folder / "sprung").exists()
+
+
+def test_what_cannot_be_kept_is_measured_all_the_same(model, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    place = tmp_path / "file" / "k.json"
+    monkeypatch.setattr(_calibration, "calibration_file", lambda *_: place)
+    assert calibrate(model, "cpu", "fp32", 2).tile_s > 0

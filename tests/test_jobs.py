@@ -13,7 +13,7 @@ from napari_msgan import jobs
 from napari_msgan.errors import JobError, MsganError, VolumeError
 from napari_msgan.geometry import Affine, Box
 from napari_msgan.io import read_description, read_volume, write_volume
-from napari_msgan.model import load_folder
+from napari_msgan.model import MODELS_VARIABLE, load_folder
 from napari_msgan.volume import Orientation, Volume, turn
 from tests.models import write_model
 
@@ -363,3 +363,17 @@ def test_sketch_file_is_not_taken_for_an_image(model, tmp_path):
     options = {"input_is_sketch": True, "scale": 0, "progress": steps.append}
     jobs.generate(sketch, out, model, device="cpu", **options)
     assert "unpacking" in {step.stage for step in steps}
+
+
+def test_a_store_names_no_folder_of_a_model_of_the_catalogue(tmp_path, monkeypatch):
+    folder = write_model(tmp_path / "models" / "m")
+    source = Volume(np.indices((60, 70)).sum(0) % 19, Affine.of_spacing((1, 1)), "pixel")
+
+    def generated(name):
+        return jobs.generate(source, tmp_path / name, folder, scale=0, device="cpu")
+
+    made = [generated("away.ome.zarr")]
+    monkeypatch.setenv(MODELS_VARIABLE, str(folder.parent))
+    made.append(generated("known.ome.zarr"))
+    assert [store.info.model_path for store in made] == [str(folder), None]
+    assert jobs.refine(made[1].path, scale=1, device="cpu").refined_fraction(1) == 1

@@ -3,6 +3,7 @@
 import os
 import pickle
 import shutil
+import zipfile
 
 import pytest
 import torch
@@ -279,3 +280,17 @@ def test_checkpoint_that_is_cut_anywhere_is_refused(tmp_path, is_zip):
         path.write_bytes(whole[:size])
         with pytest.raises(ModelError, match="Nothing in it was run"):
             read_checkpoint(path, low_res=True)
+
+
+def test_archive_that_unpacks_to_more_than_it_is_is_refused_unread(folder, tmp_path, monkeypatch):
+    path = checkpoint(folder, "HR1")
+    packed = tmp_path / "packed.pth"
+    with zipfile.ZipFile(path) as plain:
+        with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+            for part in plain.infolist():
+                archive.writestr(part.filename, plain.read(part))
+    assert torch.load(packed, weights_only=True).keys()  # torch would have read it
+    packed.replace(path)
+    monkeypatch.setattr(torch, "load", None)
+    with pytest.raises(ModelError, match="compressed parts, which torch never writes"):
+        read_checkpoint(path, low_res=False)

@@ -296,3 +296,12 @@ def test_exact_networks_are_not_called_inexact(folder):
         ModelError, match="exact is False, but the networks of this model are exact"
     ):
         read_spec(folder)
+
+
+def test_a_folder_of_images_hides_no_model_of_its_name(original, tmp_path, monkeypatch):
+    monkeypatch.setenv(MODELS_VARIABLE, str(original.parent))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "small").mkdir()
+    assert load_model("small").folder == original
+    with pytest.raises(ModelError, match=r"small is not a model folder: it has no model\.json"):
+        load_model(tmp_path / "small")

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -385,6 +386,19 @@ def _die(marks):
             continue
         os._exit(9)
     return False
+
+
+def test_workers_run_nothing_in_the_current_folder(tmp_path, monkeypatch):
+    sprung = tmp_path / "sprung"
+    (tmp_path / "multiprocessing.py").write_text(
+        f"import pathlib\npathlib.Path({str(sprung)!r}).touch()\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    subprocess.run([sys.executable, "-c", "import multiprocessing"], check=True)
+    sprung.unlink()  # the trap works
+    with open_cluster("local:1") as own:
+        assert len(own.workers) == 1
+    assert not sprung.exists()
 
 
 def test_worker_that_dies_while_it_gets_ready_is_left_out(job, fresh, tmp_path):

@@ -435,6 +435,39 @@ def test_damaged_sketch_is_found_and_cannot_be_mended(path, how):
     assert found.removed == {}
 
 
+def test_a_sketch_that_is_gone_is_told_in_few_lines(path):
+    for file in (path / "sketch" / "0" / "c").rglob("*"):
+        if file.is_file():
+            file.unlink()
+    problems = jobs.verify(path, sample=0).problems
+    count = Box.of_shape(SHAPES[2]).cover((16, 16)).size
+    assert len(problems) == 21
+    assert problems[-1].where == "sketch of level 0 (scale 2)"
+    assert problems[-1].seen == f"{count - 20} more chunks cannot be read"
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [("halos", [[0, 0], [5, 5], [5, 5]]), ("window", [0, 1000.0]), ("exact", False)],
+)
+def test_metadata_that_the_model_contradicts_are_told_and_nothing_is_made(path, name, other):
+    content = json.loads((path / "zarr.json").read_text())
+    content["attributes"]["napari_msgan"][name] = other
+    (path / "zarr.json").write_text(json.dumps(content))
+    found = jobs.verify(path)
+    (problem,) = found.problems
+    assert problem.where == "the metadata"
+    assert f"its metadata give {name}" in problem.seen
+    assert found.compared == 0
+    with pytest.raises(StoreError, match=f"its metadata give {name}"):
+        jobs.refine(path, device="cpu")
+
+
+def test_a_negative_sample_is_refused(path):
+    with pytest.raises(MsganError, match="sample -1"):
+        jobs.verify(path, sample=-1)
+
+
 @pytest.mark.parametrize("damage", [lambda p: p.unlink(), lambda p: p.write_bytes(b"torn")])
 def test_tiles_of_a_damaged_sketch_are_kept_also_those_of_scale_0(path, original, damage):
     damage(a_chunk(path, "sketch/1"))  # scale 0 reads the sketch of scale 1

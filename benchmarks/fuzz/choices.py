@@ -29,9 +29,5 @@ class Choices:
     def pick(self, options: Sequence[T]) -> T:
         return options[self.below(len(options))]
 
-    def one_in(self, n: int) -> bool:
-        """Return True once in n times; never when the bytes are used up."""
-        return self.below(n) == n - 1
-
     def bytes(self, most: int) -> bytes:
         return bytes(self.below(256) for _ in range(self.below(most + 1)))

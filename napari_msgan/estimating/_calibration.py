@@ -9,6 +9,7 @@ import platform
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
@@ -77,7 +78,8 @@ def calibrate(
     if known is not None:
         return known
     arguments = [str(model.folder.absolute()), device, precision, str(workers)]
-    command = [sys.executable, "-m", "napari_msgan.estimating._measuring", *arguments]
+    # -P: nothing that lies in the current folder is run
+    command = [sys.executable, "-P", "-m", "napari_msgan.estimating._measuring", *arguments]
     # as the terminal program does before it imports numpy
     environment = os.environ | {"MALLOC_ARENA_MAX": "1"}
     ended = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
@@ -89,8 +91,9 @@ def calibrate(
     except ValueError as error:  # what pydantic raises is one, too
         said = (ended.stderr.strip() or "nothing").splitlines()[-1]
         raise JobError(f"this machine could not be measured; the process said: {said}") from error
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(file, found.model_dump_json(indent=2).encode())
+    with suppress(OSError):  # where nothing can be kept, it is measured again next time
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(file, found.model_dump_json(indent=2).encode())
     return found
 
 
@@ -108,8 +111,8 @@ def calibration_file(model: Model, device: str, precision: Precision, workers: i
 
 
 def read_calibration(file: Path) -> Calibration | None:
-    """Return what a file holds; None if there is none, or it is not of this version."""
+    """Return what a file holds; None if there is none to read, or it is not of this version."""
     try:
         return Calibration.model_validate_json(file.read_bytes())
-    except (FileNotFoundError, ValidationError):
+    except (OSError, ValidationError):
         return None

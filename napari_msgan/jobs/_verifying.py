@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from napari_msgan.errors import JobError
 from napari_msgan.jobs._common import OnProgress, Progress, model_of
 from napari_msgan.model import Model, load_model
 from napari_msgan.pyramid import place_of
@@ -45,10 +46,12 @@ def iter_verify(
 
     Raises
     ------
-    StoreError
-        If there is no store, the model is not its own, or another process is writing to it when
-        it is to be repaired.
+    MsganError
+        A subclass: if `sample` is below 0, there is no store, the model is not its own, or another
+        process is writing to it when it is to be repaired.
     """
+    if isinstance(sample, int) and sample < 0:
+        raise JobError(f'sample {sample!r} is neither a number of tiles nor "all"')
     given = load_model(model) if isinstance(model, (Path, str)) else model
     steps = iter_verify_store(
         place_of(store),

@@ -75,10 +75,29 @@ def crop(x: Tensor, margin: int | Sequence[int]) -> Tensor:
 
 
 def upsample(x: Tensor, factor: Sequence[int]) -> Tensor:
-    """Return linear interpolation with voxel centres where block averaging has them."""
-    return functional.interpolate(
-        x, scale_factor=[float(f) for f in factor], mode=_LINEAR[x.dim() - 2], align_corners=False
-    )
+    """Return linear interpolation with voxel centres where block averaging has them.
+
+    What a voxel becomes depends on its neighbours only, not on where the tensor begins.
+    """
+    if all(f.bit_count() == 1 for f in factor):  # places that float32 holds
+        scales = [float(f) for f in factor]
+        return functional.interpolate(
+            x, scale_factor=scales, mode=_LINEAR[x.dim() - 2], align_corners=False
+        )
+    for axis, f in enumerate(factor, 2):
+        x = _upsample_axis(x, axis, f)
+    return x
+
+
+def _upsample_axis(x: Tensor, axis: int, factor: int) -> Tensor:
+    size = x.shape[axis]
+    before = torch.cat([x.narrow(axis, 0, 1), x.narrow(axis, 0, size - 1)], axis)
+    after = torch.cat([x.narrow(axis, 1, size - 1), x.narrow(axis, size - 1, 1)], axis)
+    phases = []
+    for phase in range(factor):
+        away = (2 * phase + 1 - factor) / (2 * factor)  # of the centre, in coarse voxels
+        phases.append(torch.lerp(x, before if away < 0 else after, abs(away)))
+    return torch.stack(phases, axis + 1).flatten(axis, axis + 1)
 
 
 def resize(x: Tensor, shape: Sequence[int]) -> Tensor:

@@ -216,7 +216,7 @@ class StoreInfo(Settings):
 
     version : of the package that made it.
     model_sha256 : `ModelSpec.identity`.
-    model_path : folder the model was loaded from, unless it was bundled.
+    model_path : folder the model was loaded from, unless it is in the catalogue.
     halos : coarse voxels around a tile, per scale (scale 0: zeros).
     extra_scales : how many of the finest scales apply the last generator once more.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import tempfile
 import warnings
@@ -28,6 +29,7 @@ _CONNECT_S, _WORKERS_S = 15.0, 60.0
 _LATE_S = 3.0
 #: Ctrl-C reaches all processes of a terminal; workers end when this process says so.
 _IGNORE_CTRL_C = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+_SAFE_PATH = "PYTHONSAFEPATH"
 
 
 @contextmanager
@@ -63,6 +65,7 @@ def open_cluster(text: str) -> Iterator[Cluster]:
         return
     with (
         tempfile.TemporaryDirectory(prefix="napari-msgan-") as scratch,
+        _nothing_run_from_here(),
         distributed.LocalCluster(
             n_workers=int(count[1]),
             threads_per_worker=1,
@@ -86,6 +89,23 @@ def joined_cluster(cluster: Cluster | str | None) -> Iterator[Cluster | None]:
             yield opened
     else:
         yield cluster
+
+
+@contextmanager
+def _nothing_run_from_here() -> Iterator[None]:
+    """Keep processes that begin from running modules of the current folder, which may be anybody's.
+
+    Workers begin while a cluster is open, too, in the place of one that died.
+    """
+    before = os.environ.get(_SAFE_PATH)
+    os.environ[_SAFE_PATH] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_SAFE_PATH]
+        else:
+            os.environ[_SAFE_PATH] = before
 
 
 @contextmanager

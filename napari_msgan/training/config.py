@@ -131,7 +131,8 @@ class ScaleTraining(ScaleSettings):
     patch_shape : what one sample covers, in voxels of the scale (scale 0: the whole low-
         resolution image, cut or stretched to this shape).
     gan_from : share of the steps after which the adversarial loss joins L1.
-    dropout : share of the deepest channels that scale 0 leaves out, against overfitting.
+    dropout : share of the deepest channels that scale 0 leaves out, against overfitting; several
+        devices leave out other ones than one.
     """
 
     steps: Annotated[int, Field(ge=0)]

@@ -146,7 +146,8 @@ class ScaleGan:
     def step(self, step: int, batch: Batch) -> Losses:
         """Update both networks and return the losses, means over all processes."""
         self._set_rate(step)
-        torch.manual_seed(hash((self.config.seed, self.scale, step)))
+        # each process has other samples, which leave out other channels
+        torch.manual_seed(hash((self.config.seed, self.scale, step)) + self.fabric.global_rank)
         fake = self._generate(batch)
         condition = self._condition(batch)
         losses: dict[str, Tensor] = {}

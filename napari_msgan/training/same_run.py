@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, TypeVar
 
+from pydantic import TypeAdapter
+
 from napari_msgan.durable import write_atomically
 from napari_msgan.errors import TrainingError
 from napari_msgan.training.config import TrainConfig
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from napari_msgan.training.survey import TrainingFile
 
 _NAMED = 3
+#: What `_described` writes.
+_IMAGES: TypeAdapter[dict[str, list[float]]] = TypeAdapter(dict[str, list[float]])
 T = TypeVar("T")
 
 
@@ -62,7 +66,7 @@ def check_same_run(files: Sequence[TrainingFile], out: Path, config: TrainConfig
         )
     if not _images_file(out).exists():
         return
-    before, now = _read(_images_file(out), json.loads), _described(files)
+    before, now = _read(_images_file(out), _IMAGES.validate_json), _described(files)
     changes = {
         "new": sorted(now.keys() - before.keys()),
         "gone": sorted(before.keys() - now.keys()),

@@ -82,7 +82,8 @@ class ScaleTrainer:
         # What finer scales learn to the end is texture, which this loss does not see.
         watched = scale == 0 and self._validation
         patience = config.patience if watched else None
-        self._plateau = Plateau(round(patience * self._plan.steps)) if patience else None
+        steps = max(1, round((patience or 0) * self._plan.steps))
+        self._plateau = Plateau(steps) if patience else None
 
     def _open_data(
         self, training: Sequence[SourcePyramid], validation: Sequence[SourcePyramid]
@@ -241,18 +242,18 @@ class ScaleTrainer:
         return state
 
     def _resume(self, state: dict[str, Any]) -> int:
-        is_over = state["step"] >= self._plan.steps
-        needed = ("generator", "average") if is_over else self.gan.parts()
         try:
+            is_over = state["step"] >= self._plan.steps
+            needed = ("generator", "average") if is_over else self.gan.parts()
             self._restore({name: state[name] for name in needed})
-        except RuntimeError as error:
+            if self._plateau:
+                self._plateau.best, self._plateau.best_step = state["plateau"]
+            return int(state["step"])
+        except (RuntimeError, LookupError, TypeError, ValueError) as error:
             raise TrainingError(
-                f"the checkpoint {self._checkpoint} is of other networks, as those of an earlier "
-                "version of this program are: delete it, and its scale starts again"
+                f"the checkpoint {self._checkpoint} is damaged or of other networks, as those of "
+                "an earlier version of this program are: delete it, and its scale starts again"
             ) from error
-        if self._plateau:
-            self._plateau.best, self._plateau.best_step = state["plateau"]
-        return int(state["step"])
 
     def _save(self, step: int, record: Record | None) -> None:
         if record is None:

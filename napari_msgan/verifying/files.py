@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,8 @@ _NEW_STORE = (
     "A store cannot make its sketch again: generate the image anew from its source, under another "
     "name."
 )
+#: Chunks of the sketch of a scale that are named; there can be millions.
+_NAMED = 20
 
 
 def judge_strays(strays: list[Stray], found: Findings, *, busy: bool) -> None:
@@ -48,6 +51,7 @@ class FileCheck:
 
     def __init__(self, store: PyramidStore, found: Findings) -> None:
         self._store, self._found = store, found
+        self._unreadable: Counter[int] = Counter()  # chunks of the sketch, per scale
 
     def run(self) -> Iterator[VerifyStep]:
         """Read all chunks, in the blocks that the hash of the sketch is made of."""
@@ -73,6 +77,7 @@ class FileCheck:
                 whole.update(hashlib.sha256(pixels.tobytes()).digest())
             self._found.chunks += len(chunks)
             yield
+        self._count_others()
         if not changed and whole.hexdigest() != store.info.sketch.sha256:
             changed.update(range(store.n_scales))  # which of them the hash does not tell
             seen = (
@@ -86,8 +91,19 @@ class FileCheck:
             error: object = "there is no such file"
             if chunk not in missing and (error := self._error(True, scale, chunk)) is None:
                 continue
-            where = self._name(scale, chunk, sketch=True)
-            self._found.problems.append(Problem(where, f"it cannot be read ({error})", _NEW_STORE))
+            self._unreadable[scale] += 1
+            if self._unreadable[scale] <= _NAMED:
+                where = self._name(scale, chunk, sketch=True)
+                problem = Problem(where, f"it cannot be read ({error})", _NEW_STORE)
+                self._found.problems.append(problem)
+
+    def _count_others(self) -> None:
+        """Tell of parts of the sketch that were not named one by one."""
+        for scale, count in self._unreadable.items():
+            if count > _NAMED:
+                where = level_name(scale, self._store.n_scales, sketch=True)
+                seen = f"{count - _NAMED} more chunks cannot be read"
+                self._found.problems.append(Problem(where, seen, _NEW_STORE))
 
     def _iter_image(self) -> Iterator[None]:
         store, chunk_shape = self._store, self._store.info.chunk_shape

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_msgan.computing import ARITHMETIC, TileContext, own_threads, run_tile, torch_text
+from napari_msgan.computing import (
+    ARITHMETIC,
+    NEW_STORE,
+    TileContext,
+    own_threads,
+    run_tile,
+    torch_text,
+    unlike_model,
+)
 from napari_msgan.errors import JobError, ModelError, StoreError
 from napari_msgan.geometry import Box
 from napari_msgan.pyramid.checking import Problem, level_name
@@ -92,10 +100,14 @@ class TileCheck:
             return
         skipped = "No tile was made again to be compared: "
         try:
-            context = TileContext(store, load(store), made.device, made.precision)
+            model = load(store)
         except ModelError as error:
             self._found.notes.append(f"{skipped}{error}")
             return
+        if other := unlike_model(store, model):
+            self._found.problems.append(Problem("the metadata", other, NEW_STORE))
+            return
+        context = TileContext(store, model, made.device, made.precision)
         import torch
 
         if made.device == "cuda" and not torch.cuda.is_available():

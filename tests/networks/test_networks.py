@@ -38,6 +38,19 @@ def test_upsampling_keeps_a_ramp_where_block_means_put_it(factor):
     torch.testing.assert_close(back[inside], ramp[inside])
 
 
+@pytest.mark.parametrize("factor", [(3, 2), (1, 5, 7)], ids=str)
+def test_factors_that_float32_does_not_divide_are_interpolated_the_same_anywhere(factor):
+    torch.manual_seed(0)
+    x = torch.randn(1, 2, *[300, 6, 5][: len(factor)])
+    mode = {2: "bilinear", 3: "trilinear"}[len(factor)]
+    scales = [float(f) for f in factor]
+    exact = functional.interpolate(x.double(), scale_factor=scales, mode=mode)
+    torch.testing.assert_close(upsample(x, factor).double(), exact, rtol=0, atol=1e-6)
+    away = 270 * factor[0]
+    part, whole = upsample(x[:, :, 269:], factor), upsample(x, factor)
+    assert torch.equal(part[:, :, factor[0] :], whole[:, :, away:])
+
+
 @pytest.mark.parametrize("factor", [(2, 2), (2, 2, 2), (1, 2, 2)], ids=str)
 def test_untrained_patch_generator_shows_no_checkerboard(factor):
     torch.manual_seed(0)

@@ -151,3 +151,15 @@ def test_the_discriminator_judges_details_not_brightness():
     torch.testing.assert_close(gan._judged(image + 0.3), judged, atol=1e-5, rtol=0)
     assert not torch.allclose(gan._judged(image.flip(3)), judged, atol=0.1)
     assert torch.equal(gan_of(0)._judged(image), image)
+
+
+def test_processes_leave_out_channels_of_their_own(monkeypatch):
+    made = []
+    for rank in (0, 1, 0):
+        gan = gan_of(0)
+        gan.generator.drop_out(0.5)
+        monkeypatch.setattr(type(gan.fabric), "global_rank", rank)
+        gan.step(0, batch_of(0))
+        made.append(weights(gan.generator))
+    assert torch.equal(made[0], made[2])
+    assert not torch.equal(made[0], made[1])

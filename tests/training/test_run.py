@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from contextlib import closing
+from io import BytesIO
 
 import numpy as np
 import pytest
@@ -267,7 +268,9 @@ def test_a_checkpoint_of_other_networks_is_told(data, tmp_path):
     run.close()
     for scale in (1, 2):
         _take_a_channel(tmp_path / ".training" / f"scale_{scale}.pt")
-    with pytest.raises(TrainingError, match=r"scale_2.pt is of other networks.*delete it"):
+    with pytest.raises(
+        TrainingError, match=r"scale_2.pt is damaged or of other networks.*delete it"
+    ):
         train(data, tmp_path, config)
     before = weights(tmp_path)
     (tmp_path / ".training" / "scale_2.pt").unlink()
@@ -345,12 +348,21 @@ def test_two_runs_in_one_folder_are_kept_apart(data, tmp_path):
     train(data, tmp_path, config)
 
 
+def saved(state):
+    content = BytesIO()
+    torch.save(state, content)
+    return content.getvalue()
+
+
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
         ("config.json", b'{"name": "ma', "config.json is damaged"),
         ("images.json", b"", "images.json is damaged"),
+        ("images.json", b"[]", "images.json is damaged"),
         ("scale_1.pt", b"PK", "checkpoint .*scale_1.pt cannot be read"),
+        ("scale_1.pt", saved({"step": 1}), "checkpoint .*scale_1.pt is damaged or of other"),
+        ("scale_1.pt", saved([1]), "checkpoint .*scale_1.pt is damaged or of other"),
         ("cache/1.tif.0/image_1.npy", b"", "image_1.npy is damaged .*delete .*1.tif.0, and"),
         ("cache/1.tif.0/generated_0.npy", b"\x93NUMPY", "generated_0.npy is damaged"),
         ("pool/images.npy", b"\x93NUMPY\x01\0", "images.npy is damaged .*delete .*pool, and"),
