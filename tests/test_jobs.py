@@ -377,3 +377,28 @@ def test_a_store_names_no_folder_of_a_model_of_the_catalogue(tmp_path, monkeypat
     made.append(generated("known.ome.zarr"))
     assert [store.info.model_path for store in made] == [str(folder), None]
     assert jobs.refine(made[1].path, scale=1, device="cpu").refined_fraction(1) == 1
+
+
+def test_a_store_that_is_not_all_made_is_no_image(model, tmp_path):
+    """What nobody has made reads as air."""
+    part = jobs.generate(body(), tmp_path / "a.ome.zarr", model, scale=0, device="cpu")
+    for read in (read_volume, lambda path: jobs.make_sketch(path, tmp_path / "s.tif")):
+        with pytest.raises(VolumeError, match=r"0 of [0-9]+ chunks of its finest scale made"):
+            read(part.path)
+    jobs.refine(part.path, device="cpu")
+    assert read_volume(part.path).shape == part.geometry.shape
+
+
+def test_empty_sketch_is_told(tmp_path):
+    flat = Volume(np.full((40, 50), 7, np.uint8), Affine.of_spacing((1, 1)), "pixel")
+    with pytest.warns(UserWarning, match="is empty: is the image constant"):
+        jobs.make_sketch(flat, tmp_path / "s.tif")
+
+
+def test_rounded_voxel_sizes_make_no_voxel_more(model, tmp_path):
+    shapes = []
+    for mm in (1.0, 1.0000001):
+        image = body((30, 44, 36), (mm, mm, mm))
+        made = jobs.generate(image, tmp_path / f"{mm}.ome.zarr", model, scale=0, device="cpu")
+        shapes.append(made.geometry.shape)
+    assert shapes[0] == shapes[1]

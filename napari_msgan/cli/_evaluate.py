@@ -29,12 +29,14 @@ def evaluate(arguments: Namespace) -> None:
         check_held_out,
         check_out,
         find_images,
+        iter_check_pixels,
         iter_evaluate,
         patients_of,
         run_to_end,
     )
 
-    check_out(arguments.out, arguments.source, overwrite=arguments.overwrite)
+    read = [arguments.source, *([arguments.training] if arguments.training else [])]
+    check_out(arguments.out, read, overwrite=arguments.overwrite)
     images = find_images(arguments.source, arguments.include or ["*"], arguments.limit)
     patients = patients_of(images, arguments.patient) if arguments.patient else None
     training = find_images(arguments.training) if arguments.training else []
@@ -54,6 +56,8 @@ def evaluate(arguments: Namespace) -> None:
     )
     with warnings.catch_warnings(), progress_shown(quiet=arguments.quiet) as show:
         warnings.simplefilter("once", UserWarning)  # else one line for every image
+        compared = iter_check_pixels(images, training)
+        run_to_end(compared, lambda step: show("comparing training images", step[0], 1.0, step[1]))
         found = run_to_end(steps, lambda step: show(step.stage, step.done, 1.0, step.note))
     if not arguments.quiet:
         _print_summary(found)

@@ -9,6 +9,7 @@ from napari_msgan.evaluation.accuracy import (
     structural_similarity,
 )
 from napari_msgan.evaluation.case import Case, Computing, iter_open_case
+from napari_msgan.evaluation.checks import iter_check_pixels
 from napari_msgan.evaluation.columns import COLUMNS, Column
 from napari_msgan.evaluation.fidelity import (
     SketchFidelity,
@@ -94,6 +95,7 @@ __all__ = [
     "evaluate",
     "figures_csv",
     "find_images",
+    "iter_check_pixels",
     "iter_evaluate",
     "iter_evaluate_image",
     "iter_measure",

@@ -20,6 +20,8 @@ _SSIM_SIGMA, _SSIM_RADIUS = 1.5, 5
 _BLOCK = {2: 1024, 3: 96}
 #: MS-SSIM halves the image four times, and its window of 11 must still fit: 11 x 16.
 _MS_SSIM_LEAST = 176
+#: torchmetrics takes 370 bytes for each pixel of a slice, so 6 GB for the largest.
+_MS_SSIM_MOST_PIXELS = 1 << 24
 _MS_SSIM_SLICES = 24
 #: Voxels; what is slower than this is brightness, what is faster is detail.
 LOW_PASS_SIGMA = 6.0
@@ -99,8 +101,8 @@ def multiscale_structural_similarity(
 ) -> float:
     """Return MS-SSIM [1]_ over five octaves; of volumes the mean of up to 24 axial slices.
 
-    NaN where the image is too small for five octaves (less than 176 pixels on a side). Gaussian
-    and `window` are those of SSIM.
+    NaN where a slice is too small for five octaves (less than 176 pixels on a side), or would take
+    too much memory (more than 4096 x 4096). Gaussian and `window` are those of SSIM.
 
     Raises
     ------
@@ -116,7 +118,8 @@ def multiscale_structural_similarity(
     import torch
     from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
-    if min(made.shape[-2:]) < _MS_SSIM_LEAST:
+    height, width = made.shape[-2:]
+    if min(height, width) < _MS_SSIM_LEAST or height * width > _MS_SSIM_MOST_PIXELS:
         return float("nan")
     values = []
     low, high = window
@@ -176,8 +179,11 @@ class MatchedErrors:
 def matched_errors(made: Float32Array, true: Float32Array) -> MatchedErrors:
     """Return the errors that no change of brightness and contrast takes away.
 
-    For a constant result the gain is 0 and the correlation NaN.
+    For a constant result the gain is 0 and the correlation NaN; for a constant truth, which any
+    result matches, all are NaN.
     """
+    if true.min() == true.max():
+        return MatchedErrors(*[float("nan")] * 6)
     mean_made, mean_true = (float(a.mean(dtype=np.float64)) for a in (made, true))
     cross = var_made = var_true = 0.0
     for a, b in zip(made, true, strict=True):  # row by row: float64 copies of a volume are large

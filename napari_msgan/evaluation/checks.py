@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from napari_msgan.errors import JobError, MsganError
@@ -10,12 +11,13 @@ from napari_msgan.evaluation.case import measured_scale
 from napari_msgan.evaluation.reader_study import check_regions, most_regions
 from napari_msgan.evaluation.training_images import check_sizes, trained_zooms
 from napari_msgan.io import read_geometry, read_volume
-from napari_msgan.source import plan_source
+from napari_msgan.source import hash_pixels, plan_source
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
     from pathlib import Path
 
+    from napari_msgan.geometry import Ints
     from napari_msgan.model import Model
 
 
@@ -89,5 +91,39 @@ def iter_read_training(training: Sequence[Path]) -> Generator[tuple[float, str],
     if problems:
         raise JobError(
             f"{len(problems)} of {len(training)} training images cannot be read:\n  "
+            + "\n  ".join(problems)
+        )
+
+
+def iter_check_pixels(
+    images: Sequence[Path], training: Sequence[Path]
+) -> Generator[tuple[float, str], None, None]:
+    """Refuse images that the model was trained on, in whatever kind of file.
+
+    Yields (share that is done, what is compared). Images that cannot be read are left to others.
+
+    Raises
+    ------
+    JobError
+        Naming all training images that have the pixels of an image.
+    """
+    of_shape: dict[Ints, list[Path]] = {}
+    known: dict[str, Path] = {}
+    for path in images if training else ():
+        with suppress(MsganError):
+            of_shape.setdefault(read_geometry(path)[0].shape, []).append(path)
+    shapes, problems = set(of_shape), []
+    for number, path in enumerate(training):
+        yield number / len(training), path.name
+        with suppress(MsganError):
+            shape = read_geometry(path)[0].shape
+            if shape not in shapes:
+                continue
+            known |= {hash_pixels(read_volume(p)): p for p in of_shape.pop(shape, ())}
+            if twin := known.get(hash_pixels(read_volume(path))):
+                problems.append(f"{path} has the pixels of {twin}")
+    if problems:
+        raise JobError(
+            "held-out images are in --training, too: hold them out of training:\n  "
             + "\n  ".join(problems)
         )

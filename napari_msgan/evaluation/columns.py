@@ -78,8 +78,9 @@ COLUMNS = (
         "seams",
         "mean, near",
         ".2g",
-        "|output - output of tiles shifted by half|, within 4 voxels of a tile border; blank "
-        "where the image has none (models that are not exact: of patches)",
+        "|output - output of tiles shifted by half|, of the two middle tiles per axis, within 4 "
+        "voxels of a tile border; blank where the image has none (models that are not exact: of "
+        "patches)",
     ),
     Column("seam_max_near", "seams", "max, near", ".2g", "its maximum"),
     Column("seam_mean_off", "seams", "mean, off", ".2g", "mean elsewhere"),

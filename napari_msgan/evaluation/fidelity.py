@@ -35,13 +35,17 @@ class SketchFidelity:
 def compare_sketches(made: BoolArray, given: BoolArray) -> SketchFidelity:
     """Return how many edges of each sketch have one of the other within one voxel.
 
+    NaN where the given sketch is empty: there is nothing to be faithful to.
+
     Parameters
     ----------
     made, given : arrays, bool, of one shape: edges of the result, and those it was made from.
     """
+    if not given.any():
+        return SketchFidelity(float("nan"), float("nan"))
     near_made, near_given = (_dilated(edges) for edges in (made, given))
     precision = float(near_given[made].mean()) if made.any() else 0.0
-    recall = float(near_made[given].mean()) if given.any() else 0.0
+    recall = float(near_made[given].mean())
     chance = _harmonic_mean(float(near_given.mean()), float(near_made.mean()))
     return SketchFidelity(_harmonic_mean(precision, recall), chance)
 

@@ -100,7 +100,8 @@ def unit_patch(patch: Float32Array) -> Float32Array:
 class TrainingSearch:
     """Finds the training patch nearest to each generated one.
 
-    Every window of every training image is compared, and of its mirror image. The distance is
+    Every window of every training image is compared, and of its mirror images: as in training, left
+    and right, of volumes also front and back. The distance is
     that of details of mean 0 and norm 1: brightness and contrast do not count, size does.
 
     Raises
@@ -129,7 +130,12 @@ class TrainingSearch:
             return
         self._searched.add(name)
         details = high_pass(image)
-        for view in (details, details[..., ::-1]):
+        left_right, front_back = -1, -2
+        axes = (left_right,) if image.ndim == 2 else (left_right, front_back)
+        views = [details, *(np.flip(details, axis) for axis in axes)]
+        if image.ndim == 3:
+            views.append(np.flip(details, axes))
+        for view in views:
             scores, starts = _best_matches(np.ascontiguousarray(view), self._queries)
             for i in np.flatnonzero(scores > self._best):
                 key = tuple(slice(a, a + size) for a in starts[i])

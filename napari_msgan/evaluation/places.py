@@ -29,11 +29,10 @@ def find_images(
     """
     if not data.exists():
         raise VolumeError(f"{data} does not exist: check the name and the folder")
-    if not data.is_dir() or data.name.lower().endswith(READABLE) or is_series(data):
-        return [data]
+    is_image = not data.is_dir() or data.name.lower().endswith(READABLE) or is_series(data)
     fitting = [
         path
-        for path in images_in(data)
+        for path in ([data] if is_image else images_in(data))
         if any(fnmatch.fnmatch(path.name, pattern) for pattern in include)
     ]
     if not fitting:
@@ -155,17 +154,21 @@ def _digest(path: Path) -> bytes:
     return hashlib.sha256(b"".join(sorted(digests))).digest()
 
 
-def check_out(out: Path, data: Path, *, overwrite: bool) -> None:
+def check_out(out: Path, read: Sequence[Path], *, overwrite: bool) -> None:
     """Refuse a folder that holds something, unless it may be overwritten.
+
+    read : folders and files of images.
 
     Raises
     ------
     JobError
-        If `out` is a file, holds something, or lies in `data`: its pictures would be images then.
+        If `out` is a file, holds something, or lies in a folder of `read`: its pictures would be
+        images then.
     """
     if out.exists() and not out.is_dir():
         raise JobError(f"{out} is a file: name a folder for the tables and pictures")
-    if data.is_dir() and out.resolve().is_relative_to(data.resolve()):
-        raise JobError(f"{out} lies in {data}, whose images are read: name a folder elsewhere")
+    for data in read:
+        if data.is_dir() and out.resolve().is_relative_to(data.resolve()):
+            raise JobError(f"{out} lies in {data}, whose images are read: name a folder elsewhere")
     if not overwrite and out.is_dir() and any(out.iterdir()):
         raise JobError(f"{out} is not empty: name another folder, or add --overwrite")

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 #: Patches and regions of all images together.
 _MEMORISATION_PATCHES = 48
 _READER_REGIONS = 40
-#: Scale at which memorisation is measured: 512 pixels, or 3 mm, of the bundled models.
+#: Scale at which memorisation is measured: 512 pixels, 3 or 2 mm of the bundled models.
 _MEMORISATION_SCALE = 2
 #: Share of the time of an image that generating takes; the rest is measuring.
 _GENERATING = 0.4
@@ -192,16 +192,20 @@ def iter_evaluate(
                 rows += [replace(row, image=names[path], patient=patient) for row in found]
                 results.add_image(names[path], overview(case), rows)
                 samples.draw(case, seed=number)
-    finally:
+    except BaseException:
         if rows:  # what is finished is not lost
-            results.write_tables(rows, problems)
+            results.write_tables(rows, [*problems, _stopped(rows, images, training)])
+        raise
     if not rows:
         raise JobError("no image could be evaluated:\n  " + "\n  ".join(problems))
+    results.write_tables(
+        rows, [*problems, *([_stopped(rows, images, training)] if training else [])]
+    )
     if reader_study:
         title = f"Reader study of {model.spec.title or model.spec.name}"
         try:
-            n_images = len({row.image for row in rows})
-            results.write_page(reader_study_page(samples.regions, title, n_images))
+            page = reader_study_page(samples.regions, title, samples.n_shown)
+            results.write_page(page)
         except MsganError as error:
             problems.append(str(error))
     memorisation = None
@@ -217,12 +221,20 @@ def iter_evaluate(
     return Evaluation(tuple(rows), memorisation, tuple(problems), len(samples.regions))
 
 
+def _stopped(rows: Sequence[ScaleFigures], images: Sequence[Path], training: Sequence[Path]) -> str:
+    """Return what a report lacks that is written before all is done."""
+    n_done = len({row.image for row in rows})
+    lacks = f"this evaluation was stopped, {n_done} of {len(images)} images are measured"
+    return lacks + "; training images were not searched" * bool(training)
+
+
 @dataclass
 class _Samples:
     """What is drawn from the images while they are there.
 
     patches_at : scale of the patches that are searched in the training images; None for none.
     n_patches, n_regions : of each image.
+    n_shown : images that the regions are from.
     """
 
     patches_at: int | None
@@ -230,6 +242,7 @@ class _Samples:
     n_regions: int
     patches: list[PatchPair] = field(default_factory=list)
     regions: list[Region] = field(default_factory=list)
+    n_shown: int = 0
 
     def draw(self, case: Case, seed: int) -> None:
         if self.patches_at is not None and self.patches_at < len(case.truth):
@@ -237,7 +250,9 @@ class _Samples:
             self.patches += draw_patches(made, true, body, self.n_patches, seed=seed)
         if self.n_regions:
             _, _, body = _in_units(case, case.finest_scale)
-            self.regions += draw_regions(case, body, self.n_regions, seed=seed)
+            drawn = draw_regions(case, body, self.n_regions, seed=seed)
+            self.regions += drawn
+            self.n_shown += bool(drawn)
 
 
 def _as_step(number: int, total: int, name: str) -> Callable[[tuple[float, str]], EvaluationStep]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import math
+import re
 from typing import TYPE_CHECKING
 
 from napari_msgan.evaluation.columns import COLUMNS
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from napari_msgan.evaluation.memorisation import Memorisation
     from napari_msgan.evaluation.summary import MeanFigure
 
+#: What begins a formula in spreadsheets.
+_FORMULA = tuple("=+-@")
 _TITLES: dict[Group, str] = {
     "accuracy": "Accuracy",
     "texture": "Texture",
@@ -30,12 +34,12 @@ def figures_csv(rows: Sequence[ScaleFigures]) -> str:
     names = ["image", "patient", "scale", "shape", "spacing_mm", *(c.name for c in COLUMNS)]
     lines = [
         [
-            row.image,
-            row.patient or row.image,
+            _no_formula(row.image),
+            _no_formula(row.patient or row.image),
             str(row.scale),
             "x".join(map(str, row.shape)),
             "x".join(f"{mm:g}" for mm in row.spacing_mm or ()),
-            *(c.write(row.value(c.name)) for c in COLUMNS),
+            *(_exact(row.value(c.name)) for c in COLUMNS),
         ]
         for row in rows
     ]
@@ -43,13 +47,18 @@ def figures_csv(rows: Sequence[ScaleFigures]) -> str:
 
 
 def images_of(figures: str) -> set[str]:
-    """Return the images that a text of `figures_csv` has lines of."""
-    return {row["image"] for row in csv.DictReader(io.StringIO(figures)) if row.get("image")}
+    """Return the images that a text of `figures_csv` has lines of; none of another text."""
+    try:
+        named = [row.get("image") for row in csv.DictReader(io.StringIO(figures))]
+    except csv.Error:
+        return set()
+    return {
+        name[1:] if name[1:2] in _FORMULA and name[0] == "'" else name for name in named if name
+    }
 
 
 def summary_csv(rows: Sequence[ScaleFigures]) -> str:
     """Return a line per scale and figure: mean and 95 % interval over patients."""
-    forms = {column.name: column for column in COLUMNS}
     names = ["scale", "figure", "images", "patients", "mean", "low_95", "high_95"]
     lines = [
         [
@@ -57,11 +66,25 @@ def summary_csv(rows: Sequence[ScaleFigures]) -> str:
             f.column,
             str(f.n_images),
             str(f.n_patients),
-            *(forms[f.column].write(v) for v in (f.mean, f.low, f.high)),
+            *(_exact(v) for v in (f.mean, f.low, f.high)),
         ]
         for f in summarise(rows)
     ]
     return _csv([names, *lines])
+
+
+def _no_formula(name: str) -> str:
+    """Return a name as text for programs that would calculate with it."""
+    return f"'{name}" if name[:1] in _FORMULA else name
+
+
+def _exact(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.6g}"
+
+
+def _cell(name: str) -> str:
+    """Return a name as text of one cell of Markdown."""
+    return re.sub(r"([\\|<`*_\[\]])", r"\\\1", " ".join(name.split()))
 
 
 def _csv(lines: Sequence[Sequence[str]]) -> str:
@@ -122,7 +145,7 @@ def _group_table(
         cells = [c.write(row.value(c.name)) for c in columns]
         if not any(cells):  # scale 0 has no seams
             continue
-        table.append([row.image.replace("|", "\\|"), str(row.scale), *cells])
+        table.append([_cell(row.image), str(row.scale), *cells])
     scales = sorted({row.scale for row in rows})
     for scale in scales if len({row.image for row in rows}) > 1 else ():
         cells = []

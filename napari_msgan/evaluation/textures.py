@@ -53,14 +53,14 @@ def sliced_wasserstein(made: Float32Array, true: Float32Array, seed: int = 0) ->
     level come from it. Patches of volumes come from up to 16 axial slices, so that thick or few
     slices cost no level. There is one channel.
 
-    NaN where an image is smaller than 16 pixels.
+    NaN where an image is smaller than 16 pixels, or the true one constant.
 
     References
     ----------
     .. [1] Karras, Aila, Laine and Lehtinen, "Progressive growing of GANs for improved quality,
        stability, and variation", ICLR 2018, arXiv 1710.10196, section 5 and published code.
     """
-    if min(made.shape[-2:]) < _SMALLEST_LEVEL:
+    if min(made.shape[-2:]) < _SMALLEST_LEVEL or true.min() == true.max():
         return SlicedWasserstein(float("nan"), float("nan"))
     planes = spread_slices(made, true, _SLICES)
     random = np.random.default_rng(seed)

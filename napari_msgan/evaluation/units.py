@@ -48,9 +48,11 @@ class ReportUnits:
 def units_of(spec: ModelSpec) -> ReportUnits:
     """Return the units for the results of a model.
 
-    A relative model stretches its source by percentiles: its values are no HU, even of a CT.
+    A relative model, and one whose sketch says so, stretches its source by percentiles: its values
+    are no HU, even of a CT.
     """
     low, high = spec.window
-    if spec.modality == "CT" and spec.kind == "physical":
+    is_stretched = spec.sketch.window == "percentiles"
+    if spec.modality == "CT" and spec.kind == "physical" and not is_stretched:
         return ReportUnits("HU", low, 1.0, low, high - low)
     return ReportUnits("grey levels of 255", low, 255 / (high - low), 0.0, 255.0)

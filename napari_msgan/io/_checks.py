@@ -39,14 +39,22 @@ _MM = {
     "micron": 1e-3,
     "microns": 1e-3,
     "micrometer": 1e-3,
+    "dm": 100.0,
+    "decimeter": 100.0,
+    "km": 1e6,
+    "kilometer": 1e6,
     "nm": 1e-6,
     "nanometer": 1e-6,
     "pm": 1e-9,
+    "picometer": 1e-9,
     "angstrom": 1e-7,
     "\u00c5": 1e-7,
     "in": 25.4,
     "inch": 25.4,
     "inches": 25.4,
+    "foot": 304.8,
+    "yard": 914.4,
+    "mile": 1609344.0,
 }
 
 

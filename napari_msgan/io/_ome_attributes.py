@@ -129,8 +129,22 @@ def find_image(path: Path, group: zarr.Group) -> StoredImage:
     )
 
 
+_TRANSFORMS: tuple[list[str], ...] = (
+    [],
+    ["identity"],
+    ["scale"],
+    ["translation"],
+    ["scale", "translation"],
+)
+
+
 def _transform(steps: Sequence[Mapping[str, Any]], ndim: int) -> tuple[Any, Any]:
     """Return scale and translation of a list that the specification orders scale, translation."""
+    if [step["type"] for step in steps] not in _TRANSFORMS:
+        raise ValueError(
+            f"coordinateTransformations {list(steps)}: known are scale, then "
+            "translation, or identity"
+        )
     found = {step["type"]: np.array(step.get(step["type"], 0), float) for step in steps}
     scale, translation = found.get("scale", np.ones(ndim)), found.get("translation", np.zeros(ndim))
     if scale.shape != (ndim,) or translation.shape != (ndim,):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from tifffile import EXTRASAMPLE, PHOTOMETRIC, TiffFile, TiffPageSeries
+from tifffile import EXTRASAMPLE, ORIENTATION, PHOTOMETRIC, TiffFile, TiffPageSeries
 
 from napari_msgan.errors import VolumeError
 from napari_msgan.io._arrays import Block, converted, native
@@ -26,6 +26,18 @@ _LEAST_SEGMENT_BYTES = 2 + 2
 _PACKED_BYTES = 16 << 20
 #: Z, and what tifffile calls pages without further metadata.
 _STACK_AXES = "ZIQ"
+_FROM_THE_RIGHT = (
+    ORIENTATION.TOPRIGHT,
+    ORIENTATION.BOTRIGHT,
+    ORIENTATION.RIGHTTOP,
+    ORIENTATION.RIGHTBOT,
+)
+_FROM_BELOW = (
+    ORIENTATION.BOTRIGHT,
+    ORIENTATION.BOTLEFT,
+    ORIENTATION.RIGHTBOT,
+    ORIENTATION.LEFTBOT,
+)
 _LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow does
 
 
@@ -68,16 +80,40 @@ def grey_pixels(path: Path, series: TiffPageSeries, stored: npt.NDArray[Any]) ->
             "Save one of them as a file of its own; if T is really depth, swap it with Z "
             "(Fiji: Image > Properties)"
         )
-    order = [axes.index(a) for a in [*(a for a, _ in stack), "Y", "X"]]
+    # by number: a letter may be there twice
+    along = [i for i, n in enumerate(stored.shape) if axes[i] not in "YXS" and n > 1]
+    order = [*along, axes.index("Y"), axes.index("X")]
     if "S" in axes:
         order.append(axes.index("S"))
     dropped = [i for i in range(len(axes)) if i not in order]
     turned = np.transpose(stored, dropped + order).reshape([stored.shape[i] for i in order])
+    turned = _upright(turned, _orientation(series), x_axis=-2 if "S" in axes else -1)
     convert = _to_grey(path, series, samples=turned.shape[-1] if "S" in axes else 0)
     if convert is None:
         return native(turned)
     dtype = turned.dtype.newbyteorder("=")
     return converted(turned, convert, dtype=dtype, ndim=len(stack) + 2)
+
+
+def is_turned(series: TiffPageSeries) -> bool:
+    """Return whether rows of the file are columns of the image."""
+    return _orientation(series) >= ORIENTATION.LEFTTOP
+
+
+def _orientation(series: TiffPageSeries) -> int:
+    tag = series.keyframe.tags.get("Orientation")
+    known = tag is not None and tag.value in list(ORIENTATION)
+    return int(tag.value) if tag is not None and known else ORIENTATION.TOPLEFT
+
+
+def _upright(stored: npt.NDArray[Any], orientation: int, *, x_axis: int) -> npt.NDArray[Any]:
+    """Return rows from the top and columns from the left, as the tag Orientation says."""
+    y_axis = x_axis - 1
+    if orientation >= ORIENTATION.LEFTTOP:
+        stored = np.swapaxes(stored, y_axis, x_axis)
+    if orientation in _FROM_THE_RIGHT:
+        stored = np.flip(stored, x_axis)
+    return np.flip(stored, y_axis) if orientation in _FROM_BELOW else stored
 
 
 def _to_grey(
@@ -88,9 +124,7 @@ def _to_grey(
     if page.photometric in (PHOTOMETRIC.RGB, PHOTOMETRIC.YCBCR) and samples in (3, 4):
         warn(path, "colours were turned into luminance")
         return _luminance
-    if samples == 1 or (samples == 2 and alpha):
-        return lambda block: block[..., 0]
-    if samples > 1:
+    if samples > 1 and not (samples == 2 and alpha):
         kind = PHOTOMETRIC(page.photometric).name
         raise VolumeError(
             f"{path} has {samples} channels a pixel ({kind}); save one of them, or the image in "
@@ -98,11 +132,14 @@ def _to_grey(
         )
     if page.photometric == PHOTOMETRIC.PALETTE:
         warn(path, "the colour table is ignored: the numbers in the file are read as grey values")
+    first = (..., 0) if samples else ...
     if page.photometric == PHOTOMETRIC.MINISWHITE and series.dtype.kind == "u":
         warn(path, "stored with small values bright (MinIsWhite): the values were inverted")
         top = 2**page.bitspersample - 1
-        return lambda block: top - block
-    return None
+        return lambda block: top - block[first]
+    if page.photometric == PHOTOMETRIC.MINISWHITE:
+        warn(path, "stored with small values bright (MinIsWhite): signed, they were not inverted")
+    return (lambda block: block[first]) if samples else None
 
 
 def _luminance(block: Block) -> Block:

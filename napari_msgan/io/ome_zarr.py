@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
+from zarr.storage import LocalStore
 
 from napari_msgan.errors import VolumeError
 from napari_msgan.geometry import Affine, Box, Ints
@@ -53,6 +54,7 @@ def read(path: Path) -> Volume:
     if not isinstance(array, zarr.Array) or array.ndim != len(image.axes):
         raise VolumeError(f"{path} has no array {image.path!r} with the axes {image.axes}")
     note = _read_note(node)
+    _check_is_whole(path, array, note)
     kept = image.kept_axes(path, array.shape, is_volume=len(_note.noted_shape(note)) == 3)
     data = _image(path, array, kept)
     exact = _note.noted_affine(note)
@@ -63,6 +65,19 @@ def read(path: Path) -> Volume:
     ):
         return Volume(data, exact, "pixel" if _note.noted_unit(note) == "pixel" else "millimeter")
     return Volume(data, *image.geometry(path, kept))
+
+
+def _check_is_whole(path: Path, array: zarr.Array[Any], note: Mapping[str, Any] | None) -> None:
+    """Refuse a store of a generated image with voxels that nobody has made: they read as air."""
+    if note is None or "model_sha256" not in note:
+        return
+    made, all_chunks = array.nchunks_initialized, array.nchunks
+    if made < all_chunks:
+        raise VolumeError(
+            f"{path} is a store of a generated image with {made} of {all_chunks} chunks of its "
+            "finest scale made: refine the rest, or give what export writes of it, where coarser "
+            "scales fill the gaps"
+        )
 
 
 def read_description(path: Path) -> dict[str, Any] | None:
@@ -93,7 +108,7 @@ def export_chunks(shape: Ints) -> Ints:
 
 def create(target: Path, levels: Sequence[Volume], description: Mapping[str, Any]) -> None:
     """Declare all levels; `write_chunks` fills them, here or in other processes."""
-    group = zarr.create_group(str(target), zarr_format=3)
+    group = zarr.create_group(LocalStore(target), zarr_format=3)
     for index, level in enumerate(levels):
         group.create_array(
             str(index),
@@ -116,7 +131,9 @@ def write_chunks(target: Path, level: int, data: ArrayLike, box: Box) -> Iterato
     Every chunk is written, also those that hold one value only.
     """
     config: Any = {"write_empty_chunks": True}  # not stored: `zarr.open` has to be told
-    array = zarr.open(str(target), path=str(level), mode="r+", zarr_format=3, config=config)
+    # a store, since a path with :: would be a chain of URLs
+    store = LocalStore(target)
+    array = zarr.open(store, path=str(level), mode="r+", zarr_format=3, config=config)
     assert isinstance(array, zarr.Array)
     for chunk in box.blocks(array.chunks):
         array[chunk.slices] = np.asarray(data[chunk.slices])

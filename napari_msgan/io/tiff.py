@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import struct
+import threading
 import zlib
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +26,7 @@ from napari_msgan.io._tiff_metadata import (
     spacing_mm,
     warn_of_lost_tags,
 )
-from napari_msgan.io._tiff_pixels import data_offset, grey_pixels, stored_pixels
+from napari_msgan.io._tiff_pixels import data_offset, grey_pixels, is_turned, stored_pixels
 from napari_msgan.volume import ArrayLike, Volume
 
 if TYPE_CHECKING:
@@ -46,6 +49,8 @@ UNREADABLE: tuple[type[Exception], ...] = (
     zlib.error,
     TiffFileError,
 )
+#: What is shown of what tifffile says of a file.
+_MOST_WARNINGS, _LONGEST_WARNING = 3, 300
 _WRITABLE_TYPES = ("u1", "i1", "u2", "i2", "u4", "i4", "f4", "f8")
 _TILE = 256
 #: Bytes of tiles that tifffile collects for its threads, by default 512 MiB.
@@ -58,14 +63,14 @@ _CLASSIC_LIMIT = 2**32 - 2**27
 
 def read(path: Path) -> Volume:
     """Return the first image, which stays in the file until sliced, unless it is compressed."""
-    with TiffFile(path) as tif:
+    with _warned(path), TiffFile(path) as tif:
         series = _first_series(path, tif)
         return _volume(path, tif, series, stored_pixels(path, tif, series))
 
 
 def read_geometry(path: Path) -> tuple[Volume, int]:
     """Return the image and 0; or, if it is compressed, zeros in its place and its bytes."""
-    with TiffFile(path) as tif:
+    with _warned(path), TiffFile(path) as tif:
         series = _first_series(path, tif)
         if data_offset(series) is not None:
             return _volume(path, tif, series, stored_pixels(path, tif, series)), 0
@@ -83,13 +88,42 @@ def _first_series(path: Path, tif: TiffFile) -> TiffPageSeries:
     warn_of_lost_tags(path, tif)
     if len(tif.series) > 1:
         warn(path, f"only the first of {len(tif.series)} images is read")
-    check_dtype(path, tif.series[0].dtype)
-    return tif.series[0]
+    series = tif.series[0]
+    check_dtype(path, series.dtype)
+    if n_missing := sum(page is None for page in series.pages):
+        raise VolumeError(
+            f"{path} lacks {n_missing} of the {len(series.pages)} pages that its metadata declare: "
+            "put the other files of the image beside it, or save it again"
+        )
+    return series
+
+
+@contextmanager
+def _warned(path: Path) -> Iterator[None]:
+    """Turn what tifffile logs while it reads, of an incomplete file, into warnings."""
+    said: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    me = threading.get_ident()
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    handler.addFilter(lambda record: record.thread == me)
+    logger = logging.getLogger("tifffile")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+    for text in list(dict.fromkeys(said))[:_MOST_WARNINGS]:
+        warn(
+            path,
+            f"it may be incomplete or damaged: {' '.join(text.split())[:_LONGEST_WARNING]}",
+        )
 
 
 def _volume(path: Path, tif: TiffFile, series: TiffPageSeries, stored: npt.NDArray[Any]) -> Volume:
     data = scaled(grey_pixels(path, series, stored), *imagej_calibration(path, tif))
     spacing = spacing_mm(path, tif, len(data.shape))
+    if spacing is not None and is_turned(series):
+        spacing = (*spacing[:-2], spacing[-1], spacing[-2])
     check_has_values(path, data)
     return _with_geometry(data, spacing, note_of(tif))
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from napari_msgan.config import SketchSettings
 from napari_msgan.errors import JobError
@@ -21,10 +24,12 @@ from napari_msgan.scale_out import Cluster, filled_by, joined_cluster
 from napari_msgan.sketch import lazy_sketch
 from napari_msgan.source import hash_pixels, warn_of_unknown
 from napari_msgan.steps import run_to_end
-from napari_msgan.volume import Volume, with_spacing
+from napari_msgan.volume import LazyArray, Volume, with_spacing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    import numpy.typing as npt
 
     from napari_msgan.geometry import Box
 
@@ -131,7 +136,14 @@ def make_sketch(
     warn_of_unknown(volume)
     settings = settings or SketchSettings.of_ndim(len(volume.shape))
 
-    sketch = replace(volume, data=lazy_sketch(volume.data, settings))
+    edges, has_edges = lazy_sketch(volume.data, settings), [False]
+
+    def watched(box: Box) -> npt.NDArray[Any]:
+        block = np.asarray(edges[box.slices])
+        has_edges[0] |= bool(block.any())
+        return block
+
+    sketch = replace(volume, data=LazyArray(edges.shape, edges.dtype, watched))
     description = {
         "content": "sketch",
         "notice": "The edges of a patient's image are that patient's data.",
@@ -145,6 +157,8 @@ def make_sketch(
         progress=partial(report, "sketch"),
         overwrite=overwrite,
     )
+    if not has_edges[0]:
+        warnings.warn(f"the sketch {out} is empty: is the image constant?", stacklevel=2)
     return Path(out)
 
 

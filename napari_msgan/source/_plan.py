@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 HONEST_RATIO = 0.7
 #: Images below this share of the length that a model was trained on are parts of such images.
 _SMALL_PART = 0.5
+#: A share that voxel sizes in float32 may be off, so that it makes no voxel more.
+_ROUNDED = 1 - 1e-6
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,7 @@ def _plan_physical(volume: Volume, spec: ModelSpec, scale: int | None) -> Source
             f"less than a voxel of scale {finest} ({min(spacing):g} mm): is its voxel size in mm? "
             "Give another one with --spacing (in Python spacing=)"
         )
-    shape = tuple(max(1, math.ceil(n - 1e-6)) for n in sizes)
+    shape = tuple(max(1, math.ceil(n * _ROUNDED)) for n in sizes)
     factors = tuple(s.factor for s in spec.scales[1 : finest + 1])
     affine = turned.affine.rescaled(step, first)
     geometry = PyramidGeometry(turned.axes, shape, factors, affine, "millimeter")

@@ -168,7 +168,8 @@ def check_given(volume: Volume) -> float:
         if not is_integer and (low < -1e-3 or high > 1 + 1e-3 or not math.isfinite(low + high)):
             raise VolumeError(
                 f"a sketch of floats must lie in [0, 1], this one goes from {low:g} to {high:g}. "
-                "Divide it by its maximum, or give it as an image, not as a sketch."
+                "Divide it by its maximum; save labels as integers; or give it as an image, not as "
+                "a sketch"
             )
         strongest = max(strongest, high)
     return strongest

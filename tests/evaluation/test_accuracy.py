@@ -164,6 +164,22 @@ def test_units_are_hu_for_ct_and_grey_levels_for_the_rest(tmp_path):
     flat, solid = (read_spec(write_model(tmp_path / f"{n}", ndim=n)) for n in (2, 3))
     assert units_of(flat).convert(np.uint16([0, 65535])).tolist() == [0, 255]
     assert units_of(flat).data_range == 255
-    assert units_of(solid).convert(np.int16([-1000, 40])).tolist() == [-1000, 40]
-    assert units_of(solid).data_range == 1600
+    assert units_of(solid).convert(np.int16([-1000, 600])).tolist() == [0, 255]  # stretched: no HU
+    sketch = solid.sketch.model_copy(update={"window": solid.window})
+    hu = units_of(solid.model_copy(update={"sketch": sketch}))
+    assert hu.convert(np.int16([-1000, 40])).tolist() == [-1000, 40]
+    assert hu.data_range == 1600
     assert not units_of(flat.model_copy(update={"modality": "CT"})).is_hu  # stretched: no HU
+
+
+def test_a_constant_truth_has_no_matched_errors():
+    flat = np.full((30, 30), 7, np.float32)
+    errors = matched_errors(textured((30, 30), 1), flat)
+    assert np.isnan([errors.gain, errors.mae, errors.mae_low, errors.mae_high]).all()
+
+
+def test_slices_too_large_for_memory_have_no_ms_ssim(monkeypatch):
+    made, true = (textured((180, 200), seed) for seed in (1, 2))
+    assert np.isfinite(multiscale_structural_similarity(made, true, (0, 255)))
+    monkeypatch.setattr("napari_msgan.evaluation.accuracy._MS_SSIM_MOST_PIXELS", 180 * 200 - 1)
+    assert np.isnan(multiscale_structural_similarity(made, true, (0, 255)))

@@ -18,6 +18,7 @@ def test_f1_forgives_one_voxel_and_not_two():
     assert compare_sketches(lines(11), lines(10)).f1 == 1
     assert compare_sketches(lines(12), lines(10)).f1 == 0
     assert compare_sketches(lines(), lines(10)).f1 == 0
+    assert np.isnan(compare_sketches(lines(10), lines()).f1)  # nothing to be faithful to
 
 
 def test_f1_by_hand():

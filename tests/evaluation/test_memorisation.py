@@ -19,7 +19,10 @@ def measured(made, true, *training, count=6):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_copied_training_image_is_found_also_mirrored_and_with_other_contrast(shape):
     true, training, other = (textured(shape, seed) for seed in (0, 1, 2))
-    for copy in (training, training[..., ::-1].copy(), 20 + 0.5 * training):
+    mirrored = [np.flip(training, -1)]
+    if len(shape) == 3:  # as training mirrors volumes
+        mirrored += [np.flip(training, 1), np.flip(training, (1, 2))]
+    for copy in (training, *(m.copy() for m in mirrored), 20 + 0.5 * training):
         found = measured(copy, true, other, training)
         assert found.median < 0.02
         assert found.percentile_1 < 0.02

@@ -84,6 +84,19 @@ def test_one_region_is_no_study(regions):
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="needs node to run the page's script")
+def test_keys_that_are_held_or_meant_for_the_browser_are_no_answers(regions):
+    script = re.search(r"<script>(.*)</script>", reader_study_page(regions, "Study"), re.DOTALL)[1]
+    harness = (
+        "let press; const document = {addEventListener(_, f) { press = f; }, "
+        "getElementById() { return {}; }};"
+        f"{script}; press({{key: 's', ctrlKey: true}}); press({{key: 'r', repeat: true}});"
+        "press({key: 's'}); console.log(JSON.stringify(answers))"
+    )
+    ran = subprocess.run(["node", "-e", harness], capture_output=True, text=True, check=True)
+    assert json.loads(ran.stdout) == [True]
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs node to run the page's script")
 @pytest.mark.parametrize("wrong", [0, 3, N])
 def test_page_scores_a_reader_with_the_wilson_interval_of_scipy(regions, wrong):
     page = reader_study_page(regions, "Study")

@@ -17,6 +17,7 @@ from napari_msgan.evaluation import (
     check_out,
     evaluate,
     find_images,
+    iter_check_pixels,
     iter_evaluate,
     iter_evaluate_image,
     overview,
@@ -25,7 +26,7 @@ from napari_msgan.evaluation import (
 )
 from napari_msgan.evaluation.reader_study import draw_regions
 from napari_msgan.geometry import Box
-from napari_msgan.model import load_folder
+from napari_msgan.model import load_folder, read_spec, save_spec
 from tests.evaluation.images import smooth
 from tests.models import write_model
 
@@ -169,7 +170,11 @@ def test_overview_shows_scales_and_truth_with_or_without_difference(evaluated, m
 
 
 def test_volumes_have_tissues_and_spacing(tmp_path):
-    model = load_folder(write_model(tmp_path / "model", ndim=3, n_scales=2, tile=32))
+    folder = write_model(tmp_path / "model", ndim=3, n_scales=2, tile=32)
+    spec = read_spec(folder)
+    sketch = spec.sketch.model_copy(update={"window": spec.window})  # of HU as they are
+    save_spec(spec.model_copy(update={"sketch": sketch}), folder)
+    model = load_folder(folder)
     values = (smooth((40, 36, 44), 0) * 6 - 1000).astype(np.int16)
     image = nibabel.Nifti1Image(values.T, np.diag([1.0, 1.0, 1.0, 1.0]))
     nibabel.save(image, tmp_path / "ct.nii.gz")
@@ -354,20 +359,20 @@ def test_longest_file_names_have_pictures_of_their_own(flat, tmp_path):
 
 def test_out_must_be_empty_unless_it_may_be_overwritten(tmp_path):
     data, out = tmp_path / "data", tmp_path / "out"
-    check_out(out, data, overwrite=False)
+    check_out(out, [data], overwrite=False)
     data.mkdir()
     out.mkdir()
-    check_out(out, data, overwrite=False)
+    check_out(out, [data], overwrite=False)
     (out / "file").write_text("")
     with pytest.raises(JobError, match="is not empty"):
-        check_out(out, data, overwrite=False)
-    check_out(out, data, overwrite=True)
-    check_out(out, out / "file", overwrite=True)  # one image
+        check_out(out, [data], overwrite=False)
+    check_out(out, [data], overwrite=True)
+    check_out(out, [out / "file"], overwrite=True)  # one image
     with pytest.raises(JobError, match="is a file"):
-        check_out(out / "file", data, overwrite=True)
+        check_out(out / "file", [data], overwrite=True)
     for within in (data, data / "figures", out / ".." / "data"):
         with pytest.raises(JobError, match="whose images are read"):
-            check_out(within, data, overwrite=True)
+            check_out(within, [tmp_path / "no", data], overwrite=True)
 
 
 def test_held_out_images_are_no_training_images_under_another_name(tmp_path):
@@ -394,3 +399,48 @@ def test_error_names_the_image(flat, tmp_path):
     with pytest.raises(MsganError) as caught:
         finish(iter_evaluate_image(tmp_path / "broken.tif", model, tmp_path / "work", Computing()))
     assert caught.value.__notes__ == [f"while evaluating {tmp_path / 'broken.tif'}"]
+
+
+def test_held_out_pixels_are_found_in_training_in_any_kind_of_file(tmp_path):
+    pixels = [smooth((60, 70 + i // 2), i).astype(np.uint8) for i in range(3)]
+    for number, values in enumerate(pixels):
+        tifffile.imwrite(tmp_path / f"{number}.tif", values)
+        Image.fromarray(values).save(tmp_path / f"{number}.png")
+    (tmp_path / "damaged.tif").write_bytes(b"II*\x00")
+    tif, png = ([tmp_path / f"{i}{kind}" for i in range(3)] for kind in (".tif", ".png"))
+    damaged = tmp_path / "damaged.tif"
+    finish(iter_check_pixels([tif[0], damaged], [*png[1:], damaged]))
+    with pytest.raises(JobError, match=r"1\.png has the pixels of .*1\.tif$"):
+        finish(iter_check_pixels(tif[:2], png[1:]))
+
+
+def test_report_of_an_evaluation_that_was_stopped_says_what_it_lacks(flat, tmp_path):
+    model, data = flat
+    steps = iter_evaluate(model, find_images(data), tmp_path, training=[data / "0.tif"])
+    for step in steps:
+        if step.stage == "evaluating" and step.done > 0.5:
+            break
+    steps.close()
+    report = (tmp_path / "report.md").read_text()
+    assert "stopped, 1 of 2 images are measured; training images were not searched" in report
+    finish(iter_evaluate(model, find_images(data), tmp_path, training=[data / "0.tif"]))
+    assert "stopped" not in (tmp_path / "report.md").read_text()
+
+
+def test_page_counts_the_images_that_it_shows(flat, tmp_path):
+    model, _ = flat
+    pixels = smooth((90, 110), 3).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", pixels)
+    tifffile.imwrite(tmp_path / "c.tif", pixels[:, ::-1])
+    pixels[:, 40:70] = 0  # no body in the middle
+    tifffile.imwrite(tmp_path / "b.tif", pixels)
+    images = [tmp_path / f"{name}.tif" for name in "abc"]
+    finish(iter_evaluate(model, images, tmp_path / "out", reader_study=True))
+    assert "regions are of 2 image(s)" in (tmp_path / "out" / "reader-study.html").read_text()
+
+
+def test_patterns_choose_also_where_one_image_is_given(flat):
+    _, data = flat
+    assert find_images(data / "0.tif", ["0*"]) == [data / "0.tif"]
+    with pytest.raises(VolumeError, match=r"holds no image that matches 1\*"):
+        find_images(data / "0.tif", ["1*"])

@@ -1,5 +1,6 @@
 import csv
 import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from napari_msgan.evaluation import (
     summary_csv,
 )
 from napari_msgan.evaluation.places import names_of
+from napari_msgan.evaluation.tables import images_of
 
 
 def row(image, scale, **values):
@@ -105,10 +107,10 @@ def test_names_are_told_apart_whatever_folders_are_called():
 def test_csv_has_a_row_per_image_and_scale():
     lines = list(csv.DictReader(io.StringIO(figures_csv(ROWS))))
     assert [(line["image"], line["scale"], line["mae"]) for line in lines] == [
-        ("a.png", "0", "1.00"),
-        ("a.png", "1", "2.00"),
-        ("b|c.png", "0", "3.00"),
-        ("b|c.png", "1", "5.00"),
+        ("a.png", "0", "1"),
+        ("a.png", "1", "2"),
+        ("b|c.png", "0", "3"),
+        ("b|c.png", "1", "5"),
     ]
     assert lines[0]["shape"] == "64x48"
     assert lines[0]["ssim"] == ""
@@ -119,9 +121,9 @@ def test_csv_has_a_row_per_image_and_scale():
         "figure": "mae",
         "images": "2",
         "patients": "2",
-        "mean": "2.00",
-        "low_95": "1.00",
-        "high_95": "3.00",
+        "mean": "2",
+        "low_95": "1",
+        "high_95": "3",
     }
 
 
@@ -158,3 +160,16 @@ def test_a_scale_without_any_figure_is_no_error():
     assert "No image is large enough" in report_markdown(
         rows, model_name="small", units="HU", made_by="us"
     )
+
+
+def test_odd_names_break_no_table_and_are_no_formula():
+    names = ["a\\|b.png", "new\nline.png", "<img src=x>.png", "=1+1.png", "'quoted'.png"]
+    rows = [row(name, 0, mae=1.0) for name in names]
+    report = report_markdown(rows, model_name="small", units="HU", made_by="us")
+    table = [line for line in report.splitlines() if line.startswith("| ")]
+    assert len({len(re.split(r"(?<!\\)(?:\\\\)*\|", line)) for line in table}) == 1
+    assert "<img" not in report.replace("\\<", "")
+    text = figures_csv(rows)
+    assert "\n'=1+1.png,'=1+1.png," in text
+    assert images_of(text) == set(names)
+    assert images_of("image\n" + '"' + "x" * 200_000 + '"\n') == set()

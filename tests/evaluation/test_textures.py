@@ -141,3 +141,8 @@ def test_checkerboard_of_thick_slices_has_the_factor_of_the_model():
 def test_checkerboard_of_a_volume_of_few_slices_is_blank_where_a_position_is_missing(depth):
     found = checkerboard_index(textured((depth, 33, 33), 0), (2, 2, 2))
     assert np.isnan(found) == (depth < 3)
+
+
+def test_a_constant_truth_has_no_distance():
+    made = np.random.default_rng(0).normal(size=(40, 40)).astype(np.float32)
+    assert np.isnan(sliced_wasserstein(made, np.zeros((40, 40), np.float32)).distance)

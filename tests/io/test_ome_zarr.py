@@ -309,3 +309,30 @@ def test_one_slice_that_we_wrote_stays_a_volume(rng, tmp_path):
     slice_ = Volume(np.asarray(volume.data)[:1], volume.affine, "millimeter")
     write_volume(tmp_path / "a.ome.zarr", [slice_], description={})
     assert read_volume(tmp_path / "a.ome.zarr").shape == slice_.shape
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [{"type": "scale", "scale": [2, 2]}, {"type": "affine", "affine": [[1, 0, 0], [0, 1, 0]]}],
+        [{"type": "scale", "scale": [2, 2]}, {"type": "scale", "scale": [3, 3]}],
+        [{"type": "translation", "translation": [2, 2]}, {"type": "scale", "scale": [3, 3]}],
+    ],
+)
+def test_transformations_beyond_the_specification_are_refused(tmp_path, steps):
+    group = zarr.create_group(tmp_path / "a.ome.zarr")
+    group.create_array("0", data=np.ones((8, 8), np.uint8))
+    axes = [{"name": n, "type": "space"} for n in "yx"]
+    datasets = [{"path": "0", "coordinateTransformations": steps}]
+    group.attrs["ome"] = {"version": "0.5", "multiscales": [{"axes": axes, "datasets": datasets}]}
+    with pytest.raises(VolumeError, match="known are scale, then translation"):
+        read_volume(tmp_path / "a.ome.zarr")
+    datasets[0]["coordinateTransformations"] = steps[:1]
+    group.attrs["ome"] = {"version": "0.5", "multiscales": [{"axes": axes, "datasets": datasets}]}
+    assert read_volume(tmp_path / "a.ome.zarr").shape == (8, 8)
+
+
+def test_a_name_that_looks_like_a_chain_of_urls_is_a_name(tmp_path):
+    volume = Volume(np.ones((8, 9), np.uint8), Affine.of_spacing((1, 1)), "pixel")
+    write_volume(tmp_path / "a b::c#%.ome.zarr", [volume], description={})
+    assert read_volume(tmp_path / "a b::c#%.ome.zarr").shape == (8, 9)

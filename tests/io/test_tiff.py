@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import tifffile
@@ -254,7 +256,10 @@ def test_file_whose_voxel_size_was_cut_off_warns(rng, tmp_path):
     path = tmp_path / "a.tif"
     write_volume(path, [make_volume(rng, 2)], description={})
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.warns(UserWarning, match="entries of the header cannot be read"):
+    with (
+        pytest.warns(UserWarning, match="may be incomplete or damaged: .*invalid value offset"),
+        pytest.warns(UserWarning, match="entries of the header cannot be read"),
+    ):
         assert read_volume(path).axes == ("y", "x")
 
 
@@ -282,7 +287,8 @@ def test_pages_in_a_circle_end(tmp_path):
     place = second + 2 + 12 * count
     content[place : place + 4] = first.to_bytes(4, "little")
     path.write_bytes(content)
-    assert read_volume(path).shape == (2, 5, 6)
+    with pytest.warns(UserWarning, match="invalid circular reference"):
+        assert read_volume(path).shape == (2, 5, 6)
 
 
 def test_more_pages_than_fit_are_refused(tmp_path, monkeypatch):
@@ -341,3 +347,75 @@ def test_grey_values_that_imagej_does_not_calibrate_are_as_stored(rng, tmp_path)
         with pytest.warns(UserWarning, match="calibration of them is no straight line"):
             volume = read_volume(tmp_path / f"{name}.tif")
         np.testing.assert_array_equal(volume.data, stored)
+
+
+#: How Pillow turns a picture whose tag is 2, 3 and so on.
+EXIF_TURNS = (
+    Image.Transpose.FLIP_LEFT_RIGHT,
+    Image.Transpose.ROTATE_180,
+    Image.Transpose.FLIP_TOP_BOTTOM,
+    Image.Transpose.TRANSPOSE,
+    Image.Transpose.ROTATE_270,
+    Image.Transpose.TRANSVERSE,
+    Image.Transpose.ROTATE_90,
+)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["grey", "colour"])
+def test_picture_is_upright_as_its_tag_says(tmp_path, orientation, kind):
+    rng = np.random.default_rng(0)
+    values = rng.integers(0, 255, (20, 30, 3)[: 2 + (kind == "colour")], np.uint8)
+    tag = (274, "H", 1, orientation, True)
+    path = tmp_path / "a.tif"
+    options = {"photometric": "rgb" if kind == "colour" else "minisblack"}
+    tifffile.imwrite(
+        path, values, extratags=[tag], resolution=(10, 20), resolutionunit=3, **options
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of colours
+        volume = read_volume(path)
+    upright = Image.fromarray(values)
+    if orientation > 1:
+        upright = upright.transpose(EXIF_TURNS[orientation - 2])
+    wanted = np.asarray(upright.convert("L"), int)
+    assert volume.shape == wanted.shape
+    np.testing.assert_allclose(np.asarray(volume.data[:, :], int), wanted, atol=1)
+    assert volume.spacing == pytest.approx((1.0, 0.5) if orientation > 4 else (0.5, 1.0))
+
+
+def test_missing_pages_are_told_and_incomplete_files_warn(tmp_path):
+    values = np.arange(6 * 40 * 50, dtype=np.uint16).reshape(6, 40, 50)
+    path = tmp_path / "a.ome.tif"
+    tifffile.imwrite(path, values, metadata={"axes": "ZYX"})
+    path.write_bytes(path.read_bytes().replace(b'SizeZ="6"', b'SizeZ="8"'))
+    with pytest.raises(VolumeError, match="lacks 2 of the 8 pages"):
+        read_volume(path)
+    tifffile.imwrite(tmp_path / "b.tif", values, imagej=True)
+    (tmp_path / "b.tif").write_bytes((tmp_path / "b.tif").read_bytes()[:-9000])
+    with pytest.warns(UserWarning, match="it may be incomplete or damaged"):
+        read_volume(tmp_path / "b.tif")
+
+
+@pytest.mark.parametrize("shape", [(1, 5, 40, 56), (1, 5, 1, 40, 56)])
+def test_axes_of_length_one_are_dropped_wherever_they_stand(tmp_path, shape):
+    values = np.arange(np.prod(shape), dtype=np.uint16).reshape(shape)
+    tifffile.imwrite(tmp_path / "a.tif", values)
+    np.testing.assert_array_equal(read_volume(tmp_path / "a.tif").data[:, :, :], values.squeeze())
+
+
+def test_small_values_bright_are_inverted_beside_transparency_and_told_where_signed(tmp_path):
+    values = np.arange(60, dtype=np.uint8).reshape(5, 6, 2)
+    options = {
+        "photometric": "miniswhite",
+        "planarconfig": "contig",
+        "extrasamples": ["unassalpha"],
+    }
+    tifffile.imwrite(tmp_path / "a.tif", values, **options)
+    with pytest.warns(UserWarning, match="values were inverted"):
+        np.testing.assert_array_equal(
+            read_volume(tmp_path / "a.tif").data[:, :], 255 - values[..., 0]
+        )
+    tifffile.imwrite(tmp_path / "b.tif", values[..., 0].astype(np.int16), photometric="miniswhite")
+    with pytest.warns(UserWarning, match="signed, they were not inverted"):
+        read_volume(tmp_path / "b.tif")
