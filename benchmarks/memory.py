@@ -216,6 +216,14 @@ def has_command(name: str) -> bool:
     return subprocess.run(run, capture_output=True, check=False).returncode == 0
 
 
+def is_needed_later(arguments: list[str], folder: Path) -> bool:
+    """Return whether a job makes a store that others read, and that is not there (yet)."""
+    if arguments[0] != "generate":
+        return False
+    made = Path(arguments[2])
+    return made.parent != folder / "out" and not made.exists()
+
+
 def measure(kind: str, size: int, precision: str, folder: Path, only: str, file: Path) -> None:
     """Run the jobs of one size that are not in the file yet."""
     done = {row.key for row in read_rows(file)}
@@ -228,14 +236,13 @@ def measure(kind: str, size: int, precision: str, folder: Path, only: str, file:
     }
     image = f"{kind} {size}^{3 if kind == 'ct' else 2}"
     for job, (base, arguments) in jobs_of(kind, size, folder, precision).items():
-        makes_store = arguments[0] == "generate" and not Path(arguments[2]).exists()
-        is_known = (image, job, precision) in done
-        if only not in job or (is_known and not (makes_store and "out" not in arguments[2])):
+        is_wanted = only in job and (image, job, precision) not in done
+        if not is_wanted and not is_needed_later(arguments, folder):
             continue
         shutil.rmtree(folder / "out", ignore_errors=True)
         (folder / "out").mkdir()
         peak = watch([sys.executable, "-m", "napari_msgan", *arguments])
-        if is_known:
+        if not is_wanted:
             continue
         idle_mb = idle[base].anonymous_mb
         voxels = size ** (3 if kind == "ct" else 2)

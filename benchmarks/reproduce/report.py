@@ -168,8 +168,10 @@ def _memory_lines(rows):
             cells = [_megabytes(found.get(size)) for size in sizes]
             peaks = [float(row["peak_mb"]) for row in found.values() if row["peak_mb"]]
             ratio = max(peaks) / min(peaks) if peaks else math.nan
-            flat = ", flat" if ratio <= 1 + _FLAT else ""
-            lines.append(f"| {job} | {' | '.join(cells)} | {ratio:.2f}{flat} |")
+            said = ", flat" if ratio <= 1 + _FLAT else ""
+            if len(peaks) < len(found):
+                said += " (measured)"
+            lines.append(f"| {job} | {' | '.join(cells)} | {ratio:.2f}{said} |")
         lines.append("")
     return [*lines, "![peak memory against the size](images/results/memory.png)", ""]
 

@@ -108,6 +108,14 @@ def test_memory_that_grows_is_not_called_flat(tmp_path):
     places.sign("memory", "make reproduce")
     write_report(places)
     assert ", flat" not in (tmp_path / "docs" / "results.md").read_text()
+    rows = [
+        row,
+        row | {"size": 512, "peak_mb": 40},
+        row | {"size": 1024, "peak_mb": "", "needs_mb": 99},
+    ]
+    write_csv(places.part("memory") / "memory.csv", rows)
+    write_report(places)
+    assert "| 4.00 (measured) |" in (tmp_path / "docs" / "results.md").read_text()
 
 
 def test_dice_of_known_masks():
