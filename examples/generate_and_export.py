@@ -1,4 +1,7 @@
-"""Sketch an image, generate it at low resolution, refine one region, and save it."""
+"""Sketch an image, generate it at low resolution, refine one region, and save it.
+
+python examples/generate_and_export.py IMAGE FOLDER
+"""
 
 import sys
 from pathlib import Path
@@ -19,4 +22,6 @@ def main(image: Path, folder: Path, model: str = "chest-xray") -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 3:
+        raise SystemExit(__doc__)
     main(Path(sys.argv[1]), Path(sys.argv[2]))

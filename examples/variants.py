@@ -61,5 +61,7 @@ def main(image: Path, folder: Path, labels: Path | None, model: str, count: int 
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 3:
+        raise SystemExit(__doc__)
     given = Path(sys.argv[3]) if len(sys.argv) > 3 else None
     main(Path(sys.argv[1]), Path(sys.argv[2]), given, "chest-xray")

@@ -10,7 +10,7 @@ import zarr
 
 import napari_msgan
 from napari_msgan import jobs
-from napari_msgan.errors import JobError, MsganError, VolumeError
+from napari_msgan.errors import JobError, MsganError, StoreError, VolumeError
 from napari_msgan.geometry import Affine, Box
 from napari_msgan.io import read_description, read_volume, write_volume
 from napari_msgan.model import MODELS_VARIABLE, load_folder
@@ -402,3 +402,11 @@ def test_rounded_voxel_sizes_make_no_voxel_more(model, tmp_path):
         made = jobs.generate(image, tmp_path / f"{mm}.ome.zarr", model, scale=0, device="cpu")
         shapes.append(made.geometry.shape)
     assert shapes[0] == shapes[1]
+
+
+def test_a_store_that_is_gone_is_not_made_again_by_its_lock(model, tmp_path):
+    store = jobs.generate(body(), tmp_path / "a.ome.zarr", model, scale=0, device="cpu")
+    store.path.rename(tmp_path / "elsewhere")
+    with pytest.raises(StoreError, match="is gone: put the folder back"):
+        jobs.refine(store, device="cpu")
+    assert not store.path.exists()

@@ -394,6 +394,7 @@ def test_workers_run_nothing_in_the_current_folder(tmp_path, monkeypatch):
         f"import pathlib\npathlib.Path({str(sprung)!r}).touch()\n"
     )
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)  # of the cluster of other tests
     subprocess.run([sys.executable, "-c", "import multiprocessing"], check=True)
     sprung.unlink()  # the trap works
     with open_cluster("local:1") as own:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from napari.layers import Layer
 
@@ -17,6 +19,7 @@ from napari_msgan.volume import Volume
 
 #: Between the numbers of a size.
 TIMES = " \N{MULTIPLICATION SIGN} "
+T = TypeVar("T")
 _KINDS = {"XR": "X-ray", "CT": "CT", "MR": "MRI"}
 
 
@@ -54,13 +57,17 @@ def mm_text(spacing: Floats) -> str:
     """
     if max(spacing) - min(spacing) < 1e-6 * max(spacing):
         return f"{spacing[0]:.3g} mm"
-    return TIMES.join(f"{v:.3g}" for v in spacing) + " mm"
+    return TIMES.join(f"{v:.3g}" for v in _as_said(spacing)) + " mm"
 
 
 def pixels_text(shape: tuple[int, ...]) -> str:
     """Return a size as people say it: width by height, or the shape of a volume."""
-    numbers = reversed(shape) if len(shape) == 2 else shape
-    return TIMES.join(str(n) for n in numbers) + (" px" if len(shape) == 2 else "")
+    return TIMES.join(str(n) for n in _as_said(shape)) + (" px" if len(shape) == 2 else "")
+
+
+def _as_said(numbers: Sequence[T]) -> Sequence[T]:
+    """Return what is along each axis as people say it: of a picture width by height."""
+    return numbers[::-1] if len(numbers) == 2 else numbers
 
 
 def model_text(spec: ModelSpec) -> str:

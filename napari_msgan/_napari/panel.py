@@ -74,6 +74,7 @@ class GeneratePanel(Docked):
         self._lay_out()
         self._connections: list[tuple[Any, Callable[..., None]]] = []
         self._next_redraw_s = 0.0
+        self._was_running, self._active_at_start = False, viewer.layers.selection.active
         self._timer = QTimer(self)
         self._timer.setInterval(REDRAW_MS)
         self._timer.timeout.connect(self._redraw)
@@ -215,11 +216,16 @@ class GeneratePanel(Docked):
             widget.setEnabled(not running and has_store)
         for section in (self.model, self.source, self.source.where, self.refine.result):
             section.setEnabled(not running)
+        active = self._viewer.layers.selection.active
+        if running and not self._was_running:
+            self._active_at_start = active
+        self._was_running = running
         has_ended = not running and job.outcome != self.bar.status.text()
         self.bar.show_job(job)
         if has_ended:
             self.source.propose_next_path()
-            self._on_active()  # what was selected meanwhile
+            if active is not self._active_at_start:  # something was selected meanwhile
+                self._on_active()
         if not running:
             self._timer.stop()
         elif not self._timer.isActive():  # starting it again would put the redraw off

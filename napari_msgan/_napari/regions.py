@@ -151,7 +151,8 @@ def size_text(geometry: PyramidGeometry, box: Box) -> str:
     """Return the size of a box of the finest scale, in mm where that is known."""
     if geometry.unit == "millimeter":
         sizes = [n * v for n, v in zip(box.shape, geometry.affine.spacing, strict=True)]
-        return TIMES.join(f"{size:.0f}" for size in sizes) + " mm"
+        said = reversed(sizes) if len(sizes) == 2 else sizes  # width by height
+        return TIMES.join(f"{size:.0f}" for size in said) + " mm"
     return TIMES.join(str(n) for n in reversed(box.shape)) + " px"
 
 

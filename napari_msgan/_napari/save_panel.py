@@ -17,6 +17,8 @@ from napari_msgan.geometry import Box
 
 FORMATS = {"OME-Zarr": ".ome.zarr", "OME-TIFF": ".ome.tif", "NIfTI": ".nii.gz"}
 PICTURES = {"PNG": ".png"}
+#: Typed in place of the whole ending of a format.
+_ENDINGS = (".nii", ".tif", ".tiff", ".zarr")
 GRIDS: dict[str, Grid] = {"the result's grid": "store", "the source's grid": "source"}
 
 
@@ -105,6 +107,7 @@ class SavePanel(Section):
         path = Path(chosen)
         asked = path.name.endswith(suffix)
         if not asked:
-            path = path.with_name(path.name + suffix)
+            ending = next((e for e in _ENDINGS if path.name.lower().endswith(e)), "")
+            path = path.with_name(path.name[: len(path.name) - len(ending)] + suffix)
         # The dialog asked before it let a file be replaced; a folder is never replaced.
         self.save_to(path, overwrite=asked and path.is_file())

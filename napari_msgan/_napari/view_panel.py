@@ -216,8 +216,10 @@ class ViewPanel(Section):
             if units is None
             else to_units(result.extent.world, own, units[-len(own) :])
         )
-        camera = self._viewer.scene.camera
-        camera.center = tuple((low + high) / 2)
+        dims, camera = self._viewer.dims, self._viewer.scene.camera
+        # the camera's axes are those that are displayed, in their order
+        shown = [axis - (dims.ndim - len(low)) for axis in dims.displayed]
+        camera.center = tuple(((low + high) / 2)[shown])
         camera.zoom = _FILLED * min(self._viewer.canvas.size) / float((high - low).max())
 
     def _on_ndisplay(self, event: object = None) -> None:

@@ -147,6 +147,8 @@ class FolderPlace:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
+        if not self._root.is_dir():  # else the lock would make the folder anew
+            raise StoreError(f"{self.address} is gone: put the folder back, or close its layers")
         lock = self._root / _LOCK_KEY
         for file in (lock, lock.with_suffix(".pid"), self._root / _UNSYNCED_KEY):
             check_inside(self._root, file)  # else a link there would be written through

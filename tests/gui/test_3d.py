@@ -115,3 +115,18 @@ def test_panel_that_is_closed_in_3d_leaves_layers_as_they_were(view, scene, two)
     view.close_all()
     for opened in two:
         assert is_shown(scene, opened) == (["result", "sketch"], FLAT, 1)
+
+
+@pytest.mark.parametrize("order", [(2, 0, 1), (1, 0, 2)])
+def test_3d_from_any_slice_frames_the_result_and_gives_the_slice_back(
+    view, viewer, scene, session, two, order
+):
+    viewer.dims.order = order
+    point = viewer.dims.point
+    view.in_3d.click()
+    low, high = scene.result_of(session.opened.store).extent.world
+    middle = (low + high) / 2
+    assert viewer.scene.camera.center == pytest.approx(tuple(middle[list(viewer.dims.displayed)]))
+    assert middle[0] != middle[1]  # else any order would do
+    view.in_3d.click()
+    assert viewer.dims.point == pytest.approx(point)

@@ -393,3 +393,37 @@ def test_unattended_demo_leaves_pictures_and_files(
     assert {"chest-xray_1.ome.zarr", "thorax-ct_1.ome.zarr", "thorax-ct_1.nii.gz"} <= names
     assert len([name for name in names if name.endswith(".png")]) == 9
     assert read_description(out / "thorax-ct_1.nii.gz")["synthetic"] is True
+
+
+def test_the_image_that_was_chosen_stays_chosen_when_its_job_ends(
+    panel, viewer, ct, generated, finish
+):
+    first, second = generated(ct), generated(ct)
+    assert viewer.layers.selection.active is panel.scene.result_of(second)
+    panel.refine.result.setCurrentIndex(0)
+    assert panel.session.opened.store is first
+    panel.refine.region.setCurrentText("Everything")
+    panel.refine_button.click()
+    finish()
+    assert first.refined_fraction(1) == 1
+    assert panel.session.opened.store is first
+
+
+@pytest.mark.parametrize(
+    ("text", "typed", "saved"),
+    [
+        ("NIfTI", "b.nii", "b.nii.gz"),
+        ("OME-TIFF", "a.tif", "a.ome.tif"),
+        ("OME-Zarr", "a.zarr", "a.ome.zarr"),
+        ("OME-TIFF", "a.b", "a.b.ome.tif"),
+    ],
+)
+def test_half_an_ending_is_completed(
+    panel, ct, generated, finish, tmp_path, monkeypatch, text, typed, saved
+):
+    generated(ct)
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(tmp_path / typed), ""))
+    panel.save.format.setCurrentText(text)
+    panel.save.save.click()
+    finish()
+    assert (tmp_path / saved).exists()
