@@ -43,6 +43,7 @@ class ViewPanel(Section):
         self._comparison: Comparison | None = None
         self._compared: Image | None = None
         self._is_alone = False
+        self._point: tuple[float, ...] = ()  # of the slice that was left for 3-D
         self.windows = {
             name: button(name, f"{low:g} to {high:g} HU.", partial(self._set_window, name))
             for name, (low, high) in CT_WINDOWS.items()
@@ -198,7 +199,12 @@ class ViewPanel(Section):
     def _toggle_3d(self) -> None:
         dims = self._viewer.dims
         self._is_alone = dims.ndisplay == 2
+        if self._is_alone:
+            self._point = dims.point
         dims.ndisplay = 3 if self._is_alone else 2
+        if dims.ndisplay == 2 and len(self._point) == dims.ndim:
+            # napari goes on at the depth that 3-D looked at
+            dims.set_point(range(dims.ndim), self._point)
         if dims.ndisplay == 3:
             self._viewer.reset_view()
             self._orientation.look_from_the_front()

@@ -122,6 +122,7 @@ def test_3d_from_any_slice_frames_the_result_and_gives_the_slice_back(
     view, viewer, scene, session, two, order
 ):
     viewer.dims.order = order
+    viewer.dims.set_point(range(3), (7, 8, 9))
     point = viewer.dims.point
     view.in_3d.click()
     low, high = scene.result_of(session.opened.store).extent.world
