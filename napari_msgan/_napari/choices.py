@@ -57,15 +57,15 @@ def mm_text(spacing: Floats) -> str:
     """
     if max(spacing) - min(spacing) < 1e-6 * max(spacing):
         return f"{spacing[0]:.3g} mm"
-    return TIMES.join(f"{v:.3g}" for v in _as_said(spacing)) + " mm"
+    return TIMES.join(f"{v:.3g}" for v in as_said(spacing)) + " mm"
 
 
 def pixels_text(shape: tuple[int, ...]) -> str:
     """Return a size as people say it: width by height, or the shape of a volume."""
-    return TIMES.join(str(n) for n in _as_said(shape)) + (" px" if len(shape) == 2 else "")
+    return TIMES.join(str(n) for n in as_said(shape)) + (" px" if len(shape) == 2 else "")
 
 
-def _as_said(numbers: Sequence[T]) -> Sequence[T]:
+def as_said(numbers: Sequence[T]) -> Sequence[T]:
     """Return what is along each axis as people say it: of a picture width by height."""
     return numbers[::-1] if len(numbers) == 2 else numbers
 

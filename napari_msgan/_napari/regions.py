@@ -9,7 +9,7 @@ import numpy.typing as npt
 from napari.components import ViewerModel
 from napari.layers import Image, Shapes
 
-from napari_msgan._napari.choices import TIMES
+from napari_msgan._napari.choices import TIMES, as_said, pixels_text
 from napari_msgan._napari.from_layer import layer_matrix, to_units
 from napari_msgan._napari.refining import missing_tiles
 from napari_msgan.errors import GeometryError
@@ -151,9 +151,8 @@ def size_text(geometry: PyramidGeometry, box: Box) -> str:
     """Return the size of a box of the finest scale, in mm where that is known."""
     if geometry.unit == "millimeter":
         sizes = [n * v for n, v in zip(box.shape, geometry.affine.spacing, strict=True)]
-        said = reversed(sizes) if len(sizes) == 2 else sizes  # width by height
-        return TIMES.join(f"{size:.0f}" for size in said) + " mm"
-    return TIMES.join(str(n) for n in reversed(box.shape)) + " px"
+        return TIMES.join(f"{size:.0f}" for size in as_said(sizes)) + " mm"
+    return pixels_text(box.shape)
 
 
 def count_tiles(store: PyramidStore, boxes: Sequence[Box], scale: int) -> int | None:

@@ -101,8 +101,8 @@ class TrainingSearch:
     """Finds the training patch nearest to each generated one.
 
     Every window of every training image is compared, and of its mirror images: as in training, left
-    and right, of volumes also front and back. The distance is
-    that of details of mean 0 and norm 1: brightness and contrast do not count, size does.
+    and right, of volumes also front and back. The distance is that of details of mean 0 and norm 1:
+    brightness and contrast do not count, size does.
 
     Raises
     ------
