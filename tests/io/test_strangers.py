@@ -213,3 +213,24 @@ def test_second_member_of_gzip_that_is_a_bomb_is_refused(old):
     (old / "0.0").write_bytes(good + bytes(codec.encode(np.zeros(20_000, np.uint8))))
     with pytest.raises(VolumeError, match="unpacks to more than"):
         np.asarray(read_volume(old).data)
+
+
+def test_a_store_whose_chunks_are_a_link_outside_is_not_looked_into(tmp_path, monkeypatch):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    group = zarr.create_group(tmp_path / "a.ome.zarr")
+    group.create_array("0", shape=(8, 8), chunks=(8, 8), dtype="u1")
+    axes = [{"name": n, "type": "space"} for n in "yx"]
+    steps = [{"type": "scale", "scale": [2, 2]}]
+    datasets = [{"path": "0", "coordinateTransformations": steps}]
+    group.attrs["ome"] = {"version": "0.5", "multiscales": [{"axes": axes, "datasets": datasets}]}
+    group.attrs["napari_msgan"] = {"model_sha256": "0" * 64}
+    (tmp_path / "a.ome.zarr" / "0" / "c").symlink_to(outside)
+    looked = []
+    scandir = os.scandir
+    monkeypatch.setattr(
+        os, "scandir", lambda at: looked.append(os.path.realpath(at)) or scandir(at)
+    )
+    with pytest.raises(VolumeError, match="leads out of"):
+        read_volume(tmp_path / "a.ome.zarr")
+    assert str(outside) not in looked
