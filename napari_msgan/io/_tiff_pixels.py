@@ -70,18 +70,17 @@ def stored_pixels(path: Path, tif: TiffFile, series: TiffPageSeries) -> npt.NDAr
 def grey_pixels(path: Path, series: TiffPageSeries, stored: npt.NDArray[Any]) -> ArrayLike:
     """Return the array as (Z, Y, X) or (Y, X), with large values bright."""
     axes = series.axes
-    stack = [(a, n) for a, n in zip(axes, stored.shape, strict=True) if a not in "YXS" and n > 1]
+    # by number: a letter may be there twice
+    along = [i for i, n in enumerate(stored.shape) if axes[i] not in "YXS" and n > 1]
     if "Y" not in axes or "X" not in axes:
         raise VolumeError(f"{path} holds no image: its axes are {axes}")
-    if len(stack) > 1 or any(a not in _STACK_AXES for a, _ in stack):
-        found = ", ".join(f"{n} along {a}" for a, n in stack)
+    if len(along) > 1 or any(axes[i] not in _STACK_AXES for i in along):
+        found = ", ".join(f"{stored.shape[i]} along {axes[i]}" for i in along)
         raise VolumeError(
             f"{path} is more than one 2-D or 3-D image: it has {found} (T is time, C channels). "
             "Save one of them as a file of its own; if T is really depth, swap it with Z "
             "(Fiji: Image > Properties)"
         )
-    # by number: a letter may be there twice
-    along = [i for i, n in enumerate(stored.shape) if axes[i] not in "YXS" and n > 1]
     order = [*along, axes.index("Y"), axes.index("X")]
     if "S" in axes:
         order.append(axes.index("S"))
@@ -92,7 +91,7 @@ def grey_pixels(path: Path, series: TiffPageSeries, stored: npt.NDArray[Any]) ->
     if convert is None:
         return native(turned)
     dtype = turned.dtype.newbyteorder("=")
-    return converted(turned, convert, dtype=dtype, ndim=len(stack) + 2)
+    return converted(turned, convert, dtype=dtype, ndim=len(along) + 2)
 
 
 def is_turned(series: TiffPageSeries) -> bool:

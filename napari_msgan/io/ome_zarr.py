@@ -74,10 +74,8 @@ def _check_is_whole(path: Path, array: zarr.Array[Any], note: Mapping[str, Any] 
     if note is None or "model_sha256" not in note or array.metadata.zarr_format != 3:
         return
     sides = zip(array.shape, array.shards or array.chunks, strict=True)
-    made, of_all = (
-        _n_chunk_files(path, path / array.path / "c"),
-        math.prod(-(-n // c) for n, c in sides),
-    )
+    made = _n_chunk_files(path, path / array.path / "c")
+    of_all = math.prod(-(-n // c) for n, c in sides)
     if made < of_all:
         raise VolumeError(
             f"{path} is a store of a generated image with {made} of {of_all} chunks of its "
