@@ -9,6 +9,19 @@ import numpy as np
 import numpy.typing as npt
 
 Float32Array = npt.NDArray[np.float32]
+#: Of red, green and blue: ITU-R BT.601, as Pillow has it.
+_LUMINANCE = (0.299, 0.587, 0.114)
+
+
+def luminance(colours: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return the grey values, in the same type, of what has red, green, blue on its last axis.
+
+    More on that axis, as transparency, is ignored. Integers are rounded.
+    """
+    dtype = colours.dtype
+    real = np.float32 if dtype.itemsize <= 2 else np.float64
+    grey = colours[..., :3].astype(real) @ np.array(_LUMINANCE, real)
+    return (grey if dtype.kind == "f" else np.rint(grey)).astype(dtype)
 
 
 @dataclass(frozen=True)

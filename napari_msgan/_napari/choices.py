@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from napari.layers import Layer
 
-from napari_msgan._napari.from_layer import has_voxel_size, to_volume
+from napari_msgan._napari.from_layer import has_voxel_size, is_colour, to_volume
 from napari_msgan.config import ModelSpec
 from napari_msgan.errors import MsganError
 from napari_msgan.geometry import Floats, PyramidGeometry
@@ -96,6 +96,7 @@ def check_source(layer: Layer | None, spec: ModelSpec | None) -> SourceCheck:
         volume = to_volume(layer)
         size = mm_text(volume.spacing) if volume.unit == "millimeter" else "no voxel size"
         text = f"{pixels_text(volume.shape)}, {size}"
+        text += ", of its colours the luminance counts" * is_colour(layer)
     except MsganError as error:
         return SourceCheck("", str(error))
     try:

@@ -19,6 +19,7 @@ from napari.layers import Image, Labels, Layer
 from napari_msgan._napari.stores import shared_store
 from napari_msgan.errors import VolumeError
 from napari_msgan.geometry import Affine, Box, Unit
+from napari_msgan.intensity import luminance
 from napari_msgan.labels import blocks_of, is_label_map
 from napari_msgan.pyramid import SketchView, view_volume
 from napari_msgan.volume import ArrayLike, LazyArray, Volume
@@ -118,6 +119,13 @@ def _as_numpy(data: Any) -> LazyArray:
     return LazyArray(shape, kind, lambda box: np.asarray(data[box.slices]))
 
 
+def _luminance_of(colours: Any) -> LazyArray:
+    """Return an image whose last axis holds colours as grey values."""
+    shape = tuple(int(n) for n in colours.shape[:-1])
+    dtype = np.dtype(colours.dtype).newbyteorder("=")
+    return LazyArray(shape, dtype, lambda box: luminance(np.asarray(colours[box.slices])))
+
+
 def _painted(labels: ArrayLike) -> LazyArray:
     """Return labels as a sketch, uint32: the largest label is the strongest edge.
 
@@ -161,25 +169,26 @@ def holds_edges(layer: Layer) -> bool:
     return isinstance(layer, Labels) or is_said or is_of_store
 
 
+def is_colour(layer: Layer) -> bool:
+    return isinstance(layer, Image) and bool(layer.rgb)
+
+
 def to_volume(layer: Layer) -> Volume:
     """Return the image of a layer with its geometry; of a Labels layer, the sketch painted on it.
+
+    Of colours the luminance counts, as where such a file is read (`napari_msgan.io`).
 
     Raises
     ------
     VolumeError
-        If it is no grey 2-D or 3-D image, or not upright.
+        If it is no 2-D or 3-D image of numbers, or not upright.
     """
     if not isinstance(layer, Image | Labels):
         raise VolumeError(f"layer {layer.name!r} is no image layer")
-    if isinstance(layer, Image) and layer.rgb:
-        raise VolumeError(
-            f"layer {layer.name!r} is a colour image. Make it grey first: right-click it, "
-            "Split RGB, and take one channel."
-        )
     data = layer.data[0] if layer.multiscale else layer.data
-    if data.ndim not in (2, 3):
+    if layer.ndim not in (2, 3):
         raise VolumeError(
-            f"layer {layer.name!r} has {data.ndim} axes {tuple(data.shape)}. Only 2-D and 3-D "
+            f"layer {layer.name!r} has {layer.ndim} axes {tuple(data.shape)}. Only 2-D and 3-D "
             "images can be used: right-click it, Split Stack, and take one image."
         )
     if np.dtype(data.dtype).kind not in "buif":
@@ -189,6 +198,8 @@ def to_volume(layer: Layer) -> Volume:
         return _volume_of_store(link, layer)
     plain = isinstance(data, np.ndarray) and data.dtype.isnative and data.dtype.kind != "b"
     array: ArrayLike = data if plain else _as_numpy(data)
+    if is_colour(layer):
+        array = _luminance_of(data)
     if isinstance(layer, Labels):
         array = _painted(array)
     note = layer.metadata.get(KEY)

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from tifffile import EXTRASAMPLE, ORIENTATION, PHOTOMETRIC, TiffFile, TiffPageSeries
 
 from napari_msgan.errors import VolumeError
+from napari_msgan.intensity import luminance
 from napari_msgan.io._arrays import Block, converted, native
 from napari_msgan.io._checks import check_is_plausible, warn
 from napari_msgan.io._unpacked import empty_image
@@ -38,7 +39,6 @@ _FROM_BELOW = (
     ORIENTATION.RIGHTBOT,
     ORIENTATION.LEFTBOT,
 )
-_LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow does
 
 
 def data_offset(series: TiffPageSeries) -> int | None:
@@ -122,7 +122,7 @@ def _to_grey(
     alpha = any(e != EXTRASAMPLE.UNSPECIFIED for e in page.extrasamples)
     if page.photometric in (PHOTOMETRIC.RGB, PHOTOMETRIC.YCBCR) and samples in (3, 4):
         warn(path, "colours were turned into luminance")
-        return _luminance
+        return luminance
     if samples > 1 and not (samples == 2 and alpha):
         kind = PHOTOMETRIC(page.photometric).name
         raise VolumeError(
@@ -139,10 +139,3 @@ def _to_grey(
     if page.photometric == PHOTOMETRIC.MINISWHITE:
         warn(path, "stored with small values bright (MinIsWhite): signed, they were not inverted")
     return (lambda block: block[first]) if samples else None
-
-
-def _luminance(block: Block) -> Block:
-    """Return weighted sums over the last axis, rounded for integers."""
-    real = np.float32 if block.dtype.itemsize <= 2 else np.float64
-    grey: Block = block[..., :3].astype(real) @ np.array(_LUMINANCE, real)
-    return grey if block.dtype.kind == "f" else np.rint(grey)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dask.array
 import numpy as np
 import pytest
+import tifffile
 from napari.layers import Image, Labels, Layer
 
 from napari_msgan import generate
@@ -16,6 +17,7 @@ from napari_msgan._napari.to_layer import (
 )
 from napari_msgan.errors import VolumeError
 from napari_msgan.geometry import Affine, Box
+from napari_msgan.io import read_volume
 from napari_msgan.volume import Orientation, Volume, turn
 from tests._napari.conftest import ball
 
@@ -127,14 +129,34 @@ def test_units_given_to_the_image_of_a_file_count(unit, spacing):
     [
         ({"data": np.zeros((5, 5)), "rotate": 10}, "rotated"),
         ({"data": np.zeros((5, 5)), "shear": [0.2]}, "rotated, sheared"),
-        ({"data": np.zeros((5, 5, 3), np.uint8), "rgb": True}, "Split RGB"),
         ({"data": np.zeros((2, 3, 4, 5))}, "Split Stack"),
     ],
-    ids=["rotated", "sheared", "colour", "4-D"],
+    ids=["rotated", "sheared", "4-D"],
 )
 def test_unfit_layer_is_refused_with_advice(options, message):
     with pytest.raises(VolumeError, match=message):
         to_volume(Image(**options))
+
+
+@pytest.mark.parametrize("samples", [3, 4])
+@pytest.mark.parametrize("wrap", [np.asarray, dask.array.from_array])
+def test_colours_count_as_the_same_file_read_by_us(rng, tmp_path, wrap, samples):
+    colours = rng.integers(0, 255, (7, 9, samples), np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", colours, photometric="rgb")
+    with pytest.warns(UserWarning, match="luminance"):
+        expected = np.asarray(read_volume(tmp_path / "a.tif").data)
+    volume = to_volume(Image(wrap(colours), rgb=True))
+    assert volume.shape == (7, 9)
+    np.testing.assert_array_equal(np.asarray(volume.data), expected)
+    np.testing.assert_array_equal(volume.data[2:4, 1:5], expected[2:4, 1:5])
+
+
+def test_colours_between_0_and_1_stay_there(rng):
+    colours = rng.random((2, 7, 9, 3), np.float32)
+    volume = to_volume(Image(colours, rgb=True))
+    assert volume.data.dtype == np.float32
+    expected = colours @ np.array([0.299, 0.587, 0.114], np.float32)
+    np.testing.assert_allclose(np.asarray(volume.data), expected, atol=1e-6)
 
 
 def test_layer_of_dask_or_bool_is_read_as_arrays():

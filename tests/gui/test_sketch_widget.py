@@ -121,12 +121,12 @@ def test_failing_sketch_is_told(viewer, image, widget, notes, qtbot, monkeypatch
     assert widget.make.enabled
 
 
-def test_image_without_grey_values_is_refused_in_words(viewer, widget):
-    colour = viewer.add_image(np.zeros((9, 9, 3), np.uint8), rgb=True, name="colour")
-    widget.image.value = colour
+def test_image_that_cannot_be_read_is_refused_in_words(viewer, widget):
+    turned = viewer.add_image(np.zeros((9, 9), np.uint8), rotate=10, name="turned")
+    widget.image.value = turned
     press(widget)
-    assert "Split RGB" in widget.problem.text()
-    viewer.layers.remove(colour)
+    assert "rotated" in widget.problem.text()
+    viewer.layers.remove(turned)
     assert widget.image.value.name == "rings"
     viewer.layers.clear()
     assert not widget.make.enabled
