@@ -14,6 +14,8 @@ from napari_msgan._napari.from_layer import has_voxel_size, is_anatomical
 
 #: What lies at the low and the high end of the axes z, y, x.
 _ENDS = (("I", "S"), ("A", "P"), ("R", "L"))
+#: Of z, y, x: what lies across slices of a plane, downwards and to the right.
+PLANES = {"Axial": (0, 1, 2), "Coronal": (1, 0, 2), "Sagittal": (2, 0, 1)}
 _PLACES = ("top_center", "bottom_center", "middle_left", "middle_right")
 _PREFIX = "napari_msgan_"
 #: What decides which images are shown, and whether they are patients.
@@ -50,6 +52,12 @@ class Orientation:
     def set_letters(self, wanted: bool) -> None:
         self._are_letters_wanted = wanted
         self.update()
+
+    def show_plane(self, name: str) -> None:
+        """Show slices of a plane, at the place where the sliders stand."""
+        dims = self._viewer.dims
+        first = dims.ndim - 3
+        dims.order = (*range(first), *(first + axis for axis in PLANES[name]))
 
     def letters(self) -> dict[str, str]:
         """Return what is written at each edge; nothing where it would not be true."""

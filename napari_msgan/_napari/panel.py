@@ -143,6 +143,8 @@ class GeneratePanel(Docked):
             action()
         except MsganError as error:
             tell(error)
+            if not self.job.is_running:
+                self.job.outcome = str(error)  # stays to be read, and no former job's does
 
     def _generate(self) -> None:
         self.stores.generate(self.source.wish())
@@ -219,8 +221,8 @@ class GeneratePanel(Docked):
         active = self._viewer.layers.selection.active
         if running and not self._was_running:
             self._active_at_start = active
+        has_ended = self._was_running and not running
         self._was_running = running
-        has_ended = not running and job.outcome != self.bar.status.text()
         self.bar.show_job(job)
         if has_ended:
             self.source.propose_next_path()

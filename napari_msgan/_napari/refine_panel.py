@@ -63,7 +63,6 @@ class RefinePanel(Section):
             box.valueChanged.connect(self._on_slices)
             box.setMinimumWidth(64)
         self.here = button("Here", "Slices around the one that is shown.", self._around_slice)
-        self._depth_label = QLabel("Slices")
         self._depth = row(self.first, QLabel("to"), self.last, self.here, stretch=None)
         self.workplace = Workplace()
         self.note = Hint()
@@ -76,7 +75,7 @@ class RefinePanel(Section):
         self.form.addRow("To scale", self.scale)
         self.form.addRow(self.note)
         self.form.addRow("Region", row(self.region, self.draw))
-        self.form.addRow(self._depth_label, self._depth)
+        self.form.addRow("Slices", self._depth)
         self.form.addRow("Where to run", self.workplace)
         self.form.addRow(self.summary)
         self.form.addRow(self.problem)
@@ -267,8 +266,7 @@ class RefinePanel(Section):
     def _show_depth(self) -> None:
         layer = self._layer()
         shown = self.region.currentText() == DRAWN and layer is not None and layer.ndim == 3
-        self._depth.setVisible(shown)
-        self._depth_label.setVisible(shown)
+        self.show_row(self._depth, visible=shown)
 
     def _set_depth_range(self) -> None:
         """Let the slices be those of the axis that is not displayed, as they were chosen there."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from napari.components import ViewerModel
 from napari.layers import Image, Labels, Layer
 from qtpy.QtCore import Signal  # type: ignore[attr-defined]
-from qtpy.QtWidgets import QCheckBox, QFileDialog, QLabel, QLineEdit, QSpinBox
+from qtpy.QtWidgets import QCheckBox, QFileDialog, QLineEdit, QSpinBox
 from superqt.utils import signals_blocked
 
 from napari_msgan._napari.choices import SourceCheck, check_source
@@ -84,8 +84,7 @@ class SourcePanel(Section):
         self.seed.setToolTip(
             "Another number gives another texture; the low-resolution image stays the same."
         )
-        self.seed_label = QLabel("Seed")
-        self.form.addRow(self.seed_label, self.seed)
+        self.form.addRow("Seed", self.seed)
         self.where = Section("Where", is_open=False)
         self.device = combo("Where tiles are computed. A store keeps to one kind of device.")
         self.device.addItems(list(DEVICES))
@@ -116,8 +115,7 @@ class SourcePanel(Section):
     def set_model(self, folder: Path | None, spec: ModelSpec | None) -> None:
         self._model, self._spec = folder, spec
         self.finest.clear()  # scales of another model
-        for widget in (self.seed, self.seed_label):
-            widget.setVisible(spec is not None and spec.stochastic)
+        self.show_row(self.seed, visible=spec is not None and spec.stochastic)
         if self.path.text() in ("", self._proposed):  # not what the user typed
             self._propose_path()
         self._check()

@@ -9,11 +9,11 @@ from napari.components import ViewerModel
 from napari.layers import Image, Layer
 from napari.utils import Colormap
 from qtpy.QtCore import Qt, QTimer
-from qtpy.QtWidgets import QCheckBox, QSlider, QWidget
+from qtpy.QtWidgets import QCheckBox, QSlider
 
 from napari_msgan._napari.compare import Comparison, Mode
 from napari_msgan._napari.from_layer import to_units
-from napari_msgan._napari.orientation import Orientation
+from napari_msgan._napari.orientation import PLANES, Orientation
 from napari_msgan._napari.scene import Scene
 from napari_msgan._napari.state import Opened, SessionState
 from napari_msgan._napari.widgets import Hint, Section, button, combo, guarded_from_wheel, row
@@ -69,6 +69,11 @@ class ViewPanel(Section):
             "Right, left, anterior, posterior, superior, inferior at the edges of a slice.\n"
             "Volumes are shown as in radiology: the patient's left is on the right."
         )
+        self.planes = {
+            name: button(name, f"{name} slices, upright as in radiology.", partial(self._cut, name))
+            for name in PLANES
+        }
+        self._planes_row = row(*self.planes.values(), stretch=None)
         self.in_3d = button(
             "3-D",
             "Switch between slices and 3-D. In 3-D the whole is coarse; refined boxes have a\n"
@@ -76,10 +81,10 @@ class ViewPanel(Section):
             self._toggle_3d,
         )
         self.form.addRow("Window", self._windows_row)
-        self._window_label = self.form.labelForField(self._windows_row)
         self.form.addRow("Compare", self.compare)
         self.form.addRow(self.line)
         self.form.addRow(self.problem)
+        self.form.addRow("Slices", self._planes_row)
         self._volume_row = row(self.letters, self.in_3d)
         self.form.addRow(self._volume_row)
         # A move of the line reads the slice again: not more often than it can be drawn.
@@ -98,10 +103,9 @@ class ViewPanel(Section):
     def show_store(self, opened: Opened | None) -> None:
         is_volume = opened is not None and opened.store.geometry.ndim == 3
         windows = opened is not None and is_ct(opened.store)
-        self._windows_row.setVisible(windows)
-        if isinstance(self._window_label, QWidget):
-            self._window_label.setVisible(windows)
-        self._volume_row.setVisible(is_volume)
+        self.show_row(self._windows_row, visible=windows)
+        self.show_row(self._planes_row, visible=is_volume)
+        self.show_row(self._volume_row, visible=is_volume)
         self.compare.setEnabled(opened is not None)
         self.compare.setCurrentIndex(0)
         self._on_mode()
@@ -195,6 +199,12 @@ class ViewPanel(Section):
         in_slices = self._viewer.dims.ndisplay == 2  # what 3-D changed of results is taken back
         if in_slices and isinstance(source, Image) and is_in_hu(source):
             source.contrast_limits = (low, high)
+
+    def _cut(self, plane: str) -> None:
+        """Show the slices of a plane."""
+        if self._viewer.dims.ndisplay == 3:
+            self._toggle_3d()
+        self._orientation.show_plane(plane)
 
     def _toggle_3d(self) -> None:
         dims = self._viewer.dims

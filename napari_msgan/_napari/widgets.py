@@ -61,6 +61,13 @@ class Section(QWidget):
         layout.addWidget(self.content)
         self._fold(is_open)
 
+    def show_row(self, field: QWidget, *, visible: bool) -> None:
+        """Show or hide a row of the form, with its label."""
+        field.setVisible(visible)
+        label = self.form.labelForField(field)
+        if isinstance(label, QWidget):
+            label.setVisible(visible)
+
     def _fold(self, is_open: bool) -> None:
         self._title.setArrowType(Qt.ArrowType.DownArrow if is_open else Qt.ArrowType.RightArrow)
         self.content.setVisible(is_open)

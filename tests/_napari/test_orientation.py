@@ -66,3 +66,21 @@ def test_source_of_a_volume_is_seen_the_same_way_up(viewer, orientation, ct):
         assert (written(viewer), vertical(viewer)) == ("SIRL", "up")
     source.visible, source.units = True, ("pixel",) * 3  # a stack of whatever
     assert (written(viewer), vertical(viewer)) == ("", "down")
+
+
+@pytest.mark.parametrize("is_rolled", [False, True], ids=["from axial", "rolled twice"])
+@pytest.mark.parametrize("more", [(), (2,)], ids=["volume", "beside a series"])
+@pytest.mark.parametrize(
+    ("plane", "letters"), [("Axial", "APRL"), ("Coronal", "SIRL"), ("Sagittal", "SIAP")]
+)
+def test_planes_stand_as_in_radiology(viewer, orientation, ct, plane, letters, more, is_rolled):
+    if more:
+        viewer.add_points(np.zeros((1, 4)))
+    last = viewer.dims.ndim - 3
+    if is_rolled:
+        viewer.dims.order = (*range(last), last + 1, last + 2, last)
+        assert written(viewer) in ("RLIS", "LRIS")  # the coronal slice lies on its side
+    orientation.show_plane(plane)
+    assert written(viewer) == letters
+    assert vertical(viewer) == ("down" if plane == "Axial" else "up")
+    assert viewer.dims.displayed[0] == last + (plane == "Axial")

@@ -327,9 +327,22 @@ def test_wrong_sources_are_told_before_running(panel, viewer, xray, ct):
     turned = viewer.add_image(np.zeros((9, 9), np.uint8), name="turned", rotate=10)
     panel.source.choose(turned)
     assert "rotated" in panel.source.problem.text()
-    colour = viewer.add_image(np.zeros((9, 9, 3), np.uint8), name="colour", rgb=True)
-    panel.source.choose(colour)
-    assert "Split RGB" in panel.source.problem.text()
+    many = viewer.add_image(np.zeros((2, 2, 9, 9), np.uint8), name="many")
+    panel.source.choose(many)
+    assert "Split Stack" in panel.source.problem.text()
+
+
+def test_radiograph_in_colours_is_made_anew_as_its_luminance(panel, viewer, xray, generated):
+    grey = np.asarray(xray.data, np.uint8)
+    colour = viewer.add_image(np.stack([grey] * 3, -1), rgb=True, name="colour")
+    plain = viewer.add_image(grey, name="plain")
+    hashes = []
+    for layer in (plain, colour):
+        panel.source.choose(layer)
+        assert panel.source.problem.text() == ""
+        assert ("luminance" in panel.source.hint.text()) == (layer is colour)
+        hashes.append(generated(layer).info.source.sha256)
+    assert hashes[0] == hashes[1]
 
 
 def test_model_fits_the_axes_of_the_layer_until_another_is_chosen(panel, viewer, xray, ct):
@@ -477,6 +490,21 @@ def test_folder_that_cannot_be_made_is_told(panel, xray, finish, notes, tmp_path
     finish()
     assert "file cannot be made" in panel.job.outcome
     assert "another folder under Where" in panel.job.outcome
+
+
+def test_what_was_refused_stands_where_the_last_outcome_stood(
+    panel, viewer, xray, generated, notes, tmp_path
+):
+    first, second = (panel.scene.result_of(generated(xray)) for _ in range(2))
+    assert panel.bar.status.text() == "Made the image."
+    viewer.layers.selection.active = first
+    panel.refine.result.setCurrentText(second.name)
+    (tmp_path / "a.ome.zarr").mkdir()
+    panel.source.path.setText(str(tmp_path / "a.ome.zarr"))
+    panel.generate_button.click()
+    assert "exists already" in panel.bar.status.text()
+    assert any("exists already" in note.message for note in notes)
+    assert panel.refine.result.currentText() == second.name
 
 
 @pytest.mark.filterwarnings("ignore:Non-orthogonal slicing")

@@ -24,14 +24,15 @@ def panel(viewer, tmp_path, monkeypatch):
 
 def test_seed_is_offered_where_it_changes_the_image(panel, xray, finish, tmp_path):
     seed = panel.source.seed
+    label = panel.source.form.labelForField(seed)
     panel.source.choose(xray)
     panel.model.choose_name("noisy")
     assert seed.isVisible()
-    assert panel.source.seed_label.isVisible()
+    assert label.isVisible()
     seed.setValue(3)
     panel.model.choose_name("plain")
     assert not seed.isVisible()
-    assert not panel.source.seed_label.isVisible()
+    assert not label.isVisible()
     panel.model.choose_name("noisy")
     panel.generate_button.click()
     finish()

@@ -427,3 +427,20 @@ def test_half_an_ending_is_completed(
     panel.save.save.click()
     finish()
     assert (tmp_path / saved).exists()
+
+
+def test_planes_are_offered_for_volumes_and_keep_the_place(panel, viewer, ct, xray, generated):
+    planes = panel.view.planes
+    generated(xray)
+    assert not any(plane.isVisible() for plane in planes.values())
+    store = generated(ct)
+    assert all(plane.isVisible() for plane in planes.values())
+    middle = np.array(panel.scene.result_of(store).extent.world).mean(0) + (2, 3, 5)
+    viewer.dims.set_point((0, 1, 2), middle)
+    planes["Sagittal"].click()
+    assert viewer.dims.order == (2, 0, 1)
+    np.testing.assert_allclose(viewer.dims.point, middle, atol=1.3)
+    panel.view.in_3d.click()
+    planes["Coronal"].click()
+    assert (viewer.dims.ndisplay, viewer.dims.order) == (2, (1, 0, 2))
+    np.testing.assert_allclose(viewer.dims.point, middle, atol=1.3)
