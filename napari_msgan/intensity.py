@@ -20,7 +20,7 @@ def luminance(colours: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """
     dtype = colours.dtype
     real = np.float32 if dtype.itemsize <= 2 else np.float64
-    grey = colours[..., :3].astype(real) @ np.array(_LUMINANCE, real)
+    grey: npt.NDArray[Any] = colours[..., :3].astype(real) @ np.array(_LUMINANCE, real)
     return (grey if dtype.kind == "f" else np.rint(grey)).astype(dtype)
 
 

@@ -435,7 +435,7 @@ def test_planes_are_offered_for_volumes_and_keep_the_place(panel, viewer, ct, xr
     assert not any(plane.isVisible() for plane in planes.values())
     store = generated(ct)
     assert all(plane.isVisible() for plane in planes.values())
-    middle = np.array(panel.scene.result_of(store).extent.world).mean(0) + (2, 3, 5)
+    middle = np.add(np.mean(panel.scene.result_of(store).extent.world, 0), (2, 3, 5))
     viewer.dims.set_point((0, 1, 2), middle)
     planes["Sagittal"].click()
     assert viewer.dims.order == (2, 0, 1)
