@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from napari_msgan.errors import JobError, StoreError
 from napari_msgan.intensity import Window
-from napari_msgan.noise import add_noise
+from napari_msgan.noise import read_sketch
 from napari_msgan.pyramid import ChunkCache, Fingerprint
 from napari_msgan.sketch import interpolate_sketch
 from napari_msgan.volume import read_padded
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from napari_msgan.tiling import Tile, TileWindows
     from napari_msgan.volume import ArrayLike
 
-_SKETCH_TOP = np.float32(255)
 #: Scales 0 to this one are computed in float32 in every precision.
 _LAST_IN_FLOAT32 = 2
 #: To be counted up where the same precision comes to give other bits.
@@ -185,11 +184,8 @@ def tile_inputs(
     context: TileContext, scale: int, windows: TileWindows
 ) -> list[npt.NDArray[np.float32]]:
     """Return what a generator reads: the coarse image in [-1, 1], if any, and the sketch."""
-    sketch = read_padded(context.sketch(scale), windows.sketch.start, windows.sketch.stop)
-    inputs = [sketch.astype(np.float32) / _SKETCH_TOP]
-    noise = context.model.spec.noise
-    if noise and scale > 0:
-        add_noise(inputs[0], windows.sketch, noise, seed=context.store.info.seed, scale=scale)
+    noise, seed = context.model.spec.noise, context.store.info.seed
+    inputs = [read_sketch(context.sketch(scale), windows.sketch, noise, seed=seed, scale=scale)]
     if windows.coarse is not None:
         coarse = read_padded(context.image(scale - 1), windows.coarse.start, windows.coarse.stop)
         inputs.insert(0, context.window.to_network(coarse))

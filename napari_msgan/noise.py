@@ -11,14 +11,31 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_msgan.volume import read_padded
+
 if TYPE_CHECKING:
     from napari_msgan.geometry import Box, Ints
     from napari_msgan.intensity import Float32Array
+    from napari_msgan.volume import ArrayLike
 
 #: Voxels per side of a block, by number of axes; blocks are cut from a pattern twice or more as
 #: wide, each at a place of its own, which is faster than drawing every voxel.
 _BLOCK = {2: 256, 3: 64}
 _PATTERN = {2: 1024, 3: 128}
+
+
+def read_sketch(
+    sketch: ArrayLike, box: Box, sigma: float, *, seed: int, scale: int
+) -> Float32Array:
+    """Return what the generator of a scale reads of a sketch in [0, 255]: [0, 1], with noise.
+
+    Scale 0 reads no noise.
+    """
+    values: Float32Array = read_padded(sketch, box.start, box.stop).astype(np.float32)
+    values /= np.float32(255)
+    if sigma and scale > 0:
+        add_noise(values, box, sigma, seed=seed, scale=scale)
+    return values
 
 
 def add_noise(values: Float32Array, box: Box, sigma: float, *, seed: int, scale: int) -> None:

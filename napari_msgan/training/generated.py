@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from napari_msgan.durable import create_array_file, sync_file
 from napari_msgan.geometry import Box
-from napari_msgan.noise import add_noise
+from napari_msgan.noise import read_sketch
 from napari_msgan.training.gan import to_tensor
 from napari_msgan.training.sources import dequantise, quantise
 from napari_msgan.volume import read_padded
@@ -64,7 +63,8 @@ def _generate(
     factor = config.scales[scale].factor
     with fabric.autocast():
         if scale == 0:
-            sketch = _unit(pyramid.sketch(1), box.multiply(factor))
+            read = box.multiply(factor)
+            sketch = read_sketch(pyramid.sketch(1), read, config.noise, seed=0, scale=0)
             result = generator(to_tensor([sketch], fabric.device))
         else:
             coarse = pyramid.generated(scale - 1)
@@ -72,16 +72,9 @@ def _generate(
             window = box.cover(factor).grow(generator.halo)
             inside = dequantise(read_padded(coarse, window.start, window.stop))
             fine = window.multiply(factor)
-            sketch = _unit(pyramid.sketch(scale), fine)
-            if config.noise:
-                add_noise(sketch, fine, config.noise, seed=0, scale=scale)
+            sketch = read_sketch(pyramid.sketch(scale), fine, config.noise, seed=0, scale=scale)
             result = generator(
                 to_tensor([inside], fabric.device), to_tensor([sketch], fabric.device)
             )
     values: Float32Array = result[0, 0].float().cpu().numpy()
     return values[tuple(slice(n) for n in box.shape)]
-
-
-def _unit(sketch: npt.NDArray[np.uint8], box: Box) -> Float32Array:
-    values: Float32Array = read_padded(sketch, box.start, box.stop).astype(np.float32)
-    return values / np.float32(255)

@@ -55,7 +55,6 @@ def check_same_run(files: Sequence[TrainingFile], out: Path, config: TrainConfig
     """
     begun = run_file(out)
     instead = f"Choose another folder, or delete {begun.parent} to start again."
-    # compared as settings: a file of an earlier version does not name those that came since
     if begun.exists() and _read(begun, TrainConfig.model_validate_json) != config:
         raise TrainingError(f"{out} holds a training run with other settings. {instead}")
     start = _start_file(out)
@@ -70,7 +69,7 @@ def check_same_run(files: Sequence[TrainingFile], out: Path, config: TrainConfig
     changes = {
         "new": sorted(now.keys() - before.keys()),
         "gone": sorted(before.keys() - now.keys()),
-        "changed": sorted(n for n in before.keys() & now if not _is_same(before[n], now[n])),
+        "changed": sorted(n for n in before.keys() & now if before[n] != now[n]),
     }
     if any(changes.values()):
         said = "; ".join(f"{len(v)} {what} ({_some(v)})" for what, v in changes.items() if v)
@@ -102,11 +101,6 @@ def _described(files: Sequence[TrainingFile]) -> dict[str, list[float]]:
     found = {f.name: [_bytes(f.path), f.low, f.high, float(f.checksum)] for f in files}
     drawn = {f"sketch of {f.name}": [float(f.sketch_checksum)] for f in files if f.sketch}
     return found | drawn
-
-
-def _is_same(before: Sequence[float], now: Sequence[float]) -> bool:
-    """Compare what was written down then: an earlier version had no checksum."""
-    return list(before) == list(now[: len(before)])
 
 
 def _bytes(path: Path) -> float:

@@ -123,7 +123,7 @@ class ScaleTrainer:
             return {"generator": starting_weights(self._config, self._scale - 1)}
         before = self._load(checkpoint_of(self._work, self._scale - 1))
         states = {"generator": before["average"]}
-        # One of an earlier version, or of other strides, begins anew.
+        # One of other strides begins anew.
         if _shapes(before["discriminator"]) == _shapes(self.gan.discriminator.state_dict()):
             states["discriminator"] = before["discriminator"]
         return states
@@ -251,8 +251,8 @@ class ScaleTrainer:
             return int(state["step"])
         except (RuntimeError, LookupError, TypeError, ValueError) as error:
             raise TrainingError(
-                f"the checkpoint {self._checkpoint} is damaged or of other networks, as those of "
-                "an earlier version of this program are: delete it, and its scale starts again"
+                f"the checkpoint {self._checkpoint} is damaged or of other networks: delete it, "
+                "and its scale starts again"
             ) from error
 
     def _save(self, step: int, record: Record | None) -> None:

@@ -86,15 +86,6 @@ def test_an_image_that_kept_its_size_but_not_its_values_is_noticed(data, tmp_pat
     train(data, tmp_path / "model", config_of(2))
 
 
-def test_a_run_of_a_version_without_checksums_goes_on(data, tmp_path):
-    train(data, tmp_path / "model", config_of(2))
-    written = tmp_path / "model" / ".training" / "images.json"
-    images = json.loads(written.read_text())
-    assert all(len(described) == 4 for described in images.values())
-    written.write_text(json.dumps({name: seen[:3] for name, seen in images.items()}))
-    train(data, tmp_path / "model", config_of(2))
-
-
 def test_long_names_of_any_script_are_no_obstacle(data, tmp_path):
     (data / "0.tif").rename(data / ("胸部CT画像データ" * 6 + "一.tif"))
     (data / "1.tif").rename(data / ("胸部CT画像データ" * 6 + "二.tif"))
