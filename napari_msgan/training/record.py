@@ -10,6 +10,7 @@ import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from torch import Tensor
@@ -27,12 +28,11 @@ class Record:
     """
 
     def __init__(self, work: Path, scale: int, first_step: int) -> None:
-        self._path, self._scale = work / f"scale_{scale}.jsonl", scale
+        self._path, self._scale = _file_of(work, scale), scale
         self._sums: dict[str, float] = {}
         self._counts: dict[str, int] = {}
         if self._path.exists():
-            lines = self._path.read_text(encoding="utf-8", errors="replace").splitlines()
-            kept = [line for line in lines if _step_of(line) <= first_step]
+            kept = [line for line in _lines(self._path) if _step_of(line) <= first_step]
             self._path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
         self._board = SummaryWriter(work / "tensorboard", purge_step=first_step + 1)
 
@@ -67,6 +67,22 @@ class Record:
 
     def close(self) -> None:
         self._board.close()
+
+
+def read_record(work: Path, scale: int) -> Iterator[Losses]:
+    """Yield the means of each interval of a scale, and its last step as ``step``."""
+    for line in _lines(_file_of(work, scale)):
+        if _step_of(line) < math.inf:
+            yield json.loads(line)
+
+
+def _file_of(work: Path, scale: int) -> Path:
+    return work / f"scale_{scale}.jsonl"
+
+
+def _lines(path: Path) -> list[str]:
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    return text.splitlines()
 
 
 def _step_of(line: str) -> float:

@@ -25,6 +25,7 @@ from napari_msgan.durable import write_atomically
 from napari_msgan.errors import ModelError, TrainingError
 from napari_msgan.locking import hold_lock
 from napari_msgan.model import read_spec, save_spec, save_weights
+from napari_msgan.training.card import write_card
 from napari_msgan.training.checks import check_run, kept_out_of, model_spec
 from napari_msgan.training.generated import iter_generate_coarse
 from napari_msgan.training.same_run import begin_run, run_file, work_folder
@@ -130,6 +131,8 @@ def _iter_train(
         start = Path(config.start_from).name if config.start_from else None  # no one's folders
         text = config.model_copy(update={"start_from": start}).model_dump_json(indent=2) + "\n"
         write_atomically(out / "training.json", text.encode())
+        numbers = {"trained": len(training), "kept_out": len(validation)}
+        write_card(out, work, model_spec(config, specs), config, **numbers)
         yield StepReport("done", len(config.scales) - 1, 1, 1, {})
 
 
