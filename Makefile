@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format reproduce install system clean
+.PHONY: help demo test bindings lint format reproduce install system clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -16,6 +16,10 @@ demo: $(VENV)/.installed-all  ## open napari with a sample (without a screen: ru
 test: lint  ## everything that CI runs: lint, types, tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --ignore tests/gui
 	$(if $(GUI_TESTS),$(ON_SCREEN) $(BIN)/python -m pytest tests/gui)
+
+bindings: $(VENV)/.installed-dev  ## window tests under the other Qt bindings that napari knows
+	$(call TEST_WITH,pyqt5,PyQt5==5.15.11)
+	$(call TEST_WITH,pyside6,PySide6_Essentials==6.10.3)
 
 lint: $(VENV)/.installed-dev  ## ruff and mypy
 	$(BIN)/ruff check
@@ -39,6 +43,13 @@ clean:  ## remove what was made here, the virtual environment too
 HAS_SCREEN = $(DISPLAY)$(WAYLAND_DISPLAY)
 ON_SCREEN = $(if $(shell command -v xvfb-run 2>/dev/null),xvfb-run -a -s "-screen 0 1600x1000x24 +extension GLX")
 GUI_TESTS := $(wildcard tests/gui/test_*.py tests/gui/*/test_*.py)
+
+# napari warns that Qt 5 cannot tell the theme of the system; warnings end tests.
+define TEST_WITH
+$(BIN)/python -m pip install --quiet --upgrade --target $(VENV)/bindings/$(1) $(2)
+PYTHONPATH=$(VENV)/bindings/$(1) QT_API=$(1) PYTEST_QT_API=$(1) OMP_NUM_THREADS=1 \
+	$(ON_SCREEN) $(BIN)/python -m pytest -W "ignore:System theme detection" tests/gui
+endef
 
 system:
 	@tools/debian-packages.sh $(PYTHON)

@@ -39,6 +39,8 @@ LAYER_OF = {unit: number for number, units in enumerate(LAYERS) for unit in unit
 TOP = len(LAYERS)  # `import napari_msgan`: its lazy names may be anything
 GUI_PACKAGES = {"PyQt5", "PyQt6", "PySide2", "PySide6", "magicgui", "napari", "qtpy", "superqt"}
 GUI_FOLDER = "_napari"
+#: What PyQt5, PyQt6 and PySide6 all have under these names.
+QT_MODULES = {"QtCore", "QtGui", "QtWidgets"}
 
 
 @dataclass(frozen=True)
@@ -158,6 +160,16 @@ def misplaced_gui_imports(root: Path) -> list[str]:
     ]
 
 
+def qt_modules_of_one_binding(root: Path) -> list[str]:
+    """Return imports from qtpy of what not every binding has."""
+    return [
+        f"{item}: not every binding has that, take it from {', '.join(sorted(QT_MODULES))}"
+        for path in modules(root)
+        for item in imports_of(path, root)
+        if item.target[0] == "qtpy" and not QT_MODULES.issuperset(item.target[1:2])
+    ]
+
+
 def listing(problems: list[str]) -> str:
     return "\n".join(["", *problems])
 
@@ -172,6 +184,10 @@ def test_imports_point_to_lower_layers():
 
 def test_gui_packages_are_imported_in_the_gui_folder_only():
     assert not (problems := misplaced_gui_imports(ROOT)), listing(problems)
+
+
+def test_every_qt_binding_of_napari_will_do():
+    assert not (problems := qt_modules_of_one_binding(ROOT)), listing(problems)
 
 
 def test_importing_the_package_leaves_heavy_packages_out():
@@ -263,3 +279,16 @@ def test_gui_import_outside_the_gui_folder_is_found(tmp_path, name, text):
 )
 def test_gui_import_in_its_place_is_allowed(tmp_path, name, text):
     assert misplaced_gui_imports(package_with(tmp_path, {name: text})) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "is_found"),
+    [
+        pytest.param("from qtpy.QtOpenGLWidgets import QOpenGLWidget", True, id="Qt 6"),
+        pytest.param("import qtpy.QtOpenGLWidgets", True, id="plain"),
+        pytest.param("from qtpy.QtWidgets import QOpenGLWidget", False, id="all"),
+    ],
+)
+def test_module_of_one_binding_is_found(tmp_path, text, is_found):
+    package = package_with(tmp_path, {"_napari/panel.py": text})
+    assert len(qt_modules_of_one_binding(package)) == is_found

@@ -6,8 +6,12 @@ from typing import TypeVar
 
 from qtpy.QtCore import QEvent, QObject, Qt
 from qtpy.QtGui import QShowEvent
-from qtpy.QtOpenGLWidgets import QOpenGLWidget
-from qtpy.QtWidgets import QDockWidget, QMainWindow, QWidget
+from qtpy.QtWidgets import (  # type: ignore[attr-defined]
+    QDockWidget,
+    QMainWindow,
+    QOpenGLWidget,
+    QWidget,
+)
 
 W = TypeVar("W", bound=QWidget)
 

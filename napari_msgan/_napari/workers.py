@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Generator
+from contextlib import closing
+from dataclasses import dataclass
 from typing import TypeVar
 
 from napari.qt.threading import GeneratorWorker, create_worker
@@ -14,30 +16,40 @@ from napari_msgan.errors import JobError, MsganError
 Y = TypeVar("Y")
 
 
-def surface_runtime_errors(
-    steps: Generator[Y, None, object], cancelled: threading.Event, ended: threading.Event
-) -> Generator[Y, None, bool]:
-    """Pass the steps on until they end (then return True) or are cancelled.
+@dataclass(frozen=True)
+class Ending:
+    """How steps ended: at their end, cancelled, or by an error."""
 
-    RuntimeError becomes JobError, because superqt's GeneratorWorker tells nobody of the former.
-    The steps are closed in the thread that ran them: a tile in progress is finished there, not
-    on the thread of the window.
+    is_complete: bool = False
+    error: Exception | None = None
+
+
+def until_ended(
+    steps: Generator[Y, None, object], cancelled: threading.Event, ended: threading.Event
+) -> Generator[Y, None, Ending]:
+    """Pass the steps on until they end or are cancelled, and return how they ended.
+
+    Errors are returned, because superqt's GeneratorWorker tells nobody of a RuntimeError, and
+    napari's own slots for errors fail under PySide6. The steps are closed in the thread that ran
+    them: a tile in progress is finished there, not on the thread of the window.
     """
     try:
-        while not cancelled.is_set():
-            try:
-                step = next(steps)
-            except StopIteration:
-                return True
-            yield step
-        return False
+        with closing(steps):
+            while not cancelled.is_set():
+                try:
+                    step = next(steps)
+                except StopIteration:
+                    return Ending(is_complete=True)
+                yield step
+        return Ending()
     except RuntimeError as error:
-        raise JobError(f"the job stopped: {error}") from error
+        stopped = JobError(f"the job stopped: {error}")
+        stopped.__cause__ = error
+        return Ending(error=stopped)
+    except Exception as error:
+        return Ending(error=error)
     finally:
-        try:
-            steps.close()
-        finally:
-            ended.set()
+        ended.set()
 
 
 class ThreadJob:
@@ -87,19 +99,17 @@ def start_in_thread(
     on_end : is given whether the job ran to its end; not called after an error.
     """
     job = ThreadJob()
-    # napari's own relay of errors is never connected (PyQt6 ends the chain of constructors).
-    worker = create_worker(
-        surface_runtime_errors,
-        steps,
-        job.cancelled,
-        job.ended,
-        _worker_class=_JobWorker,
-        _ignore_errors=True,
-    )
+
+    def end(ending: Ending) -> None:
+        if ending.error is None:
+            on_end(ending.is_complete)
+        else:
+            tell(ending.error)
+            on_error(ending.error)
+
+    worker = create_worker(until_ended, steps, job.cancelled, job.ended, _worker_class=_JobWorker)
     worker.job = job
     worker.yielded.connect(on_step)
-    worker.errored.connect(tell)
-    worker.errored.connect(on_error)
-    worker.returned.connect(on_end)
+    worker.returned.connect(end)
     worker.start()
     return job

@@ -19,7 +19,7 @@ from napari_msgan._napari.controllers import (
 from napari_msgan._napari.refining import missing_tiles, seen_first
 from napari_msgan._napari.state import JobState, Opened, SessionState
 from napari_msgan._napari.to_layer import Placement
-from napari_msgan._napari.workers import surface_runtime_errors
+from napari_msgan._napari.workers import until_ended
 from napari_msgan.errors import JobError, MsganError
 from napari_msgan.geometry import Box
 from napari_msgan.io import read_volume
@@ -333,15 +333,50 @@ def test_steps_of_a_function_end_with_its_error():
         next(steps)
 
 
-def test_runtime_error_becomes_a_job_error():
+def how_it_ends(steps):
+    with pytest.raises(StopIteration) as stop:
+        next(steps)
+    return stop.value.value
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "text"),
+    [
+        (RuntimeError("oom"), JobError, "the job stopped: oom"),
+        (OSError("disk full"), OSError, "disk full"),
+        (MemoryError("large"), MemoryError, "large"),
+    ],
+    ids=["RuntimeError", "OSError", "MemoryError"],
+)
+def test_error_of_steps_is_how_they_end(error, kind, text):
     from threading import Event
 
     ended = Event()
-    steps = surface_runtime_errors(steps_of(1, error=RuntimeError("oom")), Event(), ended)
+    steps = until_ended(steps_of(1, error=error), Event(), ended)
     assert next(steps) == 1
-    with pytest.raises(JobError, match="the job stopped: oom"):
-        next(steps)
+    ending = how_it_ends(steps)
+    assert type(ending.error) is kind
+    assert str(ending.error) == text
+    assert error in (ending.error, ending.error.__cause__)
+    assert not ending.is_complete
     assert ended.is_set()
+
+
+def test_error_in_closing_cancelled_steps_is_told():
+    from threading import Event
+
+    def steps():
+        try:
+            yield 1
+            yield 2
+        finally:
+            raise OSError("disk full")
+
+    cancelled = Event()
+    wrapped = until_ended(steps(), cancelled, Event())
+    next(wrapped)
+    cancelled.set()
+    assert str(how_it_ends(wrapped).error) == "disk full"
 
 
 def test_cancelled_steps_are_closed():
@@ -357,10 +392,9 @@ def test_cancelled_steps_are_closed():
             closed.append(True)
 
     cancelled = Event()
-    wrapped = surface_runtime_errors(steps(), cancelled, Event())
+    wrapped = until_ended(steps(), cancelled, Event())
     next(wrapped)
     cancelled.set()
-    with pytest.raises(StopIteration) as stop:
-        next(wrapped)
-    assert stop.value.value is False
+    ending = how_it_ends(wrapped)
+    assert (ending.is_complete, ending.error) == (False, None)
     assert closed == [True]

@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from qtpy.QtGui import QOpenGLContext
-from qtpy.QtOpenGLWidgets import QOpenGLWidget
-from qtpy.QtWidgets import QFileDialog, QMessageBox, QScrollArea
+from qtpy.QtWidgets import QFileDialog, QMessageBox, QOpenGLWidget, QScrollArea
 
 from napari_msgan import generate as library_generate
 from napari_msgan import refine as library_refine
@@ -656,7 +655,7 @@ def test_closing_the_dock_during_a_run_loses_nothing(panel, viewer, xray, genera
 
 @pytest.mark.filterwarnings("ignore:RuntimeError in aborted thread")
 def test_runtime_error_of_a_bare_generator_would_be_lost(qtbot):
-    """Why `surface_runtime_errors` exists: the negative control of the test above."""
+    """Why `until_ended` returns errors: the negative control of the test above."""
     from napari.qt.threading import create_worker
 
     def steps():

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 
+import pytest
 from napari._qt.qthreading import wait_for_workers_to_quit
 
+from napari_msgan._napari import workers
 from napari_msgan._napari.workers import start_in_thread
 
 
@@ -29,3 +31,29 @@ def test_a_job_that_napari_ends_is_closed_and_told(qtbot):
     assert job.ended.is_set()
     assert closed == [True]
     qtbot.waitUntil(lambda: ends == [False])
+
+
+@pytest.mark.parametrize("error", [OSError("disk full"), RuntimeError("no memory")])
+def test_an_error_does_not_reach_slots_of_napari_that_fail_with_it(error, qtbot, monkeypatch):
+    """Under PySide6 they get the error that they do not take."""
+    seen, made, create = [], [], workers.create_worker
+
+    def create_watched(*arguments, **options):
+        made.append(create(*arguments, **options))
+        made[-1].errored.connect(seen.append)
+        return made[-1]
+
+    def steps():
+        yield 1
+        raise error
+
+    monkeypatch.setattr(workers, "create_worker", create_watched)
+    monkeypatch.setattr(workers, "tell", seen.append)
+    ends = []
+    start_in_thread(
+        steps(), on_step=lambda step: None, on_error=ends.append, on_end=lambda done: None
+    )
+    qtbot.waitUntil(lambda: bool(ends))
+    assert len(made) == 1
+    assert seen == ends  # told once, by us
+    assert str(error) in str(ends[0])
