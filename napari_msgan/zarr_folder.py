@@ -14,7 +14,7 @@ from napari_msgan.folders import MOST_METADATA_BYTES, check_inside
 from napari_msgan.packed_sizes import unpacked_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import AsyncIterator, Iterable, Sequence
     from pathlib import Path
     from typing import Self
 
@@ -146,3 +146,32 @@ class ZarrFolder(LocalStore):
         key_ranges: Iterable[tuple[str, ByteRequest | None]],
     ) -> list[Buffer | None]:
         return [await self.get(key, prototype, byte_range) for key, byte_range in key_ranges]
+
+    async def get_ranges(
+        self,
+        key: str,
+        byte_ranges: Sequence[ByteRequest | None],
+        *,
+        prototype: BufferPrototype,
+        **tuning: int,
+    ) -> AsyncIterator[list[tuple[int, Buffer | None]]]:
+        """Yield (index, content) of each range, read by itself.
+
+        zarr 3.4 and newer would merge chunks of a shard: what is not one chunk cannot be checked.
+        """
+        for index, byte_range in enumerate(byte_ranges):
+            yield [(index, await self.get(key, prototype, byte_range))]
+
+    def get_ranges_sync(
+        self,
+        key: str,
+        byte_ranges: Sequence[ByteRequest | None],
+        *,
+        prototype: BufferPrototype,
+        **tuning: int,
+    ) -> list[tuple[int, Buffer | None]]:
+        """Return what `get_ranges` yields."""
+        return [
+            (index, self.get_sync(key, prototype=prototype, byte_range=byte_range))
+            for index, byte_range in enumerate(byte_ranges)
+        ]

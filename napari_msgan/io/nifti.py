@@ -5,7 +5,8 @@ from __future__ import annotations
 import gzip
 import math
 import zlib
-from typing import TYPE_CHECKING, Any
+from contextlib import nullcontext
+from typing import IO, TYPE_CHECKING, Any
 
 import nibabel as nib
 import numpy as np
@@ -22,6 +23,7 @@ from napari_msgan.volume import Volume
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from napari_msgan.geometry import Ints
@@ -128,9 +130,7 @@ def write(
     """Write the finest level plane by plane; ``.gz`` is compressed on the way."""
     volume = levels[0]
     header = header_of(volume, description)
-    with target.open("wb") as file:
-        # No name and no time in the gzip header: equal images make equal files.
-        stream = file if target.suffix.lower() != ".gz" else gzip.GzipFile("", "wb", 1, file, 0)
+    with target.open("wb") as file, _packing(file, target) as stream:
         header.write_to(stream)
         stream.write(bytes(int(header["vox_offset"]) - stream.tell()))
         for slab in iter_slabs(volume.data, progress=progress):
@@ -139,7 +139,14 @@ def write(
             for start in range(0, len(content), _PIECE):  # packed at once it would lie in memory
                 stream.write(content[start : start + _PIECE])
             del slab, plain, content  # before the next one is read
-        stream.close()
+
+
+def _packing(file: IO[bytes], target: Path) -> AbstractContextManager[Any]:
+    """Return what is written through: it packs where the name ends in ``.gz``."""
+    if target.suffix.lower() != ".gz":
+        return nullcontext(file)
+    # No name and no time in the gzip header: equal images make equal files.
+    return gzip.GzipFile("", "wb", 1, file, 0)
 
 
 def _load(path: Path) -> Any:  # nibabel's headers have no types

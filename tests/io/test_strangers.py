@@ -1,5 +1,7 @@
 """OME-Zarr of strangers: codecs that run code, links, bombs; and pipes in the place of files."""
 
+import asyncio
+import itertools
 import json
 import os
 import pickle
@@ -9,9 +11,12 @@ import numcodecs
 import numpy as np
 import pytest
 import zarr
+from zarr.abc.store import RangeByteRequest
+from zarr.core.buffer import default_buffer_prototype
 
-from napari_msgan.errors import VolumeError
+from napari_msgan.errors import FolderError, VolumeError
 from napari_msgan.io import read_volume
+from napari_msgan.zarr_folder import ChunkSize, ZarrFolder
 
 
 class Trap:
@@ -113,6 +118,49 @@ def test_bomb_in_a_shard_is_refused(tmp_path, part):
     file.write_bytes(bomb + index + google_crc32c.value(index).to_bytes(4, "little"))
     with pytest.raises(VolumeError, match="unpacks to more than"):
         np.asarray(read_volume(path).data[part, part])
+
+
+def test_bomb_beside_a_sound_chunk_of_a_shard_is_refused(tmp_path):
+    """zarr 3.4 would read both in one piece, of which only the first can be checked."""
+    path = tmp_path / "a.zarr"
+    options = {"chunks": (4, 4), "shards": (8, 8), "compressors": zarr.codecs.ZstdCodec()}
+    zarr.create_array(path, data=np.arange(64, dtype=np.int16).reshape(8, 8), **options)
+    (file,) = (file for file in path.rglob("c/*/*") if file.is_file())
+    sound = bytes(numcodecs.Zstd().encode(np.zeros(16, np.int16)))
+    bomb = bytes(numcodecs.Zstd().encode(np.zeros(10**7, np.uint8)))
+    first, second = [0, len(sound)], [len(sound), len(bomb)]
+    index = np.array([first, second, first, first], "<u8").tobytes()
+    file.write_bytes(sound + bomb + index + google_crc32c.value(index).to_bytes(4, "little"))
+    data = read_volume(path).data
+    assert not np.asarray(data[0:4, 0:4]).any()
+    with pytest.raises(VolumeError, match="unpacks to more than"):
+        np.asarray(data[0:4, 0:8])
+
+
+def ranges_of(folder, ranges, *, is_sync):
+    options = {"prototype": default_buffer_prototype(), "max_gap_bytes": 1 << 20}
+    requests = [RangeByteRequest(*ends) for ends in ranges]
+
+    async def collect():
+        groups = folder.get_ranges("c", requests, **options)
+        return [pair async for group in groups for pair in group]
+
+    found = folder.get_ranges_sync("c", requests, **options) if is_sync else asyncio.run(collect())
+    return [(index, content.to_bytes()) for index, content in found]
+
+
+@pytest.mark.parametrize("is_sync", [False, True], ids=["asynchronous", "synchronous"])
+def test_ranges_of_a_shard_are_read_and_checked_one_by_one(tmp_path, is_sync):
+    sound = bytes(numcodecs.Zstd().encode(np.zeros(32, np.uint8)))
+    bomb = bytes(numcodecs.Zstd().encode(np.zeros(10**7, np.uint8)))
+    (tmp_path / "c").write_bytes(sound + sound + bomb)
+    inner = ChunkSize(n_bytes=32, codec="zstd")
+    folder = ZarrFolder(tmp_path, chunk=ChunkSize(96, None, inner=inner, n_inner=3))
+    ends = np.cumsum([0, len(sound), len(sound), len(bomb)]).tolist()
+    ranges = list(itertools.pairwise(ends))
+    assert ranges_of(folder, ranges[:2], is_sync=is_sync) == [(0, sound), (1, sound)]
+    with pytest.raises(FolderError, match="unpacks to more than"):
+        ranges_of(folder, ranges, is_sync=is_sync)
 
 
 def careless(content):
