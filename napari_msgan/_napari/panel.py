@@ -226,6 +226,7 @@ class GeneratePanel(Docked):
         self.bar.show_job(job)
         if has_ended:
             self.source.propose_next_path()
+            self.refine.update_summary()
             if active is not self._active_at_start:  # something was selected meanwhile
                 self._on_active()
         if not running:

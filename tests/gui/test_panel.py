@@ -94,9 +94,10 @@ def test_refine_rectangles_and_clear_them(panel, viewer, xray, generated, finish
     box = Box((10, 10), (31, 31))
     assert panel.refine.boxes() == [box]
     assert store.is_refined(2, box)
-    assert "done already" in panel.refine.summary.text() or not panel.refine.update_summary()
+    assert panel.refine.summary.text().endswith(": done already")
     refined = shown(panel.scene.result_of(store), store, 2)
     panel.clear_button.click()
+    assert "to make" in panel.refine.summary.text()
     assert not store.is_refined(2, box)
     assert (shown(panel.scene.result_of(store), store, 2) != refined).any()
 
