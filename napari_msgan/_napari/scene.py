@@ -87,10 +87,11 @@ class Scene:
         seed = f", seed {store.info.seed}" if store.info.stochastic else ""
         name = f"{store.info.model_name} of {source}{seed}"
         result = self.add(result_layer(store, opened.placement, name))
-        self.add(sketch_layer(store, opened.placement, f"sketch of {source}"))
+        sketch = self.add(sketch_layer(store, opened.placement, f"sketch of {source}"))
         for layer in [x for x in self.viewer.layers if isinstance(x, Labels) and x.name == source]:
-            # what is painted next has to be seen
+            # what is painted next has to be seen, and nothing twice
             self.viewer.layers.move(self.viewer.layers.index(layer), len(self.viewer.layers))
+            sketch.visible = not layer.visible
         self.viewer.layers.selection.active = result
         return result
 

@@ -542,6 +542,11 @@ def test_what_is_painted_after_generating_is_seen(panel, viewer, generated):
     store = generated(layer)
     assert viewer.layers[-1] is layer
     assert viewer.layers.index(panel.scene.result_of(store)) == 0
+    (sketch,) = panel.scene.layers_of(store, "sketch")
+    assert not sketch.visible  # it is what was painted
+    layer.visible = False
+    (sketch,) = panel.scene.layers_of(generated(layer), "sketch")
+    assert sketch.visible
 
 
 def test_painted_labels_become_an_image(panel, viewer, generated):
