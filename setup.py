@@ -17,35 +17,36 @@ def read_version() -> str:
     return match[1]
 
 
+# The oldest versions that all tests passed with (2026-11-30); constraints.txt has what CI takes.
 BASE = [
     "filelock>=4",
-    "imagecodecs",
-    "magicgui",
+    "imagecodecs>=2025.3.30",
+    "magicgui>=0.9",
     "napari>=0.9",  # without a Qt binding: that choice is the user's
-    "nibabel",
+    "nibabel>=5.3",
     "numpy>=2",
-    "pillow",
-    "platformdirs",
-    "psutil",
-    "psygnal",
-    "pydantic>=2",
+    "pillow>=10.3",
+    "platformdirs>=4.3",
+    "psutil>=6",
+    "psygnal>=0.14",
+    "pydantic>=2.10",
     "pydicom>=3",
-    "qtpy",
-    "rich",
-    "safetensors",
-    "scipy",
-    "superqt",
-    "tifffile",
+    "qtpy>=2.4",
+    "rich>=14",
+    "safetensors>=0.4.3",
+    "scipy>=1.15",
+    "superqt>=0.7.8",
+    "tifffile>=2025.5.10",
     "torch>=2.10",
     "zarr>=3.1.3",  # the first that writes chunks atomically: exports need it
-    "fsspec>=2024.6",  # stores at URLs; this one makes a file only if there is none
-    "numcodecs>=0.16",  # packs chunks; zarr needs it too
+    "fsspec>=2025.2",  # stores at URLs; older ones cannot make a file only if there is none
+    "numcodecs>=0.16.2",  # packs chunks; zarr needs it too
 ]
 TRAIN = [
-    "lightning-fabric",
-    "scikit-image",
-    "tensorboard",
-    "torchmetrics",
+    "lightning-fabric>=2.4",
+    "scikit-image>=0.24",
+    "tensorboard>=2.18",
+    "torchmetrics>=1.4",
 ]
 DASK = ["distributed"]
 ALL = ["PyQt6", *DASK, *TRAIN]
@@ -53,6 +54,7 @@ DEV = [
     *ALL,
     "SimpleITK",
     "build",
+    "google-crc32c",
     "hypothesis",
     "matplotlib",
     "mypy",

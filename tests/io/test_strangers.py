@@ -13,6 +13,7 @@ import pytest
 import zarr
 from zarr.abc.store import RangeByteRequest
 from zarr.core.buffer import default_buffer_prototype
+from zarr.storage import LocalStore
 
 from napari_msgan.errors import FolderError, VolumeError
 from napari_msgan.io import read_volume
@@ -146,7 +147,19 @@ def ranges_of(folder, ranges, *, is_sync):
     return [(index, content.to_bytes()) for index, content in found]
 
 
-@pytest.mark.parametrize("is_sync", [False, True], ids=["asynchronous", "synchronous"])
+@pytest.mark.parametrize(
+    "is_sync",
+    [
+        pytest.param(False, id="asynchronous"),
+        pytest.param(
+            True,
+            id="synchronous",
+            marks=pytest.mark.skipif(
+                not hasattr(LocalStore, "get_sync"), reason="this zarr reads asynchronously only"
+            ),
+        ),
+    ],
+)
 def test_ranges_of_a_shard_are_read_and_checked_one_by_one(tmp_path, is_sync):
     sound = bytes(numcodecs.Zstd().encode(np.zeros(32, np.uint8)))
     bomb = bytes(numcodecs.Zstd().encode(np.zeros(10**7, np.uint8)))
