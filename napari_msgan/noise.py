@@ -1,6 +1,7 @@
-"""Noise of models with a random part: a function of seed, scale and place.
+"""What generators read of a sketch, with the noise of models that have a random part.
 
-So tiles in any order, on any grid and of any worker see the same noise at the same voxel.
+The noise is a function of seed, scale and place. So tiles in any order, on any grid and of any
+worker see the same at the same voxel.
 """
 
 from __future__ import annotations

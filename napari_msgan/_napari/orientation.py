@@ -14,7 +14,7 @@ from napari_msgan._napari.from_layer import has_voxel_size, is_anatomical
 
 #: What lies at the low and the high end of the axes z, y, x.
 _ENDS = (("I", "S"), ("A", "P"), ("R", "L"))
-#: Of z, y, x: what lies across slices of a plane, downwards and to the right.
+#: Of z, y, x: the axis across the slices of a plane, then the vertical and the horizontal one.
 PLANES = {"Axial": (0, 1, 2), "Coronal": (1, 0, 2), "Sagittal": (2, 0, 1)}
 _PLACES = ("top_center", "bottom_center", "middle_left", "middle_right")
 _PREFIX = "napari_msgan_"
