@@ -22,7 +22,8 @@ BASE = [
     "filelock>=4",
     "imagecodecs>=2025.3.30",
     "magicgui>=0.9",
-    "napari>=0.9",  # without a Qt binding: that choice is the user's
+    # older ones mirrored patients in 3-D; without a Qt binding: that choice is the user's
+    "napari>=0.9.2",
     "nibabel>=5.3",
     "numpy>=2",
     "pillow>=10.3",
