@@ -17,7 +17,7 @@ def read_version() -> str:
     return match[1]
 
 
-# The oldest versions that all tests passed with (2026-11-30); constraints.txt has what CI takes.
+# The oldest that the tests passed with, warnings let through (2026-11-30). CI: constraints.txt.
 BASE = [
     "filelock>=4",
     "imagecodecs>=2025.3.30",

@@ -196,10 +196,12 @@ def to_volume(layer: Layer) -> Volume:
     matrix = layer_matrix(layer)
     if (link := store_link(layer)) is not None:
         return _volume_of_store(link, layer)
-    plain = isinstance(data, np.ndarray) and data.dtype.isnative and data.dtype.kind != "b"
-    array: ArrayLike = data if plain else _as_numpy(data)
+    array: ArrayLike
     if is_colour(layer):
         array = _luminance_of(data)
+    else:
+        plain = isinstance(data, np.ndarray) and data.dtype.isnative and data.dtype.kind != "b"
+        array = data if plain else _as_numpy(data)
     if isinstance(layer, Labels):
         array = _painted(array)
     note = layer.metadata.get(KEY)

@@ -40,6 +40,7 @@ def write_card(
         f"| {scale} | {size} | {_learned(scale, work, config)} |"
         for scale, size in enumerate(_sizes(spec))
     )
+    licence = f" (in model.json: {spec.licence})" if spec.licence else ""
     text = f"""{_OURS}
 # {spec.title or spec.name}
 
@@ -59,7 +60,7 @@ searches for them.
 {trained} images, and {kept_out} more that were kept out to watch the loss.
 
 *Who are the patients (ages, sites, scanners, pathology)? Who was never seen? Who allowed this use
-of their images, and under which licence may the weights be passed on (now: {spec.licence})?*
+of their images, and under which licence may the weights be passed on{licence}?*
 
 ## How it was trained
 `training.json` beside this card holds every setting. The L1 distance is that of the last

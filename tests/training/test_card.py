@@ -41,6 +41,7 @@ def test_it_says_what_was_learned_from_and_how_far_it_came(data, tmp_path, capsy
         written = (out / ".training" / f"scale_{scale}.jsonl").read_text().splitlines()
         loss = json.loads(written[-1])["validation_l1"]
         assert float(row[3].rstrip(" |")) == pytest.approx(50 * loss, abs=0.005)
+    assert "passed on?*" in card
     assert "DOE" not in card
     assert str(tmp_path) not in card
     assert main(["models", str(out)]) == 0
@@ -53,6 +54,8 @@ def test_it_is_written_anew_until_somebody_edits_it(data, tmp_path):
     first, *rest = card.splitlines(keepends=True)
     (out / "README.md").write_text(first + "old")
     assert train(data, out, config) == card
+    licensed = train(data, tmp_path / "licensed", config_of(2, licence="CC BY 4.0"))
+    assert licensed == card.replace("passed on?*", "passed on (in model.json: CC BY 4.0)?*")
     mine = "".join(rest).replace("*Who are the patients", "Two people, *who are the patients")
     (out / "README.md").write_text(mine)
     assert train(data, out, config) == mine
