@@ -14,6 +14,7 @@ from napari_msgan.errors import JobError, MsganError, StoreError, VolumeError
 from napari_msgan.geometry import Affine, Box
 from napari_msgan.io import read_description, read_volume, write_volume
 from napari_msgan.model import MODELS_VARIABLE, load_folder
+from napari_msgan.pyramid import open_pyramid
 from napari_msgan.volume import Orientation, Volume, turn
 from tests.models import write_model
 
@@ -288,6 +289,16 @@ def test_nothing_is_written_over_a_store_or_over_the_source(store, model, tmp_pa
     before = read_volume(image).data[WHOLE]
     jobs.export(own, image, scale=0, overwrite=True)  # an image may be replaced
     assert read_volume(image).shape != before.shape
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.nii.gz", "a.ome.zarr"])
+@pytest.mark.parametrize("grid", ["store", "source"])
+def test_export_of_a_store_that_is_gone_writes_no_empty_image(store, tmp_path, name, grid):
+    copy = open_pyramid(shutil.copytree(store.path, tmp_path / "copy.ome.zarr"))
+    shutil.rmtree(copy.path)
+    with pytest.raises(StoreError, match=r"copy\.ome\.zarr/.* is missing"):
+        jobs.export(copy, tmp_path / name, grid=grid)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_cancelled_export_leaves_nothing_behind(store, tmp_path):

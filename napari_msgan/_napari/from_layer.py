@@ -223,7 +223,7 @@ def _volume_of_store(link: StoreLink, layer: Layer) -> Volume:
     store = shared_store(link.path)
     if link.role == "sketch":  # without the padding that napari needs
         finest = store.geometry.finest_scale
-        return replace(view_volume(store, finest), data=SketchView(store, finest))
+        return replace(view_volume(store, finest), data=SketchView(store, finest, whole=True))
     if link.role == "result":
         return view_volume(store, store.geometry.finest_scale)
     note = layer.metadata[KEY]

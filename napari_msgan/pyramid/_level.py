@@ -76,6 +76,20 @@ class Level:
             result[target.slices] = self.array.fill_value if chunk is None else chunk[source.slices]
         return result
 
+    def read_whole(self, box: Box) -> npt.NDArray[Any]:
+        """Return a box of which every chunk has a file.
+
+        Raises
+        ------
+        StoreError
+            If one has none; else as of `read`.
+        """
+        missing: list[Ints] = []
+        result = self.read(box, missing)
+        if missing:
+            raise self._is_missing(missing[0])
+        return result
+
     def cells(self, box: Box) -> Iterator[tuple[Ints, Box]]:
         """Yield the index of each chunk that a box touches, and what of the image it holds."""
         whole, cells = Box.of_shape(self.shape), box.cover(self.chunks)
@@ -95,11 +109,15 @@ class Level:
         """
         chunk = self._find_chunk(index)
         if chunk is None:
-            raise StoreError(
-                f"{self.place.address}/{self.file_key(index)} is missing: files of the store were "
-                "deleted, or not copied. napari-msgan verify says what can be repaired."
-            )
+            raise self._is_missing(index)
         return chunk
+
+    def _is_missing(self, index: Ints) -> StoreError:
+        return StoreError(
+            f"{self.place.address}/{self.file_key(index)} is missing: the image was not made to "
+            "its end, or files of the store were deleted, or not copied. napari-msgan verify says "
+            "what can be repaired."
+        )
 
     def _find_chunk(self, index: Ints) -> npt.NDArray[Any] | None:
         """Return a whole chunk; None if it has no file."""

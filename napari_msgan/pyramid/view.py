@@ -53,20 +53,30 @@ class PyramidView(_Window):
     ----------
     padded : repeat the border voxel up to `padded_shape`.
     box : show only this part of the scale (its own voxels), not together with `padded`.
+    whole : raise StoreError where scale 0 has no file, else it is seen as the fill value there.
     """
 
     def __init__(
-        self, store: PyramidStore, scale: int, *, padded: bool = False, box: Box | None = None
+        self,
+        store: PyramidStore,
+        scale: int,
+        *,
+        padded: bool = False,
+        box: Box | None = None,
+        whole: bool = False,
     ) -> None:
         store.geometry.check_scale(scale)
         shown = box or _shown(store.geometry, scale, padded=padded)
         super().__init__(store.geometry.shape_at(scale), shown, store.info.dtype_type)
         self._store, self._scale = store, scale
         self._chunk_shape = store.info.chunk_shape
-        self._coarser = PyramidView(store, scale - 1) if scale else None
+        self._whole = whole
+        self._coarser = PyramidView(store, scale - 1, whole=whole) if scale else None
 
     def _read(self, box: Box) -> npt.NDArray[Any]:
         if self._coarser is None:
+            if self._whole:
+                return self._store.level(self._scale).read_whole(box)
             return self._store.read(self._scale, box)
         chunks = box.cover(self._chunk_shape)
         while True:
@@ -118,15 +128,22 @@ class PyramidView(_Window):
 
 
 class SketchView(_Window):
-    """Array-like of the sketch of one scale, uint8; parameters as of `PyramidView`."""
+    """Array-like of the sketch of one scale, uint8; parameters as of `PyramidView`.
 
-    def __init__(self, store: PyramidStore, scale: int, *, padded: bool = False) -> None:
+    whole : raise StoreError where a chunk has no file, else it is seen as no edges.
+    """
+
+    def __init__(
+        self, store: PyramidStore, scale: int, *, padded: bool = False, whole: bool = False
+    ) -> None:
         store.geometry.check_scale(scale)
         shown = _shown(store.geometry, scale, padded=padded)
         super().__init__(store.geometry.shape_at(scale), shown, np.dtype(np.uint8))
-        self._store, self._scale = store, scale
+        self._store, self._scale, self._whole = store, scale, whole
 
     def _read(self, box: Box) -> npt.NDArray[Any]:
+        if self._whole:
+            return self._store.level(self._scale, sketch=True).read_whole(box)
         return self._store.read_sketch(self._scale, box)
 
 
@@ -192,6 +209,8 @@ def _coarsest(store: PyramidStore) -> npt.NDArray[Any]:
 def view_volume(store: PyramidStore, scale: int, region: Box | None = None) -> Volume:
     """Return what is seen of a scale, with its geometry; nothing is read yet.
 
+    It is what is saved: reading raises StoreError if the store, or scale 0 of it, is not there.
+
     Parameters
     ----------
     region : part of the image, in voxels of the finest scale; None for all of it.
@@ -205,4 +224,4 @@ def view_volume(store: PyramidStore, scale: int, region: Box | None = None) -> V
     geometry.check_scale(scale)
     box = geometry.box_at(scale, Box.of_shape(geometry.shape) if region is None else region)
     affine = geometry.affine_at(scale).rescaled((1,) * geometry.ndim, box.start)
-    return Volume(PyramidView(store, scale, box=box), affine, geometry.unit)
+    return Volume(PyramidView(store, scale, box=box, whole=True), affine, geometry.unit)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import threading
 from typing import Any
 
@@ -8,12 +9,13 @@ import numpy.typing as npt
 import pytest
 from scipy import ndimage
 
-from napari_msgan.errors import GeometryError
+from napari_msgan.errors import GeometryError, StoreError
 from napari_msgan.geometry import Affine, Box
 from napari_msgan.pyramid import (
     Place,
     PyramidStore,
     PyramidView,
+    SketchView,
     levels,
     open_pyramid,
     refresh_coarsest,
@@ -262,6 +264,21 @@ def test_volume_of_a_region_lies_where_the_region_lies(store, images, write_scal
     np.testing.assert_allclose(
         volume.affine.at((1, 2)), store.geometry.affine_at(scale).at(np.add(box.start, (1, 2)))
     )
+
+
+@pytest.mark.parametrize("scale", [0, 2])
+def test_what_is_saved_of_a_store_that_is_gone_is_refused(store, images, write_scale, scale):
+    for finer in range(3):
+        write_scale(store, finer, images[finer])
+    saved, shown = view_volume(store, scale).data, PyramidView(store, scale)
+    edges = SketchView(store, scale, whole=True)
+    np.testing.assert_array_equal(np.asarray(saved), images[scale])
+    assert (np.asarray(edges) == 0).all()
+    shutil.rmtree(store.path)
+    for gone in (saved, edges):
+        with pytest.raises(StoreError, match="is missing: the image was not made to its end"):
+            np.asarray(gone)
+    assert (np.asarray(shown) == store.info.fill_value).all()  # a viewer goes on
 
 
 def test_volume_of_everything_has_the_true_shape(store):
