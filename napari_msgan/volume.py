@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+import warnings
 import zlib
 from dataclasses import dataclass, replace
 from types import EllipsisType
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 #: Planes, or rows, that are read at a time.
 _SLAB = 16
+#: Voxel sizes that differ by a smaller share are the same, rounded.
+_SAME_SIZE = 0.01
 #: Direction in which (z, y, x) indices grow, for a model that asks for "LPS": S, P, L.
 _LETTERS = ({"S": 1, "I": -1}, {"P": 1, "A": -1}, {"L": 1, "R": -1})
 
@@ -238,7 +241,7 @@ def turn(volume: Volume, orientation: Orientation) -> Volume:
 
 
 def with_spacing(volume: Volume, spacing: float | Sequence[float] | None) -> Volume:
-    """Return the image with voxels of another size.
+    """Return the image with voxels of another size; a warning says what it replaces.
 
     Its axes keep their directions, its first voxel keeps its place.
 
@@ -263,6 +266,12 @@ def with_spacing(volume: Volume, spacing: float | Sequence[float] | None) -> Vol
             f"the voxel size {', '.join(f'{mm:g}' for mm in given)} does not fit an image of "
             f"shape {volume.shape}: give one size above 0 in mm for each axis, slices first, or "
             "one for all"
+        )
+    if volume.unit == "millimeter" and not np.allclose(volume.spacing, sizes, rtol=_SAME_SIZE):
+        own, taken = (" x ".join(f"{mm:.4g}" for mm in mms) for mms in (volume.spacing, sizes))
+        warnings.warn(
+            f"voxels of {taken} mm are taken, as given; the image itself says {own} mm",
+            stacklevel=2,
         )
     return replace(volume, affine=volume.affine.respaced(sizes), unit="millimeter")
 

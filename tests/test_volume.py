@@ -45,7 +45,8 @@ def test_any_orientation_is_brought_to_lps_with_every_voxel_in_its_place(lps, or
 @pytest.mark.parametrize("given", [(5.0, 0.75, 0.9), (1.5,), 1.5, 2], ids=str)
 def test_a_given_voxel_size_keeps_the_directions_and_the_first_voxel(lps, orientation, given):
     source = turn(lps, orientation)
-    sized = with_spacing(source, given)
+    with pytest.warns(UserWarning, match="mm are taken, as given; the image itself says"):
+        sized = with_spacing(source, given)
     assert sized.spacing == (given if np.size(given) == 3 else (float(np.squeeze(given)),) * 3)
     assert sized.affine.origin == source.affine.origin
     assert orient(sized, "LPS")[1] == orient(source, "LPS")[1]
@@ -54,7 +55,9 @@ def test_a_given_voxel_size_keeps_the_directions_and_the_first_voxel(lps, orient
 
 def test_a_given_voxel_size_keeps_oblique_directions():
     oblique = Affine(np.array([[1, 0.2, 0, 3], [-0.2, 1, 0, -7], [0, 0, 0.7, 1], [0, 0, 0, 1]]))
-    sized = with_spacing(Volume(np.zeros((2, 3, 4)), oblique, "millimeter"), (3, 2, 1)).affine
+    source = Volume(np.zeros((2, 3, 4)), oblique, "millimeter")
+    with pytest.warns(UserWarning, match=r"of 3 x 2 x 1 mm .* itself says 1\.02 x 1\.02 x 0\.7 mm"):
+        sized = with_spacing(source, (3, 2, 1)).affine
     np.testing.assert_allclose(sized.spacing, (3, 2, 1))
     before, after = (a.matrix[:-1, :-1] / a.spacing for a in (oblique, sized))
     np.testing.assert_allclose(after, before)
@@ -64,6 +67,7 @@ def test_a_given_voxel_size_makes_millimetres_of_pixels():
     pixels = Volume(np.zeros((4, 5)), Affine.of_spacing((1, 1)), "pixel")
     sized = with_spacing(pixels, (0.2, 0.1))
     assert (sized.unit, sized.affine) == ("millimeter", Affine.of_spacing((0.2, 0.1)))
+    assert with_spacing(sized, (0.2004, 0.1)).spacing == (0.2004, 0.1)  # rounded: nothing is told
 
 
 @pytest.mark.parametrize("given", [(1.0, 1.0), (), (1.0, 0.0, 1.0), (-1.0,), (np.nan,), (np.inf,)])
