@@ -122,6 +122,11 @@ INEXACT_NOTE = (
     "not exact: voxels depend on the tile (the patch) that they are made in, because the networks "
     "normalise each patch by itself"
 )
+#: What is said of edges that were found in an image.
+SKETCH_DESCRIPTION = {
+    "content": "sketch",
+    "notice": "The edges of a patient's image are that patient's data.",
+}
 
 
 class EdgeCondition(Settings):

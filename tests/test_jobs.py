@@ -301,6 +301,23 @@ def test_export_of_a_store_that_is_gone_writes_no_empty_image(store, tmp_path, n
     assert list(tmp_path.iterdir()) == []
 
 
+def test_sketch_of_a_store_lies_where_its_image_lies_and_says_what_it_is(model, tmp_path):
+    turn_by = np.array([[0.9, 0.1, 0, 5], [-0.1, 0.9, 0, 6], [0, 0, 1.2, 7], [0, 0, 0, 1]])
+    oblique = Volume(body().data, Affine(turn_by), "millimeter")
+    made = jobs.generate(oblique, tmp_path / "a.ome.zarr", model, scale=0, device="cpu")
+    edges = read_volume(made.path / "sketch")
+    assert not made.geometry.affine.is_upright
+    np.testing.assert_allclose(edges.affine.matrix, made.geometry.affine.matrix)
+    np.testing.assert_array_equal(edges.data[WHOLE], made.sketch_array(made.n_scales - 1)[...])
+    with pytest.raises(JobError, match="says that it is a sketch"):
+        jobs.generate(made.path / "sketch", tmp_path / "b.ome.zarr", model)
+    assert not (tmp_path / "b.ome.zarr").exists()
+    again = jobs.generate(
+        made.path / "sketch", tmp_path / "b.ome.zarr", model, scale=0, input_is_sketch=True
+    )
+    np.testing.assert_allclose(again.geometry.affine.matrix, made.geometry.affine.matrix)
+
+
 def test_cancelled_export_leaves_nothing_behind(store, tmp_path):
     class Stop(Exception):
         pass

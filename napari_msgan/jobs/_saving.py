@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_msgan.config import SketchSettings
+from napari_msgan.config import SKETCH_DESCRIPTION, SketchSettings
 from napari_msgan.errors import JobError
 from napari_msgan.exporting import Grid, grid_volumes, provenance
 from napari_msgan.folders import is_url
@@ -145,8 +145,7 @@ def make_sketch(
 
     sketch = replace(volume, data=LazyArray(edges.shape, edges.dtype, watched))
     description = {
-        "content": "sketch",
-        "notice": "The edges of a patient's image are that patient's data.",
+        **SKETCH_DESCRIPTION,
         "source_sha256": hash_pixels(volume),
         "settings": settings.model_dump(mode="json"),
     }

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from napari_msgan.config import SKETCH_DESCRIPTION
 from napari_msgan.errors import MsganError, NoStoreError, StoreError
 from napari_msgan.folders import read_inside
 from napari_msgan.multiscales import OME_VERSION, ome_attributes
@@ -70,12 +71,16 @@ def root_attributes(info: StoreInfo) -> dict[str, Any]:
 
 
 def sketch_attributes(info: StoreInfo) -> dict[str, Any]:
-    """Return the attributes of the child group ``sketch``."""
+    """Return the attributes of the child group ``sketch``; it is read like an exported image."""
     method = "edges found at each scale"
     if info.sketch.given:
         is_thinned = info.sketch.settings.given == "thinned"
         method = "block maximum, thinned" if is_thinned else "interpolated from the finest scale"
-    return {"ome": multiscale_of(info.to_geometry(), "sketch", method)}
+    geometry = info.geometry.model_dump(mode="json")
+    return {
+        "ome": multiscale_of(info.to_geometry(), "sketch", method),
+        ATTRIBUTES_KEY: {"description": SKETCH_DESCRIPTION, "geometry": geometry},
+    }
 
 
 def info_from_attributes(attributes: Mapping[str, Any]) -> StoreInfo:
