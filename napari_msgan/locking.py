@@ -26,7 +26,7 @@ _LARGEST_PID = 2**31 - 1
 _TRIES = 4
 #: Longer than any note: a host's name has 255 characters at most.
 _MOST_CHARACTERS = 2000
-#: The system's clock may be set between two readings of when a process started.
+#: Linux tells when it was started in whole seconds, reckoned from the clock at each reading.
 _SAME_START_S = 2.0
 
 
@@ -108,7 +108,7 @@ def living_holder(file: Path) -> str | None:
     It is what stands beside the lock, if that process runs, or if it is one of another computer:
     good enough to explain what is seen, not to rely on.
     """
-    from psutil import Error, Process  # type: ignore[import-untyped]
+    from psutil import Error
 
     noted = _noted(file.with_suffix(".pid"))
     if noted is None:
@@ -117,7 +117,7 @@ def living_holder(file: Path) -> str | None:
     if host != platform.node():
         return _named(noted)
     try:
-        is_same = abs(Process(pid).create_time() - started) < _SAME_START_S
+        is_same = abs(_started_s(pid) - started) < _SAME_START_S
     except Error:
         return None
     return _named(noted) if is_same else None
@@ -125,9 +125,15 @@ def living_holder(file: Path) -> str | None:
 
 def _me() -> list[Any]:
     """Return process id, time of its start and computer: an id alone is used again."""
-    from psutil import Process
+    return [os.getpid(), _started_s(os.getpid()), platform.node()]
 
-    return [os.getpid(), Process().create_time(), platform.node()]
+
+def _started_s(pid: int) -> float:
+    """Return when a process started, from the start of the computer: no clock that is set."""
+    import psutil  # type: ignore[import-untyped]
+
+    booted = psutil.boot_time()  # read anew; psutil before 7 adds the one that was read last
+    return float(psutil.Process(pid).create_time() - booted)
 
 
 def _noted(pid_file: Path) -> list[Any] | None:

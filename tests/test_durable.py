@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from filelock import FileLock, Timeout
 
@@ -252,6 +253,15 @@ def test_a_process_id_that_is_used_again_holds_nothing(tmp_path):
         assert living_holder(file) is None
     note.write_text(json.dumps([pid, started - 60, "elsewhere"]))  # nobody here can know
     assert living_holder(file) == f"process {pid} on elsewhere"
+
+
+def test_a_clock_that_is_set_hides_no_holder(tmp_path, monkeypatch):
+    booted, began = psutil.boot_time(), psutil.Process().create_time()
+    with hold_lock(tmp_path / "x.lock", "x"):
+        monkeypatch.setattr(psutil._psplatform, "boot_time", lambda: booted + 3600)
+        if psutil.Process().create_time() - began < 3000:
+            pytest.skip("this psutil reckons from the clock only once")
+        assert living_holder(tmp_path / "x.lock") == f"process {os.getpid()}"
 
 
 def test_a_lock_is_free_again_though_its_note_cannot_be_removed(tmp_path, monkeypatch):

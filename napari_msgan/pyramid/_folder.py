@@ -75,6 +75,8 @@ class FolderPlace:
         if durably:
             write_atomically(path, content)
             return
+        if not self._root.is_dir():  # else a part of it would be made anew
+            raise self._is_gone()
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f"{path.name}.{uuid4().hex}.partial")
         try:
@@ -148,7 +150,7 @@ class FolderPlace:
     @contextmanager
     def lock(self) -> Iterator[None]:
         if not self._root.is_dir():  # else the lock would make the folder anew
-            raise StoreError(f"{self.address} is gone: put the folder back, or close its layers")
+            raise self._is_gone()
         lock = self._root / _LOCK_KEY
         for file in (lock, lock.with_suffix(".pid"), self._root / _UNSYNCED_KEY):
             check_inside(self._root, file)  # else a link there would be written through
@@ -166,7 +168,7 @@ class FolderPlace:
         with self._creation_lock():
             _check_free(target)
             # Whoever made these held the lock and is gone.
-            for stale in [p for p in target.parent.iterdir() if p.name.startswith(prefix)]:
+            for stale in [p for p in target.parent.iterdir() if _is_partial(p.name, prefix)]:
                 if stale.is_symlink() or not stale.is_dir():
                     stale.unlink()
                 else:
@@ -178,6 +180,9 @@ class FolderPlace:
             finally:
                 if temporary.exists():
                     shutil.rmtree(temporary)
+
+    def _is_gone(self) -> StoreError:
+        return StoreError(f"{self.address} is gone: put the folder back, or close its layers")
 
     @property
     def _creation_file(self) -> Path:
@@ -211,6 +216,11 @@ class FolderPlace:
                 raise taken(self.address) from error
             raise StoreError(f"{self._root} cannot be made: {error}") from error
         sync_folder(self._root.parent)
+
+
+def _is_partial(name: str, prefix: str) -> bool:
+    """Return whether a name is the prefix and a number: ``.a.partial-b`` is built by another."""
+    return name.startswith(prefix) and is_index(name[len(prefix) :])
 
 
 def _check_free(target: Path) -> None:

@@ -18,7 +18,7 @@ from uuid import uuid4
 import numpy as np
 import numpy.typing as npt
 
-from napari_msgan.errors import FolderError, StoreError
+from napari_msgan.errors import FolderError, MsganError, StoreError
 from napari_msgan.pyramid._folder import is_index
 from napari_msgan.pyramid._place import URL_LOCK_FILE, Entry, EntryKind, taken
 
@@ -67,7 +67,7 @@ class UrlPlace:
         )
 
     def is_there(self) -> bool:
-        return bool(self._files.exists(self._at("zarr.json")))
+        return self.exists("zarr.json")
 
     def zarr_store(self, chunk: ChunkSize | None = None) -> Store:
         from zarr.storage import FsspecStore
@@ -103,7 +103,16 @@ class UrlPlace:
             raise
 
     def exists(self, key: str) -> bool:
-        return bool(self._files.isfile(self._at(key)))
+        # fsspec's own `exists` and `isfile` take a failed request for "no".
+        try:
+            return bool(self._files.info(self._at(key))["type"] == "file")
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as error:
+            raise MsganError(
+                f"{self._url}/{key} cannot be looked up: {error or type(error).__name__}. Try "
+                "again; the store itself may be sound."
+            ) from error
 
     def remove(self, key: str) -> None:
         with suppress(FileNotFoundError):
@@ -169,10 +178,11 @@ class UrlPlace:
                 self._files.makedirs(target.rpartition("/")[0], exist_ok=True)
             self._create(target, json.dumps(mine).encode())
         except FileExistsError:
-            raise StoreError(
-                f"{self._url} is being written by {self._holder()}. Wait until that is done, or "
-                f"stop it. If it was killed, delete {self._url}/{_LOCK_KEY}."
-            ) from None
+            if self._noted() != mine:  # else the answer got lost, and the client sent it again
+                raise StoreError(
+                    f"{self._url} is being written by {self._holder()}. Wait until that is done, "
+                    f"or stop it. If it was killed, delete {self._url}/{_LOCK_KEY}."
+                ) from None
         except (NotImplementedError, TypeError, ValueError) as error:
             raise StoreError(
                 f"{self._url} cannot be written: its file system ({error}) is not known to keep "
@@ -183,7 +193,7 @@ class UrlPlace:
         try:
             yield
         finally:
-            if self._noted() in (None, mine):  # else it was deleted, and somebody else has it
+            if self._noted() == mine:  # else it was deleted, and somebody else may have it
                 self.remove(_LOCK_KEY)
 
     def _create(self, target: str, content: bytes) -> None:
@@ -224,8 +234,17 @@ class UrlPlace:
         """Send the files of a folder; the metadata that make it a store come last."""
         files = sorted(p for p in folder.rglob("*") if p.is_file())
         root = folder / "zarr.json"
+        self._forget({p.relative_to(folder).parts[0] for p in files if p != root})
         for file in [*(p for p in files if p != root), root]:
             self.write(file.relative_to(folder).as_posix(), file.read_bytes())
+
+    def _forget(self, keys: Iterable[str]) -> None:
+        """Remove what was left there of a store that somebody did not delete to the end."""
+        lock = self._at(_LOCK_KEY)
+        for key in keys:
+            for path in self._files.find(self._at(key)):
+                if path != lock:
+                    self._files.rm_file(path)
 
     def _at(self, key: str) -> str:
         return f"{self._root}/{key}"

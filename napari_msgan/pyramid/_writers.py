@@ -26,7 +26,8 @@ class Writers:
         self._place, self.allowed = place, allowed
         self._count = 0
         self._mark: str | None = None
-        self._lock = threading.Lock()
+        # Again by one thread, too: an abandoned job may be closed by the garbage collector anywhere.
+        self._lock = threading.RLock()
         self._held = ExitStack()
 
     @contextmanager

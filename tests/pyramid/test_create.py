@@ -146,6 +146,14 @@ def test_one_process_creates_and_what_it_left_when_killed_is_removed(
     assert sorted(p.name for p in tmp_path.iterdir()) == [other.name, path.name]
 
 
+def test_what_another_builds_under_a_longer_name_is_left(make_info, tmp_path):
+    with create_pyramid(tmp_path / "a.partial-2.ome.zarr", make_info()):
+        before = set(tmp_path.glob(".a.partial-2.ome.zarr.partial-*"))
+        assert len(before) == 1
+        with create_pyramid(tmp_path / "a", make_info()):
+            assert before < set(tmp_path.glob(".*.partial-*"))
+
+
 def test_the_lock_of_a_creator_that_was_killed_at_the_end_is_removed(make_info, tmp_path, rng):
     """The crash benchmark found it: the store was in its place, two hidden files beside it."""
     with create_pyramid(tmp_path / "a.ome.zarr", make_info()) as builder:

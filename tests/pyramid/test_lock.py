@@ -4,10 +4,12 @@ import subprocess
 import sys
 import threading
 
+import numpy as np
 import pytest
 
 from napari_msgan.errors import StoreError
-from napari_msgan.pyramid import open_pyramid
+from napari_msgan.geometry import Box
+from napari_msgan.pyramid import Fingerprint, open_pyramid
 
 HOLDER = """
 import sys
@@ -84,3 +86,40 @@ def test_a_store_opened_for_reading_is_not_locked(store):
     with pytest.raises(StoreError, match="Open it with writable=True"), reader.writing():
         pass
     assert not list(store.path.rglob("*.lock"))
+
+
+def test_a_job_that_the_garbage_collector_ends_inside_the_lock_does_not_hang(store, monkeypatch):
+    abandoned = store.writing()
+    abandoned.__enter__()
+    flags = type(store).refined_chunks
+
+    def collected(self, scale):
+        monkeypatch.undo()
+        abandoned.__exit__(None, None, None)
+        return flags(self, scale)
+
+    def work():
+        with store.writing():
+            store.set_fingerprint(
+                Fingerprint(device="cpu", precision="fp32", torch="2", tile_shape=(16, 16))
+            )
+
+    monkeypatch.setattr(type(store), "refined_chunks", collected)
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(20)
+    assert not thread.is_alive()
+    with open_pyramid(store.path, writable=True).writing():  # nobody holds it any more
+        pass
+
+
+def test_a_store_that_is_moved_while_it_is_written_is_not_begun_anew(store, write_scale):
+    write_scale(store, 0, 5)
+    moved = store.path.with_name("moved.ome.zarr")
+    tile = store.tiling.tiles(1, Box((0, 0), (8, 8)))[0]
+    core = store.tiling.core(tile)
+    with pytest.raises(StoreError, match="is gone: put the folder back"), store.writing():
+        store.path.rename(moved)
+        store.write(1, core, np.full(core.shape, 5, np.int16))
+    assert not store.path.exists()
+    assert open_pyramid(moved).refined_fraction(0) == 1

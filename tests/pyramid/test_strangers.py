@@ -53,7 +53,7 @@ def test_lock_that_is_a_link_outside_is_not_written_through(store, outside, name
 
 
 def test_lock_that_is_a_link_outside_is_not_read(store, outside):
-    mine = [os.getpid(), psutil.Process().create_time(), platform.node()]
+    mine = [os.getpid(), psutil.Process().create_time() - psutil.boot_time(), platform.node()]
     (outside / "file").write_text(json.dumps(mine))
     holder = store.path / "0/.writer.pid"
     holder.symlink_to(outside / "file")

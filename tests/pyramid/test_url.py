@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
+from fsspec.spec import AbstractFileSystem
 
 from napari_msgan import jobs
 from napari_msgan.cli import main
-from napari_msgan.errors import StoreError
+from napari_msgan.errors import MsganError, StoreError
 from napari_msgan.geometry import Box
 from napari_msgan.model import load_folder
 from napari_msgan.pyramid import open_pyramid
@@ -131,6 +132,60 @@ def test_a_place_that_is_taken_is_refused(job, store):
     other = load_folder(job[0].folder)
     with pytest.raises(StoreError, match="belongs to another job"):
         jobs.generate(picture(2, seed=1), store.address, other, device="cpu")
+
+
+def test_what_an_interrupted_deletion_left_is_no_part_of_the_next_store(job, url):
+    old = jobs.generate(picture(2, seed=1), url, job[0], device="cpu")
+    assert old.refined_fraction(2) == 1
+    files, root = fsspec.core.url_to_fs(url)
+    files.rm_file(f"{root}/zarr.json")
+    files.pipe_file(f"{root}/notes.txt", b"mine")
+    new = jobs.generate(picture(2), url, job[0], device="cpu", scale=0, finest=2)
+    assert new.refined_fraction(2) == 0
+    assert_equal_stores(jobs.refine(url, model=job[0], device="cpu"), job[1])
+    assert files.exists(f"{root}/notes.txt")
+
+
+@pytest.fixture
+def asked(url):
+    """The class of the file system, as one that asks far away: `exists` takes errors for "no"."""
+    return type(fsspec.core.url_to_fs(url)[0])
+
+
+def test_a_failed_request_is_not_taken_for_an_answer(store, asked, monkeypatch):
+    helper = open_pyramid(store.address, writable=True)
+    with store.writing():
+        helper.assist(store.put_mark())
+        with monkeypatch.context() as patched:
+            patched.setattr(asked, "isfile", AbstractFileSystem.isfile)
+            patched.setattr(asked, "exists", AbstractFileSystem.exists)
+            patched.setattr(asked, "info", _timed_out)
+            for ask in (
+                lambda: helper.look(0, Box((0, 0), (4, 4))),
+                lambda: open_pyramid(store.address),
+            ):
+                with pytest.raises(MsganError, match="cannot be looked up: timed out. Try again"):
+                    ask()
+        assert helper.look(0, Box((0, 0), (4, 4)))
+
+
+def _timed_out(*anything, **options):
+    raise TimeoutError("timed out")
+
+
+def test_who_asks_for_the_lock_twice_because_the_answer_got_lost_has_it(url, monkeypatch):
+    create = UrlPlace._create
+
+    def sent_twice(place, target, content):
+        create(place, target, content)
+        create(place, target, content)
+
+    monkeypatch.setattr(UrlPlace, "_create", sent_twice)
+    with UrlPlace(url).lock():
+        other = UrlPlace(url)
+        with pytest.raises(StoreError, match="is being written by process"), other.lock():
+            pass
+    assert not UrlPlace(url).exists("0/.writer.url.lock")
 
 
 def test_a_damaged_chunk_is_an_error_that_names_it(store):
@@ -265,6 +320,19 @@ def test_who_ends_leaves_the_lock_that_another_took_after_it_was_deleted(url):
     ours.__exit__(None, None, None)
     with third.lock():
         pass
+
+
+def test_who_cannot_see_whose_lock_it_is_leaves_it(url, asked, monkeypatch):
+    place, other = UrlPlace(url), UrlPlace(url)
+    with place.lock():
+        place.remove("0/.writer.url.lock")
+        ours = other.lock()
+        ours.__enter__()
+        monkeypatch.setattr(asked, "cat_file", _timed_out)
+    monkeypatch.undo()
+    assert other.exists("0/.writer.url.lock")
+    ours.__exit__(None, None, None)
+    assert not other.exists("0/.writer.url.lock")
 
 
 def test_a_file_system_that_nobody_tried_is_not_written_to(job, monkeypatch):
