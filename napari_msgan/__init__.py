@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from napari_msgan.errors import MsganError
     from napari_msgan.estimating import estimate
+    from napari_msgan.geometry import Affine, Box
     from napari_msgan.io import read_volume
     from napari_msgan.jobs import (
+        Progress,
         export,
         generate,
         iter_generate,
@@ -24,9 +27,16 @@ if TYPE_CHECKING:
         verify,
     )
     from napari_msgan.model import list_models, load_model
-    from napari_msgan.pyramid import open_pyramid
+    from napari_msgan.pyramid import PyramidStore, open_pyramid, view_volume
+    from napari_msgan.volume import Volume
 
 __all__ = [
+    "Affine",
+    "Box",
+    "MsganError",
+    "Progress",
+    "PyramidStore",
+    "Volume",
     "__version__",
     "estimate",
     "export",
@@ -41,9 +51,16 @@ __all__ = [
     "read_volume",
     "refine",
     "verify",
+    "view_volume",
 ]
 
 _HOME = {
+    "Affine": "geometry",
+    "Box": "geometry",
+    "MsganError": "errors",
+    "PyramidStore": "pyramid",
+    "Volume": "volume",
+    "view_volume": "pyramid",
     "estimate": "estimating",
     "read_volume": "io",
     "list_models": "model",

@@ -88,7 +88,7 @@ class TileContext:
         self._recordings: Recordings | None = None
 
     def prepare(self, scales: Sequence[int]) -> None:
-        """Bring the generators of these scales to the device, in the layout that is fastest.
+        """Bring the generators of these scales to the device.
 
         Raises
         ------
@@ -103,12 +103,8 @@ class TileContext:
     def _prepare(self, scales: Sequence[int]) -> None:
         import torch
 
-        ndim = self.store.geometry.ndim
-        layout = torch.channels_last if ndim == 2 else torch.channels_last_3d
         if self.device == "cpu":
-            for scale in scales:
-                generator = self.model.generator(scale)
-                self._generators[scale] = generator.to(memory_format=layout)  # type: ignore[call-overload]
+            self._generators |= {scale: self.model.generator(scale) for scale in scales}
             return
         from napari_msgan.recording import Recordings, finish_all
 
@@ -119,8 +115,7 @@ class TileContext:
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
         for scale in scales:
             # a copy, because others may use the model meanwhile
-            generator = copy.deepcopy(self.model.generator(scale)).to(self.device)
-            self._generators[scale] = generator.to(memory_format=layout)  # type: ignore[call-overload]
+            self._generators[scale] = copy.deepcopy(self.model.generator(scale)).to(self.device)
         self._recordings = Recordings()
         finish_all(self.device)  # streams of workers do not wait for the one that copies weights
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from napari_msgan.errors import MsganError
 from napari_msgan.steps import iter_in_threads, run_to_end
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from napari_msgan.errors import MsganError
 
 _SYNCED_AT_A_TIME = 16
 _FULL = {
@@ -163,6 +163,18 @@ def _size(n_bytes: int) -> str:
         if n_bytes >= factor:
             return f"{n_bytes / factor:.1f} {unit}"
     return f"{n_bytes / 1e3:.0f} kB"
+
+
+@contextmanager
+def told_if_unwritable(path: Path | str, kind: type[MsganError]) -> Iterator[None]:
+    """Turn whatever the operating system says into an error of `kind`; ours are left."""
+    try:
+        with told_if_disk_full(path, kind):
+            yield
+    except OSError as error:
+        if isinstance(error, MsganError):
+            raise
+        raise kind(f"{path} cannot be written: {error}") from error
 
 
 @contextmanager

@@ -46,6 +46,9 @@ class UnusableFilesError(TrainingError):
         super().__init__("\n  ".join([f"{summary}:", *problems]))
         self.summary, self.problems = summary, problems
 
+    def __reduce__(self) -> tuple[type, tuple[str, list[str]]]:
+        return type(self), (self.summary, self.problems)
+
 
 class JobError(MsganError):
     """A job that stopped; never a RuntimeError, which napari's generator workers swallow."""

@@ -171,6 +171,11 @@ class Affine:
             or abs(np.linalg.det(matrix / [*lengths, 1.0])) < 1e-9
         ):
             raise GeometryError(f"an affine must be finite and invertible, got {matrix.tolist()}")
+        if (matrix[-1] != [*[0.0] * (len(matrix) - 1), 1.0]).any():
+            raise GeometryError(
+                f"the last row of an affine is 0 ... 0 1, got {matrix[-1].tolist()}: is the matrix "
+                "transposed?"
+            )
         matrix.setflags(write=False)
         object.__setattr__(self, "matrix", matrix)
 
@@ -182,9 +187,25 @@ class Affine:
 
     @classmethod
     def of_spacing(cls, spacing: Sequence[float], origin: Sequence[float] | None = None) -> Affine:
-        matrix = np.diag([*spacing, 1.0])
-        if origin is not None:
-            matrix[:-1, -1] = origin
+        """Return the affine of a grid along the axes of the world.
+
+        Parameters
+        ----------
+        spacing : between voxel centres, (z, y, x) or (y, x).
+        origin : position of the centre of the first voxel; None for 0.
+
+        Raises
+        ------
+        GeometryError
+            If these are not as many numbers as an image has axes.
+        """
+        try:
+            matrix = np.diag([*(float(v) for v in spacing), 1.0])
+            matrix[:-1, -1] = 0.0 if origin is None else np.reshape(origin, len(matrix) - 1)
+        except (TypeError, ValueError) as error:
+            raise GeometryError(
+                f"spacing {spacing!r} and origin {origin!r} are not one number for each axis"
+            ) from error
         return cls(matrix)
 
     @property

@@ -108,7 +108,7 @@ def living_holder(file: Path) -> str | None:
     It is what stands beside the lock, if that process runs, or if it is one of another computer:
     good enough to explain what is seen, not to rely on.
     """
-    from psutil import Error
+    from psutil import Error  # type: ignore[import-untyped]
 
     noted = _noted(file.with_suffix(".pid"))
     if noted is None:
@@ -130,7 +130,7 @@ def _me() -> list[Any]:
 
 def _started_s(pid: int) -> float:
     """Return when a process started, from the start of the computer: no clock that is set."""
-    import psutil  # type: ignore[import-untyped]
+    import psutil
 
     booted = psutil.boot_time()  # read anew; psutil before 7 adds the one that was read last
     return float(psutil.Process(pid).create_time() - booted)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,11 +47,22 @@ class ModelEntry:
 
 @dataclass(frozen=True)
 class Model:
-    """A model ready to use: its description and one generator per scale (on the CPU)."""
+    """A model ready to use: its description and one generator per scale (on the CPU).
+
+    Jobs in several threads may share it: none of them changes it.
+    """
 
     spec: ModelSpec
     folder: Path
-    generators: tuple[AnyGenerator, ...]
+    generators: tuple[AnyGenerator, ...] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        import torch
+
+        # in place, so never while a job runs; it is the layout that is fastest
+        layout = torch.channels_last if len(self.spec.axes) == 2 else torch.channels_last_3d
+        for generator in self.generators:
+            generator.to(memory_format=layout)  # type: ignore[call-overload]
 
     def generator(self, scale: int) -> AnyGenerator:
         """Return the generator of a scale; beyond the last trained one, the last again."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from napari_msgan.buffers import KEPT_BYTES, large_buffers_kept
 from napari_msgan.computing import run_tile, torch_text
 from napari_msgan.errors import JobError, MsganError
+from napari_msgan.holding import Held
 from napari_msgan.scheduling import TileDriver, plan_tiles, run_in_order
 
 if TYPE_CHECKING:
@@ -60,8 +61,10 @@ def iter_refine_tiles(
     *,
     drive: Drive,
     focus: Box | None = None,
-) -> Generator[TileReport, None, None]:
+) -> Generator[TileReport | None, None, None]:
     """Make the tiles that a region needs; yield a report for each when it is in the store.
+
+    None is yielded while others are waited for: who drives this may want to stop.
 
     Stop by closing the generator: tiles in progress are finished, no other is begun.
 
@@ -85,7 +88,12 @@ def iter_refine_tiles(
         with drive(context, plan) as driver:
             # not before: a store keeps to a device that was ready
             store.set_fingerprint(context.fingerprint)
-            for done, tile in enumerate(run_in_order(tiling, plan, driver), 1):
+            done = 0
+            for tile in run_in_order(tiling, plan, driver):
+                if tile is None:
+                    yield None
+                    continue
+                done += 1
                 elapsed = time.monotonic() - started
                 yield TileReport(tile, tiling.core(tile), done, len(plan), elapsed)
 
@@ -104,18 +112,28 @@ def in_threads(workers: int) -> Drive:
     return partial(_threads, workers=workers)
 
 
-@contextmanager
-def _threads(context: TileContext, plan: Sequence[Tile], *, workers: int) -> Iterator[_Threads]:
+def _note_torch_threads() -> Callable[[], None]:
     import torch
 
-    before = torch.get_num_threads()
+    return partial(torch.set_num_threads, torch.get_num_threads())
+
+
+#: What threads that begin later take over from those of tiles, which compute with one.
+_torch_threads_put_back = Held(_note_torch_threads)
+
+
+@contextmanager
+def _threads(context: TileContext, plan: Sequence[Tile], *, workers: int) -> Iterator[_Threads]:
     of_scale = Counter(tile.scale for tile in plan)
     # Each thread keeps the memory of a tile: no more of them than have something to do.
     workers = min(workers, max(of_scale.values(), default=1))
     if context.device != "cpu":
         workers = min(workers, _MOST_STREAMS)
     context.prepare(sorted(of_scale))
-    with _begins_of_threads(context.device, workers) as begin_thread:
+    with (
+        _torch_threads_put_back.held(),
+        _begins_of_threads(context.device, workers) as begin_thread,
+    ):
         pool = ThreadPoolExecutor(workers, "tile", begin_thread)
         with buffers_kept(context, workers):
             try:
@@ -123,7 +141,6 @@ def _threads(context: TileContext, plan: Sequence[Tile], *, workers: int) -> Ite
                 yield _Threads(context, pool, 2 * workers)
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
-                torch.set_num_threads(before)
 
 
 @contextmanager

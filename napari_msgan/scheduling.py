@@ -74,6 +74,8 @@ class TileDriver(Protocol):
     def finished(self) -> list[Tile]:
         """Wait for a tile, and return those that came into the store since the last call.
 
+        Where waiting may take long, none is returned from time to time.
+
         Raises
         ------
         MsganError
@@ -81,8 +83,8 @@ class TileDriver(Protocol):
         """
 
 
-def run_in_order(tiling: Tiling, plan: Sequence[Tile], driver: TileDriver) -> Iterator[Tile]:
-    """Begin each tile when what it reads is there; yield finished ones."""
+def run_in_order(tiling: Tiling, plan: Sequence[Tile], driver: TileDriver) -> Iterator[Tile | None]:
+    """Begin each tile when what it reads is there; yield finished ones, None while waiting."""
     rank = {tile: number for number, tile in enumerate(plan)}
     missing = {tile: {d for d in tiling.dependencies(tile) if d in rank} for tile in plan}
     readers: dict[Tile, list[Tile]] = defaultdict(list)
@@ -96,7 +98,10 @@ def run_in_order(tiling: Tiling, plan: Sequence[Tile], driver: TileDriver) -> It
         while ready and running < driver.capacity:
             driver.begin(plan[heapq.heappop(ready)])
             running += 1
-        for tile in driver.finished():
+        finished = driver.finished()
+        if not finished:
+            yield None
+        for tile in finished:
             running -= 1
             for reader in readers[tile]:
                 missing[reader].discard(tile)

@@ -75,6 +75,9 @@ class LazyArray:
     def __len__(self) -> int:
         return self.shape[0]
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.shape}, {self.dtype})"
+
     def __getitem__(self, key: Key) -> Any:
         box, picks = _parse_key(key, self.shape)
         if box.size == 0:
@@ -143,6 +146,11 @@ class Volume:
     def __post_init__(self) -> None:
         if self.unit not in get_args(Unit):
             raise VolumeError(f"unit {self.unit!r} is not one of {', '.join(get_args(Unit))}")
+        if not isinstance(getattr(self.data, "dtype", None), np.dtype):
+            raise VolumeError(
+                f"an image is a numpy array, or like one, got {type(self.data).__name__}: "
+                "np.asarray(...) makes one"
+            )
         if len(self.data.shape) not in (2, 3) or min(self.data.shape) < 1:
             raise VolumeError(f"an image must have 2 or 3 axes, got shape {self.data.shape}")
         if self.affine.ndim != len(self.data.shape):

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1] / PACKAGE
 
 # From the bottom up. Modules of one layer do not import each other; those of one folder may.
 LAYERS = (
-    ("buffers", "errors"),
+    ("buffers", "errors", "holding"),
     ("steps",),
     ("durable",),
     ("folders", "geometry", "locking", "packed_sizes", "patients", "settings"),

@@ -102,3 +102,17 @@ def test_singular_affine_is_refused():
 def test_region_of_more_digits_than_python_reads_is_refused():
     with pytest.raises(GeometryError, match="is not of the form"):
         Box.parse(f"0:{'9' * 5000},0:5", ("y", "x"))
+
+
+def test_a_transposed_affine_is_refused():
+    upright = Affine.of_spacing((3, 2, 1), (5, 6, 7))
+    with pytest.raises(GeometryError, match="is the matrix transposed"):
+        Affine(upright.matrix.T)
+
+
+@pytest.mark.parametrize(
+    ("spacing", "origin"), [(1.0, None), ((1, 1), (0, 0, 0)), ("ab", None), ((1, 1), "xy")]
+)
+def test_spacings_and_origins_that_do_not_fit_are_told(spacing, origin):
+    with pytest.raises(GeometryError, match="not one number for each axis"):
+        Affine.of_spacing(spacing, origin)

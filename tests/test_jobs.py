@@ -1,3 +1,4 @@
+import inspect
 import json
 import shutil
 import warnings
@@ -438,3 +439,41 @@ def test_a_store_that_is_gone_is_not_made_again_by_its_lock(model, tmp_path):
     with pytest.raises(StoreError, match="is gone: put the folder back"):
         jobs.refine(store, device="cpu")
     assert not store.path.exists()
+
+
+def test_help_shows_the_options():
+    for function, steps in (
+        (napari_msgan.generate, napari_msgan.iter_generate),
+        (napari_msgan.refine, napari_msgan.iter_refine),
+    ):
+        shown = inspect.signature(function).parameters
+        assert [*inspect.signature(steps).parameters.keys() - shown.keys()] == []
+        assert "progress" in shown
+        assert shown["region"].default is None
+
+
+def test_numbers_of_numpy_and_what_is_open_are_taken(store, tmp_path):
+    jobs.export(store, tmp_path / "a.tif", scale=np.int64(1))
+    assert read_description(tmp_path / "a.tif")["scale"] == 1
+    found = napari_msgan.verify(store, sample=np.int64(1))
+    assert found.is_sound
+    assert found.compared == 1
+
+
+@pytest.mark.parametrize(
+    ("job", "message"),
+    [
+        (lambda s, to: jobs.export(s, to, scale="1"), "scale '1' is no whole number"),
+        (lambda s, to: jobs.export(s, to, scale=1.0), r"scale 1\.0 is no whole number"),
+        (
+            lambda s, to: jobs.export(s, to, region=(slice(0, 4),) * 3),
+            r"neither a Box nor text like z0:z1,y0:y1,x0:x1",
+        ),
+        (lambda s, to: napari_msgan.verify(s, sample="some"), "sample 'some' is neither"),
+        (lambda s, to: napari_msgan.verify(s, sample=1.5), r"sample 1\.5 is neither"),
+    ],
+)
+def test_what_is_no_scale_region_or_sample_is_told(store, tmp_path, job, message):
+    with pytest.raises(MsganError, match=message):
+        job(store, tmp_path / "a.tif")
+    assert list(tmp_path.iterdir()) == []

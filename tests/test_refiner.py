@@ -50,6 +50,18 @@ def fresh(job, tmp_path):
     return copy
 
 
+def test_a_job_changes_nothing_of_a_model_that_others_may_use_meanwhile(job, tmp_path):
+    model = load_folder(job[0].folder)
+    tensors = [t for g in model.generators for t in (*g.parameters(), *g.buffers())]
+    before = [(t.data_ptr(), t._version, t.clone()) for t in tensors]
+    jobs.generate(job[1], tmp_path / "a.ome.zarr", model, device="cpu", workers=1)
+    after = [t for g in model.generators for t in (*g.parameters(), *g.buffers())]
+    assert len(after) == len(before) > 0
+    for tensor, (pointer, version, values) in zip(after, before, strict=True):
+        assert (tensor.data_ptr(), tensor._version) == (pointer, version)
+        assert torch.equal(tensor, values)
+
+
 def contents(store):
     store = open_pyramid(store.address)
     return [np.asarray(store.array(s)[...]) for s in range(store.n_scales)]

@@ -1,6 +1,7 @@
 """Workers of a real cluster make the bits that one process makes, whatever happens to them."""
 
 import itertools
+import json
 import os
 import shutil
 import signal
@@ -231,6 +232,21 @@ def test_export_goes_on_where_workers_leave(job, tmp_path, cluster, monkeypatch)
     np.testing.assert_array_equal(np.asarray(read_volume(out).data), job[1].array(2)[:])
 
 
+def test_export_of_a_store_that_was_begun_meanwhile(job, tmp_path, cluster):
+    store = open_pyramid(shutil.copytree(job[2].path, tmp_path / "s.ome.zarr"))
+    described = store.path / "zarr.json"
+    text = described.read_text()
+    content = json.loads(text)
+    content["attributes"]["napari_msgan"]["fingerprint"] = None
+    described.write_text(json.dumps(content))
+    begun = open_pyramid(store.path)  # by a process that does not see what comes
+    described.write_text(text)
+    jobs.export(begun, tmp_path / "a.ome.zarr", cluster=cluster)
+    jobs.export(store, tmp_path / "b.ome.zarr")
+    a, b = (read_volume(tmp_path / name).data[:, :] for name in ("a.ome.zarr", "b.ome.zarr"))
+    np.testing.assert_array_equal(a, b)
+
+
 def test_cancelled_export_leaves_nothing(job, tmp_path, cluster):
     def cancel(progress):
         raise KeyboardInterrupt
@@ -394,12 +410,68 @@ def test_workers_run_nothing_in_the_current_folder(tmp_path, monkeypatch):
         f"import pathlib\npathlib.Path({str(sprung)!r}).touch()\n"
     )
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)  # of the cluster of other tests
-    subprocess.run([sys.executable, "-c", "import multiprocessing"], check=True)
+    without = {k: v for k, v in os.environ.items() if k != "PYTHONSAFEPATH"}  # of other clusters
+    subprocess.run([sys.executable, "-c", "import multiprocessing"], env=without, check=True)
     sprung.unlink()  # the trap works
     with open_cluster("local:1") as own:
         assert len(own.workers) == 1
     assert not sprung.exists()
+
+
+UNGUARDED = """
+import pathlib, sys
+with pathlib.Path(sys.argv[1]).open("a") as log:
+    log.write(__name__ + " ")
+from napari_msgan.scale_out import open_cluster
+with open_cluster("local:1") as first, open_cluster("local:1") as second:
+    print(len(first.workers), len(second.workers))
+print(__spec__, __file__)
+"""
+
+
+def test_workers_do_not_run_the_script_that_started_them(tmp_path):
+    """Scripts of napari users have no guard: a worker would have opened a second window."""
+    script, log = tmp_path / "script.py", tmp_path / "log"
+    script.write_text(UNGUARDED)
+    ended = subprocess.run(
+        [sys.executable, str(script), str(log)],
+        env={k: v for k, v in os.environ.items() if k != "PYTHONSAFEPATH"}
+        | {"PYTHONPATH": os.pathsep.join([str(Path(jobs.__file__).parents[2]), *sys.path])},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert ended.stdout.splitlines() == ["1 1", f"None {script}"]
+    assert log.read_text() == "__main__ "
+
+
+def test_job_without_workers_can_be_stopped(job, fresh):
+    with open_cluster("local:1") as own:
+        steps = jobs.iter_refine(fresh, model=job[0], cluster=own)
+        first = next(steps)
+        own.client.cluster.scale(0)
+        while own.workers:
+            time.sleep(0.05)
+        waiting = next(step for step in steps if step.report is None)
+        assert (waiting.stage, waiting.total) == ("tiles", first.total)
+        assert waiting.done >= 1
+        steps.close()
+    assert 0 < open_pyramid(fresh).refined_fraction(1) <= 1
+    assert leftovers(fresh) == []
+    assert_equal_stores(jobs.refine(fresh, model=job[0], device="cpu"), job[1])
+
+
+def test_a_client_in_the_place_of_a_cluster_is_told_what_is_taken(job, fresh, cluster):
+    with pytest.raises(JobError, match=r"cluster is a Client\. Give the address of its scheduler"):
+        jobs.refine(fresh, model=job[0], cluster=cluster.client)
+
+
+def test_job_with_another_number_of_fields_is_of_another_version(cluster):
+    calls: Calls[str] = Calls(cluster, str)
+    calls.begin("x", worker.check_tiles, ("token", "one field more"))
+    with pytest.raises(JobError, match="Install the same version of napari-msgan"):
+        list(iter(lambda: calls.finished(), None))
 
 
 def test_worker_that_dies_while_it_gets_ready_is_left_out(job, fresh, tmp_path):

@@ -18,7 +18,7 @@ from napari_msgan.geometry import Affine, Box
 from napari_msgan.model import load_folder
 from napari_msgan.pyramid import open_pyramid
 from napari_msgan.tiling import Tile
-from napari_msgan.verifying import tiles
+from napari_msgan.verifying import run, tiles
 from napari_msgan.verifying.tiles import excuse_of
 from napari_msgan.volume import Volume
 from tests.models import write_model
@@ -683,3 +683,22 @@ def test_repair_is_refused_while_another_process_writes_and_checking_is_not(path
     assert not jobs.verify(path, sample=0).is_sound
     assert jobs.verify(path, sample=0, repair=True).is_sound
     assert not leftover.exists()
+
+
+def test_a_job_that_ends_while_the_files_are_listed_leaves_nothing_to_accuse(path, monkeypatch):
+    writing = open_pyramid(path, writable=True).writing()
+    writing.__enter__()
+    half = path / "0/c/0.abc.partial"
+    half.parent.mkdir(parents=True, exist_ok=True)
+    half.touch()
+    listed = run.iter_strays
+
+    def then_ended(*arguments):
+        yield from listed(*arguments)
+        half.unlink()
+        writing.__exit__(None, None, None)
+
+    monkeypatch.setattr(run, "iter_strays", then_ended)
+    found = jobs.verify(path, sample=0)
+    assert found.problems == ()
+    assert any("being written by" in note for note in found.notes)

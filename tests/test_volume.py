@@ -2,6 +2,7 @@ import itertools
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -143,3 +144,15 @@ def test_lazy_array_is_indexed_like_an_array(key, blocks):
     np.testing.assert_array_equal(lazy[key], data[key])
     assert lazy[key].dtype == np.float32
     assert all(0 < box.size <= (6 if blocks else data.size) for box in asked)
+
+
+@pytest.mark.parametrize("data", [[[1, 2], [3, 4]], torch.zeros(3, 4), "image.png"], ids=type)
+def test_what_is_no_array_is_told(data):
+    with pytest.raises(VolumeError, match=r"numpy array, or like one, got .*np\.asarray"):
+        Volume(data, Affine.of_spacing((1, 1)), "pixel")
+
+
+def test_a_lazy_array_says_what_it_is():
+    assert repr(LazyArray((3, 4), "u1", lambda box: np.zeros(box.shape))) == (
+        "LazyArray((3, 4), uint8)"
+    )

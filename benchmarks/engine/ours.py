@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from benchmarks.engine.measure import Made, Meter, measure_process
-from benchmarks.engine.scene import MODELS, Job, network_inputs, network_of, window_of
+from benchmarks.engine.scene import MODELS, Job, network_inputs, window_of
 from napari_msgan import refine
 from napari_msgan.geometry import Box
 from napari_msgan.networks.megan import MeganPatchGenerator
@@ -51,7 +51,7 @@ def bare_network(job: Job) -> Callable[[], Made]:
     """
     store, model = job.scene.store(), job.scene.model()
     scale = store.geometry.finest_scale
-    network, window = network_of(model, scale), window_of(store)
+    network, window = model.generator(scale), window_of(store)
     tiles = store.tiling.tiles(scale, Box.of_shape(store.geometry.shape))
     inputs = []
     for tile in tiles[: 2 * CORES]:

@@ -20,7 +20,7 @@ import torch
 from benchmarks.engine.fine import FineGrid, FineNetwork
 from benchmarks.engine.measure import Made
 from benchmarks.engine.ours import CORES
-from benchmarks.engine.scene import Job, network_of, window_of
+from benchmarks.engine.scene import Job, window_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +37,7 @@ class _Setting:
         scale = store.geometry.finest_scale
         factor, halo = model.factor(scale), model.halo(scale)
         self.grid = FineGrid(store)
-        self.network = FineNetwork(network_of(model, scale), factor, halo, around).eval()
+        self.network = FineNetwork(model.generator(scale), factor, halo, around).eval()
         self.tile = store.info.tile_shape
         self.halo = tuple(h * f for h, f in zip(halo, factor, strict=True))
         self.window = tuple(t + 2 * h for t, h in zip(self.tile, self.halo, strict=True))

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from napari_msgan.model import Model
-    from napari_msgan.networks.build import AnyGenerator
     from napari_msgan.pyramid import PyramidStore
 
 MODELS = {2: "chest-xray", 3: "thorax-ct"}
@@ -160,7 +159,7 @@ def whole_pass(store: PyramidStore, model: Model) -> np.ndarray[Any, Any]:
     torch.set_num_threads(1)
     try:
         with torch.inference_mode():
-            made = network_of(model, scale)(*inputs)[0, 0].numpy()
+            made = model.generator(scale)(*inputs)[0, 0].numpy()
     finally:
         torch.set_num_threads(threads)
     return window.to_stored(made)
@@ -170,13 +169,6 @@ def window_of(store: PyramidStore) -> Window:
     """Return the intensities of a store."""
     low, high = store.info.window
     return Window(low, high, np.dtype(store.info.dtype))
-
-
-def network_of(model: Model, scale: int) -> AnyGenerator:
-    """Return the generator of a scale, in the layout that is fastest."""
-    layout = torch.channels_last if len(model.spec.axes) == 2 else torch.channels_last_3d
-    generator: AnyGenerator = model.generator(scale).to(memory_format=layout)  # type: ignore[call-overload]
-    return generator
 
 
 def network_inputs(

@@ -173,10 +173,12 @@ def is_colour(layer: Layer) -> bool:
     return isinstance(layer, Image) and bool(layer.rgb)
 
 
-def to_volume(layer: Layer) -> Volume:
+def to_volume(layer: Layer, *, is_kept: bool = False) -> Volume:
     """Return the image of a layer with its geometry; of a Labels layer, the sketch painted on it.
 
     Of colours the luminance counts, as where such a file is read (`napari_msgan.io`).
+
+    is_kept : as it is now, though painting goes on.
 
     Raises
     ------
@@ -203,7 +205,7 @@ def to_volume(layer: Layer) -> Volume:
         plain = isinstance(data, np.ndarray) and data.dtype.isnative and data.dtype.kind != "b"
         array = data if plain else _as_numpy(data)
     if isinstance(layer, Labels):
-        array = _painted(array)
+        array = _painted(array.copy() if is_kept and isinstance(array, np.ndarray) else array)
     note = layer.metadata.get(KEY)
     if isinstance(note, dict) and _is_where_it_was(layer, matrix, note):
         return Volume(array, Affine(np.array(note["affine"])), note["unit"])

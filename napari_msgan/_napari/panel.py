@@ -120,7 +120,7 @@ class GeneratePanel(Docked):
             *((e, self._list_layers) for e in (layer_events.inserted, layer_events.removed)),
             *((e, self._list_layers) for e in (layer_events.reordered, layer_events.renamed)),
             (viewer.layers.selection.events.active, self._on_active),
-            *((e, later) for e in (camera.center, camera.zoom)),
+            *((e, self.refine.follow_camera) for e in (camera.center, camera.zoom)),
             *((e, later) for e in (viewer.dims.events.point, viewer.dims.events.order)),
             (viewer.dims.events.ndisplay, later),
         ]

@@ -196,6 +196,11 @@ class RefinePanel(Section):
         self._session.require()
         return int(self.scale.currentData())
 
+    def follow_camera(self, event: object = None) -> None:
+        """Count again where the camera says what is refined."""
+        if self.region.currentText() == VIEW:
+            self.update_later()
+
     def update_later(self, event: object = None) -> None:
         self._timer.start()
 

@@ -75,6 +75,7 @@ def iter_refine_boxes(
     # The lock is held so that nobody else makes tiles that are counted here.
     with joined_cluster(cluster) as joined, store.writing():
         total, done = len(missing_tiles(store, boxes, scale)), 0
+        left_s: float | None = None
         started = time.monotonic()
         for box in seen_first(boxes, focus):
             steps = iter_refine(
@@ -88,9 +89,11 @@ def iter_refine_boxes(
             )
             with closing(steps):
                 for step in steps:
-                    assert step.report is not None
-                    done += 1
-                    elapsed = time.monotonic() - started
-                    report = replace(step.report, done=done, total=total, elapsed_s=elapsed)
-                    yield Progress("tiles", done, total, report.remaining_s, report, store)
+                    report = step.report
+                    if report is not None:
+                        done += 1
+                        elapsed = time.monotonic() - started
+                        report = replace(report, done=done, total=total, elapsed_s=elapsed)
+                        left_s = report.remaining_s
+                    yield Progress("tiles", done, total, left_s, report, store)
     return store

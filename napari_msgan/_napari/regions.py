@@ -17,7 +17,7 @@ from napari_msgan.geometry import Box, PyramidGeometry
 from napari_msgan.pyramid import PyramidStore
 
 #: Counting the tiles of a larger region takes longer than anybody waits for a label.
-MAX_COUNTED_TILES = 20_000
+MAX_COUNTED_TILES = 4_000
 #: Depth that a rectangle in a volume gets at first.
 DEPTH_MM = 32.0
 
@@ -157,8 +157,7 @@ def size_text(geometry: PyramidGeometry, box: Box) -> str:
 
 def count_tiles(store: PyramidStore, boxes: Sequence[Box], scale: int) -> int | None:
     """Return how many tiles the boxes still need; None for too many to count."""
-    for box in boxes:
-        target = store.geometry.box_at(scale, box)
-        if target.cover(store.tiling.tile_shape).size > MAX_COUNTED_TILES:
-            return None
+    targets = (store.geometry.box_at(scale, box) for box in boxes)
+    if sum(box.cover(store.tiling.tile_shape).size for box in targets) > MAX_COUNTED_TILES:
+        return None
     return len(missing_tiles(store, boxes, scale))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator
 from pathlib import Path
 
@@ -170,12 +171,12 @@ class SourcePanel(Section):
         path = Path(self.path.text()).expanduser()
         if not path.name.endswith(".ome.zarr"):
             path = path.with_name(path.name + ".ome.zarr")
-        if path.exists():
+        if os.path.lexists(path):  # never raises: the name may be too long to be looked up
             raise MsganError(
                 f"{path} exists already. Choose another name under Where, or go on with it: "
                 "Open… under Refine."
             )
-        volume = to_volume(layer)
+        volume = to_volume(layer, is_kept=True)
         placement = Placement.of_layer(layer, volume)
         finest = self.finest.currentData() if spec.kind == "physical" else None
 
@@ -213,7 +214,7 @@ class SourcePanel(Section):
 
     def propose_next_path(self) -> None:
         """Propose a free name again, if the one that stands there was used."""
-        if Path(self.path.text()).exists():
+        if os.path.lexists(self.path.text()):
             self._propose_path()
 
     def _is_ours(self, index: int) -> bool:

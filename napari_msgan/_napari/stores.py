@@ -52,7 +52,7 @@ def free_path(model_name: str, folder: Path | None = None) -> Path:
     A store that was deleted keeps its name while layers show it: they are known by it.
     """
     names = _names(folder or stores_folder(), f"{model_name}_{date.today():%Y-%m-%d}")
-    return next(path for path in names if not path.exists() and path.resolve() not in _open)
+    return next(path for path in names if not os.path.lexists(path) and path.resolve() not in _open)
 
 
 def _names(folder: Path, stem: str) -> Iterator[Path]:

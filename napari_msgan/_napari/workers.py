@@ -24,18 +24,17 @@ class Ending:
     error: Exception | None = None
 
 
-def until_ended(
-    steps: Generator[Y, None, object], cancelled: threading.Event, ended: threading.Event
-) -> Generator[Y, None, Ending]:
+def until_ended(steps: Generator[Y, None, object], job: ThreadJob) -> Generator[Y, None, Ending]:
     """Pass the steps on until they end or are cancelled, and return how they ended.
 
     Errors are returned, because superqt's GeneratorWorker tells nobody of a RuntimeError, and
     napari's own slots for errors fail under PySide6. The steps are closed in the thread that ran
     them: a tile in progress is finished there, not on the thread of the window.
     """
+    job.begun.set()
     try:
         with closing(steps):
-            while not cancelled.is_set():
+            while not job.cancelled.is_set():
                 try:
                     step = next(steps)
                 except StopIteration:
@@ -49,21 +48,26 @@ def until_ended(
     except Exception as error:
         return Ending(error=error)
     finally:
-        ended.set()
+        job.ended.set()
 
 
 class ThreadJob:
     """A running job."""
 
     def __init__(self) -> None:
-        self.cancelled, self.ended = threading.Event(), threading.Event()
+        self.begun, self.cancelled, self.ended = (threading.Event() for _ in range(3))
 
     def cancel(self) -> None:
         """Ask the job to stop after the tile that it is at."""
         self.cancelled.set()
 
     def wait(self, timeout_s: float) -> bool:
-        """Return whether the job ended within this time."""
+        """Return whether the job ended within this time.
+
+        One that was cancelled before a thread was free for it does nothing, whenever it begins.
+        """
+        if self.cancelled.is_set() and not self.begun.is_set():
+            return True
         return self.ended.wait(timeout_s)
 
 
@@ -107,7 +111,7 @@ def start_in_thread(
             tell(ending.error)
             on_error(ending.error)
 
-    worker = create_worker(until_ended, steps, job.cancelled, job.ended, _worker_class=_JobWorker)
+    worker = create_worker(until_ended, steps, job, _worker_class=_JobWorker)
     worker.job = job
     worker.yielded.connect(on_step)
     worker.returned.connect(end)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import ndimage
 
-from napari_msgan.errors import JobError
+from napari_msgan.errors import GeometryError, JobError
 from napari_msgan.geometry import Box
 
 if TYPE_CHECKING:
@@ -30,8 +30,16 @@ LOW_PASS_SIGMA = 6.0
 def mean_absolute_error(
     made: Float32Array, true: Float32Array, mask: BoolArray | None = None
 ) -> float:
-    """Return mean |made - true|, inside `mask` if it is given; NaN where that is empty."""
-    difference = np.abs(made - true)
+    """Return mean |made - true|, inside `mask` if it is given; NaN where that is empty.
+
+    Raises
+    ------
+    GeometryError
+        If the images have different shapes.
+    """
+    if made.shape != true.shape:
+        raise GeometryError(f"images of {made.shape} and {true.shape} cannot be compared")
+    difference = np.abs(np.subtract(made, true, dtype=np.float32))  # integers would wrap around
     if mask is None:
         return float(difference.mean(dtype=np.float64))
     return float(difference[mask].mean(dtype=np.float64)) if mask.any() else float("nan")

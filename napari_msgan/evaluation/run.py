@@ -20,6 +20,7 @@ from napari_msgan.evaluation.regions import body_mask
 from napari_msgan.evaluation.results import Results
 from napari_msgan.evaluation.training_images import iter_search_training
 from napari_msgan.evaluation.units import units_of
+from napari_msgan.model import Model, load_model
 from napari_msgan.steps import changed, run_to_end
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from napari_msgan.evaluation.reader_study import Region
     from napari_msgan.evaluation.regions import BoolArray
     from napari_msgan.intensity import Float32Array
-    from napari_msgan.model import Model
 
 #: Patches and regions of all images together.
 _MEMORISATION_PATCHES = 48
@@ -105,14 +105,14 @@ def _part(start: float, share: float, note: str) -> Callable[[float], tuple[floa
 
 
 def evaluate(
-    model: Model,
-    images: Sequence[Path],
-    out: Path,
+    model: Model | Path | str,
+    images: Sequence[Path | str],
+    out: Path | str,
     *,
     progress: Callable[[EvaluationStep], None] | None = None,
     computing: Computing | None = None,
     scale: int | None = None,
-    training: Sequence[Path] = (),
+    training: Sequence[Path | str] = (),
     reader_study: bool = False,
     patients: Mapping[Path, str] | None = None,
 ) -> Evaluation:
@@ -131,13 +131,13 @@ def evaluate(
 
 
 def iter_evaluate(
-    model: Model,
-    images: Sequence[Path],
-    out: Path,
+    model: Model | Path | str,
+    images: Sequence[Path | str],
+    out: Path | str,
     *,
     computing: Computing | None = None,
     scale: int | None = None,
-    training: Sequence[Path] = (),
+    training: Sequence[Path | str] = (),
     reader_study: bool = False,
     patients: Mapping[Path, str] | None = None,
 ) -> Generator[EvaluationStep, None, Evaluation]:
@@ -149,40 +149,47 @@ def iter_evaluate(
 
     Parameters
     ----------
+    model : loaded, or its name or folder.
+    images : files, or folders of DICOM and OME-Zarr; `find_images` lists those of a folder.
     out : folder, made if it is missing. Written are ``figures.csv``, ``summary.csv``,
         ``report.md``, ``pictures/<image>.png`` and, if asked for, ``reader-study.html``. Those of
         a former evaluation go when the first image is finished.
     computing : None for the CPU, one worker.
     scale : finest scale that is measured; None for the finest that each image supports.
-    training : the images that the model was trained on, to measure memorisation.
+    training : the images that the model was trained on, to measure memorisation. That `images` are
+        not among them is checked by `check_held_out` and `iter_check_pixels`, not here.
     patients : whose each image is; None where each is another patient's.
 
     Raises
     ------
     MsganError
         A subclass that says what does not fit; JobError where torchmetrics is missing, or where
-        no image could be evaluated.
+        no image was given, or could be evaluated.
     """
     check_torchmetrics()
-    names = names_of(images)
+    model = model if isinstance(model, Model) else load_model(model)
+    paths, seen, target = [*map(Path, images)], [*map(Path, training)], Path(out)
+    if not paths:
+        raise JobError("there is no image to evaluate")
+    names = names_of(paths)
     computing = computing or Computing()
     compared = min(_MEMORISATION_SCALE, model.spec.n_scales - 1)
-    check_inputs(model, images, scale, training, compared, reader_study=reader_study)
-    out.mkdir(parents=True, exist_ok=True)
-    yield from changed(iter_read_training(training), _as_stage("reading training images"))
-    results = Results(out, model.spec, computing)
+    check_inputs(model, paths, scale, seen, compared, reader_study=reader_study)
+    target.mkdir(parents=True, exist_ok=True)
+    yield from changed(iter_read_training(seen), _as_stage("reading training images"))
+    results = Results(target, model.spec, computing)
     samples = _Samples(
-        patches_at=compared if training else None,
-        n_patches=-(-_MEMORISATION_PATCHES // len(images)),
-        n_regions=-(-_READER_REGIONS // len(images)) if reader_study else 0,
+        patches_at=compared if seen else None,
+        n_patches=-(-_MEMORISATION_PATCHES // len(paths)),
+        n_regions=-(-_READER_REGIONS // len(paths)) if reader_study else 0,
     )
     rows: list[ScaleFigures] = []
     problems: list[str] = []
     try:
-        for number, path in enumerate(images):
+        for number, path in enumerate(paths):
             with TemporaryDirectory(prefix="napari-msgan-") as folder:
                 steps = iter_evaluate_image(path, model, Path(folder), computing, scale)
-                as_step = _as_step(number, len(images), names[path])
+                as_step = _as_step(number, len(paths), names[path])
                 try:
                     case, found = yield from changed(steps, as_step)
                 except MsganError as error:
@@ -194,13 +201,11 @@ def iter_evaluate(
                 samples.draw(case, seed=number)
     except BaseException:
         if rows:  # what is finished is not lost
-            results.write_tables(rows, [*problems, _stopped(rows, images, training)])
+            results.write_tables(rows, [*problems, _stopped(rows, paths, seen)])
         raise
     if not rows:
         raise JobError("no image could be evaluated:\n  " + "\n  ".join(problems))
-    results.write_tables(
-        rows, [*problems, *([_stopped(rows, images, training)] if training else [])]
-    )
+    results.write_tables(rows, [*problems, *([_stopped(rows, paths, seen)] if seen else [])])
     if reader_study:
         title = f"Reader study of {model.spec.title or model.spec.name}"
         try:
@@ -209,9 +214,9 @@ def iter_evaluate(
         except MsganError as error:
             problems.append(str(error))
     memorisation = None
-    if training:
+    if seen:
         searching = iter_search_training(
-            model, samples.patches, training, compared, computing.cpu_threads
+            model, samples.patches, seen, compared, computing.cpu_threads
         )
         try:
             memorisation = yield from changed(searching, _as_stage("searching training images"))

@@ -208,10 +208,11 @@ def checkerboard_index(image: Float32Array, factor: Ints) -> float:
     """
     if any(n <= f for n, f in zip(image.shape, factor, strict=True)):
         return float("nan")
+    floats = image.astype(np.float32, copy=False)  # integers would wrap around
     inside = tuple(slice(0, n - 1) for n in image.shape)
     energy = np.zeros(tuple(n - 1 for n in image.shape), np.float32)
     for axis in range(image.ndim):
-        energy += np.square(np.diff(image, axis=axis)[inside])
+        energy += np.square(np.diff(floats, axis=axis)[inside])
     means = np.array(
         [
             energy[tuple(slice(p, None, f) for p, f in zip(phase, factor, strict=True))].mean(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral
 from typing import TYPE_CHECKING, Literal
 
 from napari_msgan.errors import GeometryError, JobError, StoreError
@@ -22,7 +23,11 @@ Stage = Literal["unpacking", "sketch", "tiles", "export", "verify", "compare"]
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a job is; `report` comes with each finished tile."""
+    """How far a job is: `done` of `total` parts of this stage, whatever these are.
+
+    remaining_s : time left, where it is known.
+    report : comes with each finished tile.
+    """
 
     stage: Stage
     done: float
@@ -70,11 +75,33 @@ def gpu_name(device: str) -> str | None:
     return torch.cuda.get_device_name(device)
 
 
+def checked_scale(scale: int) -> int:
+    """Return a scale as a plain number.
+
+    Raises
+    ------
+    GeometryError
+        If it is no whole number from 0 on.
+    """
+    if not (isinstance(scale, Integral) and scale >= 0):
+        raise GeometryError(f"scale {scale!r} is no whole number from 0 on")
+    return int(scale)
+
+
 def region_box(shape: tuple[int, ...], axes: tuple[str, ...], region: Box | str | None) -> Box:
-    """Return a region that may be given as text; None is the whole image."""
+    """Return a region that may be given as text; None is the whole image.
+
+    Raises
+    ------
+    GeometryError
+        If it is neither, or of another number of axes.
+    """
     if region is None:
         return Box.of_shape(shape)
     box = Box.parse(region, axes) if isinstance(region, str) else region
+    if not isinstance(box, Box):
+        text = ",".join(f"{axis}0:{axis}1" for axis in axes)
+        raise GeometryError(f"region {region!r} is neither a Box nor text like {text}")
     if box.ndim != len(shape):
         raise GeometryError(f"region {box} has {box.ndim} axes, the image has {len(shape)}")
     return box

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import warnings
 from contextlib import closing
+from inspect import signature
 from numbers import Integral
-from typing import TYPE_CHECKING, TypedDict, Unpack, get_args
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack, get_args
 
 from napari_msgan.computing import TileContext
 from napari_msgan.config import Precision
@@ -15,6 +16,7 @@ from napari_msgan.io import iter_read_volume, read_description
 from napari_msgan.jobs._common import (
     OnProgress,
     Progress,
+    checked_scale,
     default_workers,
     gpu_name,
     model_of,
@@ -30,7 +32,7 @@ from napari_msgan.steps import changed, cpu_threads, run_to_end
 from napari_msgan.volume import Volume, with_spacing
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Callable, Generator, Sequence
     from pathlib import Path
 
     from napari_msgan.geometry import Box
@@ -110,7 +112,8 @@ def iter_generate(
     model : its name in the catalogue, its folder, or what `napari_msgan.load_model` returned.
     scale : last scale to compute; None for the finest of the store.
     finest : last scale that a new store declares, so that it can be refined to; None for
-        `scale`, or for what the source supports where that is finer.
+        `scale`. It is never coarser than what the source supports, and of a model without voxel
+        sizes (chest-xray) always that of the source's own pixels.
     region : box of the finest scale (or its text form); None for everything.
     seed : for models with a random part (chest-xray): another one makes other textures.
     device : "cpu", "cuda", or "auto" for the GPU where torch sees one.
@@ -122,8 +125,9 @@ def iter_generate(
     workers : tiles at the same time, by a thread each; None for one per core, or two on a GPU. The
         sketch is made by as many threads on the CPU, by one per core beside a GPU.
     focus : box of the finest scale that is looked at: its tiles come first.
-    cluster : whose workers make the tiles: "local:4", the address of a Dask scheduler, or one that
-        is open; None for `workers` threads of this process, which always make the sketch.
+    cluster : whose workers make the tiles: "local:4", the address of a Dask scheduler, or what
+        `napari_msgan.scale_out.open_cluster` gives; None for `workers` threads of this process,
+        which always make the sketch.
 
     Raises
     ------
@@ -177,8 +181,8 @@ def _check_options(precision: Precision | None, workers: int | None, *scales: in
     if precision is not None and precision not in get_args(Precision):
         raise JobError(f"precision {precision!r} is not one of {', '.join(get_args(Precision))}")
     for scale in scales:
-        if scale is not None and not (isinstance(scale, Integral) and scale >= 0):
-            raise GeometryError(f"scale {scale!r} is no whole number from 0 on")
+        if scale is not None:
+            checked_scale(scale)
     if workers is not None and not (isinstance(workers, Integral) and workers >= 1):
         raise JobError(f"workers {workers!r} is no whole number from 1 on")
 
@@ -269,8 +273,10 @@ def iter_refine(
             drive = on_cluster(joined)
         context = TileContext(store, model, device, precision, gpu)
         with closing(iter_refine_tiles(context, box, scale, drive=drive, focus=focus)) as reports:
+            done, total, left_s = 0, 0, None
             for report in reports:
-                done, total, left_s = report.done, report.total, report.remaining_s
+                if report is not None:
+                    done, total, left_s = report.done, report.total, report.remaining_s
                 yield Progress("tiles", done, total, left_s, report, store)
     return store
 
@@ -287,3 +293,15 @@ def _check_is_image(source: Path | str) -> None:
 def _unpacked(source: Path | str) -> Generator[Progress, None, Volume]:
     steps = iter_read_volume(source)
     return (yield from changed(steps, lambda fraction: Progress("unpacking", fraction, 1.0)))
+
+
+def _show_options(function: Any, steps: Callable[..., object]) -> None:
+    """Have `help` and notebooks show the options, whose types the keywords have from `steps`."""
+    own, taken = signature(function), signature(steps).parameters.values()
+    kept = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    options = [p for p in taken if p.kind is p.KEYWORD_ONLY]
+    function.__signature__ = own.replace(parameters=[*kept, *options])
+
+
+_show_options(generate, iter_generate)
+_show_options(refine, iter_refine)

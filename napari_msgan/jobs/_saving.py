@@ -18,7 +18,7 @@ from napari_msgan.errors import JobError
 from napari_msgan.exporting import Grid, grid_volumes, provenance
 from napari_msgan.folders import is_url
 from napari_msgan.io import format_of, iter_read_volume, write_volume
-from napari_msgan.jobs._common import OnProgress, Progress, Stage, region_box
+from napari_msgan.jobs._common import OnProgress, Progress, Stage, checked_scale, region_box
 from napari_msgan.pyramid import PyramidStore, is_store, open_pyramid
 from napari_msgan.scale_out import Cluster, filled_by, joined_cluster
 from napari_msgan.sketch import lazy_sketch
@@ -66,7 +66,7 @@ def export(
     if not isinstance(store, PyramidStore):
         store = open_pyramid(store)
     geometry = store.geometry
-    scale = geometry.finest_scale if scale is None else scale
+    scale = geometry.finest_scale if scale is None else checked_scale(scale)
     geometry.check_scale(scale)
     box = region_box(geometry.shape, geometry.axes, region)
     levels = grid_volumes(store, scale, box, grid)

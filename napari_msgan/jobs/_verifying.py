@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from napari_msgan.errors import JobError
 from napari_msgan.jobs._common import OnProgress, Progress, model_of
 from napari_msgan.model import Model, load_model
-from napari_msgan.pyramid import place_of
+from napari_msgan.pyramid import PyramidStore, place_of
 from napari_msgan.steps import changed, run_to_end
 from napari_msgan.verifying import Verification, iter_verify_store
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def verify(
-    store: Path | str,
+    store: PyramidStore | Path | str,
     *,
     progress: OnProgress | None = None,
     repair: bool = False,
@@ -30,7 +31,7 @@ def verify(
 
 
 def iter_verify(
-    store: Path | str,
+    store: PyramidStore | Path | str,
     *,
     repair: bool = False,
     sample: int | Literal["all"] = 8,
@@ -40,6 +41,7 @@ def iter_verify(
 
     Parameters
     ----------
+    store : its folder or URL, or what is open; it is read anew.
     repair : remove what cannot be trusted and all that was made from it; refining makes it again.
     sample : how many tiles are made again and compared bit for bit.
     model : None to find it by the hash in the store; if it is not found, no tile is compared.
@@ -50,13 +52,14 @@ def iter_verify(
         A subclass: if `sample` is below 0, there is no store, the model is not its own, or another
         process is writing to it when it is to be repaired.
     """
-    if isinstance(sample, int) and sample < 0:
+    is_all = isinstance(sample, str) and sample == "all"
+    if not is_all and not (isinstance(sample, Integral) and sample >= 0):
         raise JobError(f'sample {sample!r} is neither a number of tiles nor "all"')
     given = load_model(model) if isinstance(model, (Path, str)) else model
     steps = iter_verify_store(
-        place_of(store),
+        store.place if isinstance(store, PyramidStore) else place_of(store),
         lambda opened: model_of(opened, given),
-        sample=None if sample == "all" else sample,
+        sample=None if isinstance(sample, str) else sample,
         repair=repair,
     )
     return (yield from changed(steps, lambda step: Progress(step.stage, step.done, step.total)))

@@ -86,12 +86,13 @@ class RefinedChunks:
     def remove(self, scale: int, chunks: Box) -> list[str]:
         """Remove the files of refined chunks; return their keys."""
         with self._lock:
-            there = self._refined[scale][chunks.slices]
-            found = np.argwhere(there) + chunks.start
-            there[...] = False
-        keys = [chunk_key(self._keys[scale], tuple(index)) for index in found.tolist()]
-        for key in keys:
-            self._place.remove(key)
+            found = np.argwhere(self._refined[scale][chunks.slices]) + chunks.start
+        keys = []
+        for index in map(tuple, found.tolist()):
+            keys.append(chunk_key(self._keys[scale], index))
+            self._place.remove(keys[-1])
+            with self._lock:
+                self._refined[scale][index] = False
         return keys
 
     def add_unsynced(self) -> None:

@@ -110,7 +110,7 @@ class UrlPlace:
             return False
         except OSError as error:
             raise MsganError(
-                f"{self._url}/{key} cannot be looked up: {error or type(error).__name__}. Try "
+                f"{self._url}/{key} cannot be looked up: {str(error) or type(error).__name__}. Try "
                 "again; the store itself may be sound."
             ) from error
 

@@ -26,7 +26,7 @@ class Writers:
         self._place, self.allowed = place, allowed
         self._count = 0
         self._mark: str | None = None
-        # Again by one thread, too: an abandoned job may be closed by the garbage collector anywhere.
+        # A thread may take it twice: the garbage collector ends abandoned jobs anywhere.
         self._lock = threading.RLock()
         self._held = ExitStack()
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from napari_msgan.durable import told_if_disk_full
-from napari_msgan.errors import MsganError, StoreError
+from napari_msgan.durable import told_if_unwritable
+from napari_msgan.errors import StoreError
 from napari_msgan.geometry import Box, Ints, PyramidGeometry
 from napari_msgan.pyramid._arrays import count_voxels, open_level, read_info, write_info
 from napari_msgan.pyramid._level import write_chunks
@@ -15,7 +16,7 @@ from napari_msgan.pyramid._refined import RefinedChunks
 from napari_msgan.pyramid._writers import Writers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -42,20 +43,25 @@ def open_pyramid(path: Path | str, *, writable: bool = False) -> PyramidStore:
 class PyramidStore:
     """An OME-Zarr 0.5 group; a missing chunk is not refined yet.
 
-    Any thread may read. Threads of one process may write different tiles at the same time,
-    inside ``with store.writing()``.
+    Any thread may read, and several write different tiles inside ``with store.writing()``.
     """
 
     def __init__(self, place: Place, info: StoreInfo, *, writable: bool) -> None:
         self._place, self._info = place, info
-        self._geometry = info.to_geometry()
-        self._tiling = info.to_tiling()
+        self._geometry, self._tiling = info.to_geometry(), info.to_tiling()
         scales = range(self._geometry.n_scales)
         self._images = [open_level(place, info, s) for s in scales]
         self._sketches = [open_level(place, info, s, sketch=True) for s in scales]
         self._refined = RefinedChunks(place, info)
         self._writers = Writers(place, allowed=writable)
         self._is_untidy = False
+
+    def __repr__(self) -> str:
+        refined = ", ".join(f"{self.refined_fraction(s):.0%}" for s in range(self.n_scales))
+        return f"<PyramidStore {self.address}, {self._info.model_name}, refined {refined}>"
+
+    def __reduce__(self) -> tuple[Callable[[str], PyramidStore], tuple[str]]:
+        return partial(open_pyramid, writable=self._writers.allowed), (self.address,)
 
     @property
     def address(self) -> str:
@@ -154,13 +160,8 @@ class PyramidStore:
             cannot be written.
         """
         self._writers.check()
-        try:
-            with told_if_disk_full(self.address, StoreError):
-                write_chunks(self.level(scale), box, data, check=self._writers.check)
-        except OSError as error:
-            if isinstance(error, MsganError):
-                raise
-            raise StoreError(f"{self.address} cannot be written: {error}") from error
+        with told_if_unwritable(self.address, StoreError):
+            write_chunks(self.level(scale), box, data, check=self._writers.check)
         self._refined.add(scale, self._chunks(box))
 
     def refined_chunks(self, scale: int) -> npt.NDArray[np.bool_]:
@@ -179,7 +180,7 @@ class PyramidStore:
         return count_voxels(self.refined_chunks(scale), self._info.chunk_shape, box) / box.size
 
     def reload(self) -> None:
-        """Read from the folder which chunks exist, e.g. after another process wrote some."""
+        """Read which chunks exist, e.g. after another process wrote some."""
         self._refined.scan()
 
     def look(self, scale: int, box: Box) -> bool:
@@ -195,7 +196,8 @@ class PyramidStore:
 
         Who takes the lock next removes it.
         """
-        return self._writers.put_mark()
+        with told_if_unwritable(self.address, StoreError):
+            return self._writers.put_mark()
 
     def assist(self, mark: str) -> None:
         """Let this object write without the lock, for its holder, who planned the work.
@@ -227,10 +229,11 @@ class PyramidStore:
             finally:
                 self._clean_if_last()
             # Not for who was stopped: on a slow disk cancelling would take long.
-            self._refined.sync()
-            with self._writers.paused() as is_only:
-                if is_only and not self._refined.has_unsynced:
-                    self._place.note_unsynced(are_there=False)
+            with told_if_unwritable(self.address, StoreError):
+                self._refined.sync()
+                with self._writers.paused() as is_only:
+                    if is_only and not self._refined.has_unsynced:
+                        self._place.note_unsynced(are_there=False)
 
     def clear(self, scale: int, box: Box) -> dict[int, list[Box]]:
         """Remove the tiles of a scale that a box touches, and every finer tile made from them.
@@ -247,7 +250,7 @@ class PyramidStore:
         """
         self._writers.check()
         self._geometry.check_scale(scale)
-        if scale == 0:
+        if not scale:
             raise StoreError("scale 0 cannot be cleared: all is made from it. Delete the store.")
         return self.discard(self._tiling.tiles(scale, box))
 
@@ -266,9 +269,8 @@ class PyramidStore:
             tiles from those that are removed.
         """
         self._writers.check()
-        doomed = self._tiling.with_dependents(tiles)
-        with self._writers.alone():
-            return self._discard(doomed)
+        with self._writers.alone(), told_if_unwritable(self.address, StoreError):
+            return self._discard(self._tiling.with_dependents(tiles))
 
     def _discard(self, doomed: Sequence[set[Tile]]) -> dict[int, list[Box]]:
         removed = {}
@@ -298,14 +300,14 @@ class PyramidStore:
         """
         self._writers.check()
         known = self._info.fingerprint
-        with self._writers.paused() as is_only:
+        with told_if_unwritable(self.address, StoreError), self._writers.paused() as is_only:
             has_tiles = any(self.refined_chunks(scale).any() for scale in range(self.n_scales))
             if known is not None and (has_tiles or not is_only):
                 known.check_continued(fingerprint, self.address)
             elif fingerprint != known:
                 self._info = self._info.model_copy(update={"fingerprint": fingerprint})
                 write_info(self._place, self._info)
-        self._place.note_unsynced(are_there=True)
+            self._place.note_unsynced(are_there=True)
 
     def tidy(self, mark: str) -> None:
         """Read from the folder what helpers wrote and left half-written, and remove their mark.
@@ -313,10 +315,11 @@ class PyramidStore:
         Raises
         ------
         StoreError
-            If the writer's lock is not held.
+            As of `clear`.
         """
         self._writers.check()
-        self._place.remove(mark)
+        with told_if_unwritable(self.address, StoreError):
+            self._place.remove(mark)
         self._is_untidy = True
         self._clean_if_last()
         if self._is_untidy:  # the last job of this process that writes will do it

@@ -76,7 +76,7 @@ def _write_levels(
                 if outcome is not None:
                     raise failure(outcome, _note(block))
                 done += block[1].size
-                progress(done / total)
+            progress(done / total)
     finally:
         calls.abandon(job.token)
 

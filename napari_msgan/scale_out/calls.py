@@ -23,7 +23,7 @@ Name = TypeVar("Name")
 IN_FLIGHT = 3
 #: Calls that one worker alone has: Dask sends messages in groups, up to 10 ms later.
 _FEWEST_IN_FLIGHT = 6
-_COUNT_EVERY_S, _ASK_AGAIN_S = 5.0, 0.5
+_COUNT_EVERY_S, _ASK_AGAIN_S, _WAIT_S = 5.0, 0.5, 1.0
 
 
 def failure(outcome: worker.Outcome, note: str = "") -> JobError:
@@ -77,7 +77,7 @@ class Calls(Generic[Name]):
         future.add_done_callback(self._ended.put)
 
     def finished(self) -> list[tuple[Name, Any]]:
-        """Wait for a call, and return the names and results of those that ended.
+        """Wait for a call, a second at most; return the names and results of those that ended.
 
         A call at one worker is dropped when that is gone: its successor has another address.
 
@@ -119,11 +119,11 @@ class Calls(Generic[Name]):
                 told |= reached
 
     def _wait(self) -> list[Future[Any]]:
-        """Return calls that ended; none if those that were waited for were dropped."""
+        """Return calls that ended, none after a second: who waits may have been cancelled."""
         ended: list[Future[Any]] = []
-        while self._running and not ended:
+        if self._running:
             try:
-                ended.append(self._ended.get(timeout=1))  # without one Windows hears no Ctrl-C
+                ended.append(self._ended.get(timeout=_WAIT_S))
             except Empty:
                 self._drop_lost()
         while not self._ended.empty():
@@ -155,6 +155,6 @@ class Calls(Generic[Name]):
                 f"{error.last_worker.address}. Was its memory used up? Its log may say why."
             )
         text = f"a worker could not do it: {type(error).__name__}: {error}"
-        if isinstance(error, ImportError | AttributeError):
+        if isinstance(error, ImportError | AttributeError | TypeError):
             text += ". Install the same version of napari-msgan on all computers."
         return text

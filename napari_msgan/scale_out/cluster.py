@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import sys
 import tempfile
 import warnings
 from contextlib import contextmanager
@@ -14,13 +15,14 @@ from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 from napari_msgan.errors import JobError
+from napari_msgan.holding import Held
 from napari_msgan.scale_out import machine
 from napari_msgan.scale_out.calls import Calls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from distributed import Client
+    from distributed import Client, LocalCluster
 
     from napari_msgan.model import Model
 
@@ -30,6 +32,8 @@ _LATE_S = 3.0
 #: Ctrl-C reaches all processes of a terminal; workers end when this process says so.
 _IGNORE_CTRL_C = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
 _SAFE_PATH = "PYTHONSAFEPATH"
+#: By what processes that begin find the script of this one.
+_OF_SCRIPT: tuple[str, ...] = ("__file__", "__spec__")
 
 
 @contextmanager
@@ -53,7 +57,7 @@ def open_cluster(text: str) -> Iterator[Cluster]:
             "a scheduler like tcp://host:8786"
         )
     try:
-        import distributed
+        import distributed  # noqa: F401
     except ImportError as error:
         raise JobError(
             "a cluster needs dask.distributed, which is not installed: "
@@ -65,9 +69,19 @@ def open_cluster(text: str) -> Iterator[Cluster]:
         return
     with (
         tempfile.TemporaryDirectory(prefix="napari-msgan-") as scratch,
-        _nothing_run_from_here(),
-        distributed.LocalCluster(
-            n_workers=int(count[1]),
+        _nothing_run_from_here.held(),
+        _started(int(count[1]), scratch) as local,
+        _connected(local.scheduler_address) as client,
+    ):
+        yield Cluster(client, text)
+
+
+def _started(n_workers: int, scratch: str) -> LocalCluster:
+    from distributed import LocalCluster
+
+    try:
+        return LocalCluster(
+            n_workers=n_workers,
             threads_per_worker=1,
             host="127.0.0.1",
             dashboard_address="127.0.0.1:0",  # any free port; None would be 8787
@@ -75,10 +89,11 @@ def open_cluster(text: str) -> Iterator[Cluster]:
             local_directory=scratch,
             preload=[_IGNORE_CTRL_C],
             silence_logs=logging.CRITICAL,  # what goes wrong is raised
-        ) as local,
-        _connected(local.scheduler_address) as client,
-    ):
-        yield Cluster(client, text)
+        )
+    except RuntimeError as error:
+        raise JobError(
+            f"{n_workers} workers could not be started on this computer: {error}"
+        ) from error
 
 
 @contextmanager
@@ -87,25 +102,40 @@ def joined_cluster(cluster: Cluster | str | None) -> Iterator[Cluster | None]:
     if isinstance(cluster, str):
         with open_cluster(cluster) as opened:
             yield opened
-    else:
+    elif cluster is None or isinstance(cluster, Cluster):
         yield cluster
+    else:
+        raise JobError(
+            f"cluster is a {type(cluster).__name__}. Give the address of its scheduler "
+            "(tcp://host:8786), local:N, or what napari_msgan.scale_out.open_cluster gives."
+        )
 
 
-@contextmanager
-def _nothing_run_from_here() -> Iterator[None]:
-    """Keep processes that begin from running modules of the current folder, which may be anybody's.
+def _keep_from_files() -> Callable[[], None]:
+    """Keep processes that begin from running files; return what lets them again.
 
-    Workers begin while a cluster is open, too, in the place of one that died.
+    Modules of the current folder may be anybody's. The script of this process would begin its work
+    once more, such as to open a window, and nothing that is sent to workers lies in it.
     """
-    before = os.environ.get(_SAFE_PATH)
+    path = os.environ.get(_SAFE_PATH)
+    main = vars(sys.modules["__main__"])
+    script = {name: main[name] for name in _OF_SCRIPT if name in main}
     os.environ[_SAFE_PATH] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
+    main.pop("__file__", None)
+    main["__spec__"] = None
+
+    def put_back() -> None:
+        if path is None:
             del os.environ[_SAFE_PATH]
         else:
-            os.environ[_SAFE_PATH] = before
+            os.environ[_SAFE_PATH] = path
+        main.update(script)
+
+    return put_back
+
+
+#: While a cluster is open: workers begin then, too, in the place of one that died.
+_nothing_run_from_here = Held(_keep_from_files)
 
 
 @contextmanager

@@ -90,16 +90,15 @@ class _Workers:
 
     def finished(self) -> list[Tile]:
         made: list[Tile] = []
-        while not made:
-            for tile, outcome in self._calls.finished():
-                if outcome is None:
-                    wait_until_seen(self._context.store, tile)
-                    made.append(tile)
-                elif outcome[0] == worker.NEEDS_MODEL:  # it joined after the others
-                    self._cluster.send_model(self._context.model, outcome[1])
-                    self._submit(tile, 0)
-                else:
-                    raise failure(outcome, self._note(tile))
+        for tile, outcome in self._calls.finished():
+            if outcome is None:
+                wait_until_seen(self._context.store, tile)
+                made.append(tile)
+            elif outcome[0] == worker.NEEDS_MODEL:  # it joined after the others
+                self._cluster.send_model(self._context.model, outcome[1])
+                self._submit(tile, 0)
+            else:
+                raise failure(outcome, self._note(tile))
         return made
 
     def stop(self) -> None:

@@ -194,8 +194,9 @@ def wait_until_seen(store: PyramidStore, tile: Tile) -> None:
 
 
 def info_hash(store: PyramidStore) -> str:
-    """Return the hash of what a store says of itself."""
-    return hashlib.sha256(store.info.model_dump_json().encode()).hexdigest()
+    """Return the hash of what a store says of itself from its beginning on."""
+    text = store.info.model_dump_json(exclude={"fingerprint"})
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _got_ready(job: Job, get_ready: Callable[[Job, ExitStack], Ready]) -> Ready:

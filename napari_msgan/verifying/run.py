@@ -40,8 +40,10 @@ def iter_verify_store(
     found = Findings()
     info, found.problems = check_metadata(place)
     if info is not None:
-        strays = list(iter_strays(place, info))  # who takes the lock removes leftovers
         writer = None if repair else place.writer()
+        strays = list(iter_strays(place, info))  # who takes the lock removes leftovers
+        if not repair:  # it may have come, or ended, while the files were listed
+            writer = writer or place.writer()
         if writer is not None:
             found.notes.append(
                 f"The store is being written by {writer}: what that is in the middle of is not "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from unittest.mock import Mock
 
 import numpy as np
@@ -19,7 +20,7 @@ from napari_msgan._napari.controllers import (
 from napari_msgan._napari.refining import missing_tiles, seen_first
 from napari_msgan._napari.state import JobState, Opened, SessionState
 from napari_msgan._napari.to_layer import Placement
-from napari_msgan._napari.workers import until_ended
+from napari_msgan._napari.workers import ThreadJob, until_ended
 from napari_msgan.errors import JobError, MsganError
 from napari_msgan.geometry import Box
 from napari_msgan.io import read_volume
@@ -349,22 +350,18 @@ def how_it_ends(steps):
     ids=["RuntimeError", "OSError", "MemoryError"],
 )
 def test_error_of_steps_is_how_they_end(error, kind, text):
-    from threading import Event
-
-    ended = Event()
-    steps = until_ended(steps_of(1, error=error), Event(), ended)
+    job = ThreadJob()
+    steps = until_ended(steps_of(1, error=error), job)
     assert next(steps) == 1
     ending = how_it_ends(steps)
     assert type(ending.error) is kind
     assert str(ending.error) == text
     assert error in (ending.error, ending.error.__cause__)
     assert not ending.is_complete
-    assert ended.is_set()
+    assert job.ended.is_set()
 
 
 def test_error_in_closing_cancelled_steps_is_told():
-    from threading import Event
-
     def steps():
         try:
             yield 1
@@ -372,16 +369,14 @@ def test_error_in_closing_cancelled_steps_is_told():
         finally:
             raise OSError("disk full")
 
-    cancelled = Event()
-    wrapped = until_ended(steps(), cancelled, Event())
+    job = ThreadJob()
+    wrapped = until_ended(steps(), job)
     next(wrapped)
-    cancelled.set()
+    job.cancel()
     assert str(how_it_ends(wrapped).error) == "disk full"
 
 
 def test_cancelled_steps_are_closed():
-    from threading import Event
-
     closed = []
 
     def steps():
@@ -391,10 +386,36 @@ def test_cancelled_steps_are_closed():
         finally:
             closed.append(True)
 
-    cancelled = Event()
-    wrapped = until_ended(steps(), cancelled, Event())
+    job = ThreadJob()
+    wrapped = until_ended(steps(), job)
     next(wrapped)
-    cancelled.set()
+    job.cancel()
     ending = how_it_ends(wrapped)
     assert (ending.is_complete, ending.error) == (False, None)
     assert closed == [True]
+
+
+def test_a_job_that_never_got_a_thread_is_not_waited_for_and_does_nothing():
+    job, ran = ThreadJob(), []
+
+    def steps():
+        ran.append(True)
+        yield 1
+
+    assert not job.wait(0.01)  # it may still begin
+    job.cancel()
+    started = time.monotonic()
+    assert job.wait(30)
+    assert time.monotonic() - started < 5
+    assert not how_it_ends(until_ended(steps(), job)).is_complete
+    assert ran == []
+
+
+def test_a_job_that_began_is_waited_for():
+    job = ThreadJob()
+    steps = until_ended(steps_of(1), job)
+    next(steps)
+    job.cancel()
+    assert not job.wait(0.01)
+    how_it_ends(steps)
+    assert job.wait(0.01)

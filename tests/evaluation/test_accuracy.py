@@ -9,9 +9,10 @@ from torchmetrics.functional.image import (
     structural_similarity_index_measure,
 )
 
-from napari_msgan.errors import JobError
+from napari_msgan.errors import GeometryError, JobError
 from napari_msgan.evaluation import (
     body_mask,
+    checkerboard_index,
     matched_errors,
     mean_absolute_error,
     multiscale_structural_similarity,
@@ -183,3 +184,14 @@ def test_slices_too_large_for_memory_have_no_ms_ssim(monkeypatch):
     assert np.isfinite(multiscale_structural_similarity(made, true, (0, 255)))
     monkeypatch.setattr("napari_msgan.evaluation.accuracy._MS_SSIM_MOST_PIXELS", 180 * 200 - 1)
     assert np.isnan(multiscale_structural_similarity(made, true, (0, 255)))
+
+
+def test_integers_as_stores_hold_them_give_the_figures_of_floats(rng):
+    made, true = rng.integers(0, 65536, (2, 40, 50)).astype(np.uint16)
+    as_floats = mean_absolute_error(made.astype(np.float32), true.astype(np.float32))
+    assert mean_absolute_error(made, true) == pytest.approx(as_floats)
+    assert checkerboard_index(made, (2, 2)) == pytest.approx(
+        checkerboard_index(made.astype(np.float32), (2, 2))
+    )
+    with pytest.raises(GeometryError, match="cannot be compared"):
+        mean_absolute_error(made, true[:1])

@@ -444,3 +444,12 @@ def test_patterns_choose_also_where_one_image_is_given(flat):
     assert find_images(data / "0.tif", ["0*"]) == [data / "0.tif"]
     with pytest.raises(VolumeError, match=r"holds no image that matches 1\*"):
         find_images(data / "0.tif", ["1*"])
+
+
+def test_names_are_taken_as_text_and_no_image_is_told(flat, tmp_path):
+    model, data = flat
+    found = evaluate(str(model.folder), [str(data / "0.tif")], str(tmp_path / "out"), scale=0)
+    assert [row.image for row in found.rows] == ["0.tif"]
+    assert (tmp_path / "out" / "figures.csv").exists()
+    with pytest.raises(JobError, match="there is no image to evaluate"):
+        evaluate(model, [], tmp_path / "none")

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import json
+import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -423,3 +425,51 @@ def test_big_endian_chunks_are_refused(store):
     path.write_text(json.dumps(metadata))
     with pytest.raises(StoreError, match="has byte order big"):
         open_pyramid(store.path)
+
+
+def test_a_store_says_what_it_is_and_goes_to_other_processes(store, write_scale):
+    write_scale(store, 0, 5)
+    assert repr(store) == f"<PyramidStore {store.path}, tiny, refined 100%, 0%, 0%>"
+    for opened in (store, open_pyramid(store.path)):
+        other = pickle.loads(pickle.dumps(opened))
+        assert (other.address, other.info) == (store.address, store.info)
+        assert other.refined_fraction(0) == 1
+    with pytest.raises(StoreError, match="opened for reading"), other.writing():
+        pass
+
+
+@pytest.mark.parametrize("name", ["sync", "write", "remove", "note_unsynced"])
+def test_whatever_the_disk_says_is_told_as_ours(store, write_scale, monkeypatch, name):
+    write_scale(store, 0, 5)
+
+    def fail(*anything, **options):
+        raise OSError(errno.EIO, "Input/output error")
+
+    def work():
+        with store.writing():
+            store.set_fingerprint(CPU)
+            store.tidy(store.put_mark())
+            store.discard(store.tiling.tiles(0, Box((0, 0), (1, 1))))
+
+    monkeypatch.setattr(type(store.place), name, fail)
+    with pytest.raises(StoreError, match=r"cannot be written: .*Input/output error"):
+        work()
+
+
+def test_what_could_not_be_removed_is_still_refined(store, write_scale, monkeypatch):
+    write_scale(store, 0, 5)
+    remove, told = type(store.place).remove, []
+
+    def fail_later(place, key):
+        told.append(key)
+        if len(told) == 3:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        remove(place, key)
+
+    monkeypatch.setattr(type(store.place), "remove", fail_later)
+    with store.writing(), pytest.raises(StoreError, match="Permission denied"):
+        store.discard(store.tiling.tiles(0, Box.of_shape(store.geometry.shape_at(0))))
+    monkeypatch.undo()
+    seen = store.refined_chunks(0)
+    np.testing.assert_array_equal(seen, open_pyramid(store.path).refined_chunks(0))
+    assert int((~seen).sum()) == 2

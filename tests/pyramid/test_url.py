@@ -164,7 +164,7 @@ def test_a_failed_request_is_not_taken_for_an_answer(store, asked, monkeypatch):
                 lambda: helper.look(0, Box((0, 0), (4, 4))),
                 lambda: open_pyramid(store.address),
             ):
-                with pytest.raises(MsganError, match="cannot be looked up: timed out. Try again"):
+                with pytest.raises(MsganError, match=r"cannot be looked up: timed out\. Try again"):
                     ask()
         assert helper.look(0, Box((0, 0), (4, 4)))
 
