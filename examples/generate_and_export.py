@@ -11,6 +11,7 @@ import napari_msgan as msgan
 
 def main(image: Path, folder: Path, model: str = "chest-xray") -> None:
     """Make ``result.ome.zarr`` and ``region.ome.tif`` in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
     store = msgan.generate(image, folder / "result.ome.zarr", model, scale=0)
 
     height, width = store.geometry.shape
@@ -18,7 +19,7 @@ def main(image: Path, folder: Path, model: str = "chest-xray") -> None:
     for progress in msgan.iter_refine(store, region=region, model=model):
         print(f"tile {progress.done} of {progress.total}")  # stop here, and finished tiles stay
 
-    msgan.export(store, folder / "region.ome.tif", region=region)
+    msgan.export(store, folder / "region.ome.tif", region=region, overwrite=True)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ import numpy as np
 from scipy import ndimage
 
 import napari_msgan as msgan
+from napari_msgan import Volume
 from napari_msgan.io import write_volume
-from napari_msgan.volume import Volume
 
 BEND = 0.04  # of the longest side, how far the sketch is moved
 CONTROL_POINTS = 4  # per axis: fewer bend it more smoothly
@@ -37,7 +37,8 @@ def main(image: Path, folder: Path, labels: Path | None, model: str, count: int 
     """Write ``variant_<n>.ome.tif`` and, where there are labels, ``labels_<n>.ome.tif``."""
     folder.mkdir(parents=True, exist_ok=True)
     settings = msgan.load_model(model).spec.sketch
-    file = msgan.make_sketch(image, folder / "sketch.ome.tif", settings=settings)
+    file = folder / "sketch.ome.tif"
+    msgan.make_sketch(image, file, settings=settings, overwrite=True)
     drawn = msgan.read_volume(file)
     sketch = np.asarray(drawn.data)
     painted = None if labels is None else np.asarray(msgan.read_volume(labels).data)
@@ -51,13 +52,13 @@ def main(image: Path, folder: Path, labels: Path | None, model: str, count: int 
         variant = Volume(varied, drawn.affine, drawn.unit)
         name = folder / f"variant_{number}.ome.zarr"
         store = msgan.generate(variant, name, model, input_is_sketch=True)
-        msgan.export(store, folder / f"variant_{number}.ome.tif", grid="source")
+        saved = folder / f"variant_{number}.ome.tif"
+        msgan.export(store, saved, grid="source", overwrite=True)
         if painted is not None:
             moved = ndimage.map_coordinates(painted, grid, order=0)
             bent = Volume(moved, drawn.affine, drawn.unit)
-            write_volume(
-                folder / f"labels_{number}.ome.tif", [bent], description={"content": "labels"}
-            )
+            labelled = folder / f"labels_{number}.ome.tif"
+            write_volume(labelled, [bent], description={"content": "labels"}, overwrite=True)
 
 
 if __name__ == "__main__":

@@ -158,7 +158,7 @@ def find_by_identity(identity: str, recorded: str | None = None) -> Path:
     raise ModelError(
         f"the model of this store (hash {identity[:12]}) is neither bundled nor in {user_folder()}"
         + (f" nor at {recorded}" if recorded else "")
-        + ". Copy its folder there; in a terminal, --model names one that lies elsewhere."
+        + ". Copy its folder there; --model (in Python model=) names one that lies elsewhere."
     )
 
 

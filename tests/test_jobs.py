@@ -2,6 +2,7 @@ import inspect
 import json
 import shutil
 import warnings
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -27,6 +28,10 @@ def body(shape=(30, 44, 37), spacing=(1.4, 1.0, 1.0)):
     values = np.where(grid[0] ** 2 + grid[1] ** 2 + (grid[2] - 0.3) ** 2 < 0.5, 300, -900)
     values += (200 * np.sin(6 * grid[2] + 2 * grid[0])).astype(int)
     return Volume(values.astype(np.int16), Affine.of_spacing(spacing, (11, 22, 33)), "millimeter")
+
+
+def unsized():
+    return replace(body(), unit="pixel")
 
 
 @pytest.fixture(scope="module")
@@ -358,9 +363,9 @@ def test_what_python_gets_wrong_is_told_before_anything_is_written(model, store,
         (body(), {"finest": -1}, "scale -1 is no whole number from 0 on"),
         (body(), {"workers": -1}, "workers -1 is no whole number from 1 on"),
         (body(), {"region": Box((0, 0), (4, 4))}, "has 2 axes, the image has 3"),
-        (body(), {"spacing": 100}, r"too large for a store: .* is its voxel size in mm"),
-        (body(), {"spacing": 1000}, r"too large for a store: .* is its voxel size in mm"),
-        (body(), {"spacing": 0.001}, "less than a voxel of scale 2"),
+        (unsized(), {"spacing": 100}, r"too large for a store: .* is its voxel size in mm"),
+        (unsized(), {"spacing": 1000}, r"too large for a store: .* is its voxel size in mm"),
+        (unsized(), {"spacing": 0.001}, "less than a voxel of scale 2"),
     ):
         steps = []
         with pytest.raises(MsganError, match=said):

@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 
+import distributed
 import numpy as np
 import pytest
 
@@ -447,11 +448,13 @@ def test_workers_do_not_run_the_script_that_started_them(tmp_path):
 
 
 def test_job_without_workers_can_be_stopped(job, fresh):
-    with open_cluster("local:1") as own:
-        steps = jobs.iter_refine(fresh, model=job[0], cluster=own)
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0"
+    ) as own:
+        steps = jobs.iter_refine(fresh, model=job[0], cluster=own.scheduler_address)
         first = next(steps)
-        own.client.cluster.scale(0)
-        while own.workers:
+        own.scale(0)
+        while own.scheduler.workers:
             time.sleep(0.05)
         waiting = next(step for step in steps if step.report is None)
         assert (waiting.stage, waiting.total) == ("tiles", first.total)

@@ -108,7 +108,8 @@ def read_attributes(place: Place, key: str = "") -> dict[str, Any]:
     except UNREADABLE as error:
         raise StoreError(
             f"{place.address} is no OME-Zarr 0.5 group, or its {key and f'{key}/'}zarr.json is "
-            f"damaged ({error}). Give the folder that `generate` wrote."
+            f"damaged ({error}). Give the folder that `generate` wrote, or for a new image a name "
+            "that is free."
         ) from error
     return attributes
 
