@@ -20,6 +20,7 @@ from napari_msgan.estimating import (
     read_calibration,
     written_box,
 )
+from napari_msgan.estimating._estimate import Estimate, Space
 from napari_msgan.geometry import Affine, Box, PyramidGeometry
 from napari_msgan.io import read_geometry, write_volume
 from napari_msgan.jobs import generate
@@ -305,3 +306,10 @@ def test_what_cannot_be_kept_is_measured_all_the_same(model, tmp_path, monkeypat
     place = tmp_path / "file" / "k.json"
     monkeypatch.setattr(_calibration, "calibration_file", lambda *_: place)
     assert calibrate(model, "cpu", "fp32", 2).tile_s > 0
+
+
+@pytest.mark.parametrize(("store", "temporary", "fits"), [(60, 60, False), (60, 30, True)])
+def test_what_lies_on_the_same_disk_is_added_up(tmp_path, store, temporary, fits):
+    spaces = [Space(tmp_path, needed, 100) for needed in (store, temporary)]
+    found = Estimate((4, 4), {0: 1}, 1.0, 1.0, 1, 2, store, *spaces)
+    assert (found.warnings == ()) == fits

@@ -116,3 +116,10 @@ def test_a_transposed_affine_is_refused():
 def test_spacings_and_origins_that_do_not_fit_are_told(spacing, origin):
     with pytest.raises(GeometryError, match="not one number for each axis"):
         Affine.of_spacing(spacing, origin)
+
+
+def test_region_of_a_coarse_voxel_at_the_border_ends_with_the_image():
+    geometry = PyramidGeometry(
+        ("y", "x"), (41, 30), ((2, 2), (1, 2)), Affine.of_spacing((1, 1)), "pixel"
+    )
+    assert geometry.region_of(0, Box((20, 7), (21, 8))) == Box((40, 28), (41, 30))

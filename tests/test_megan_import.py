@@ -1,5 +1,6 @@
 """Checkpoints of the authors' layout become a model; anything else is refused."""
 
+import copy
 import os
 import pickle
 import shutil
@@ -294,3 +295,18 @@ def test_archive_that_unpacks_to_more_than_it_is_is_refused_unread(folder, tmp_p
     monkeypatch.setattr(torch, "load", None)
     with pytest.raises(ModelError, match="compressed parts, which torch never writes"):
         read_checkpoint(path, low_res=False)
+
+
+def test_archive_whose_parts_overlap_is_refused_unread(tmp_path, monkeypatch):
+    path = tmp_path / "a.pth"
+    torch.save(random_weights(1, low_res=True, seed=0), path)
+    with zipfile.ZipFile(path, "a") as archive:
+        largest = max(archive.infolist(), key=lambda part: part.file_size)
+        for number in range(50):  # each tells of the same bytes
+            again = copy.copy(largest)
+            again.filename = f"archive/data/{1000 + number}"
+            archive.filelist.append(again)
+        archive._didModify = True
+    monkeypatch.setattr(torch, "load", None)
+    with pytest.raises(ModelError, match="may unpack to any size"):
+        read_checkpoint(path, low_res=True)

@@ -129,3 +129,18 @@ def test_block_of_a_much_finer_source_is_read_in_parts_and_is_the_same(make, ste
     np.testing.assert_array_equal(make(Source(), step, first, box), at_once)
     assert len(read) > 4
     assert max(read) < whole
+
+
+def test_a_finer_grid_has_the_nearest_voxel():
+    image = np.arange(12, dtype=np.uint8)[None]
+    for finer in (2, 4):
+        step = (1.0, 1 / finer)
+        made = resample_max(image, step, corner_aligned_first(step), Box((0, 0), (1, 12 * finer)))
+        np.testing.assert_array_equal(made[0], image[0].repeat(finer))
+
+
+def test_every_source_voxel_is_in_exactly_one_of_a_coarser_grid():
+    step = (1.0, 1.5)  # some centres lie on the border of two new voxels
+    for drawn in np.eye(12, dtype=np.uint8):
+        made = resample_max(drawn[None], step, corner_aligned_first(step), Box((0, 0), (1, 8)))
+        assert made.sum() == 1

@@ -7,7 +7,7 @@ import torch
 from scipy import ndimage
 
 from napari_msgan import sketch
-from napari_msgan.config import SketchSettings
+from napari_msgan.config import SketchSettings, SketchThresholds
 from napari_msgan.geometry import Box
 from napari_msgan.sketch import (
     interpolate_sketch,
@@ -226,3 +226,31 @@ def test_interpolated_sketch_is_read_in_blocks_whatever_its_size():
         fine = LazyArray((size, 300, 300), np.uint8, read)
         interpolate_sketch(fine, (size // 4, 75, 75))[: size // 4, :75, :75]
     assert largest[1] <= largest[0] <= 140**3
+
+
+@pytest.mark.parametrize(("high", "is_kept"), [(0.15, False), (0.05, True)])
+def test_weak_edges_count_only_beside_strong_ones(high, is_kept):
+    image = np.zeros((40, 80), np.float32)
+    image[:, 20:], image[:, 60:] = 0.2, 1.0  # gradients of 0.08 and 0.3
+    thresholds = SketchThresholds(low=0.01, high=high, normaliser=0.3, density=0.1)
+    sketch = sketch_block(image, Box.of_shape(image.shape), thresholds, SketchSettings())
+    assert sketch[:, 57:63].any(axis=1).all()
+    assert sketch[:, 17:23].any() == is_kept
+
+
+def test_weak_edge_is_followed_from_a_strong_one_as_far_as_there_are_dilations():
+    image = np.zeros((12, 100), np.float32)
+    image[6:] = np.linspace(1, 0.1, 100)  # an edge that becomes weaker and weaker
+    thresholds = SketchThresholds(low=0.02, high=0.2, normaliser=0.3, density=0.1)
+    ends = []
+    for dilations in (0, 8, 20):
+        settings = SketchSettings(dilations=dilations)
+        sketch = sketch_block(image, Box.of_shape(image.shape), thresholds, settings)
+        ends.append(int(np.flatnonzero(sketch[4:8].any(axis=0)).max()))
+    assert np.diff(ends).tolist() == [8, 12]
+
+
+def test_window_leaves_out_half_a_percent_at_both_ends():
+    image = np.linspace(0, 1000, 10_000).reshape(100, 100)
+    image[0, 0], image[-1, -1] = -1e5, 1e5  # metal, or nothing
+    assert measure_window(image) == pytest.approx((5, 995), abs=0.2)

@@ -156,3 +156,17 @@ def test_a_lazy_array_says_what_it_is():
     assert repr(LazyArray((3, 4), "u1", lambda box: np.zeros(box.shape))) == (
         "LazyArray((3, 4), uint8)"
     )
+
+
+def test_checksum_depends_on_pixels_shape_type_and_voxel_size():
+    from napari_msgan.volume import checksum_of
+
+    data = np.arange(24, dtype=np.int16).reshape(4, 6)
+    volumes = [
+        Volume(data, Affine.of_spacing((1, 1)), "millimeter"),
+        Volume(data, Affine.of_spacing((1, 1.5)), "millimeter"),
+        Volume(data.reshape(6, 4), Affine.of_spacing((1, 1)), "millimeter"),
+        Volume(data.view(np.uint16), Affine.of_spacing((1, 1)), "millimeter"),
+        Volume(data[::-1], Affine.of_spacing((1, 1)), "millimeter"),
+    ]
+    assert len({checksum_of(v) for v in volumes}) == len(volumes)

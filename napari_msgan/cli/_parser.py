@@ -105,7 +105,7 @@ def _add_sketch(add: AddCommand) -> None:
         LEAVES_NOTHING,
     )
     add_paths(
-        command, "IN", "image", "OUT", "file to write: .tif, .ome.tif, .nii, .nii.gz, .ome.zarr, .png"
+        command, "IN", "image", "OUT", "file: .tif, .ome.tif, .nii, .nii.gz, .ome.zarr, .png"
     )
     add_spacing(command)
     add_overwrite(command)

@@ -250,3 +250,12 @@ def test_box_that_no_card_draws_is_shown_coarser(ct_store, monkeypatch):
     region = Box((0, 0, 0), (20, 20, 20))
     box = Layer.create(*box_layer(ct_store, placement, 1, region, (0, 1)))
     assert box.data.shape == (10, 10, 10)
+
+
+def test_place_of_a_layer_in_another_unit_becomes_millimetres():
+    layer = Image(
+        np.zeros((3, 4, 5)), scale=(0.3, 0.1, 0.1), translate=(1, 2, 3), units=("cm",) * 3
+    )
+    affine = to_volume(layer).affine
+    np.testing.assert_allclose(affine.spacing, (3, 1, 1))
+    np.testing.assert_allclose(affine.origin, (10, 20, 30))

@@ -113,6 +113,7 @@ def test_progress_never_goes_back(evaluated):
 
 
 def test_same_input_gives_the_same_figures_whatever_the_workers(evaluated, measured):
+    assert len(measured[1]) == 3
     for row, other in zip(evaluated[0].rows, measured[1], strict=False):
         assert row.values == pytest.approx(other.values, nan_ok=True, rel=1e-6, abs=1e-9)
 

@@ -17,7 +17,7 @@ from napari_msgan.evaluation import (
     tile_phase_share,
 )
 from napari_msgan.evaluation.case import iter_open_case
-from napari_msgan.evaluation.seams import middle_tiles
+from napari_msgan.evaluation.seams import _patch_borders, middle_tiles
 from napari_msgan.geometry import Affine, Box
 from napari_msgan.io import write_volume
 from napari_msgan.megan_import import import_megan
@@ -207,3 +207,20 @@ def test_borders_of_coarse_voxels_are_not_taken_for_those_of_tiles(rng):
     with_coarse, with_all = np.median(found, axis=0)
     assert with_coarse > 0.4
     assert with_all < with_coarse
+
+
+@pytest.mark.parametrize(("reach", "is_near"), [(4, True), (5, False)])
+def test_near_is_within_four_voxels_of_a_border_of_either_grid(reach, is_near):
+    def make_tile(box):
+        middle = np.zeros(box.shape, np.float32)
+        middle[(slice(reach, -reach),) * 2] = 1  # what a halo too small by `reach` would spoil
+        return middle
+
+    seams = certify_seams(make_tile, (128, 128), (32, 32), (2, 2))
+    assert seams.max_near == 1
+    assert (seams.max_off == 0) == is_near
+
+
+def test_borders_of_patches_are_where_they_begin_and_end_to_count():
+    assert _patch_borders(64, (0,)) == {6, 26, 46, 38, 58}  # of those at 0, 20 and 32
+    assert _patch_borders(30, (0, 10)) == set()

@@ -146,3 +146,16 @@ def test_checkerboard_of_a_volume_of_few_slices_is_blank_where_a_position_is_mis
 def test_a_constant_truth_has_no_distance():
     made = np.random.default_rng(0).normal(size=(40, 40)).astype(np.float32)
     assert np.isnan(sliced_wasserstein(made, np.zeros((40, 40), np.float32)).distance)
+
+
+def test_sliced_wasserstein_distance_of_noise_to_nothing_is_the_mean_of_a_half_normal(rng):
+    noise = rng.standard_normal((64, 64)).astype(np.float32)
+    found = sliced_wasserstein(np.zeros((64, 64), np.float32), noise)
+    assert found.distance == pytest.approx(1000 * np.sqrt(2 / np.pi), rel=0.15)  # times 1000
+    assert 10 < found.floor < 100
+
+
+def test_a_border_that_does_not_continue_is_no_fine_detail():
+    ramp = np.tile(np.linspace(0, 255, 128, dtype=np.float32), (128, 1))
+    spectrum = radial_power_spectrum(ramp)
+    assert np.nansum(spectrum[16:]) < 1e-6 * np.nansum(spectrum[:2])

@@ -402,3 +402,37 @@ def test_nothing_is_said_of_a_plain_series(stored, tmp_path):
     assert format_of(tmp_path) == "dicom"
     assert ".dcm" in READABLE
     assert "DICOM series" in readable_text(tmp_path / "no.xyz")
+
+
+def test_slices_of_another_voxel_size_are_no_volume(stored, tmp_path):
+    sizes = [[0.8, 0.6], [0.8, 0.6], [0.9, 0.6], [0.8, 0.6], [0.8, 0.6]]
+    write_series(tmp_path, stored, PixelSpacing=sizes)
+    with pytest.raises(VolumeError, match="another size, voxel size or direction"):
+        read_volume(tmp_path)
+
+
+def test_voxel_size_in_the_patient_comes_before_that_on_the_detector(stored, tmp_path):
+    made = dataset(
+        stored[0], Modality="DX", ImagerPixelSpacing=[0.2, 0.1], PixelSpacing=[0.16, 0.08]
+    )
+    assert read_volume(write(tmp_path / "a.dcm", made)).affine == Affine.of_spacing((0.16, 0.08))
+
+
+def test_signed_padding_is_the_darkest_number(stored, tmp_path):
+    signed = stored.astype(np.int16) - 1024
+    signed[:, 0] = -2000
+    bits = {"PixelRepresentation": 1, "BitsStored": 16, "HighBit": 15, "RescaleIntercept": 0}
+    made = signed.view(np.uint16)
+    write_series(tmp_path, made, PixelPaddingValue=-2000, **bits)
+    values = np.asarray(read_volume(tmp_path).data)
+    assert (values[:, 0] == -(2**15)).all()
+    np.testing.assert_array_equal(values[:, 1:], signed[:, 1:])
+
+
+def test_signed_numbers_that_are_dark_are_turned_round(stored, tmp_path):
+    signed = (stored[0].astype(np.int16) - 2048).view(np.uint16) & 0x0FFF
+    made = dataset(
+        signed, Modality="DX", PhotometricInterpretation="MONOCHROME1", PixelRepresentation=1
+    )
+    values = np.asarray(read_volume(write(tmp_path / "a.dcm", made)).data)
+    np.testing.assert_array_equal(values, 2047 - stored[0].astype(int))

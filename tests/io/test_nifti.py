@@ -322,3 +322,11 @@ def test_only_what_is_synthetic_is_called_so(rng, tmp_path):
         == "Edges by napari-msgan: those of a patient's image are that patient's data"
     )
     assert said["image"] == "Written by napari-msgan"
+
+
+def test_sform_comes_before_the_qform(tmp_path):
+    image = nib.Nifti1Image(np.ones((6, 5, 4), "int16"), np.diag([0.5, 0.6, 2.0, 1.0]))
+    image.set_qform(np.diag([1.0, 1.0, 1.0, 1.0]), 1)
+    image.set_sform(np.diag([0.5, 0.6, 2.0, 1.0]), 1)
+    nib.save(image, tmp_path / "a.nii")
+    np.testing.assert_allclose(read_volume(tmp_path / "a.nii").spacing, (2.0, 0.6, 0.5), rtol=1e-6)

@@ -57,3 +57,12 @@ def test_values_in_another_unit_than_the_model_are_told(physical, tmp_path, chan
         warnings.simplefilter("always")
         write_image_pyramid(plan, spec, tmp_path, 2)
     assert [("another unit" in str(w.message)) for w in warned] == [True] * is_told
+
+
+def test_hash_depends_on_the_type():
+    data = np.arange(24, dtype=np.int16).reshape(4, 6)
+    hashes = {
+        hash_pixels(Volume(d, Affine.of_spacing((1, 1)), "pixel"))
+        for d in (data, data.view("uint16"))
+    }
+    assert len(hashes) == 2

@@ -163,3 +163,14 @@ def test_processes_leave_out_channels_of_their_own(monkeypatch):
         made.append(weights(gan.generator))
     assert torch.equal(made[0], made[2])
     assert not torch.equal(made[0], made[1])
+
+
+def test_losses_are_weighed(monkeypatch):
+    gan, stepped = gan_of(l1_weight=7.0), []
+    gan.plan = gan.plan.model_copy(update={"gan_weight": 0.5})
+    backward = gan.fabric.backward
+    monkeypatch.setattr(
+        gan.fabric, "backward", lambda loss: stepped.append(float(loss.detach())) or backward(loss)
+    )
+    losses = gan.step(0, batch_of())
+    assert stepped[-1] == pytest.approx(7 * losses["l1"] + 0.5 * losses["adversarial"], rel=1e-5)

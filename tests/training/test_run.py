@@ -14,7 +14,8 @@ import torch
 from napari_msgan.config import PatchNetwork
 from napari_msgan.errors import ModelError, TrainingError
 from napari_msgan.model import load_model
-from napari_msgan.training import iter_train, sources, survey
+from napari_msgan.training import iter_train, run, sources, survey
+from napari_msgan.training import scale as one_scale
 from napari_msgan.training.config import SketchChanges
 from napari_msgan.training.gan import ScaleGan
 from napari_msgan.training.record import Record
@@ -392,5 +393,32 @@ def test_an_image_is_opened_once_for_all_its_variants(data, tmp_path, monkeypatc
     made = [pyramid for _, _, pyramid in sources.prepare(files, tmp_path, config)]
     assert len(made) == 3 * len(files)
     assert opened == [file.path for file in files]
-    assert all(sources.prepare(files, tmp_path, config))
+    assert len([p for _, _, p in sources.prepare(files, tmp_path, config)]) == len(made)
     assert len(opened) == len(files)  # what is on disk needs no image
+
+
+def test_what_is_validated_is_kept_out_and_nothing_else(tmp_path, monkeypatch):
+    data = tmp_path / "data"
+    data.mkdir()
+    for index, side in enumerate((260, 128, 260)):
+        write_image(data / f"{index}.tif", blobs((side, side), index))
+    config, pools, sampled = config_of(2, validation_every=3), {}, []
+    make_pool, sampler = run.iter_make_pool, one_scale.PatchSampler
+
+    def names(pyramids):
+        return {p.name for p in pyramids}
+
+    def iter_make_pool(pyramids, size, folder, config):
+        pools[folder.name] = names(pyramids)
+        return make_pool(pyramids, size, folder, config)
+
+    def patch_sampler(pyramids, *rest):
+        sampled.append(names(pyramids))
+        return sampler(pyramids, *rest)
+
+    monkeypatch.setattr(run, "iter_make_pool", iter_make_pool)
+    monkeypatch.setattr(one_scale, "PatchSampler", patch_sampler)
+    for _ in iter_train(survey(data, config), tmp_path / "model", config):
+        pass
+    assert pools == {"pool": {"1.tif", "2.tif"}, "validation_pool": {"0.tif"}}
+    assert sampled == [{"1.tif", "2.tif"}, {"0.tif"}] * 2  # of scales 1 and 2

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from napari_msgan.resampling import reduce_mean
-from napari_msgan.training.config import ImageChanges, SketchChanges
+from napari_msgan.training.config import CoarseMixture, ImageChanges, SketchChanges
 from napari_msgan.training.samples import (
     LowResPool,
     PatchSampler,
@@ -234,3 +234,23 @@ def test_turns_are_as_large_in_mm_whatever_the_voxels():
         return np.std(found)
 
     assert tilt((10.0, 1.0, 1.0)) == pytest.approx(tilt((1.0, 1.0, 1.0)), rel=1e-6)
+
+
+@pytest.mark.parametrize(("kind", "truthful"), [("true", True), ("blurred", True), ("grey", False)])
+def test_only_a_coarse_image_of_other_grey_values_is_untrue(prepared, kind, truthful):
+    config, found, _, _ = prepared
+    kinds = {name: float(name == kind) for name in ("true", "generated", "blurred", "grey")}
+    config = config.model_copy(update={"coarse": CoarseMixture(**kinds)})
+    sampler = PatchSampler(found, 1, (4,) * len(config.axes), config)
+    assert {sampler.draw(sample_random(config, 1, n, 0)).truthful for n in range(5)} == {truthful}
+
+
+def test_samples_that_are_watched_are_made_from_generated_images(tmp_path):
+    (tmp_path / "data").mkdir()
+    write_image(tmp_path / "data" / "0.ome.tif", blobs((150, 130), 0))
+    config = config_of(2)
+    ((_, _, pyramid),) = prepare(survey(tmp_path / "data"), tmp_path / "cache", config)
+    np.save(pyramid.generated_path(0), quantise(np.full(pyramid.shapes[0], 0.25, np.float32)))
+    sampler = PatchSampler([pyramid], 1, (4, 4), config)
+    for sample in sampler.fixed(3):
+        np.testing.assert_allclose(sample.coarse, 0.25, atol=1e-4)
