@@ -56,13 +56,13 @@ Drive = Callable[["TileContext", "Sequence[Tile]"], AbstractContextManager[TileD
 
 def iter_refine_tiles(
     context: TileContext,
-    region: Box,
+    regions: Sequence[Box],
     scale: int,
     *,
     drive: Drive,
     focus: Box | None = None,
 ) -> Generator[TileReport | None, None, None]:
-    """Make the tiles that a region needs; yield a report for each when it is in the store.
+    """Make the tiles that regions need; yield a report for each when it is in the store.
 
     None is yielded while others are waited for: who drives this may want to stop.
 
@@ -83,7 +83,7 @@ def iter_refine_tiles(
         return store.is_refined(tile.scale, tiling.core(tile))
 
     with store.writing():
-        plan = plan_tiles(tiling, region, scale, is_refined, focus)
+        plan = plan_tiles(tiling, regions, scale, is_refined, focus)
         started = time.monotonic()
         with drive(context, plan) as driver:
             # not before: a store keeps to a device that was ready

@@ -17,27 +17,28 @@ if TYPE_CHECKING:
 
 def plan_tiles(
     tiling: Tiling,
-    region: Box,
+    regions: Sequence[Box],
     scale: int,
     is_refined: Callable[[Tile], bool],
     focus: Box | None = None,
 ) -> list[Tile]:
-    """Return the tiles that a region needs and that are not there yet, each after what it reads.
+    """Return the tiles that regions need and that are not there yet, each after what it reads.
 
-    Tiles of `scale` come in the order of their distance to the middle of `focus`, or slice by slice
-    along the longest axis, so that chunks which neighbours share are read once. Each is preceded by
-    the coarser tiles it needs: so the first finished piece appears early.
+    Tiles of `scale` come in the order of their distance to the middle of `focus`, or region by
+    region and slice by slice along the longest axis, so that chunks which neighbours share are read
+    once. Each is preceded by the coarser tiles it needs: so the first finished piece appears early.
 
     Parameters
     ----------
-    region, focus : boxes of the finest scale.
+    regions, focus : boxes of the finest scale.
     is_refined : whether a tile is in the store.
     """
-    targets = tiling.tiles(scale, tiling.geometry.box_at(scale, region))
-    if focus is None:
+    targets: list[Tile] = []
+    for region in regions:
         axes = sorted(range(tiling.geometry.ndim), key=lambda axis: -region.shape[axis])
-        targets.sort(key=lambda tile: [tile.index[axis] for axis in axes])
-    else:
+        tiles = tiling.tiles(scale, tiling.geometry.box_at(scale, region))
+        targets += sorted(tiles, key=lambda tile: [tile.index[axis] for axis in axes])
+    if focus is not None:
         middle = np.add(focus.start, focus.stop) / 2
         factor = np.array(tiling.geometry.total_factor(scale))
 

@@ -107,7 +107,7 @@ def test_counted_tiles_are_those_of_the_plan(shape, region, halo):
     tiling = Tiling(geometry, (32, 32), ((0, 0), *((halo, halo),) * 3))
     box = Box.parse(region, ("y", "x"))
     for scale in range(4):
-        plan = plan_tiles(tiling, box, scale, lambda tile: False)
+        plan = plan_tiles(tiling, [box], scale, lambda tile: False)
         counted = {s: cells.size for s, cells in needed_cells(tiling, box, scale).items()}
         assert counted == {s: sum(t.scale == s for t in plan) for s in range(scale + 1)}
         voxels = {s: sum(tiling.core(t).size for t in plan if t.scale == s) for s in counted}

@@ -204,7 +204,7 @@ def _reads(store, model, capacity_bytes):
     object.__setattr__(context, "coarse_cache", ChunkCache(capacity_bytes))
     context.prepare([store.geometry.finest_scale])
     finest, whole = store.geometry.finest_scale, Box.of_shape(store.geometry.shape)
-    for tile in plan_tiles(store.tiling, whole, finest, lambda tile: tile.scale < finest):
+    for tile in plan_tiles(store.tiling, [whole], finest, lambda tile: tile.scale < finest):
         run_tile(context, tile)
     return context.coarse_cache.n_reads / store.refined_chunks(finest - 1).size
 
@@ -222,7 +222,7 @@ def test_without_a_cache_coarse_chunks_are_read_several_times(job):
 def test_tiles_without_a_focus_come_slice_by_slice_along_the_longest_axis(job):
     tiling = job[2].tiling
     scale, whole = tiling.geometry.finest_scale, Box.of_shape(tiling.geometry.shape)
-    plan = plan_tiles(tiling, whole, scale, lambda tile: False)
+    plan = plan_tiles(tiling, [whole], scale, lambda tile: False)
     slices = [tile.index[int(np.argmax(whole.shape))] for tile in plan if tile.scale == scale]
     assert slices == sorted(slices)
     assert slices[0] < slices[-1]

@@ -66,7 +66,7 @@ def test_plan_is_exactly_what_the_region_depends_on(shape, factors, tile_shape, 
     stop = [data.draw(st.integers(a + 1, n)) for a, n in zip(start, shape, strict=True)]
     region = Box(tuple(start), tuple(stop))
     scale = data.draw(st.integers(0, len(factors)))
-    plan = plan_tiles(tiling, region, scale, lambda tile: False, region)
+    plan = plan_tiles(tiling, [region], scale, lambda tile: False, region)
     assert len(plan) == len(set(plan))
     assert set(plan) == tiles_by_brute_force(tiling, scale, tiling.geometry.box_at(scale, region))
     done = set()
@@ -87,9 +87,9 @@ def test_brute_force_notices_a_halo_that_is_one_voxel_larger():
 def test_refined_tiles_are_not_planned_again():
     tiling = make_tiling((64, 64), ((2, 2), (2, 2)), (16, 16), 3)
     region = Box((0, 0), (32, 32))
-    first = plan_tiles(tiling, region, 2, lambda tile: False)
+    first = plan_tiles(tiling, [region], 2, lambda tile: False)
     there = set(first)
-    rest = plan_tiles(tiling, Box.of_shape((64, 64)), 2, lambda tile: tile in there)
+    rest = plan_tiles(tiling, [Box.of_shape((64, 64))], 2, lambda tile: tile in there)
     assert not there & set(rest)
     assert there | set(rest) == tiles_by_brute_force(tiling, 2, Box.of_shape((64, 64)))
 
@@ -97,7 +97,7 @@ def test_refined_tiles_are_not_planned_again():
 def test_tiles_near_the_focus_come_first():
     tiling = make_tiling((128, 128), ((2, 2),), (16, 16), 3)
     focus = Box((96, 96), (112, 112))
-    plan = plan_tiles(tiling, Box.of_shape((128, 128)), 1, lambda tile: False, focus)
+    plan = plan_tiles(tiling, [Box.of_shape((128, 128))], 1, lambda tile: False, focus)
     finest = [tile for tile in plan if tile.scale == 1]
     assert finest[0] == Tile(1, (6, 6))
     assert finest[-1] == Tile(1, (0, 0))
@@ -124,3 +124,25 @@ def test_grid_cells_write_every_voxel_once():
         count[grid.core(index).slices] += 1
     assert grid.n_tiles == 12
     assert (count == 1).all()
+
+
+def test_several_regions_are_one_plan_each_tile_once():
+    tiling = make_tiling((128, 128), ((2, 2),), (16, 16), 3)
+    near, far = Box((0, 0), (40, 40)), Box((30, 30), (128, 60))
+    for focus in (None, Box((96, 40), (112, 56))):
+        plan = plan_tiles(tiling, [near, far], 1, lambda tile: False, focus)
+        assert len(plan) == len(set(plan))
+        assert set(plan) == {
+            tile for region in (near, far) for tile in tiles_by_brute_force(tiling, 1, region)
+        }
+        for number, tile in enumerate(plan):
+            assert set(tiling.dependencies(tile)) <= set(plan[:number])
+        first = next(tile for tile in plan if tile.scale == 1)
+        assert first == Tile(1, (0, 0) if focus is None else (6, 2))
+
+
+def test_of_several_regions_what_is_seen_comes_first():
+    tiling = make_tiling((18, 23, 18), ((1, 1, 1),), (16, 16, 16), 0)
+    regions = [Box((0, 0, 0), (18, 18, 18)), Box((0, 14, 0), (18, 23, 18))]
+    plan = plan_tiles(tiling, regions, 1, lambda tile: False, Box((17, 22, 17), (18, 23, 18)))
+    assert next(tile for tile in plan if tile.scale == 1) == Tile(1, (1, 1, 1))  # of the second

@@ -16,12 +16,11 @@ from queue import SimpleQueue
 from threading import Event, Semaphore
 from typing import Protocol
 
-from napari_msgan._napari.refining import iter_refine_boxes
 from napari_msgan._napari.state import JobKind, JobState, Opened, SessionState
 from napari_msgan.errors import MsganError
 from napari_msgan.exporting import Grid
 from napari_msgan.geometry import Box
-from napari_msgan.jobs import OnProgress, Progress, export
+from napari_msgan.jobs import OnProgress, Progress, export, iter_refine
 from napari_msgan.pyramid import PyramidStore
 from napari_msgan.refiner import TileReport
 
@@ -184,7 +183,9 @@ class StoreController:
         on_done : called once all of them are made.
         """
         store = self.session.require().store
-        steps = iter_refine_boxes(store, boxes, scale, device=device, focus=focus, cluster=cluster)
+        steps = iter_refine(
+            store, region=boxes, scale=scale, device=device, focus=focus, cluster=cluster
+        )
         end = self._on_end("Refined.")
 
         def on_end(completed: bool) -> str:

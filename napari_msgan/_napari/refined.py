@@ -35,7 +35,7 @@ def refined_boxes(store: PyramidStore, known: Sequence[ShownBox] = ()) -> list[S
     chunk_shape = store.info.chunk_shape
 
     def take_coarser(box: ShownBox) -> None:
-        for tile in plan_tiles(tiling, box.region, box.scale, lambda tile: False):
+        for tile in plan_tiles(tiling, [box.region], box.scale, lambda tile: False):
             if tile.scale < box.scale:
                 rest[tile.scale][tiling.core(tile).cover(chunk_shape).slices] = False
 

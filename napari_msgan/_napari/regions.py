@@ -11,10 +11,11 @@ from napari.layers import Image, Shapes
 
 from napari_msgan._napari.choices import TIMES, as_said, pixels_text
 from napari_msgan._napari.from_layer import layer_matrix, to_units
-from napari_msgan._napari.refining import missing_tiles
 from napari_msgan.errors import GeometryError
 from napari_msgan.geometry import Box, PyramidGeometry
 from napari_msgan.pyramid import PyramidStore
+from napari_msgan.scheduling import plan_tiles
+from napari_msgan.tiling import Tile
 
 #: Counting the tiles of a larger region takes longer than anybody waits for a label.
 MAX_COUNTED_TILES = 4_000
@@ -161,3 +162,13 @@ def count_tiles(store: PyramidStore, boxes: Sequence[Box], scale: int) -> int | 
     if sum(box.cover(store.tiling.tile_shape).size for box in targets) > MAX_COUNTED_TILES:
         return None
     return len(missing_tiles(store, boxes, scale))
+
+
+def missing_tiles(store: PyramidStore, boxes: Sequence[Box], scale: int) -> list[Tile]:
+    """Return the tiles up to a scale that boxes of the finest scale still need, each once."""
+    tiling = store.tiling
+
+    def is_refined(tile: Tile) -> bool:
+        return store.is_refined(tile.scale, tiling.core(tile))
+
+    return plan_tiles(tiling, boxes, scale, is_refined)

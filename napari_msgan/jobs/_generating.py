@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from contextlib import closing
 from inspect import signature
 from numbers import Integral
@@ -32,7 +33,7 @@ from napari_msgan.steps import changed, cpu_threads, run_to_end
 from napari_msgan.volume import Volume, with_spacing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import Callable, Generator
     from pathlib import Path
 
     from napari_msgan.geometry import Box
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
 
 class _TileOptions(TypedDict, total=False):
     scale: int | None
-    region: Box | str | None
     device: str
     workers: int | None
     focus: Box | None
@@ -50,6 +50,7 @@ class _TileOptions(TypedDict, total=False):
 class GenerateOptions(_TileOptions, total=False):
     """What `iter_generate` takes by name."""
 
+    region: Box | str | None
     finest: int | None
     seed: int
     precision: Precision
@@ -61,6 +62,7 @@ class GenerateOptions(_TileOptions, total=False):
 class RefineOptions(_TileOptions, total=False):
     """What `iter_refine` takes by name."""
 
+    region: Box | str | Sequence[Box] | None
     model: Model | Path | str | None
     precision: Precision | None
 
@@ -219,7 +221,7 @@ def refine(
 def iter_refine(
     store: PyramidStore | Path | str,
     *,
-    region: Box | str | None = None,
+    region: Box | str | Sequence[Box] | None = None,
     scale: int | None = None,
     model: Model | Path | str | None = None,
     device: str = "auto",
@@ -237,7 +239,8 @@ def iter_refine(
     model : None to find it by the hash in the store.
     device, precision : those that the store was begun with, others only while it has no tiles; else
         as of `iter_generate`, None for "fp32".
-    region, workers, focus, cluster : as of `iter_generate`.
+    region : as of `iter_generate`, or several boxes, each tile of which is made once.
+    workers, focus, cluster : as of `iter_generate`.
 
     Raises
     ------
@@ -254,8 +257,12 @@ def iter_refine(
             f"scale {scale} does not exist: this store has the scales 0 to "
             f"{geometry.finest_scale}. A finer one needs a new store, generated up to it."
         )
-    box = region_box(geometry.shape, geometry.axes, region)
-    geometry.box_at(scale, box)
+    parts: Sequence[Box | str | None] = [region]  # type: ignore[list-item]
+    if isinstance(region, Sequence) and not isinstance(region, str):
+        parts = region
+    boxes = [region_box(geometry.shape, geometry.axes, part) for part in parts]
+    for box in boxes:
+        geometry.box_at(scale, box)
     if focus is not None:
         focus = region_box(geometry.shape, geometry.axes, focus)
     if made and device == "auto":  # a store keeps to one kind of device
@@ -272,7 +279,7 @@ def iter_refine(
             device, gpu = joined.device(device)
             drive = on_cluster(joined)
         context = TileContext(store, model, device, precision, gpu)
-        with closing(iter_refine_tiles(context, box, scale, drive=drive, focus=focus)) as reports:
+        with closing(iter_refine_tiles(context, boxes, scale, drive=drive, focus=focus)) as reports:
             done, total, left_s = 0, 0, None
             for report in reports:
                 if report is not None:
