@@ -702,3 +702,13 @@ def test_a_job_that_ends_while_the_files_are_listed_leaves_nothing_to_accuse(pat
     found = jobs.verify(path, sample=0)
     assert found.problems == ()
     assert any("being written by" in note for note in found.notes)
+
+
+def test_a_store_without_its_scale_0_is_noted_and_refining_makes_it(path):
+    assert not [note for note in jobs.verify(path, sample=0).notes if "scale 0" in note]
+    for level in range(3):  # as after a kill before the first tile
+        shutil.rmtree(path / f"{level}/c")
+    assert [note for note in jobs.verify(path, sample=0).notes if "scale 0" in note]
+    jobs.refine(path, device="cpu")
+    found = jobs.verify(path, sample=0)
+    assert (found.problems, [note for note in found.notes if "scale 0" in note]) == ((), [])

@@ -80,6 +80,11 @@ def _iter_check(
             "The chunks of this store have no checksums, because an earlier version made it: a "
             "flipped bit may be found only in tiles that are compared."
         )
+    if store.refined_fraction(0) < 1:
+        found.notes.append(
+            "The low-resolution image (scale 0) is not made to its end, so nothing can be saved of "
+            "the store: refine makes it."
+        )
     with ExitStack() as held:
         if repair:
             held.enter_context(store.writing())
