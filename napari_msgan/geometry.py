@@ -171,7 +171,7 @@ class Affine:
             or abs(np.linalg.det(matrix / [*lengths, 1.0])) < 1e-9
         ):
             raise GeometryError(f"an affine must be finite and invertible, got {matrix.tolist()}")
-        if (matrix[-1] != [*[0.0] * (len(matrix) - 1), 1.0]).any():
+        if np.abs(matrix[-1] - [*[0.0] * (len(matrix) - 1), 1.0]).max() > 1e-9:
             raise GeometryError(
                 f"the last row of an affine is 0 ... 0 1, got {matrix[-1].tolist()}: is the matrix "
                 "transposed?"

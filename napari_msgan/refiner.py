@@ -49,6 +49,14 @@ class TileReport:
         return self.elapsed_s / self.done * (self.total - self.done)
 
 
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """No tile came for a while: whoever drives the job may want to stop."""
+
+    done: int
+    total: int
+
+
 #: Gives the driver for these tiles. When its ``with`` block ends, however it ends, no
 #: tile is in progress and no other is begun.
 Drive = Callable[["TileContext", "Sequence[Tile]"], AbstractContextManager[TileDriver]]
@@ -61,10 +69,8 @@ def iter_refine_tiles(
     *,
     drive: Drive,
     focus: Box | None = None,
-) -> Generator[TileReport | None, None, None]:
+) -> Generator[TileReport | Waiting, None, None]:
     """Make the tiles that regions need; yield a report for each when it is in the store.
-
-    None is yielded while others are waited for: who drives this may want to stop.
 
     Stop by closing the generator: tiles in progress are finished, no other is begun.
 
@@ -91,7 +97,7 @@ def iter_refine_tiles(
             done = 0
             for tile in run_in_order(tiling, plan, driver):
                 if tile is None:
-                    yield None
+                    yield Waiting(done, len(plan))
                     continue
                 done += 1
                 elapsed = time.monotonic() - started

@@ -447,12 +447,16 @@ def test_workers_do_not_run_the_script_that_started_them(tmp_path):
     assert log.read_text() == "__main__ "
 
 
-def test_job_without_workers_can_be_stopped(job, fresh):
+def test_job_without_workers_can_be_stopped(job, fresh, monkeypatch):
     with distributed.LocalCluster(
         n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0"
     ) as own:
+        monkeypatch.setattr("napari_msgan.scale_out.calls._WAIT_S", 1e-6)
         steps = jobs.iter_refine(fresh, model=job[0], cluster=own.scheduler_address)
-        first = next(steps)
+        before = next(steps)  # no tile can be there so soon
+        assert (before.report, before.done, before.total > 0) == (None, 0, True)
+        monkeypatch.undo()
+        first = next(step for step in steps if step.report is not None)
         own.scale(0)
         while own.scheduler.workers:
             time.sleep(0.05)
@@ -463,6 +467,33 @@ def test_job_without_workers_can_be_stopped(job, fresh):
     assert 0 < open_pyramid(fresh).refined_fraction(1) <= 1
     assert leftovers(fresh) == []
     assert_equal_stores(jobs.refine(fresh, model=job[0], device="cpu"), job[1])
+
+
+def test_what_was_done_counts_though_its_worker_left():
+    with (
+        distributed.LocalCluster(
+            n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0"
+        ) as own,
+        open_cluster(own.scheduler_address) as joined,
+    ):
+        calls: Calls[str] = Calls(joined, str)
+        calls.begin("none", print)
+        calls.begin("text", str, "x")
+        futures = [future for _, future, _ in calls._running.values()]
+        while {future.status for future in futures} != {"finished"}:
+            time.sleep(0.05)
+        joined.client.run_on_scheduler(_forget_workers)
+        while {future.status for future in futures} != {"lost"}:
+            time.sleep(0.05)
+        with pytest.raises(JobError, match="the worker that did it left") as told:
+            list(iter(calls.finished, None))
+        assert told.value.__notes__ == ["text"]
+
+
+def _forget_workers(dask_scheduler):
+    """Let what the workers have be gone, as where their computers are."""
+    for key in list(dask_scheduler.tasks):
+        dask_scheduler.report({"op": "lost-data", "key": key})
 
 
 def test_a_client_in_the_place_of_a_cluster_is_told_what_is_taken(job, fresh, cluster):

@@ -108,7 +108,7 @@ def iter_open_case(
     case = Case(path.name, model, store, by_true, truth, computing)
     context = TileContext(store, model, computing.device, computing.precision)
     whole, drive = Box.of_shape(store.geometry.shape), in_threads(computing.workers)
-    for report in filter(None, iter_refine_tiles(context, [whole], case.finest_scale, drive=drive)):
+    for report in iter_refine_tiles(context, [whole], case.finest_scale, drive=drive):
         yield report.done / report.total
     return case
 
@@ -158,6 +158,6 @@ def iter_from_true(case: Case, scale: int) -> Generator[float, None, npt.NDArray
             store.write(scale - 1, box, coarse[box.slices])
         whole = Box.of_shape(store.geometry.shape)
         drive = in_threads(computing.workers)
-        for report in filter(None, iter_refine_tiles(context, [whole], scale, drive=drive)):
+        for report in iter_refine_tiles(context, [whole], scale, drive=drive):
             yield report.done / report.total
     return store.read(scale, Box.of_shape(store.geometry.shape_at(scale)))

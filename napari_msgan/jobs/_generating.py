@@ -26,7 +26,7 @@ from napari_msgan.jobs._common import (
 )
 from napari_msgan.model import Model, load_model
 from napari_msgan.pyramid import PyramidStore, create_pyramid, open_pyramid, place_of
-from napari_msgan.refiner import in_threads, iter_refine_tiles
+from napari_msgan.refiner import TileReport, in_threads, iter_refine_tiles
 from napari_msgan.scale_out import Cluster, joined_cluster, on_cluster
 from napari_msgan.source import plan_source
 from napari_msgan.steps import changed, cpu_threads, run_to_end
@@ -280,11 +280,11 @@ def iter_refine(
             drive = on_cluster(joined)
         context = TileContext(store, model, device, precision, gpu)
         with closing(iter_refine_tiles(context, boxes, scale, drive=drive, focus=focus)) as reports:
-            done, total, left_s = 0, 0, None
-            for report in reports:
-                if report is not None:
-                    done, total, left_s = report.done, report.total, report.remaining_s
-                yield Progress("tiles", done, total, left_s, report, store)
+            left_s = None
+            for step in reports:
+                report = step if isinstance(step, TileReport) else None
+                left_s = report.remaining_s if report is not None else left_s
+                yield Progress("tiles", step.done, step.total, left_s, report, store)
     return store
 
 

@@ -91,12 +91,14 @@ class Calls(Generic[Name]):
             if future.key not in self._running:
                 continue  # it was dropped
             name, _, _ = self._running.pop(future.key)
-            if future.status != "finished":
+            # Fetching a result takes as long as all the rest; that it is None comes with the news,
+            # and stays true where the worker that had it has left by now ("lost").
+            is_none = future.type is type(None) and future.status in ("finished", "lost")
+            if future.status != "finished" and not is_none:
                 problem = JobError(self._problem(future))
                 problem.add_note(self._note(name))
                 raise problem
-            # Fetching a result takes as long as all the rest; that it is None comes with the news.
-            results.append((name, None if future.type is type(None) else future.result()))
+            results.append((name, None if is_none else future.result()))
         return results
 
     def abandon(self, token: str) -> None:
@@ -143,6 +145,8 @@ class Calls(Generic[Name]):
     def _problem(self, future: Future[Any]) -> str:
         from distributed.scheduler import KilledWorker
 
+        if future.status == "lost":
+            return "the worker that did it left before it was asked how it went. Try again."
         if future.status != "error":
             return (
                 f"the connection to the scheduler at {self._cluster.address} was lost. Check "
