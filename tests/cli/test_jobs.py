@@ -311,7 +311,7 @@ def test_refine_without_its_model_says_how_to_name_it(cli, store, own_models):
     path = store / "zarr.json"
     path.write_text(path.read_text().replace("originals0/small", "elsewhere"))
     ended = cli("refine", store, "--region", "0:8,0:8")
-    ended.check_refused("--model names one that lies elsewhere.")
+    ended.check_refused("--model (in Python model=) names one that lies elsewhere.")
 
 
 def test_export_refuses_what_it_cannot_write(cli, finished, tmp_path):
