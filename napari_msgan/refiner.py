@@ -72,6 +72,8 @@ def iter_refine_tiles(
 ) -> Generator[TileReport | Waiting, None, None]:
     """Make the tiles that regions need; yield a report for each when it is in the store.
 
+    Where none comes for a second, `Waiting` is yielded (on a cluster).
+
     Stop by closing the generator: tiles in progress are finished, no other is begun.
 
     Parameters

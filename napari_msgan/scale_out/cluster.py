@@ -126,7 +126,7 @@ def _keep_from_files() -> Callable[[], None]:
 
     def put_back() -> None:
         if path is None:
-            del os.environ[_SAFE_PATH]
+            os.environ.pop(_SAFE_PATH, None)
         else:
             os.environ[_SAFE_PATH] = path
         main.update(script)
