@@ -357,7 +357,7 @@ def test_chunks_stay_noted_until_somebody_has_waited_for_them(
         store.set_fingerprint(store.info.fingerprint)
         with monkeypatch.context() as patch:
             patch.setattr(type(store.place), "sync", fail)
-            with pytest.raises(OSError, match="broken"), store.writing():
+            with pytest.raises(StoreError, match=r"cannot be written: .*broken"), store.writing():
                 store.write(0, voxels, pixels)
         assert mark.exists()
         record.synced.clear()
