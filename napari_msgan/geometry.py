@@ -171,11 +171,8 @@ class Affine:
             or abs(np.linalg.det(matrix / [*lengths, 1.0])) < 1e-9
         ):
             raise GeometryError(f"an affine must be finite and invertible, got {matrix.tolist()}")
-        if np.abs(matrix[-1] - [*[0.0] * (len(matrix) - 1), 1.0]).max() > 1e-9:
-            raise GeometryError(
-                f"the last row of an affine is 0 ... 0 1, got {matrix[-1].tolist()}: is the matrix "
-                "transposed?"
-            )
+        if np.abs(matrix[-1] - np.eye(len(matrix))[-1]).max() > 1e-9:
+            raise GeometryError(f"last row {matrix[-1]}, not 0 ... 1: is the matrix transposed?")
         matrix.setflags(write=False)
         object.__setattr__(self, "matrix", matrix)
 
@@ -189,10 +186,7 @@ class Affine:
     def of_spacing(cls, spacing: Sequence[float], origin: Sequence[float] | None = None) -> Affine:
         """Return the affine of a grid along the axes of the world.
 
-        Parameters
-        ----------
-        spacing : between voxel centres, (z, y, x) or (y, x).
-        origin : position of the centre of the first voxel; None for 0.
+        spacing, origin : between voxel centres, and of the first (None: 0), (z, y, x) or (y, x).
 
         Raises
         ------
@@ -203,9 +197,7 @@ class Affine:
             matrix = np.diag([*(float(v) for v in spacing), 1.0])
             matrix[:-1, -1] = 0.0 if origin is None else np.reshape(origin, len(matrix) - 1)
         except (TypeError, ValueError) as error:
-            raise GeometryError(
-                f"spacing {spacing!r} and origin {origin!r} are not one number for each axis"
-            ) from error
+            raise GeometryError(f"{spacing!r}, {origin!r}: not one number for each axis") from error
         return cls(matrix)
 
     @property

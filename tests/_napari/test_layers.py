@@ -259,3 +259,14 @@ def test_place_of_a_layer_in_another_unit_becomes_millimetres():
     affine = to_volume(layer).affine
     np.testing.assert_allclose(affine.spacing, (3, 1, 1))
     np.testing.assert_allclose(affine.origin, (10, 20, 30))
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_what_is_painted_while_a_job_reads_is_not_read(is_kept):
+    layer = Labels(np.zeros((8, 9), np.uint8))
+    layer.data[2, 1:5] = 3
+    taken = to_volume(layer, is_kept=is_kept)
+    before = np.array(taken.data[:, :])
+    layer.data[6, 1:5] = 3  # without a copy it is seen
+    assert (np.array(taken.data[:, :]) == before).all() == is_kept
+    assert before.any()
