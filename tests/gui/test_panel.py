@@ -690,3 +690,14 @@ def test_closed_panel_listens_to_no_shapes(panel, viewer, xray, generated):
     n_listeners = len(shapes.events.set_data.callbacks)
     panel.close_session()
     assert len(shapes.events.set_data.callbacks) == n_listeners - 1
+
+
+def test_a_name_that_is_too_long_to_be_looked_up_breaks_no_job(panel, xray, generated, finish):
+    generated(xray)
+    folder = Path(panel.source.path.text()).parent
+    panel.source.path.setText(str(folder / ("n" * 300)))
+    panel.refine.region.setCurrentText("Everything")
+    panel.refine_button.click()
+    finish()
+    assert panel.job.outcome == "Refined."
+    assert panel.refine_button.isEnabled()
