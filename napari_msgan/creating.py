@@ -13,10 +13,16 @@ from napari_msgan.errors import GeometryError, StoreError
 from napari_msgan.geometry import Box
 from napari_msgan.model import bundled_folder, user_folder
 from napari_msgan.pyramid import GeometryInfo, SketchInfo, SourceInfo, StoreInfo, check_sizes
-from napari_msgan.source import hash_pixels, iter_sketch_given, iter_sketch_image
+from napari_msgan.source import (
+    hash_pixels,
+    iter_sketch_edited,
+    iter_sketch_given,
+    iter_sketch_image,
+    plan_edited,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Sequence
 
     from napari_msgan.config import SketchThresholds
     from napari_msgan.geometry import Ints
@@ -101,10 +107,35 @@ def describe_store(
     )
 
 
+def describe_edited(
+    volume: Volume, model: Model, seed: int, original: PyramidStore
+) -> tuple[SourcePlan, StoreInfo]:
+    """Return how a store is made from the edited sketch of another one, and what it records.
+
+    The source is that of the original.
+
+    Raises
+    ------
+    GeometryError
+        See `napari_msgan.source.plan_edited`.
+    """
+    known = original.info
+    plan = plan_edited(volume, model.spec, known)
+    new = describe_store(plan, volume, model, seed, input_is_sketch=True, name=None)
+    sketch = known.sketch.model_copy(update={"sha256": None, "edited": hash_pixels(volume)})
+    return plan, new.model_copy(update={"source": known.source, "sketch": sketch})
+
+
 def iter_make_sketch(
-    plan: SourcePlan, builder: PyramidBuilder, workers: int
+    plan: SourcePlan,
+    builder: PyramidBuilder,
+    workers: int,
+    original: PyramidStore | None = None,
 ) -> Generator[tuple[int, int], None, SketchInfo]:
-    """Write the sketch of every scale; yield (done, total), return what is recorded of it."""
+    """Write the sketch of every scale; yield (done, total), return what is recorded of it.
+
+    original : whose sketch was edited, if the source is such a one.
+    """
     info = builder.info
     blocks: dict[tuple[int, tuple[int, ...]], tuple[bytes, int]] = {}
 
@@ -113,18 +144,21 @@ def iter_make_sketch(
         digest = hashlib.sha256(block.tobytes()).digest()
         blocks[scale, box.start] = digest, int(np.count_nonzero(block))
 
-    if info.sketch.given:
+    if original is not None:
+        steps = iter_sketch_edited(
+            plan, original.info.sketch, original.read_sketch, builder.read_sketch, write
+        )
+    elif info.sketch.given:
         steps = iter_sketch_given(plan, info.sketch.settings, builder.read_sketch, write)
     else:
         steps = iter_sketch_image(plan, info.sketch.settings, write, workers, builder.scratch)
-    thresholds: list[SketchThresholds] = []
+    thresholds: Sequence[SketchThresholds] = ()
     for step in steps:
         done, total, thresholds = step
         yield done, total
     if not any(count for _, count in blocks.values()):
-        kind = (
-            "given sketch is empty" if info.sketch.given else "image has no edges (is it constant?)"
-        )
+        is_image = original is None and not info.sketch.given
+        kind = "image has no edges (is it constant?)" if is_image else "given sketch is empty"
         warnings.warn(
             f"the {kind}: what is made shows nothing of it, only what the model knows",
             stacklevel=2,
@@ -135,18 +169,21 @@ def iter_make_sketch(
         edges = sum(count for (s, _), (_, count) in blocks.items() if s == scale)
         density = edges / Box.of_shape(plan.geometry.shape_at(scale)).size
         measured.append(threshold.model_copy(update={"density": density}))
-    return SketchInfo(
-        settings=info.sketch.settings,
-        given=info.sketch.given,
-        thresholds=tuple(measured) or None,
-        sha256=whole,
-    )
+    return info.sketch.model_copy(update={"thresholds": tuple(measured) or None, "sha256": whole})
 
 
 def check_same_job(
-    store: PyramidStore, volume: Volume, model: Model, seed: int, *, input_is_sketch: bool
+    store: PyramidStore,
+    volume: Volume,
+    model: Model,
+    seed: int,
+    *,
+    input_is_sketch: bool,
+    original: PyramidStore | None = None,
 ) -> None:
     """Refuse a store of another source, model, seed or sketch.
+
+    original : whose sketch was edited, if the source is such a one.
 
     Raises
     ------
@@ -158,15 +195,35 @@ def check_same_job(
         "with another model": info.model_sha256 == model.spec.identity,
         f"with another seed ({info.seed})": info.seed == seed or not info.stochastic,
         "with other settings of the sketch": info.sketch.settings == model.spec.sketch,
-        "from an image" if input_is_sketch else "from a sketch": info.source.is_sketch
-        == input_is_sketch,
-        "with another voxel size (give --spacing as before)": info.source.unit == volume.unit
-        and info.source.to_affine().spacing == volume.affine.spacing,
-        "from a source that lies elsewhere": info.source.to_affine() == volume.affine,
-        "from a source with other pixels": info.source.sha256 == hash_pixels(volume),
     }
+    if original is None:
+        seen |= _same_source(info, volume, input_is_sketch=input_is_sketch)
+    else:
+        seen |= _same_edited_sketch(info, volume, original.info)
     for what, is_same in seen.items():
         if not is_same:
             raise StoreError(
                 f"{store.address} belongs to another job: it was made {what}. Choose another name."
             )
+
+
+def _same_source(info: StoreInfo, volume: Volume, *, input_is_sketch: bool) -> dict[str, bool]:
+    source = info.source
+    return {
+        "from an edited sketch": info.sketch.edited is None,
+        "from an image" if input_is_sketch else "from a sketch": source.is_sketch
+        == input_is_sketch,
+        "with another voxel size (give --spacing as before)": source.unit == volume.unit
+        and source.to_affine().spacing == volume.affine.spacing,
+        "from a source that lies elsewhere": source.to_affine() == volume.affine,
+        "from a source with other pixels": source.sha256 == hash_pixels(volume),
+    }
+
+
+def _same_edited_sketch(info: StoreInfo, volume: Volume, original: StoreInfo) -> dict[str, bool]:
+    return {
+        "from a sketch that was not edited": info.sketch.edited is not None,
+        "from the sketch of another image": info.source == original.source
+        and info.geometry == original.geometry,
+        "from a sketch with other edits": info.sketch.edited == hash_pixels(volume),
+    }

@@ -103,6 +103,7 @@ def provenance(store: PyramidStore, scale: int, box: Box, grid: Grid) -> dict[st
         "source_sha256": info.source.sha256,
         "source_name": info.source.name,
         "sketch_sha256": info.sketch.sha256,
+        "sketch_edited": info.sketch.edited is not None,
         "sketch_density": thresholds[scale].density if thresholds else None,
         "fingerprint": info.fingerprint.model_dump(mode="json") if info.fingerprint else None,
     }

@@ -69,6 +69,7 @@ def _facts(store: PyramidStore) -> list[tuple[str, str]]:
     spacing = lengths(source.to_affine().spacing, "mm") if mm else "no voxel size"
     kind = "sketch" if source.is_sketch else "image"
     named = f", {source.name}" if source.name else ""
+    edited = ", its sketch drawn on" if known.sketch.edited else ""
     honest = f"scale {source.honest_scale}"
     if mm:
         honest += f" ({lengths(store.geometry.spacing_at(source.honest_scale), 'mm')})"
@@ -76,7 +77,7 @@ def _facts(store: PyramidStore) -> list[tuple[str, str]]:
         ("store", store.address),
         ("model", f"{known.model_name}, hash {known.model_sha256[:12]}"),
         ("modality", f"{known.modality}, values {known.window[0]:g} to {known.window[1]:g}"),
-        ("source", f"{kind} of {shape_text(source.shape)}, {spacing}{named}"),
+        ("source", f"{kind} of {shape_text(source.shape)}, {spacing}{named}{edited}"),
         ("source hash", source.sha256[:12]),
         ("supports", f"{honest}; finer detail is invented"),
         ("seed", str(known.seed) if known.stochastic else f"{known.seed} (no random part)"),

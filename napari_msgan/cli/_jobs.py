@@ -71,6 +71,7 @@ def generate(arguments: Namespace) -> None:
         device=arguments.device,
         precision=arguments.precision,
         input_is_sketch=arguments.input_is_sketch,
+        edited_from=arguments.edited_from,
         spacing=arguments.spacing,
         name=arguments.source.name if arguments.keep_name else None,
         workers=arguments.workers,

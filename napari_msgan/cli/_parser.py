@@ -140,6 +140,13 @@ def _add_generate(add: AddCommand) -> None:
         action="store_true",
         help="IN is a sketch: whole numbers (the type's maximum is the strongest edge) or 0 to 1",
     )
+    command.add_argument(
+        "--edited-from",
+        type=address,
+        metavar="STORE",
+        help="IN is the sketch of this store after somebody drew on it: what was not touched keeps "
+        "the edges that it has there at every scale (napari-msgan sketch STORE/sketch FILE)",
+    )
     add_spacing(command)
     command.add_argument(
         "--keep-name",

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from napari_msgan.errors import GeometryError, JobError, StoreError
 from napari_msgan.geometry import Box
+from napari_msgan.io import read_description
 from napari_msgan.model import Model, find_by_identity, load_folder, load_model
 from napari_msgan.steps import cpu_threads
 
@@ -105,6 +106,12 @@ def region_box(shape: tuple[int, ...], axes: tuple[str, ...], region: Box | str 
     if box.ndim != len(shape):
         raise GeometryError(f"region {box} has {box.ndim} axes, the image has {len(shape)}")
     return box
+
+
+def said_of_sketch(source: Path | str) -> dict[str, Any] | None:
+    """Return what a file says of itself if it says that it is a sketch, else None."""
+    said = read_description(source)
+    return said if said is not None and said.get("content") == "sketch" else None
 
 
 def model_of(store: PyramidStore, model: Model | Path | str | None) -> Model:

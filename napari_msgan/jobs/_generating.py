@@ -11,9 +11,14 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack, get_args
 
 from napari_msgan.computing import TileContext
 from napari_msgan.config import Precision
-from napari_msgan.creating import check_same_job, describe_store, iter_make_sketch
+from napari_msgan.creating import (
+    check_same_job,
+    describe_edited,
+    describe_store,
+    iter_make_sketch,
+)
 from napari_msgan.errors import GeometryError, JobError
-from napari_msgan.io import iter_read_volume, read_description
+from napari_msgan.io import iter_read_volume
 from napari_msgan.jobs._common import (
     OnProgress,
     Progress,
@@ -23,6 +28,7 @@ from napari_msgan.jobs._common import (
     model_of,
     region_box,
     resolve_device,
+    said_of_sketch,
 )
 from napari_msgan.model import Model, load_model
 from napari_msgan.pyramid import PyramidStore, create_pyramid, open_pyramid, place_of
@@ -55,6 +61,7 @@ class GenerateOptions(_TileOptions, total=False):
     seed: int
     precision: Precision
     input_is_sketch: bool
+    edited_from: PyramidStore | Path | str | None
     spacing: float | Sequence[float] | None
     name: str | None
 
@@ -97,6 +104,7 @@ def iter_generate(
     device: str = "auto",
     precision: Precision = "fp32",
     input_is_sketch: bool = False,
+    edited_from: PyramidStore | Path | str | None = None,
     spacing: float | Sequence[float] | None = None,
     name: str | None = None,
     workers: int | None = None,
@@ -121,6 +129,9 @@ def iter_generate(
     device : "cpu", "cuda", or "auto" for the GPU where torch sees one.
     precision : "fp32", or "bf16" for faster mixed precision; the store keeps to it.
     input_is_sketch : the source is a sketch: integers / type maximum, or floats in [0, 1].
+    edited_from : store of this model whose sketch, at its finest scale, the source is a copy of
+        that was drawn on. Where it was not touched, coarser scales keep the edges they have there,
+        so that the images differ by what was drawn. The new store has its scales.
     spacing : voxel size of the source in mm, (z, y, x) or (y, x) or one for all axes, where it has
         none or a wrong one; None for its own.
     name : of the source, kept in the store; None keeps none, because file names name patients.
@@ -142,7 +153,7 @@ def iter_generate(
         if isinstance(source, Volume):
             volume = source
         else:
-            if not input_is_sketch:
+            if not input_is_sketch and edited_from is None:
                 _check_is_image(source)  # before it is unpacked
             volume = yield from _unpacked(source)
         volume = with_spacing(volume, spacing)
@@ -150,18 +161,29 @@ def iter_generate(
         computed_by = resolve_device(device) if joined is None else "cpu"
         model = model if isinstance(model, Model) else load_model(model)
         seed = _taken_seed(seed, model)
+        original = edited_from
+        if original is not None:
+            if not isinstance(original, PyramidStore):
+                original = open_pyramid(original)
+            model_of(original, model)  # refuses another one
         if place_of(out).is_there():
             store = open_pyramid(out, writable=True)
-            check_same_job(store, volume, model, seed, input_is_sketch=input_is_sketch)
-        else:
-            plan = plan_source(volume, model.spec, scale if finest is None else finest)
-            info = describe_store(
-                plan, volume, model, seed, input_is_sketch=input_is_sketch, name=name
+            check_same_job(
+                store, volume, model, seed, input_is_sketch=input_is_sketch, original=original
             )
+        else:
+            if original is None:
+                plan = plan_source(volume, model.spec, scale if finest is None else finest)
+                info = describe_store(
+                    plan, volume, model, seed, input_is_sketch=input_is_sketch, name=name
+                )
+            else:
+                plan, info = describe_edited(volume, model, seed, original)
+                plan.geometry.check_scale(scale or 0)
             box = region_box(info.to_geometry().shape, plan.geometry.axes, region)
             plan.geometry.box_at(0, box)
             with create_pyramid(out, info) as builder:
-                steps = iter_make_sketch(plan, builder, cpu_threads(computed_by, workers))
+                steps = iter_make_sketch(plan, builder, cpu_threads(computed_by, workers), original)
                 sketch = yield from changed(steps, lambda step: Progress("sketch", *step))
                 store = builder.finish(sketch)
         yield from iter_refine(
@@ -289,8 +311,7 @@ def iter_refine(
 
 
 def _check_is_image(source: Path | str) -> None:
-    said = read_description(source)
-    if said is not None and said.get("content") == "sketch":
+    if said_of_sketch(source) is not None:
         raise JobError(
             f"{source} says that it is a sketch: add --input-is-sketch (in Python "
             "input_is_sketch=True), else the edges of its edges would be taken"

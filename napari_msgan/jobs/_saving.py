@@ -18,7 +18,14 @@ from napari_msgan.errors import JobError
 from napari_msgan.exporting import Grid, grid_volumes, provenance
 from napari_msgan.folders import is_url
 from napari_msgan.io import format_of, iter_read_volume, write_volume
-from napari_msgan.jobs._common import OnProgress, Progress, Stage, checked_scale, region_box
+from napari_msgan.jobs._common import (
+    OnProgress,
+    Progress,
+    Stage,
+    checked_scale,
+    region_box,
+    said_of_sketch,
+)
 from napari_msgan.pyramid import PyramidStore, is_store, open_pyramid
 from napari_msgan.scale_out import Cluster, filled_by, joined_cluster
 from napari_msgan.sketch import lazy_sketch
@@ -107,7 +114,9 @@ def make_sketch(
 ) -> Path:
     """Write the edge map of an image at its own resolution, uint8.
 
-    Such a file can be drawn on and given to `generate` with ``input_is_sketch=True``.
+    Such a file can be drawn on and given to `generate` with ``input_is_sketch=True``. Of a file
+    that says that it is a sketch, e.g. ``a.ome.zarr/sketch`` of a store, the edges are those in it;
+    drawn on, they are given back with ``edited_from="a.ome.zarr"``.
 
     Parameters
     ----------
@@ -130,13 +139,15 @@ def make_sketch(
 
     given = None if isinstance(source, Volume) else source
     _check_target(out, given, overwrite=overwrite)
+    said = None if given is None else said_of_sketch(given)
     if not isinstance(source, Volume):
         source = run_to_end(iter_read_volume(source), partial(report, "unpacking"))
     volume = with_spacing(source, spacing)
     warn_of_unknown(volume)
     settings = settings or SketchSettings.of_ndim(len(volume.shape))
 
-    edges, has_edges = lazy_sketch(volume.data, settings), [False]
+    edges = lazy_sketch(volume.data, settings) if said is None else volume.data
+    has_edges = [False]
 
     def watched(box: Box) -> npt.NDArray[Any]:
         block = np.asarray(edges[box.slices])
@@ -144,7 +155,7 @@ def make_sketch(
         return block
 
     sketch = replace(volume, data=LazyArray(edges.shape, edges.dtype, watched))
-    description = {
+    description = said or {
         **SKETCH_DESCRIPTION,
         "source_sha256": hash_pixels(volume),
         "settings": settings.model_dump(mode="json"),

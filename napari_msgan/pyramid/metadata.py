@@ -147,12 +147,14 @@ class SketchInfo(Settings):
 
     thresholds : per scale, or None for a sketch that was given.
     sha256 : of the stored sketch; None until it is complete.
+    edited : sha256 of its finest scale as it was drawn on; None if nobody did.
     """
 
     settings: SketchSettings
     given: bool
     thresholds: tuple[SketchThresholds, ...] | None = None
     sha256: Sha256 | None = None
+    edited: Sha256 | None = None
 
 
 class Fingerprint(Settings):

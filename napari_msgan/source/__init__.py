@@ -1,5 +1,6 @@
 """What a model makes of a source image: its grids, its pyramid, and the sketch of every scale."""
 
+from napari_msgan.source._edited import iter_sketch_edited, plan_edited
 from napari_msgan.source._images import (
     hash_pixels,
     image_pyramid,
@@ -30,12 +31,14 @@ __all__ = [
     "hash_pixels",
     "honest_scale",
     "image_pyramid",
+    "iter_sketch_edited",
     "iter_sketch_given",
     "iter_sketch_image",
     "iter_sketch_scales",
     "lazy_image",
     "n_scales_magnified",
     "n_scales_of",
+    "plan_edited",
     "plan_magnified",
     "plan_source",
     "top_of",

@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,13 +35,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from napari_msgan.config import SketchSettings, SketchThresholds
-    from napari_msgan.intensity import Float32Array
+    from napari_msgan.geometry import PyramidGeometry
     from napari_msgan.source._plan import SourcePlan
 
 #: A given sketch whose strongest edge is less than this share of the possible is warned of.
 _FAINT = 0.1
 _TOP_8_BITS = 255
 
+ReadSketch = Callable[[int, Box], Uint8Array]
 WriteSketch = Callable[[int, Box, Uint8Array], None]
 
 
@@ -81,7 +83,7 @@ def iter_sketch_scales(
 def iter_sketch_given(
     plan: SourcePlan,
     settings: SketchSettings,
-    read_sketch: Callable[[int, Box], Uint8Array],
+    read_sketch: ReadSketch,
     write: WriteSketch,
 ) -> Iterator[tuple[int, int, list[SketchThresholds]]]:
     """Write a given sketch at every scale; yield as `iter_sketch_image` does.
@@ -98,37 +100,24 @@ def iter_sketch_given(
     top = type_top(volume.data.dtype)
     if is_thinned:
         volume, top = _with_lines(volume, strongest)
-    written = [
-        LazyArray(geometry.shape_at(s), np.uint8, lambda box, s=s: read_sketch(s, box))  # type: ignore[misc]
-        for s in range(geometry.n_scales)
-    ]
+    written = sketch_levels(geometry, read_sketch)
     same_grid = all(step == 1 for step in plan.step)
 
     def finest(box: Box) -> Uint8Array:
         wide = box if same_grid else box.grow(REDUCE_HALO)
         given = resample_max(volume.data, plan.step, plan.first, wide)
-        lines = np.rint(_strength(given, top) * 255).astype(np.uint8)
+        lines = strengths_of(given, top)
         return lines if same_grid else thin(lines)[box.relative_to(wide.start).slices]
 
-    def interpolated(scale: int, box: Box) -> Uint8Array:
-        values = interpolate_sketch(written[-1], geometry.shape_at(scale))[box.slices]
-        rounded: Uint8Array = np.rint(values).astype(np.uint8)
-        return rounded
-
-    def thinned(scale: int, box: Box) -> Uint8Array:
-        wide = box.grow(REDUCE_HALO)
-        finer = wide.multiply(geometry.factor(scale + 1))
-        given = read_padded(written[scale + 1], finer.start, finer.stop)
-        reduced = reduce_sketch(given, geometry.factor(scale + 1))
-        return reduced[box.relative_to(wide.start).slices]
-
-    coarser = thinned if is_thinned else interpolated
     total = sum(len(plan.blocks(s)) for s in range(geometry.n_scales))
     done = 0
     for scale in range(geometry.finest_scale, -1, -1):
         strengths = np.zeros(256, np.int64)
         for box in plan.blocks(scale):
-            block = finest(box) if scale == geometry.finest_scale else coarser(scale, box)
+            if scale == geometry.finest_scale:
+                block = finest(box)
+            else:
+                block = coarser_sketch(written, geometry, settings, scale, box)
             write(scale, box, block)
             strengths += np.bincount(block.ravel(), minlength=256)
             done += 1
@@ -138,6 +127,32 @@ def iter_sketch_given(
             for box in plan.blocks(scale):
                 block = read_sketch(scale, box)
                 write(scale, box, np.where(block < weakest, 0, block).astype(np.uint8))
+
+
+def sketch_levels(geometry: PyramidGeometry, read: ReadSketch) -> list[LazyArray]:
+    """Return the sketch of every scale as an array, the coarsest first."""
+    return [
+        LazyArray(geometry.shape_at(scale), np.uint8, partial(read, scale))
+        for scale in range(geometry.n_scales)
+    ]
+
+
+def coarser_sketch(
+    finer: Sequence[LazyArray],
+    geometry: PyramidGeometry,
+    settings: SketchSettings,
+    scale: int,
+    box: Box,
+) -> Uint8Array:
+    """Return a box of a scale of a given sketch, from the scales finer than it."""
+    if settings.given == "interpolated":
+        values = interpolate_sketch(finer[-1], geometry.shape_at(scale))[box.slices]
+        rounded: Uint8Array = np.rint(values).astype(np.uint8)
+        return rounded
+    factor, wide = geometry.factor(scale + 1), box.grow(REDUCE_HALO)
+    read = wide.multiply(factor)
+    reduced = reduce_sketch(read_padded(finer[scale + 1], read.start, read.stop), factor)
+    return reduced[box.relative_to(wide.start).slices]
 
 
 def check_given(volume: Volume) -> float:
@@ -175,9 +190,11 @@ def check_given(volume: Volume) -> float:
     return strongest
 
 
-def _strength(block: npt.NDArray[Any], top: int) -> Float32Array:
-    strength: Float32Array = np.clip(block.astype(np.float32) / np.float32(top), 0, 1)
-    return strength
+def strengths_of(block: npt.NDArray[Any], top: int) -> Uint8Array:
+    """Return the strengths of given edges as they are stored; `top` is the strongest possible."""
+    strengths = np.clip(block.astype(np.float32) / np.float32(top), 0, 1)
+    stored: Uint8Array = np.rint(strengths * 255).astype(np.uint8)
+    return stored
 
 
 def type_top(dtype: np.dtype[Any]) -> int:

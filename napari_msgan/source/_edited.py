@@ -1,0 +1,117 @@
+"""The sketch of a store after somebody drew on it or erased: what was not touched stays."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from napari_msgan.errors import GeometryError
+from napari_msgan.resampling import reduce_max
+from napari_msgan.source._plan import SourcePlan
+from napari_msgan.source._sketches import (
+    ReadSketch,
+    WriteSketch,
+    check_given,
+    coarser_sketch,
+    sketch_levels,
+    strengths_of,
+    top_of,
+)
+from napari_msgan.volume import orient, read_padded
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from napari_msgan.config import ModelSpec, SketchThresholds
+    from napari_msgan.geometry import Box
+    from napari_msgan.pyramid import SketchInfo, StoreInfo
+    from napari_msgan.volume import Volume
+
+#: Share of a voxel that an edited sketch may lie beside that of the store.
+_SAME_PLACE = 0.01
+#: Coarse voxels around a change in which the edge of a coarser scale may lie.
+_AROUND = 1
+
+
+def plan_edited(volume: Volume, spec: ModelSpec, original: StoreInfo) -> SourcePlan:
+    """Return the pyramid of an edited sketch: that of the store which it is a copy from.
+
+    Raises
+    ------
+    GeometryError
+        If the sketch does not have the finest voxels of that store.
+    """
+    geometry = original.to_geometry()
+    has_place = volume.unit == geometry.unit == "millimeter"
+    turned, orientation = orient(volume, spec.orientation if has_place else None)
+    if turned.shape != geometry.shape:
+        raise GeometryError(
+            f"the edited sketch has shape {turned.shape}, the sketch of the store "
+            f"{geometry.shape}: save it with all its voxels"
+        )
+    apart = np.abs(turned.affine.matrix - geometry.affine.matrix).max()
+    if has_place and apart > _SAME_PLACE * min(geometry.affine.spacing):
+        raise GeometryError(
+            f"the edited sketch does not lie where the sketch of the store lies ({apart:.3g} mm "
+            "apart, or turned)"
+        )
+    ones, zeros = (1.0,) * geometry.ndim, (0.0,) * geometry.ndim
+    return SourcePlan(
+        turned,
+        orientation,
+        geometry,
+        ones,
+        zeros,
+        original.source.honest_scale,
+        original.extra_scales,
+        spec.tile_shape,
+    )
+
+
+def iter_sketch_edited(
+    plan: SourcePlan,
+    original: SketchInfo,
+    read_original: ReadSketch,
+    read_sketch: ReadSketch,
+    write: WriteSketch,
+) -> Iterator[tuple[int, int, list[SketchThresholds]]]:
+    """Write an edited sketch at every scale; yield as `iter_sketch_image` does, at once all.
+
+    The finest scale is as it is given. Each coarser one is that of the original, which has edges
+    of its own there, but what lies at or beside a change of the finer scale is made from it. So
+    a sketch without a change gives all scales of the original.
+    """
+    geometry = plan.geometry
+    data, top = plan.volume.data, top_of(plan.volume.data.dtype, check_given(plan.volume))
+    before = sketch_levels(geometry, read_original)
+    now = sketch_levels(geometry, read_sketch)
+
+    def is_touched(scale: int, box: Box) -> npt.NDArray[np.bool_]:
+        factor, wide = geometry.factor(scale + 1), box.grow(_AROUND)
+        read = wide.multiply(factor)
+        old, new = (read_padded(x[scale + 1], read.start, read.stop) for x in (before, now))
+        touched = ndimage.maximum_filter(reduce_max(old != new, factor), 2 * _AROUND + 1)
+        inside: npt.NDArray[np.bool_] = touched[box.relative_to(wide.start).slices]
+        return inside
+
+    def edited(scale: int, box: Box) -> npt.NDArray[np.uint8]:
+        if scale == geometry.finest_scale:
+            return strengths_of(np.asarray(data[box.slices]), top)
+        block: npt.NDArray[np.uint8] = before[scale][box.slices]
+        touched = is_touched(scale, box)
+        if touched.any():
+            made = coarser_sketch(now, geometry, original.settings, scale, box)
+            block = np.where(touched, made, block)
+        return block
+
+    thresholds = list(original.thresholds or ())
+    total = sum(len(plan.blocks(s)) for s in range(geometry.n_scales))
+    done = 0
+    for scale in range(geometry.finest_scale, -1, -1):
+        for box in plan.blocks(scale):
+            write(scale, box, edited(scale, box))
+            done += 1
+            yield done, total, thresholds
