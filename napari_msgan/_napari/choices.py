@@ -9,12 +9,13 @@ from typing import TypeVar
 
 from napari.layers import Layer
 
-from napari_msgan._napari.from_layer import has_voxel_size, is_colour, to_volume
+from napari_msgan._napari.from_layer import copied_from, has_voxel_size, is_colour, to_volume
+from napari_msgan._napari.stores import shared_store
 from napari_msgan.config import ModelSpec
-from napari_msgan.errors import MsganError
+from napari_msgan.errors import MsganError, StoreError
 from napari_msgan.geometry import Floats, PyramidGeometry
 from napari_msgan.pyramid import PyramidStore
-from napari_msgan.source import plan_source
+from napari_msgan.source import plan_edited, plan_source
 from napari_msgan.volume import Volume
 
 #: Between the numbers of a size.
@@ -100,11 +101,30 @@ def check_source(layer: Layer | None, spec: ModelSpec | None) -> SourceCheck:
     except MsganError as error:
         return SourceCheck("", str(error))
     try:
+        if (original := original_of(layer, spec)) is not None:
+            geometry = original.geometry
+            plan_edited(volume, spec, original.info)
+            scale = geometry.finest_scale
+            text += f"; a copy of the sketch of {original.path.name}: what you leave stays"
+            return SourceCheck(text, finest=(Choice(scale, scale_text(geometry, scale)),))
+        if copied_from(layer) is not None:
+            text += "; not of a store of this model: taken as any sketch"
         finest, notes = _finest(volume, spec)
         return SourceCheck("; ".join([text, *notes]), finest=finest)
     except MsganError as error:
         fits = len(volume.shape) == len(spec.axes)
         return SourceCheck(text, str(error), fits and not has_voxel_size(layer))
+
+
+def original_of(layer: Layer, spec: ModelSpec) -> PyramidStore | None:
+    """Return the store whose sketch a layer is an edited copy of, if the model made that store."""
+    if (path := copied_from(layer)) is None:
+        return None
+    try:
+        store = shared_store(path)
+    except StoreError:  # it is gone: what was painted still is a sketch
+        return None
+    return store if store.info.model_sha256 == spec.identity else None
 
 
 def _finest(volume: Volume, spec: ModelSpec) -> tuple[tuple[Choice, ...], list[str]]:

@@ -51,6 +51,13 @@ def store_link(layer: Layer) -> StoreLink | None:
     return StoreLink(note["role"], Path(note["store"]))
 
 
+def copied_from(layer: Layer) -> Path | None:
+    """Return the store whose sketch a layer is a copy of, to be painted on; None if of none."""
+    note = layer.metadata.get(KEY)
+    path = note.get("copied_from") if isinstance(note, dict) else None
+    return Path(path) if isinstance(layer, Labels) and path else None
+
+
 def layer_matrix(layer: Layer) -> npt.NDArray[np.float64]:
     """Return voxel index to layer world, which may scale, flip and shift only.
 
@@ -147,6 +154,16 @@ def _painted(labels: ArrayLike) -> LazyArray:
     return LazyArray(tuple(labels.shape), dtype, compute)
 
 
+def _drawn_on(labels: ArrayLike) -> LazyArray:
+    """Return labels on a copy of a sketch, uint8: they are its strengths."""
+
+    def compute(box: Box) -> npt.NDArray[Any]:
+        strengths: npt.NDArray[Any] = np.clip(labels[box.slices], 0, 255).astype(np.uint8)
+        return strengths
+
+    return LazyArray(tuple(labels.shape), np.uint8, compute)
+
+
 def labels_of(layer: Labels) -> tuple[LazyArray, bool]:
     """Return the labels of a layer in a small unsigned type, and whether they fill regions.
 
@@ -205,7 +222,8 @@ def to_volume(layer: Layer, *, is_kept: bool = False) -> Volume:
         plain = isinstance(data, np.ndarray) and data.dtype.isnative and data.dtype.kind != "b"
         array = data if plain else _as_numpy(data)
     if isinstance(layer, Labels):
-        array = _painted(array.copy() if is_kept and isinstance(array, np.ndarray) else array)
+        labels = array.copy() if is_kept and isinstance(array, np.ndarray) else array
+        array = _painted(labels) if copied_from(layer) is None else _drawn_on(labels)
     note = layer.metadata.get(KEY)
     if isinstance(note, dict) and _is_where_it_was(layer, matrix, note):
         return Volume(array, Affine(np.array(note["affine"])), note["unit"])

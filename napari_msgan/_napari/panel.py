@@ -8,13 +8,16 @@ from typing import Any
 
 import napari
 import napari.viewer
+from napari.layers import Labels, Layer
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QMessageBox, QVBoxLayout, QWidget
 
 from napari_msgan._napari.controllers import JobController, SaveController, StoreController
 from napari_msgan._napari.docked import Docked, make_canvas_current
+from napari_msgan._napari.from_layer import copied_from
 from napari_msgan._napari.job_bar import JobBar
 from napari_msgan._napari.model_panel import ModelPanel
+from napari_msgan._napari.painting import copy_in, empty_copy, iter_read_sketch
 from napari_msgan._napari.refine_panel import RefinePanel
 from napari_msgan._napari.refined import ShownBox
 from napari_msgan._napari.save_panel import SavePanel
@@ -48,7 +51,7 @@ class GeneratePanel(Docked):
         self.model = ModelPanel()
         self.source = SourcePanel(viewer)
         self.refine = RefinePanel(viewer, self.session, self.scene)
-        self.view = ViewPanel(viewer, self.session, self.scene, lambda: self.source.layer)
+        self.view = ViewPanel(viewer, self.session, self.scene, self._compared_with)
         saver = SaveController(self.session, self.jobs)
         self.save = SavePanel(self.session, saver, self.refine.boxes, self._guarded)
         self.generate_button = button(
@@ -67,6 +70,12 @@ class GeneratePanel(Docked):
             "Remove the tiles of the chosen scale and of finer ones in the region.\n"
             "Refining them again gives the same image. You are asked before all are removed.",
             lambda: self._guarded(self._clear),
+        )
+        self.paint_button = button(
+            "Paint on the sketch",
+            "Makes a copy of the sketch of this image to paint on, and chooses it as the source.\n"
+            "Generate low-res then makes another image, which differs by what was painted.",
+            lambda: self._guarded(self._paint),
         )
         self.bar = JobBar(
             self.jobs.cancel, "Stop after the tile in progress. Finished tiles are kept."
@@ -98,6 +107,7 @@ class GeneratePanel(Docked):
         inner.setContentsMargins(4, 4, 8, 4)
         inner.setSpacing(4)
         self.refine.form.addRow(row(self.refine_button, self.clear_button))
+        self.refine.form.addRow(self.paint_button)
         for section in (self.model, self.source, self.source.where, self.generate_button):
             inner.addWidget(section)
         for section in (self.refine, self.view, self.save):
@@ -164,6 +174,35 @@ class GeneratePanel(Docked):
             boxes, scale, device=device, focus=focus, cluster=cluster, on_done=remember
         )
 
+    def _compared_with(self) -> Layer | None:
+        """Return what a result is compared with: its source, or the image before its edits."""
+        layer = self.source.layer
+        path = None if layer is None else copied_from(layer)
+        before = None if path is None else self.scene.result_at(path)
+        return before or layer
+
+    def _paint(self) -> None:
+        """Let the user paint on a copy of the sketch of the open store."""
+        opened = self.session.require()
+        store = opened.store
+        if (painted := copy_in(self._viewer, store)) is not None:
+            self._paint_on(painted)
+            return
+        edges = empty_copy(store)
+
+        def on_end(completed: bool) -> str:
+            if not completed:
+                return "Cancelled. Nothing was added."
+            self._paint_on(self.scene.add_copy(opened, edges))
+            return "Paint with 255, erase with 0, then press Generate low-res."
+
+        self.jobs.start("sketch", iter_read_sketch(store, edges), on_end=on_end)
+
+    def _paint_on(self, painted: Labels) -> None:
+        self.source.choose(painted)
+        self._viewer.layers.selection.active = painted
+        painted.visible, painted.mode = True, "paint"
+
     def _clear(self) -> None:
         boxes, scale = self.refine.boxes_to_clear(), self.refine.target
         if self.refine.is_everything(boxes) and not self._is_sure(scale):
@@ -214,7 +253,8 @@ class GeneratePanel(Docked):
         job, has_store = self.job, self.session.opened is not None
         running = job.is_running
         self.generate_button.setEnabled(not running and self.source.check.problem is None)
-        for widget in (self.refine_button, self.clear_button, self.save.save):
+        of_store = (self.refine_button, self.clear_button, self.paint_button, self.save.save)
+        for widget in of_store:
             widget.setEnabled(not running and has_store)
         for section in (self.model, self.source, self.source.where, self.refine.result):
             section.setEnabled(not running)

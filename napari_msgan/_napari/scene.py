@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,15 @@ import numpy.typing as npt
 from napari.components import ViewerModel
 from napari.layers import Image, Labels, Layer, Shapes
 
-from napari_msgan._napari.from_layer import KEY, Role, layer_matrix, store_link, to_units
+from napari_msgan._napari.from_layer import (
+    KEY,
+    Role,
+    StoreLink,
+    layer_matrix,
+    store_link,
+    to_units,
+)
+from napari_msgan._napari.painting import add_copy
 from napari_msgan._napari.refined import ShownBox, refined_boxes
 from napari_msgan._napari.sliced import follow
 from napari_msgan._napari.state import Opened
@@ -57,7 +66,11 @@ class Scene:
         ]
 
     def result_of(self, store: PyramidStore) -> Image | None:
-        return next(iter(self.layers_of(store, "result")), None)
+        return self.result_at(store.path)
+
+    def result_at(self, path: Path) -> Image | None:
+        """Return the result layer of the store in a folder."""
+        return next((x for x in self.results() if store_link(x) == StoreLink("result", path)), None)
 
     def results(self) -> list[Image]:
         """Return the result layers of all stores."""
@@ -126,6 +139,15 @@ class Scene:
             for layer in self.layers_of(store, role):
                 if layer.visible:
                     layer.refresh(thumbnail=thumbnail, extent=False, highlight=False)
+
+    def add_copy(self, opened: Opened, edges: npt.NDArray[np.uint8]) -> Labels:
+        """Show the finest sketch of a store, in memory, as a layer to paint on, in its place."""
+        store, placement, name = opened.store, opened.placement, "edited sketch"
+        if (result := self.result_of(store)) is not None:
+            placement, name = self._placement_of(result, store), f"edited sketch of {result.name}"
+        for sketch in self.layers_of(store, "sketch"):
+            sketch.visible, name = False, f"edited {sketch.name}"
+        return add_copy(self.viewer, store, placement, edges, name)
 
     def remember_box(self, store: PyramidStore, box: ShownBox) -> None:
         """Note a refined region; in 3-D display it appears at once."""

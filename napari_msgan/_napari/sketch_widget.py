@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Generator
 from contextlib import closing
+from dataclasses import replace
 
 import napari
 import napari.viewer
@@ -12,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 from magicgui.widgets import ComboBox, Container, FloatSlider, PushButton, create_widget
 from napari.layers import Image
-from napari.utils.colormaps import DirectLabelColormap
 from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import QVBoxLayout
 
@@ -20,6 +20,7 @@ from napari_msgan._napari.controllers import JobController
 from napari_msgan._napari.docked import Docked, leave_room, make_canvas_current
 from napari_msgan._napari.from_layer import KEY, store_link, to_volume
 from napari_msgan._napari.job_bar import JobBar
+from napari_msgan._napari.painting import add_sketch
 from napari_msgan._napari.state import JobState
 from napari_msgan._napari.to_layer import Placement, exact_place
 from napari_msgan._napari.widgets import Hint
@@ -32,15 +33,8 @@ from napari_msgan.sketch import lazy_sketch
 from napari_msgan.steps import iter_in_threads
 from napari_msgan.volume import Volume
 
-_AMBER = np.array([1.0, 0.75, 0.2])
 #: Computed at once: small enough to cancel soon, large beside what is read around it.
 _BLOCK = {2: (1024, 1024), 3: (64, 128, 128)}
-
-
-def _strengths() -> DirectLabelColormap:
-    """Return the colours of edges: the stronger, the brighter."""
-    colours = {strength: np.array([*(_AMBER * strength / 255), 1.0]) for strength in range(1, 256)}
-    return DirectLabelColormap(color_dict={None: np.zeros(4), 0: np.zeros(4)} | colours)
 
 
 def settings_of(ndim: int, percent: float) -> SketchSettings:
@@ -151,16 +145,15 @@ class SketchWidget(Docked):
         try:
             volume = to_volume(layer)
             edges = np.zeros(volume.shape, np.uint8)
-            place = Placement.of_layer(layer, volume).transform(volume.affine)
+            placement = Placement.of_layer(layer, volume)
+            place = placement.transform(volume.affine)
             name = f"{layer.name} (sketch)"
-            note = {KEY: exact_place(volume, place)} if KEY in layer.metadata else {}
+            note = exact_place(volume, place) if KEY in layer.metadata else {}
 
             def on_end(completed: bool) -> str:
                 if not completed:
                     return "Cancelled. Nothing was added."
-                options = {"name": name, "opacity": 0.8, "blending": "additive", "metadata": note}
-                layer = self._viewer.add_labels(edges, **options, **place, colormap=_strengths())
-                layer.selected_label = 255
+                add_sketch(self._viewer, replace(volume, data=edges), placement, name, note)
                 return "Made the sketch. Paint with 255, erase with 0."
 
             settings = settings_of(len(volume.shape), self.density.value)

@@ -12,7 +12,7 @@ from qtpy.QtCore import Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import QCheckBox, QFileDialog, QLineEdit, QSpinBox
 from superqt.utils import signals_blocked
 
-from napari_msgan._napari.choices import SourceCheck, check_source
+from napari_msgan._napari.choices import SourceCheck, check_source, original_of
 from napari_msgan._napari.compare import is_comparison
 from napari_msgan._napari.controllers import GenerateWish
 from napari_msgan._napari.from_layer import declare_mm, holds_edges, store_link, to_volume
@@ -182,6 +182,7 @@ class SourcePanel(Section):
 
         device, precision = self.chosen_device, PRECISIONS[self.precision.currentText()]
         is_sketch = self.is_sketch.isChecked()
+        original = original_of(layer, spec) if is_sketch else None
         seed = self.seed.value() if spec.stochastic else 0
 
         def steps() -> Generator[Progress, None, PyramidStore]:
@@ -203,6 +204,7 @@ class SourcePanel(Section):
                     device=device,
                     precision=precision,
                     input_is_sketch=is_sketch,
+                    edited_from=original,
                 )
             )
 

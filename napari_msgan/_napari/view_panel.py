@@ -55,7 +55,7 @@ class ViewPanel(Section):
         self.compare = combo(
             "Shows the layer chosen under Source against the result, in one layer:\n"
             "source left of a line and result right of it, or result minus source.\n"
-            "Their contrast limits are linked."
+            "Their contrast limits are linked. Of an edited sketch it is the image before."
         )
         self.compare.addItems(list(_MODES))
         self.line = guarded_from_wheel(QSlider(Qt.Orientation.Horizontal))

@@ -1,0 +1,102 @@
+"""Sketches that are painted on, as Labels layers, and the store whose sketch one is a copy of."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from napari.components import ViewerModel
+from napari.layers import Labels
+from napari.utils.colormaps import DirectLabelColormap
+
+from napari_msgan._napari.from_layer import KEY, copied_from
+from napari_msgan._napari.to_layer import Placement, exact_place
+from napari_msgan.errors import VolumeError
+from napari_msgan.geometry import Box
+from napari_msgan.jobs import Progress
+from napari_msgan.pyramid import PyramidStore
+from napari_msgan.volume import Volume
+
+STRONGEST = 255
+_AMBER = np.array([1.0, 0.75, 0.2])
+#: A painted sketch lies in memory.
+_MAX_VOXELS = 1 << 30
+#: Strokes are about this share of the longest side: edges are a voxel wide, which nobody sees.
+_STROKE = 1 / 700
+Uint8Array = npt.NDArray[np.uint8]
+
+
+def _strengths() -> DirectLabelColormap:
+    """Return the colours of edges: the stronger, the brighter."""
+    colours = {
+        strength: np.array([*(_AMBER * strength / STRONGEST), 1.0])
+        for strength in range(1, STRONGEST + 1)
+    }
+    return DirectLabelColormap(color_dict={None: np.zeros(4), 0: np.zeros(4)} | colours)
+
+
+def add_sketch(
+    viewer: ViewerModel, edges: Volume, placement: Placement, name: str, note: dict[str, Any]
+) -> Labels:
+    """Add a sketch to paint on: 255 is the strongest edge, 0 erases.
+
+    edges : in memory, uint8.
+    note : for the metadata of the layer.
+    """
+    layer = viewer.add_labels(
+        edges.data,
+        name=name,
+        opacity=0.8,
+        blending="additive",
+        metadata={KEY: note} if note else {},
+        colormap=_strengths(),
+        **placement.transform(edges.affine),
+    )
+    layer.selected_label = STRONGEST
+    layer.brush_size = max(1, round(_STROKE * max(edges.shape)))
+    return layer
+
+
+def copy_in(viewer: ViewerModel, store: PyramidStore) -> Labels | None:
+    """Return the layer on which the sketch of a store is painted on already."""
+    return next((x for x in viewer.layers if copied_from(x) == store.path), None)
+
+
+def iter_read_sketch(store: PyramidStore, out: Uint8Array) -> Generator[Progress, None, None]:
+    """Read the finest sketch of a store into an array of its shape."""
+    yield Progress("sketch", 0, 0)
+    finest = store.geometry.finest_scale
+    boxes = Box.of_shape(out.shape).blocks(store.info.tile_shape)
+    for done, box in enumerate(boxes, 1):
+        out[box.slices] = store.read_sketch(finest, box)
+        yield Progress("sketch", done, len(boxes))
+
+
+def empty_copy(store: PyramidStore) -> Uint8Array:
+    """Return an array for the finest sketch of a store.
+
+    Raises
+    ------
+    VolumeError
+        If it would be too large to be painted on.
+    """
+    shape = store.geometry.shape
+    if np.prod(shape, dtype=float) > _MAX_VOXELS:
+        raise VolumeError(
+            f"a sketch of {shape} voxels is too large to be painted on here. Write it to a file "
+            "(napari-msgan sketch STORE/sketch FILE), and give it back with --edited-from"
+        )
+    return np.zeros(shape, np.uint8)
+
+
+def add_copy(
+    viewer: ViewerModel, store: PyramidStore, placement: Placement, edges: Uint8Array, name: str
+) -> Labels:
+    """Add the finest sketch of a store as a layer that can be painted on."""
+    geometry = store.geometry
+    volume = Volume(edges, geometry.affine, geometry.unit)
+    note = exact_place(volume, placement.transform(volume.affine))
+    note["copied_from"] = str(store.path)
+    return add_sketch(viewer, volume, placement, name, note)

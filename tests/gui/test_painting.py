@@ -1,0 +1,127 @@
+"""Painting on the sketch of a result."""
+
+import shutil
+
+import numpy as np
+import pytest
+from napari.layers import Labels
+
+from napari_msgan._napari import painting
+
+
+@pytest.fixture
+def painted(panel, finish, viewer):
+    """Press *Paint on the sketch*; return the layer to paint on."""
+
+    def press():
+        panel.paint_button.click()
+        finish()
+        layer = viewer.layers.selection.active
+        assert isinstance(layer, Labels), panel.job.outcome
+        return layer
+
+    return press
+
+
+def finest_sketch(store):
+    return np.asarray(store.sketch_array(store.geometry.finest_scale)[...])
+
+
+def generate_again(panel, finish):
+    panel.generate_button.click()
+    finish()
+    return panel.session.opened.store
+
+
+@pytest.mark.parametrize("name", ["xray", "ct"])
+def test_copy_of_the_sketch_is_painted_on_and_changes_what_was_painted_only(
+    request, panel, viewer, generated, painted, finish, name
+):
+    assert not panel.paint_button.isEnabled()
+    first = generated(request.getfixturevalue(name))
+    layer = painted()
+    np.testing.assert_array_equal(layer.data, finest_sketch(first))
+    result = panel.scene.result_of(first)
+    np.testing.assert_allclose(layer.extent.world[0], result.extent.world[0])
+    assert (layer.mode, layer.selected_label) == ("paint", 255)
+    assert [x.visible for x in panel.scene.layers_of(first, "sketch")] == [False]
+    assert panel.source.layer is layer
+    assert panel.source.is_sketch.isChecked()
+    assert f"a copy of the sketch of {first.path.name}" in panel.source.hint.text()
+    assert painted() is layer  # not a second one
+
+    same = generate_again(panel, finish)
+    for scale in range(first.n_scales):
+        np.testing.assert_array_equal(same.sketch_array(scale)[...], first.sketch_array(scale)[...])
+    np.testing.assert_array_equal(same.array(0)[...], first.array(0)[...])
+
+    layer.brush_size = 5
+    layer.paint((9,) * layer.ndim, 255)
+    other = generate_again(panel, finish)
+    assert other.path != same.path
+    np.testing.assert_array_equal(finest_sketch(other), layer.data)
+    coarsest = np.asarray(other.sketch_array(0)[...]) != np.asarray(first.sketch_array(0)[...])
+    assert 0 < coarsest.sum() <= 4**layer.ndim
+    assert not np.array_equal(other.array(0)[...], first.array(0)[...])
+
+
+def test_edited_image_is_compared_with_the_one_before(
+    panel, viewer, generated, painted, finish, xray
+):
+    first = generated(xray)
+    painted()
+    second = generate_again(panel, finish)
+    assert panel.session.opened.store is second
+    panel.view.compare.setCurrentText("Difference")
+    comparison = panel.view._comparison
+    assert comparison.source is panel.scene.result_of(first)
+    assert comparison.result is panel.scene.result_of(second)
+    panel.source.choose(xray)
+    assert panel.view._comparison.source is xray
+
+
+def test_strengths_count_as_they_are_though_the_strongest_are_gone(
+    panel, generated, painted, finish, xray
+):
+    generated(xray)
+    layer = painted()
+    layer.data = layer.data // 3
+    second = generate_again(panel, finish)
+    np.testing.assert_array_equal(finest_sketch(second), layer.data)
+    assert layer.data.max() == 85
+
+
+def test_copy_without_its_store_or_of_another_model_is_any_sketch(
+    panel, viewer, generated, painted, finish, xray, models
+):
+    first = generated(xray)
+    painted()
+    viewer.layers.remove(panel.scene.result_of(first))
+    viewer.layers.remove(panel.scene.layers_of(first, "sketch")[0])
+    shutil.rmtree(first.path)
+    panel.source._check()
+    assert "taken as any sketch" in panel.source.hint.text()
+    second = generate_again(panel, finish)
+    assert second.info.sketch.edited is None
+    assert second.info.source.is_sketch
+
+
+def test_cancelled_copy_adds_nothing(panel, viewer, generated, finish, xray, monkeypatch):
+    generated(xray)
+    before = list(viewer.layers)
+    panel.paint_button.click()
+    panel.bar.cancel.click()
+    finish()
+    assert panel.job.outcome == "Cancelled. Nothing was added."
+    assert list(viewer.layers) == before
+
+
+def test_sketch_too_large_for_memory_is_refused_in_words(
+    panel, viewer, generated, xray, monkeypatch
+):
+    generated(xray)
+    before = list(viewer.layers)
+    monkeypatch.setattr(painting, "_MAX_VOXELS", 1000)
+    panel.paint_button.click()
+    assert "too large to be painted on here" in panel.bar.status.text()
+    assert list(viewer.layers) == before
