@@ -144,3 +144,30 @@ def test_every_source_voxel_is_in_exactly_one_of_a_coarser_grid():
     for drawn in np.eye(12, dtype=np.uint8):
         made = resample_max(drawn[None], step, corner_aligned_first(step), Box((0, 0), (1, 8)))
         assert made.sum() == 1
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32, np.float64, bool])
+@pytest.mark.parametrize(
+    ("shape", "factor"),
+    [
+        ((37, 50), (2, 2)),
+        ((21, 40), (3, 7)),
+        ((33, 50), (11, 10)),
+        ((13, 20, 24), (1, 2, 2)),
+        ((12, 21, 17), (3, 2, 5)),
+        ((6, 5, 7), (1, 1, 1)),
+    ],
+)
+def test_block_means_and_maxima_have_the_bits_of_numpys(shape, factor, dtype):
+    values = (np.random.default_rng(1).random(shape) * 60000).astype(dtype)
+    whole = np.pad(values, [(0, -n % f) for n, f in zip(shape, factor, strict=True)], mode="edge")
+    split = [m for n, f in zip(whole.shape, factor, strict=True) for m in (n // f, f)]
+    axes = tuple(range(1, 2 * len(shape), 2))
+    blocks = whole.reshape(split)
+    means, maxima = reduce_mean(values, factor), reduce_max(values, factor)
+    np.testing.assert_array_equal(means, blocks.mean(axis=axes, dtype=np.float32))
+    np.testing.assert_array_equal(maxima, blocks.max(axis=axes))
+    assert (means.dtype, maxima.dtype) == (np.float32, dtype)
+    if dtype == np.float32 and max(factor) > 1:
+        as_double = blocks.mean(axis=axes, dtype=np.float64)
+        assert not np.array_equal(means, as_double)  # its bits can be told
