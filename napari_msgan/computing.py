@@ -106,13 +106,12 @@ class TileContext:
         if self.device == "cpu":
             self._generators |= {scale: self.model.generator(scale) for scale in scales}
             return
-        from napari_msgan.recording import Recordings, finish_all
+        from napari_msgan.recording import Recordings, finish_all, forbid_tf32
 
         if self.device == "cuda":  # which each thread takes for another GPU, if told to
             self.device = f"cuda:{torch.cuda.current_device()}"
         torch.backends.cudnn.deterministic = True
-        # TF32 would round to 10 bits what is float32 in every precision
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+        forbid_tf32()  # of what is float32 in every precision
         for scale in scales:
             # a copy, because others may use the model meanwhile
             self._generators[scale] = copy.deepcopy(self.model.generator(scale)).to(self.device)
@@ -133,7 +132,9 @@ class TileContext:
             # Scale 0 is one tile; inexact generators ask where a tile lies.
             if self._recordings is not None and scale > 0 and self.model.spec.exact:
                 shapes = [values.shape for values in inputs]
-                return self._recordings.of(scale, generator, shapes, self.device)(*inputs)
+                recorded = self._recordings.of(scale, generator, shapes, self.device)
+                if recorded is not None:
+                    return recorded(*inputs)
             tensors = [torch.from_numpy(values[None, None]).to(self.device) for values in inputs]
             made = generator.tile(windows, *tensors)[0, 0]
             return made.float().cpu().numpy()

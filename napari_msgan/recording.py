@@ -12,7 +12,9 @@ CUDA graphs, in the notes of PyTorch: https://docs.pytorch.org/docs/stable/notes
 
 from __future__ import annotations
 
+import gc
 import threading
+import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +61,13 @@ def own_streams(device: str, count: int) -> Iterator[list[torch.cuda.Stream]]:
             free.extend(taken)
 
 
+def forbid_tf32() -> None:
+    """Compute float32 in float32: TF32 would round it to 10 bits."""
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    # where that only says that the setting of the process counts, which may be TF32
+    torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
+
+
 def finish_all(device: str) -> None:
     """Wait until a GPU has done what it was told to, in all streams."""
     with _recording:
@@ -85,11 +94,12 @@ class RecordedNetwork:
         pool: Any,
     ) -> None:
         self._device = device
-        self._sent = [torch.zeros((1, 1, *shape), pin_memory=True) for shape in shapes]
-        self._windows = [sent.to(device) for sent in self._sent]
         with _recording:
+            self._sent = [torch.zeros((1, 1, *shape), pin_memory=True) for shape in shapes]
+            self._windows = [sent.to(device) for sent in self._sent]
             for _ in range(_WARM_UP):
                 network(*self._windows)
+            gc.collect()  # what is freed on the GPU while it records would spoil the recording
             self._graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(
                 self._graph,
@@ -98,7 +108,7 @@ class RecordedNetwork:
                 capture_error_mode="thread_local",
             ):
                 self._made = network(*self._windows).float()
-        self._received = torch.empty(self._made.shape, pin_memory=True)
+            self._received = torch.empty(self._made.shape, pin_memory=True)
 
     def __call__(self, *windows: Float32Array) -> Float32Array:
         """Return a tile, in memory that the next call writes to."""
@@ -116,15 +126,28 @@ class Recordings(threading.local):
     """The recordings of each thread, by scale; made when they are first asked for."""
 
     def __init__(self) -> None:
-        self._networks: dict[int, RecordedNetwork] = {}
+        self._networks: dict[int, RecordedNetwork | None] = {}
         self._pool: Any = None
 
     def of(
         self, scale: int, network: Callable[..., torch.Tensor], shapes: Sequence[Ints], device: str
-    ) -> RecordedNetwork:
-        """Return what was recorded of the network of a scale; all its windows have these shapes."""
+    ) -> RecordedNetwork | None:
+        """Return what was recorded of the network of a scale; all its windows have these shapes.
+
+        None where it could not be recorded, because memory is short, or another part of the
+        program waits for the whole GPU: then its kernels are launched for each tile.
+        """
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
         if scale not in self._networks:
-            self._networks[scale] = RecordedNetwork(network, shapes, device, self._pool)
+            try:
+                self._networks[scale] = RecordedNetwork(network, shapes, device, self._pool)
+            except RuntimeError as error:
+                self._networks[scale] = None
+                reason = str(error).partition("\n")[0]
+                warnings.warn(
+                    f"scale {scale} could not be recorded on the GPU ({reason}): its tiles take "
+                    "longer",
+                    stacklevel=2,
+                )
         return self._networks[scale]

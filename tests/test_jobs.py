@@ -346,6 +346,23 @@ def test_gpu_that_is_not_there_is_refused():
         jobs.resolve_device("cuda")
 
 
+def test_gpu_that_torch_cannot_compute_on_is_left_to_others(monkeypatch):
+    """A build of torch has no kernels for GPUs that are too old or too new for it."""
+    import torch
+
+    def no_kernel(*_, **__):
+        raise RuntimeError("CUDA error: no kernel image is available\nCompile with ...")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "ones", no_kernel)
+    with pytest.warns(UserWarning, match=r"no kernel image is available\): the CPU computes"):
+        assert jobs.resolve_device("auto") == "cpu"
+    with pytest.raises(JobError, match="but torch cannot compute on the GPU"):
+        jobs.resolve_device("cuda")
+    monkeypatch.setattr(torch, "ones", lambda *_, **__: torch.zeros(1))
+    assert jobs.resolve_device("auto") == "cuda"
+
+
 def test_public_names_are_importable():
     for name in napari_msgan.__all__:
         assert getattr(napari_msgan, name) is not None

@@ -1,6 +1,8 @@
 """What a GPU recorded is what it would compute, which needs one to be seen."""
 
 import itertools
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -65,6 +67,38 @@ def test_no_two_threads_compute_in_one_stream(monkeypatch):
         assert {*again} == {*one, *other}
 
 
+def test_what_cannot_be_recorded_is_told_once_and_left_out(monkeypatch):
+    asked = []
+
+    class Spoilt:
+        def __init__(self, network, shapes, device, pool):
+            asked.append(shapes)
+            raise RuntimeError("operation failed due to a previous error\nCUDA kernel errors")
+
+    monkeypatch.setattr(recording, "RecordedNetwork", Spoilt)
+    monkeypatch.setattr("torch.cuda.graph_pool_handle", lambda: "pool")
+    recordings = recording.Recordings()
+    with pytest.warns(UserWarning, match=r"scale 1 .* \(operation failed .* error\): its") as told:
+        made = [recordings.of(1, None, [(4, 4)], "cuda") for _ in range(2)]
+    assert made == [None, None]
+    assert (len(told), len(asked)) == (1, 1)
+
+
+@pytest.mark.parametrize("of", ["torch.backends", "torch.backends.cudnn"])
+def test_float32_stays_float32_where_all_of_the_process_may_be_tf32(of):
+    code = (
+        f"import torch; {of}.fp32_precision = 'tf32';"
+        "torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False;"
+        "print(torch.backends.cudnn.conv.fp32_precision);"
+        "from napari_msgan.recording import forbid_tf32; forbid_tf32();"
+        "print(torch.backends.cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision)"
+    )
+    printed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert printed.stdout.split() == ["tf32", "ieee", "ieee"]
+
+
 @pytest.fixture
 def network():
     torch.backends.cudnn.deterministic = True
@@ -82,7 +116,15 @@ def made_by(network, arrays):
     return network(*tensors)[0, 0].float().cpu().numpy()
 
 
+@pytest.fixture
+def own_stream():
+    """Compute as a worker does: nothing can be recorded in the stream that all share."""
+    with recording.own_streams("cuda", 1) as (own,), torch.cuda.stream(own):
+        yield
+
+
 @pytest.mark.gpu
+@pytest.mark.usefixtures("own_stream")
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_recorded_network_makes_the_bits_of_the_network(network, precision):
     recordings = recording.Recordings()
@@ -96,6 +138,7 @@ def test_recorded_network_makes_the_bits_of_the_network(network, precision):
 
 
 @pytest.mark.gpu
+@pytest.mark.usefixtures("own_stream")
 def test_recordings_of_two_scales_do_not_disturb_each_other(network):
     other = build_generator(PatchNetwork(width=8, blocks=3), FACTOR).to("cuda").eval()
     recordings = recording.Recordings()

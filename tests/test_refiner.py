@@ -285,6 +285,22 @@ def test_store_keeps_to_no_device_that_was_not_ready(job, tmp_path, monkeypatch)
     assert made.info.fingerprint is not None
 
 
+def test_tiles_that_cannot_be_recorded_are_made_nevertheless(job, fresh):
+    class Spoilt:
+        def of(self, scale, network, shapes, device):
+            asked.append(scale)
+
+    asked, (model, _, whole, _) = [], job
+    made = open_pyramid(fresh, writable=True)
+    context = TileContext(made, model, "cpu", "fp32")
+    context._recordings = Spoilt()
+    whole_image = [Box.of_shape(made.geometry.shape)]
+    for _ in refiner.iter_refine_tiles(context, whole_image, 2, drive=refiner.in_threads(1)):
+        pass
+    assert set(asked) == {1, 2}
+    np.testing.assert_array_equal(made.array(2)[...], whole.array(2)[...])
+
+
 @pytest.mark.gpu
 def test_on_a_gpu_workers_change_no_bit_and_voxels_are_near_those_of_the_cpu(job, tmp_path):
     model, source, whole, _ = job

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral
@@ -47,7 +48,7 @@ def resolve_device(device: str) -> str:
     Raises
     ------
     JobError
-        If a GPU is asked for and torch sees none.
+        If a GPU is asked for, and torch sees none or cannot compute on it.
     """
     if device == "cpu":
         return device
@@ -55,10 +56,18 @@ def resolve_device(device: str) -> str:
         raise JobError(f"device {device!r} is not one of auto, cpu, cuda")
     import torch
 
+    problem = "torch sees no GPU"
     if torch.cuda.is_available():
-        return "cuda"
+        try:
+            torch.ones(1, device="cuda").add_(1).item()
+        except RuntimeError as error:  # e.g. one that this build of torch has no kernels for
+            problem = f"torch cannot compute on the GPU ({str(error).partition(chr(10))[0]})"
+            if device == "auto":
+                warnings.warn(f"{problem}: the CPU computes", stacklevel=2)
+        else:
+            return "cuda"
     if device == "cuda":
-        raise JobError("device 'cuda' was asked for, but torch sees no GPU. Use the CPU instead.")
+        raise JobError(f"device 'cuda' was asked for, but {problem}. Use the CPU instead.")
     return "cpu"
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
 from napari_msgan.networks.blocks import conv
@@ -58,5 +60,10 @@ class PatchDiscriminator(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits, shape (N, 1, ...): one for each window."""
-        logits: Tensor = self.layers(x)
+        with parametrize.cached():
+            with torch.autocast(x.device.type, enabled=False):  # CUDA's would round the norms
+                for layer in self.layers:
+                    if isinstance(layer, nn.Conv2d | nn.Conv3d):
+                        layer.weight  # noqa: B018 # normalised here, and kept for the next line
+            logits: Tensor = self.layers(x)
         return logits

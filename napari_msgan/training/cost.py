@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -30,9 +31,13 @@ _POOLED = 2
 
 
 def free_memory_of(device: str) -> int:
-    """Return the free bytes of a GPU, or of this machine."""
+    """Return the free bytes of a GPU, or of this machine.
+
+    device : of "cuda" it is the GPU of this process, where several train together.
+    """
     if device.startswith("cuda"):
-        free: int = torch.cuda.mem_get_info(device)[0]
+        rank = os.environ.get("LOCAL_RANK", "0")
+        free: int = torch.cuda.mem_get_info(f"cuda:{rank}" if device == "cuda" else device)[0]
         return free
     return int(psutil.virtual_memory().available)
 

@@ -253,7 +253,8 @@ class ScaleGan:
             average.lerp_(current, 1 - decay)
 
     def _shared(self, losses: dict[str, Tensor]) -> Losses:
-        values = torch.stack([losses[name].float().cpu() for name in sorted(losses)])
+        device = self.fabric.device  # they come from it all at once
+        values = torch.stack([losses[name].float().to(device) for name in sorted(losses)])
         if self.fabric.world_size > 1:
             values = cast("Tensor", self.fabric.all_reduce(values, reduce_op="mean"))
         return dict(zip(sorted(losses), values.tolist(), strict=True))

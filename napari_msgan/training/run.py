@@ -25,6 +25,7 @@ from napari_msgan.durable import write_atomically
 from napari_msgan.errors import ModelError, TrainingError
 from napari_msgan.locking import hold_lock
 from napari_msgan.model import read_spec, save_spec, save_weights
+from napari_msgan.recording import forbid_tf32
 from napari_msgan.training.card import write_card
 from napari_msgan.training.checks import check_run, kept_out_of, model_spec
 from napari_msgan.training.generated import iter_generate_coarse
@@ -164,8 +165,10 @@ def open_fabric(config: TrainConfig, device: str = "cpu", devices: int = 1) -> F
     if accelerator == "cuda":
         if devices > (n_gpus := torch.cuda.device_count()):
             raise TrainingError(f"{devices} GPUs were asked for, but torch sees {n_gpus}")
-        # TF32 would round to 10 bits what is float32
-        torch.backends.cudnn.allow_tf32 = config.precision != "fp32"
+        if config.precision == "fp32":
+            forbid_tf32()
+        else:
+            torch.backends.cudnn.allow_tf32 = True
     strategy = "auto"
     if devices > 1:
         # Buffers (spectral norm) are equal in all processes anyway, and may not change in between.

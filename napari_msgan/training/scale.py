@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,7 @@ import torch
 from napari_msgan.durable import sync_file, sync_folder
 from napari_msgan.errors import TrainingError
 from napari_msgan.networks import build_generator
+from napari_msgan.steps import n_cores
 from napari_msgan.training.gan import Batch, ScaleGan
 from napari_msgan.training.losses import l1_per_sample
 from napari_msgan.training.plateau import Plateau
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
 _INTERVALS = 20
 _MOST_STEPS_PER_INTERVAL = 200
 _VALIDATION_SAMPLES = 16
+_GPU_LOADERS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,14 @@ class StepReport:
     step: int
     steps: int
     losses: Losses
+
+
+def loaders_for(device: str) -> int:
+    """Return how many threads draw samples, each those of another step.
+
+    A GPU makes steps faster than one thread draws them; beside a CPU that trains, one is enough.
+    """
+    return 1 if device == "cpu" else min(_GPU_LOADERS, n_cores())
 
 
 def checkpoint_of(work: Path, scale: int) -> Path:
@@ -156,12 +168,13 @@ class ScaleTrainer:
         steps = self._plan.steps
         interval = max(1, min(_MOST_STEPS_PER_INTERVAL, steps // _INTERVALS))
         saved = time.monotonic()
-        with ThreadPoolExecutor(1) as loader:
-            upcoming = loader.submit(self._draw, first)
+        n_loaders = loaders_for(self._fabric.device.type)
+        with ThreadPoolExecutor(n_loaders) as loaders:
+            draws = (loaders.submit(self._draw, step) for step in range(first, steps))
+            upcoming = deque(islice(draws, n_loaders))
             for step in range(first, steps):
-                samples = upcoming.result()
-                if step + 1 < steps:
-                    upcoming = loader.submit(self._draw, step + 1)
+                samples = upcoming.popleft().result()
+                upcoming.extend(islice(draws, 1))
                 losses = self.gan.step(step, Batch.of(samples, self._fabric.device))
                 self._check_finite(losses, step)
                 done, is_over = step + 1, step + 1 == steps

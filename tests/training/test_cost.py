@@ -34,6 +34,16 @@ def test_memory_grows_with_batch_patch_and_width():
     assert memory_of(plan_of(PatchNetwork(width=64, blocks=2))) > 1.3 * base
 
 
+def test_processes_that_train_together_ask_for_the_memory_of_their_own_gpu(monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (asked.append(device), 0))
+    cost.free_memory_of("cuda")
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    for device in ("cuda", "cuda:1"):
+        cost.free_memory_of(device)
+    assert asked == ["cuda:0", "cuda:2", "cuda:1"]
+
+
 def test_a_step_that_no_memory_is_free_for_is_told(monkeypatch):
     config = config_of(2)
     assert memory_short_of(config, "cpu") is None

@@ -14,6 +14,7 @@ import torch
 from napari_msgan.config import PatchNetwork
 from napari_msgan.errors import ModelError, TrainingError
 from napari_msgan.model import load_model
+from napari_msgan.steps import n_cores
 from napari_msgan.training import iter_train, run, sources, survey
 from napari_msgan.training import scale as one_scale
 from napari_msgan.training.config import SketchChanges
@@ -55,6 +56,21 @@ def test_images_that_were_half_made_with_other_settings_are_made_again(data, tmp
     train(data, tmp_path / "model", config)
     train(data, tmp_path / "clean", config)
     assert weights(tmp_path / "model") == weights(tmp_path / "clean")
+
+
+def test_several_threads_draw_the_samples_of_one(data, tmp_path, monkeypatch):
+    assert (one_scale.loaders_for("cpu"), one_scale.loaders_for("cuda") > 1) == (1, n_cores() > 1)
+    train(data, tmp_path / "one", config_of(2))
+    monkeypatch.setattr(one_scale, "loaders_for", lambda device: 3)
+    train(data, tmp_path / "three", config_of(2))
+    assert weights(tmp_path / "one") == weights(tmp_path / "three")
+    monkeypatch.setattr(one_scale.ScaleTrainer, "_draw", late(one_scale.ScaleTrainer._draw))
+    train(data, tmp_path / "late", config_of(2))
+    assert weights(tmp_path / "one") != weights(tmp_path / "late")
+
+
+def late(draw):
+    return lambda trainer, step: draw(trainer, step + 1)
 
 
 def test_a_run_goes_on_with_the_same_sketches_only(data, tmp_path):
