@@ -1,4 +1,4 @@
-"""Make variants of an image for augmentation: bend its sketch, leave out edges, and generate.
+"""Make variants of an image for augmentation: bend it, leave out edges of its sketch, generate.
 
     python examples/variants.py IMAGE FOLDER [LABELS]
 
@@ -16,7 +16,7 @@ import napari_msgan as msgan
 from napari_msgan import Volume
 from napari_msgan.io import write_volume
 
-BEND = 0.04  # of the longest side, how far the sketch is moved
+BEND = 0.04  # of the longest side, how far the image is moved
 CONTROL_POINTS = 4  # per axis: fewer bend it more smoothly
 LEFT_OUT = 0.2  # share of the edges, each of them whole
 
@@ -33,30 +33,39 @@ def bent_grid(shape: tuple[int, ...], rng: np.random.Generator) -> list[np.ndarr
     ]
 
 
+def without_edges(store: msgan.PyramidStore, rng: np.random.Generator) -> Volume:
+    """Return the sketch of a store without some of its edges, but with the longest, an outline."""
+    geometry = store.geometry
+    sketch = np.asarray(store.sketch_array(geometry.finest_scale)[...])
+    edges, n_edges = ndimage.label(sketch, np.ones((3,) * sketch.ndim))
+    kept = rng.random(n_edges + 1) > LEFT_OUT
+    kept[np.bincount(edges[edges > 0]).argmax()] = True
+    return Volume(sketch * kept[edges], geometry.affine, geometry.unit)
+
+
 def main(image: Path, folder: Path, labels: Path | None, model: str, count: int = 5) -> None:
     """Write ``variant_<n>.ome.tif`` and, where there are labels, ``labels_<n>.ome.tif``."""
     folder.mkdir(parents=True, exist_ok=True)
-    settings = msgan.load_model(model).spec.sketch
-    file = folder / "sketch.ome.tif"
-    msgan.make_sketch(image, file, settings=settings, overwrite=True)
-    drawn = msgan.read_volume(file)
-    sketch = np.asarray(drawn.data)
+    source = msgan.read_volume(image)
+    pixels = np.asarray(source.data)
     painted = None if labels is None else np.asarray(msgan.read_volume(labels).data)
-    edges, n_edges = ndimage.label(sketch, np.ones((3,) * sketch.ndim))
     for number in range(count):
         rng = np.random.default_rng(number)
-        grid = bent_grid(sketch.shape, rng)
-        kept = rng.random(n_edges + 1) > LEFT_OUT
-        kept[np.bincount(edges[edges > 0]).argmax()] = True  # the longest: the outline, mostly
-        varied = ndimage.map_coordinates(sketch * kept[edges], grid, order=0)
-        variant = Volume(varied, drawn.affine, drawn.unit)
-        name = folder / f"variant_{number}.ome.zarr"
-        store = msgan.generate(variant, name, model, input_is_sketch=True)
+        grid = bent_grid(pixels.shape, rng)
+        moved = ndimage.map_coordinates(pixels, grid, order=1, mode="nearest")
+        bent = Volume(moved, source.affine, source.unit)
+        base = msgan.generate(bent, folder / f"bent_{number}.ome.zarr", model, scale=0)
+        store = msgan.generate(
+            without_edges(base, rng),
+            folder / f"variant_{number}.ome.zarr",
+            model,
+            edited_from=base,
+        )
         saved = folder / f"variant_{number}.ome.tif"
         msgan.export(store, saved, grid="source", overwrite=True)
         if painted is not None:
-            moved = ndimage.map_coordinates(painted, grid, order=0)
-            bent = Volume(moved, drawn.affine, drawn.unit)
+            moved = ndimage.map_coordinates(painted, grid, order=0, mode="nearest")
+            bent = Volume(moved, source.affine, source.unit)
             labelled = folder / f"labels_{number}.ome.tif"
             write_volume(labelled, [bent], description={"content": "labels"}, overwrite=True)
 

@@ -5,20 +5,26 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from napari_msgan.cli._tables import lengths, print_table, shape_text
+from napari_msgan._napari.stores import stores_folder
+from napari_msgan.cli._tables import lengths, megabytes, one_line, print_table, shape_text
 from napari_msgan.config import INEXACT_NOTE
+from napari_msgan.errors import StoreError
 from napari_msgan.exporting import provenance
 from napari_msgan.geometry import Box, level_of_scale
-from napari_msgan.pyramid import open_pyramid
+from napari_msgan.pyramid import is_store, open_pyramid
 
 if TYPE_CHECKING:
     from argparse import Namespace
+    from pathlib import Path
 
     from napari_msgan.pyramid import Fingerprint, PyramidStore
 
 
 def info(arguments: Namespace) -> None:
     """Print what a store knows about itself, and how much of it is refined."""
+    if arguments.store is None:
+        _list_stores(stores_folder(), as_json=arguments.json)
+        return
     store = open_pyramid(arguments.store)
     scales = [_scale(store, scale) for scale in range(store.n_scales)]
     if arguments.json:
@@ -42,6 +48,54 @@ def info(arguments: Namespace) -> None:
     ]
     columns = ("scale", "level", "shape", "spacing", "chunks", "refined", "sketch density")
     print_table(columns, rows, numbers="scale level chunks refined")
+
+
+def _list_stores(folder: Path, *, as_json: bool) -> None:
+    """Print which stores lie in a folder, and how much of the disk they take."""
+    listed = [_listed(path) for path in sorted(folder.glob("*.ome.zarr")) if is_store(path)]
+    if as_json:
+        print(json.dumps({"folder": str(folder), "stores": listed}, indent=2))
+        return
+    if listed:
+        rows = [
+            (
+                str(store["name"]),
+                store["model_name"] or "cannot be used",
+                shape_text(store["shape"]) if store["shape"] else "-",
+                ", ".join(f"{100 * share:.0f} %" for share in store["refined_fractions"]),
+                megabytes(store["bytes"]),
+            )
+            for store in listed
+        ]
+        columns = ("store", "model", "finest", "refined, by scale", "size")
+        print_table(columns, rows, numbers="size")
+        for store in listed:
+            if store["problem"]:
+                print(one_line(f"problem with {store['name']}: {store['problem']}"))
+        total = megabytes(sum(store["bytes"] for store in listed))
+        print(f"\n{total} in {folder}. Delete the folders that you do not need.")
+    else:
+        print(f"There are no stores in {folder}, where those lie that are made in napari.")
+
+
+def _listed(path: Path) -> dict[str, Any]:
+    known: dict[str, Any] = {
+        "name": path.name,
+        "bytes": sum(f.stat().st_size for f in path.rglob("*") if f.is_file()),
+        "model_name": None,
+        "shape": None,
+        "refined_fractions": [],
+        "problem": None,
+    }
+    try:
+        store = open_pyramid(path)
+    except StoreError as error:
+        return known | {"problem": str(error)}
+    return known | {
+        "model_name": store.info.model_name,
+        "shape": store.geometry.shape,
+        "refined_fractions": [store.refined_fraction(s) for s in range(store.n_scales)],
+    }
 
 
 def _scale(store: PyramidStore, scale: int) -> dict[str, Any]:

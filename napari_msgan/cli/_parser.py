@@ -208,8 +208,16 @@ def _add_refine(add: AddCommand) -> None:
 
 
 def _add_info(add: AddCommand) -> None:
-    command = add("info", "_info", "show what is in a store", "info chest.ome.zarr")
-    add_store(command)
+    command = add(
+        "info", "_info", "show what is in a store, or list those of napari", "info chest.ome.zarr"
+    )
+    command.add_argument(
+        "store",
+        type=address,
+        nargs="?",
+        metavar="STORE",
+        help="what generate made: a folder or a URL (default: list what was made in napari)",
+    )
     command.add_argument("--json", action="store_true", help="for programs")
 
 

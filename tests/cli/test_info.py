@@ -1,4 +1,5 @@
 import json
+import shutil
 
 from napari_msgan.cli._info import _recipe
 from napari_msgan.pyramid import Fingerprint, open_pyramid
@@ -62,3 +63,25 @@ def test_an_export_is_told_from_a_store(cli, finished, tmp_path):
     out = tmp_path / "e.ome.zarr"
     assert cli("export", finished, out).code == 0
     cli("info", out).check_refused("an image that was exported, no store")
+
+
+def test_stores_that_were_made_in_napari_are_listed(cli, finished, tmp_path, monkeypatch):
+    folder = tmp_path / "stores"
+    monkeypatch.setenv("NAPARI_MSGAN_STORES", str(folder))
+    assert f"There are no stores in {folder}" in cli("info").out
+    shutil.copytree(finished, folder / "b.ome.zarr")
+    broken = shutil.copytree(finished, folder / "a.ome.zarr")
+    (broken / "0" / "zarr.json").unlink()
+    (folder / "c.ome.zarr").mkdir()  # no store
+    ended = cli("info")
+    assert ended.code == 0
+    _head, first, second, problem, _, end = ended.out.splitlines()
+    assert first.split()[:4] == ["a.ome.zarr", "cannot", "be", "used"]
+    assert problem.startswith("problem with a.ome.zarr")
+    assert second.split()[:5] == ["b.ome.zarr", "small", "90", "x", "110"]
+    assert "100 %, 100 %, 100 %" in second
+    assert f"in {folder}. Delete" in end
+    listed = json.loads(cli("info", "--json").out)
+    sizes = [sum(f.stat().st_size for f in p.rglob("*") if f.is_file()) for p in (broken, finished)]
+    assert [store["bytes"] for store in listed["stores"]] == sizes
+    assert listed["stores"][1]["problem"] is None
