@@ -14,12 +14,15 @@ from napari_msgan._napari.sliced import sliced_levels
 from napari_msgan._napari.to_layer import LayerTuple
 from napari_msgan._napari.windows import is_ct, is_in_hu
 from napari_msgan.errors import GeometryError
-from napari_msgan.geometry import Box
+from napari_msgan.geometry import Box, Ints
 from napari_msgan.pyramid import PyramidStore, levels
 from napari_msgan.resampling import resample
-from napari_msgan.volume import LazyArray, Orientation, turn
+from napari_msgan.volume import ArrayLike, LazyArray, Orientation, turn
 
 _COMPARED = KEY + "_compare"
+#: Voxels of the source per axis of a voxel that is shown, at least: a coarse level, which napari
+#: reads at every slice for its thumbnail, would read hundreds of slices of the source else.
+_SAMPLES = 4
 Mode = Literal["wipe", "difference"]
 Range = tuple[float, float]
 
@@ -69,6 +72,25 @@ class _Comparison(LazyArray):
         return self._last[1]
 
 
+def _every(array: ArrayLike, nth: Ints) -> ArrayLike:
+    """Return every n-th voxel along each axis, of blocks of n the middle one."""
+    if max(nth) == 1:
+        return array
+    middle = [(n - 1) // 2 for n in nth]
+    shape = tuple(
+        (size - m - 1) // n + 1 for size, m, n in zip(array.shape, middle, nth, strict=True)
+    )
+
+    def read(box: Box) -> npt.NDArray[Any]:
+        key = tuple(
+            slice(m + a * n, m + (b - 1) * n + 1)
+            for m, n, a, b in zip(middle, nth, box.start, box.stop, strict=True)
+        )
+        return np.asarray(array[key])[tuple(slice(None, None, n) for n in nth)]
+
+    return LazyArray(shape, array.dtype, read)
+
+
 class Comparison:
     """A layer that shows a result against its source."""
 
@@ -93,8 +115,11 @@ class Comparison:
         for scale, data in zip(range(geometry.finest_scale, -1, -1), levels(store), strict=True):
             total = np.array(geometry.total_factor(scale), float)
             first = starts + steps * (total - 1) / 2
-            step = (steps * total).tolist()
-            self._levels.append(_Comparison(data, turned.data, step, first.tolist()))
+            step = steps * total
+            nth = np.clip(step // _SAMPLES, 1, turned.data.shape).astype(int)
+            seen = _every(turned.data, nth.tolist())
+            first = (first - (nth - 1) // 2) / nth
+            self._levels.append(_Comparison(data, seen, (step / nth).tolist(), first.tolist()))
 
     def layer(self) -> LayerTuple:
         result, geometry = self.result, self._geometry
