@@ -211,6 +211,8 @@ class ViewPanel(Section):
         self._is_alone = dims.ndisplay == 2
         if self._is_alone:
             self._point = dims.point
+            # before napari turns what is hidden in 3-D into a volume, and sends it to the graphics
+            self._scene.show_for_display(self._session.opened, 3, alone=True)
         dims.ndisplay = 3 if self._is_alone else 2
         if dims.ndisplay == 2 and len(self._point) == dims.ndim:
             # napari goes on at the depth that 3-D looked at
