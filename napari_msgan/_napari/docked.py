@@ -14,14 +14,23 @@ from qtpy.QtWidgets import (  # type: ignore[attr-defined]
 )
 
 W = TypeVar("W", bound=QWidget)
+#: More pixels than a screen has: all that is left.
+_REST = 10_000
 
 
 def leave_room(content: QWidget) -> None:
     """Make the dock of a widget as high as it has to be; others beside it get the rest."""
     dock, window = _holder(content, QDockWidget), _holder(content, QMainWindow)
     if dock is not None and window is not None:
-        height = dock.minimumSizeHint().height()
-        window.resizeDocks([dock], [height], Qt.Orientation.Vertical)
+        area = window.dockWidgetArea(dock)
+        others = [
+            other
+            for other in window.findChildren(QDockWidget)
+            if other is not dock and other.isVisible() and window.dockWidgetArea(other) == area
+        ]
+        # of one dock alone Qt changes the height half the way only
+        sizes = [dock.minimumSizeHint().height(), *(_REST for _ in others)]
+        window.resizeDocks([dock, *others], sizes, Qt.Orientation.Vertical)
 
 
 def make_canvas_current(content: QWidget) -> None:
