@@ -100,6 +100,7 @@ class Docked(QWidget):
         assert window is not None
         window.event(event)
         if event.isAccepted():
+            window.hide()  # a job ends with its tile, which may take long: not before the eyes
             for docked in window.findChildren(Docked):
                 docked.close_session()
         return True
