@@ -21,6 +21,7 @@ from napari_msgan._napari.sliced import sliced_levels
 from napari_msgan._napari.windows import default_window, rendering_of, window_of
 from napari_msgan.geometry import Affine, Box, Unit
 from napari_msgan.pyramid import PyramidStore, levels, sketch_levels, view_volume
+from napari_msgan.pyramid.chunk_cache import ChunkCache
 from napari_msgan.volume import Volume, orient
 
 LayerTuple = tuple[Any, dict[str, Any], str]
@@ -28,6 +29,8 @@ LayerTuple = tuple[Any, dict[str, Any], str]
 #: napari draws no volume with a longer side, and a larger one is no fun to turn.
 MAX_BOX_SIDE = 2048
 MAX_BOX_VOXELS = 1 << 27
+#: Unpacked chunks that a layer keeps: those of a slice of 512 x 512 voxels of 16 bits.
+_KEPT_BYTES = 1 << 26
 
 
 class Transform(TypedDict):
@@ -73,6 +76,11 @@ class Placement:
         )
 
 
+def _kept_slices(store: PyramidStore) -> ChunkCache | None:
+    """Return what keeps the chunks of a slice: the next one lies in the same chunks."""
+    return ChunkCache(_KEPT_BYTES) if store.geometry.ndim == 3 else None
+
+
 def _levels(store: PyramidStore, arrays: Sequence[Any]) -> list[Any]:
     geometry = store.geometry
     factors = [geometry.total_factor(scale) for scale in range(geometry.finest_scale, -1, -1)]
@@ -83,7 +91,7 @@ def result_layer(store: PyramidStore, placement: Placement, name: str) -> LayerT
     """Return the multiscale layer of a store, which shows tiles as they come."""
     info = store.info
     return (
-        _levels(store, levels(store)),
+        _levels(store, levels(store, cache=_kept_slices(store))),
         {
             "name": name,
             "multiscale": True,
@@ -104,7 +112,7 @@ def result_layer(store: PyramidStore, placement: Placement, name: str) -> LayerT
 def sketch_layer(store: PyramidStore, placement: Placement, name: str) -> LayerTuple:
     """Return the multiscale layer of the sketch that the image of a store is made from."""
     return (
-        _levels(store, sketch_levels(store)),
+        _levels(store, sketch_levels(store, cache=_kept_slices(store))),
         {
             "name": name,
             "multiscale": True,

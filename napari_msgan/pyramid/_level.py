@@ -49,12 +49,18 @@ class Level:
         self.has_checksums: bool = packing.checksum
         self.codec: Any = Zstd(packing.level, packing.checksum)
 
-    def read(self, box: Box, missing: list[Ints] | None = None) -> npt.NDArray[Any]:
+    def read(
+        self,
+        box: Box,
+        missing: list[Ints] | None = None,
+        find: Callable[[Level, Ints], npt.NDArray[Any] | None] | None = None,
+    ) -> npt.NDArray[Any]:
         """Return a box; chunks without a file are the fill value.
 
         Parameters
         ----------
         missing : where the indices of these chunks are appended.
+        find : returns a chunk, None if it has no file; `find_chunk` if not given.
 
         Raises
         ------
@@ -70,7 +76,7 @@ class Level:
         for index, cell in self.cells(box):
             part = cell.intersect(box)
             source, target = part.relative_to(cell.start), part.relative_to(box.start)
-            chunk = self._find_chunk(index)
+            chunk = self.find_chunk(index) if find is None else find(self, index)
             if chunk is None and missing is not None:
                 missing.append(index)
             result[target.slices] = self.array.fill_value if chunk is None else chunk[source.slices]
@@ -107,7 +113,7 @@ class Level:
         MsganError
             If the disk or the network refuses.
         """
-        chunk = self._find_chunk(index)
+        chunk = self.find_chunk(index)
         if chunk is None:
             raise self._is_missing(index)
         return chunk
@@ -119,7 +125,7 @@ class Level:
             "what can be repaired."
         )
 
-    def _find_chunk(self, index: Ints) -> npt.NDArray[Any] | None:
+    def find_chunk(self, index: Ints) -> npt.NDArray[Any] | None:
         """Return a whole chunk; None if it has no file."""
         where = f"{self.place.address}/{self.file_key(index)}"
         try:

@@ -50,6 +50,20 @@ class ChunkCache:
         """Return a level, read by way of the cache."""
         return LazyArray(level.shape, level.dtype, partial(self._read, level))
 
+    def find(self, level: Level, index: Ints) -> Chunk | None:
+        """Return a chunk; None, which is not kept, if it has no file."""
+        key = (level.key, index)
+        with self._lock:
+            if key in self._chunks:
+                self._chunks.move_to_end(key)
+                return self._chunks[key]
+        chunk = level.find_chunk(index)
+        if chunk is not None:
+            with self._lock:
+                if key not in self._chunks:
+                    self._keep(key, chunk)
+        return chunk
+
     def _read(self, level: Level, box: Box) -> Chunk:
         result = np.empty(box.shape, level.dtype)
         for index, cell in level.cells(box):

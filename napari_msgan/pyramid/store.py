@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_msgan.pyramid._level import Level, ZarrArray
+    from napari_msgan.pyramid.chunk_cache import ChunkCache
     from napari_msgan.pyramid.metadata import Fingerprint, StoreInfo
     from napari_msgan.tiling import Tile, Tiling
 
@@ -113,7 +114,14 @@ class PyramidStore:
         self._geometry.check_scale(scale)
         return (self._sketches if sketch else self._images)[scale]
 
-    def read(self, scale: int, box: Box, *, missing: list[Ints] | None = None) -> npt.NDArray[Any]:
+    def read(
+        self,
+        scale: int,
+        box: Box,
+        *,
+        missing: list[Ints] | None = None,
+        cache: ChunkCache | None = None,
+    ) -> npt.NDArray[Any]:
         """Return a box of a scale in the stored type.
 
         A chunk that was refined and that another process has removed is not refined from then on.
@@ -121,6 +129,7 @@ class PyramidStore:
         Parameters
         ----------
         missing : where the chunks without a file are appended, which are read as the fill value.
+        cache : keeps the chunks that were read last.
 
         Raises
         ------
@@ -130,7 +139,7 @@ class PyramidStore:
         level, chunks = self.level(scale), self._chunks(box)
         before = self._refined.of(scale)[chunks.slices].copy()
         without_file: list[Ints] = []
-        result = level.read(box, without_file)
+        result = level.read(box, without_file, None if cache is None else cache.find)
         for index in without_file:
             if before[tuple(i - f for i, f in zip(index, chunks.start, strict=True))]:
                 self._refined.check_removed(scale, index)
@@ -138,15 +147,22 @@ class PyramidStore:
             missing += without_file
         return result
 
-    def read_sketch(self, scale: int, box: Box) -> npt.NDArray[np.uint8]:
+    def read_sketch(
+        self, scale: int, box: Box, *, cache: ChunkCache | None = None
+    ) -> npt.NDArray[np.uint8]:
         """Return a box of the sketch of a scale, uint8 (value / 255).
+
+        Parameters
+        ----------
+        cache : keeps the chunks that were read last.
 
         Raises
         ------
         GeometryError
             If the box leaves the image.
         """
-        return self.level(scale, sketch=True).read(box)
+        find = None if cache is None else cache.find
+        return self.level(scale, sketch=True).read(box, find=find)
 
     def write(self, scale: int, box: Box, data: npt.NDArray[Any]) -> None:
         """Write whole chunks of a scale; from then on they are refined.

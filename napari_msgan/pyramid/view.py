@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from napari_msgan.pyramid.chunk_cache import ChunkCache
     from napari_msgan.pyramid.store import PyramidStore
 
 
@@ -54,6 +55,8 @@ class PyramidView(_Window):
     padded : repeat the border voxel up to `padded_shape`.
     box : show only this part of the scale (its own voxels), not together with `padded`.
     whole : raise StoreError where scale 0 has no file, else it is seen as the fill value there.
+    cache : keeps what was read last, for who goes through slice by slice. A chunk that is removed
+        and made again has the same voxels.
     """
 
     def __init__(
@@ -64,14 +67,16 @@ class PyramidView(_Window):
         padded: bool = False,
         box: Box | None = None,
         whole: bool = False,
+        cache: ChunkCache | None = None,
     ) -> None:
         store.geometry.check_scale(scale)
         shown = box or _shown(store.geometry, scale, padded=padded)
         super().__init__(store.geometry.shape_at(scale), shown, store.info.dtype_type)
         self._store, self._scale = store, scale
         self._chunk_shape = store.info.chunk_shape
-        self._whole = whole
-        self._coarser = PyramidView(store, scale - 1, whole=whole) if scale else None
+        self._whole, self._cache = whole, cache
+        coarser = PyramidView(store, scale - 1, whole=whole, cache=cache) if scale else None
+        self._coarser = coarser
 
     def _read(self, box: Box) -> npt.NDArray[Any]:
         if self._coarser is None:
@@ -98,7 +103,7 @@ class PyramidView(_Window):
 
         missing : where the chunks are appended that were read, and have no file.
         """
-        read_stored = partial(self._store.read, self._scale, missing=missing)
+        read_stored = partial(self._store.read, self._scale, missing=missing, cache=self._cache)
         if refined.all():
             return read_stored(box)
         if not refined.any():
@@ -134,17 +139,23 @@ class SketchView(_Window):
     """
 
     def __init__(
-        self, store: PyramidStore, scale: int, *, padded: bool = False, whole: bool = False
+        self,
+        store: PyramidStore,
+        scale: int,
+        *,
+        padded: bool = False,
+        whole: bool = False,
+        cache: ChunkCache | None = None,
     ) -> None:
         store.geometry.check_scale(scale)
         shown = _shown(store.geometry, scale, padded=padded)
         super().__init__(store.geometry.shape_at(scale), shown, np.dtype(np.uint8))
-        self._store, self._scale, self._whole = store, scale, whole
+        self._store, self._scale, self._whole, self._cache = store, scale, whole, cache
 
     def _read(self, box: Box) -> npt.NDArray[Any]:
         if self._whole:
             return self._store.level(self._scale, sketch=True).read_whole(box)
-        return self._store.read_sketch(self._scale, box)
+        return self._store.read_sketch(self._scale, box, cache=self._cache)
 
 
 def upsample(coarse: ArrayLike, factor: Ints, box: Box) -> npt.NDArray[np.float32]:
@@ -180,19 +191,25 @@ def _shown(geometry: PyramidGeometry, scale: int, *, padded: bool) -> Box:
     return Box.of_shape(padded_shape(geometry, scale) if padded else geometry.shape_at(scale))
 
 
-def levels(store: PyramidStore, *, padded: bool = True) -> list[PyramidView | npt.NDArray[Any]]:
+def levels(
+    store: PyramidStore, *, padded: bool = True, cache: ChunkCache | None = None
+) -> list[PyramidView | npt.NDArray[Any]]:
     """Return what is seen of all levels, finest first, as napari wants them.
 
     The coarsest is a plain array, because napari keeps the one that it saw first: call
     `refresh_coarsest` when scale 0 was written.
     """
-    finer = [PyramidView(store, s, padded=padded) for s in range(store.n_scales - 1, 0, -1)]
+    scales = range(store.n_scales - 1, 0, -1)
+    finer = [PyramidView(store, s, padded=padded, cache=cache) for s in scales]
     return [*finer, _coarsest(store)]
 
 
-def sketch_levels(store: PyramidStore, *, padded: bool = True) -> list[SketchView]:
+def sketch_levels(
+    store: PyramidStore, *, padded: bool = True, cache: ChunkCache | None = None
+) -> list[SketchView]:
     """Return the sketch of all levels, finest first."""
-    return [SketchView(store, s, padded=padded) for s in range(store.n_scales - 1, -1, -1)]
+    scales = range(store.n_scales - 1, -1, -1)
+    return [SketchView(store, s, padded=padded, cache=cache) for s in scales]
 
 
 def refresh_coarsest(store: PyramidStore, shown: Sequence[PyramidView | npt.NDArray[Any]]) -> None:
