@@ -141,7 +141,7 @@ def box_layer(
     scale = shown_scale(store, scale, region)
     volume = view_volume(store, scale, region)
     whole = tuple(slice(0, n) for n in volume.shape)
-    spacing = ", ".join(f"{v:g}" for v in dict.fromkeys(volume.spacing))
+    spacing = ", ".join(dict.fromkeys(f"{v:g}" for v in volume.spacing))
     note = {
         "store": str(store.path),
         "role": "box",
