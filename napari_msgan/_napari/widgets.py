@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from qtpy.QtCore import QEvent, QObject, Qt
-from qtpy.QtGui import QHelpEvent, QPaintEvent
+from qtpy.QtGui import QHelpEvent, QPaintEvent, QPalette, QShowEvent
 from qtpy.QtWidgets import (
     QComboBox,
     QFormLayout,
@@ -29,8 +29,9 @@ from napari_msgan._napari.choices import Choice
 
 W = TypeVar("W", bound=QWidget)
 
-_WARNING = "font-size: 11px; color: #e8960c;"
 _QUIET = "font-size: 11px;"
+#: Amber that is read on a dark and on a light ground: 7 and 5 times as bright, or as dark.
+_ON_DARK, _ON_LIGHT = "#e8960c", "#8a5200"
 #: Pixels left and right of the text of a list.
 _TEXT_MARGIN = 3
 
@@ -147,10 +148,28 @@ class Hint(QLabel):
 
     def __init__(self, *, is_warning: bool = False) -> None:
         super().__init__()
+        self._is_warning = is_warning
         self.setWordWrap(True)
-        self.setStyleSheet(_WARNING if is_warning else _QUIET)
+        self.setStyleSheet(_QUIET)
         self.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.say("")
+
+    def changeEvent(self, event: QEvent | None) -> None:
+        super().changeEvent(event)
+        if event is not None and event.type() == QEvent.Type.StyleChange:
+            self._colour()
+
+    def showEvent(self, event: QShowEvent | None) -> None:
+        super().showEvent(event)
+        self._colour()
+
+    def _colour(self) -> None:
+        """Let a warning stand out from the ground that the theme gives it."""
+        if self._is_warning:
+            ground = self.palette().color(QPalette.ColorRole.Window)
+            style = f"{_QUIET} color: {_ON_DARK if ground.lightness() < 128 else _ON_LIGHT};"
+            if style != self.styleSheet():  # setting it is a change of style, too
+                self.setStyleSheet(style)
 
     def say(self, text: str) -> None:
         self.setText(text)
