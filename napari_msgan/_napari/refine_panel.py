@@ -85,11 +85,13 @@ class RefinePanel(Section):
         self._timer.setInterval(150)
         self._timer.timeout.connect(self.update_summary)
         self.region.currentIndexChanged.connect(self._on_region)
-        self.scale.currentIndexChanged.connect(self.update_later)
+        self.scale.currentIndexChanged.connect(self._on_scale)
         self.result.currentIndexChanged.connect(self._open_result)
         # the slices that were chosen, [first, stop) per axis, and the axis whose ones are shown
         self._slices: dict[int, tuple[int, int]] = {}
         self._axis: int | None = None
+        # the scale that was chosen, per store: it may be opened again, or left for another one
+        self._targets: dict[str, int] = {}
         self._on_region()
 
     def list_results(self) -> None:
@@ -124,14 +126,15 @@ class RefinePanel(Section):
                     change.disconnect(self.update_later)
 
     def show_store(self, opened: Opened | None) -> None:
-        """Offer the scales of a store, the finest honest one first."""
+        """Offer the scales of a store; the finest honest one is chosen, unless another was."""
         if opened is None:
             set_choices(self.scale, ())
             return
         self.open_problem.say("")
         store = opened.store
         honest = min(store.info.source.honest_scale, store.geometry.finest_scale)
-        set_choices(self.scale, scale_choices(store, 1), honest)
+        target = self._targets.get(str(store.path), honest)
+        set_choices(self.scale, scale_choices(store, 1), target)
         layer = self._scene.result_of(store)
         if layer is not None:
             with signals_blocked(self.result):
@@ -262,6 +265,12 @@ class RefinePanel(Section):
             self._around_slice()
         except MsganError as error:
             self.problem.say(str(error))
+
+    def _on_scale(self) -> None:
+        opened, scale = self._session.opened, self.scale.currentData()
+        if opened is not None and scale is not None:
+            self._targets[str(opened.store.path)] = scale
+        self.update_later()
 
     def _on_region(self) -> None:
         self._show_depth()
