@@ -20,6 +20,10 @@ from napari_msgan.volume import Volume
 
 #: Between the numbers of a size.
 TIMES = " \N{MULTIPLICATION SIGN} "
+_LACKS_MM = (
+    "The layer has no voxel size in mm, which the model needs. Set its scale (slices, rows, "
+    "columns), then press the button below; or open a file that says it: NIfTI, DICOM, OME-TIFF."
+)
 T = TypeVar("T")
 _KINDS = {"XR": "X-ray", "CT": "CT", "MR": "MRI"}
 
@@ -112,8 +116,8 @@ def check_source(layer: Layer | None, spec: ModelSpec | None) -> SourceCheck:
         finest, notes = _finest(volume, spec)
         return SourceCheck("; ".join([text, *notes]), finest=finest)
     except MsganError as error:
-        fits = len(volume.shape) == len(spec.axes)
-        return SourceCheck(text, str(error), fits and not has_voxel_size(layer))
+        lacks_mm = len(volume.shape) == len(spec.axes) and not has_voxel_size(layer)
+        return SourceCheck(text, _LACKS_MM if lacks_mm else str(error), lacks_mm)
 
 
 def original_of(layer: Layer, spec: ModelSpec) -> PyramidStore | None:
