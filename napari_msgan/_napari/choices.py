@@ -137,9 +137,10 @@ def _finest(volume: Volume, spec: ModelSpec) -> tuple[tuple[Choice, ...], list[s
         warnings.simplefilter("always")
         plan = plan_source(volume, spec)
     finest = plan.geometry.finest_scale
+    notes = [str(warning.message) for warning in told]
     if spec.kind == "relative":
         text = f"{pixels_text(plan.geometry.shape)}, the pixels of the source"
-        return (Choice(finest, text),), [str(warning.message) for warning in told]
+        return (Choice(finest, text),), notes
     choices = []
     for scale in range(finest, spec.n_scales):
         spacing = spec.scales[scale].spacing_mm
@@ -151,8 +152,10 @@ def _finest(volume: Volume, spec: ModelSpec) -> tuple[tuple[Choice, ...], list[s
             text += ", as fine as the source"
         if spec.scales[scale].experimental:
             text += ", experimental"
+            if scale == finest:  # a narrow list cuts the text
+                notes.append(f"{mm_text(spacing)} is experimental")
         choices.append(Choice(scale, text))
-    return tuple(choices), []  # what a warning would say is part of the texts
+    return tuple(choices), notes
 
 
 def scale_text(geometry: PyramidGeometry, scale: int) -> str:

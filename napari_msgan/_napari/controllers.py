@@ -25,6 +25,8 @@ from napari_msgan.pyramid import PyramidStore
 from napari_msgan.refiner import TileReport
 
 Steps = Generator[Progress, None, object]
+#: Tiles along each axis that are removed before cancelling is asked for again.
+_CLEARED_AT_ONCE = 4
 
 
 class Job(Protocol):
@@ -186,28 +188,43 @@ class StoreController:
         steps = iter_refine(
             store, region=boxes, scale=scale, device=device, focus=focus, cluster=cluster
         )
-        end = self._on_end("Refined.")
+        has_made = False
+
+        def on_step(progress: Progress) -> None:
+            nonlocal has_made
+            has_made |= progress.report is not None
+            self._on_step(progress)
 
         def on_end(completed: bool) -> str:
             if completed:
                 on_done()
-            return end(completed)
+            said = "Refined." if has_made else "All of it was there already."
+            return self._on_end(said)(completed)
 
-        self.jobs.start("refine", steps, on_step=self._on_step, on_end=on_end)
+        self.jobs.start("refine", steps, on_step=on_step, on_end=on_end)
 
-    def clear(self, boxes: Sequence[Box], scale: int) -> int:
-        """Remove the tiles of a scale, and the finer ones made from them; return how many."""
+    def clear(self, boxes: Sequence[Box], scale: int) -> None:
+        """Remove the tiles of a scale, and the finer ones made from them."""
         store = self.session.require().store
-        if self.jobs.state.is_running:
-            raise MsganError("a job is running. Wait until it is done, or cancel it.")
+        side = [_CLEARED_AT_ONCE * n for n in store.info.tile_shape]
+        parts = [p for box in boxes for p in store.geometry.box_at(scale, box).blocks(side)]
         removed = 0
-        with store.writing():
-            for box in boxes:
-                found = store.clear(scale, store.geometry.box_at(scale, box))
-                removed += sum(len(tiles) for tiles in found.values())
-        self._scene.forget_boxes(store)
-        self._scene.redraw(store, thumbnail=True)
-        return removed
+
+        def steps() -> Generator[Progress, None, None]:
+            nonlocal removed
+            with store.writing():
+                for done, part in enumerate(parts):
+                    yield Progress("clear", done, len(parts))
+                    found = store.clear(scale, part)
+                    removed += sum(len(tiles) for tiles in found.values())
+
+        def on_end(completed: bool) -> str:
+            self._scene.forget_boxes(store)
+            self._scene.redraw(store, thumbnail=True)
+            said = f"Removed {removed} tile{'s' * (removed != 1)}."
+            return said if completed else f"Stopped. {said}"
+
+        self.jobs.start("clear", steps(), on_end=on_end)
 
     def redraw_if_stale(self) -> None:
         """Show the tiles that came since the last call; a timer calls this."""

@@ -15,6 +15,7 @@ _STAGES: dict[Stage, str] = {
     "unpacking": "Unpacking",
     "sketch": "Finding edges",
     "export": "Saving",
+    "clear": "Removing tiles",
 }
 
 

@@ -66,12 +66,12 @@ def copy_in(viewer: ViewerModel, store: PyramidStore) -> Labels | None:
 
 def iter_read_sketch(store: PyramidStore, out: Uint8Array) -> Generator[Progress, None, None]:
     """Read the finest sketch of a store into an array of its shape."""
-    yield Progress("sketch", 0, 0)
+    yield Progress("unpacking", 0, 0)
     finest = store.geometry.finest_scale
     boxes = Box.of_shape(out.shape).blocks(store.info.tile_shape)
     for done, box in enumerate(boxes, 1):
         out[box.slices] = store.read_sketch(finest, box)
-        yield Progress("sketch", done, len(boxes))
+        yield Progress("unpacking", done, len(boxes))
 
 
 def empty_copy(store: PyramidStore) -> Uint8Array:

@@ -25,7 +25,7 @@ from napari_msgan._napari.scene import Scene, key_of
 from napari_msgan._napari.source_panel import SourcePanel
 from napari_msgan._napari.state import JobState, Opened, SessionState
 from napari_msgan._napari.view_panel import ViewPanel
-from napari_msgan._napari.widgets import Hint, UprightScrollArea, button, row
+from napari_msgan._napari.widgets import INDENT, Hint, UprightScrollArea, button, row
 from napari_msgan._napari.windows import is_in_hu
 from napari_msgan._napari.workers import start_in_thread, tell
 from napari_msgan.errors import MsganError
@@ -83,6 +83,7 @@ class GeneratePanel(Docked):
         self._lay_out()
         self._connections: list[tuple[Any, Callable[..., None]]] = []
         self._next_redraw_s = 0.0
+        self._shown: Opened | None = None
         self._was_running, self._active_at_start = False, viewer.layers.selection.active
         self._timer = QTimer(self)
         self._timer.setInterval(REDRAW_MS)
@@ -108,8 +109,12 @@ class GeneratePanel(Docked):
         inner.setSpacing(4)
         self.refine.form.addRow(row(self.refine_button, self.clear_button))
         self.refine.form.addRow(self.paint_button)
-        for section in (self.model, self.source, self.source.where, self.generate_button):
+        for section in (self.model, self.source, self.source.where):
             inner.addWidget(section)
+        generate = QVBoxLayout()
+        generate.setContentsMargins(*INDENT)
+        generate.addWidget(self.generate_button)
+        inner.addLayout(generate)
         for section in (self.refine, self.view, self.save):
             inner.addWidget(section)
         inner.addStretch(1)
@@ -207,9 +212,7 @@ class GeneratePanel(Docked):
         boxes, scale = self.refine.boxes_to_clear(), self.refine.target
         if self.refine.is_everything(boxes) and not self._is_sure(scale):
             return
-        removed = self.stores.clear(boxes, scale)
-        self.job.outcome = f"Removed {removed} tile{'s' * (removed != 1)}."
-        self.refine.update_summary()
+        self.stores.clear(boxes, scale)
 
     def _is_sure(self, scale: int) -> bool:
         text = f"Remove all tiles of scale {scale} and of finer ones, of the whole image?"
@@ -244,6 +247,9 @@ class GeneratePanel(Docked):
     def _show_store(self, *_: object) -> None:
         self.refine.list_results()  # where the open one is gone, this opens another
         opened: Opened | None = self.session.opened
+        if opened is not self._shown and not self.job.is_running:
+            self.job.outcome = ""  # of a job on another one
+        self._shown = opened
         self.refine.show_store(opened)
         self.view.show_store(opened)
         self.save.show_store(opened)

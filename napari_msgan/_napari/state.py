@@ -12,7 +12,7 @@ from napari_msgan.errors import MsganError
 from napari_msgan.jobs import Stage
 from napari_msgan.pyramid import PyramidStore
 
-JobKind = Literal["", "generate", "refine", "save", "sketch"]
+JobKind = Literal["", "generate", "refine", "clear", "save", "sketch"]
 
 
 @dataclass

@@ -32,6 +32,8 @@ W = TypeVar("W", bound=QWidget)
 _QUIET = "font-size: 11px;"
 #: Amber that is read on a dark and on a light ground: 7 and 5 times as bright, or as dark.
 _ON_DARK, _ON_LIGHT = "#e8960c", "#8a5200"
+#: Around what belongs to a section, left, top, right and bottom.
+INDENT = (10, 0, 0, 4)
 #: Pixels left and right of the text of a list.
 _TEXT_MARGIN = 3
 
@@ -52,7 +54,7 @@ class Section(QWidget):
         self._title.toggled.connect(self._fold)
         self.content = QWidget()
         self.form = QFormLayout(self.content)
-        self.form.setContentsMargins(10, 0, 0, 4)
+        self.form.setContentsMargins(*INDENT)
         self.form.setVerticalSpacing(4)
         self.form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         layout = QVBoxLayout(self)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from napari_msgan.pyramid import PyramidStore
     from napari_msgan.refiner import TileReport
 
-Stage = Literal["unpacking", "sketch", "tiles", "export", "verify", "compare"]
+Stage = Literal["unpacking", "sketch", "tiles", "export", "verify", "compare", "clear"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 
+from napari_msgan._napari import controllers
 from napari_msgan._napari.controllers import (
     GenerateWish,
     JobController,
@@ -229,9 +230,31 @@ def test_clear_removes_tiles_and_boxes(stores, runner, scene, opened):
     stores.refine([box], 1, device="cpu", focus=None)
     runner.finish()
     assert opened.store.is_refined(1, box)
-    assert stores.clear([box], 1) == 1
+    stores.clear([box], 1)
+    assert stores.jobs.state.kind == "clear"
+    assert opened.store.is_refined(1, box)  # not in the thread of the window
+    runner.finish()
+    assert stores.jobs.state.outcome == "Removed 1 tile."
     assert not opened.store.is_refined(1, box)
     scene.forget_boxes.assert_called_once_with(opened.store)
+
+
+def test_stopped_clearing_says_how_much_is_gone(stores, runner, opened, monkeypatch):
+    whole = Box.of_shape(opened.store.geometry.shape)
+    stores.refine([whole], 1, device="cpu", focus=None)
+    runner.finish()
+    monkeypatch.setattr(controllers, "_CLEARED_AT_ONCE", 1)
+    stores.clear([whole], 1)
+    for _ in range(3):  # two of them are removed before the third report
+        runner.step()
+    runner.cancel()
+    assert stores.jobs.state.outcome == "Stopped. Removed 2 tiles."
+    assert 0 < opened.store.refined_fraction(1) < 1
+    stores.clear([whole], 1)
+    runner.finish()
+    assert opened.store.refined_fraction(1) == 0
+    with opened.store.writing():
+        pass  # the lock is free
 
 
 def test_without_a_store_buttons_say_so(jobs, scene):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from unittest.mock import Mock
+
 import dask.array
 import numpy as np
 import pytest
@@ -270,3 +272,16 @@ def test_what_is_painted_while_a_job_reads_is_not_read(is_kept):
     layer.data[6, 1:5] = 3  # without a copy it is seen
     assert (np.array(taken.data[:, :]) == before).all() == is_kept
     assert before.any()
+
+
+def test_name_of_a_box_says_a_spacing_once(ct_store):
+    matrix = ct_store.geometry.affine.matrix.copy()
+    matrix[2, 2] *= 1 + 1e-12  # as rounding leaves it
+    geometry = ct_store.info.geometry.model_copy(update={"affine": matrix.tolist()})
+    store = Mock(wraps=ct_store)
+    store.geometry = geometry.to_geometry()
+    store.info, store.path = ct_store.info, ct_store.path
+    placement = Placement.of_affine(store.geometry.affine, "millimeter")
+    _, options, _ = box_layer(store, placement, 1, Box((0, 0, 0), (4, 4, 4)), (0, 1))
+    assert len(set(store.geometry.spacing_at(1))) > 1
+    assert options["name"] == "box at 2 mm"

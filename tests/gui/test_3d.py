@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from napari.components import ViewerModel
 
@@ -131,3 +132,17 @@ def test_3d_from_any_slice_frames_the_result_and_gives_the_slice_back(
     assert middle[0] != middle[1]  # else any order would do
     view.in_3d.click()
     assert viewer.dims.point == pytest.approx(point)
+
+
+def test_what_3d_hides_is_hidden_before_napari_makes_a_volume_of_it(view, viewer, scene, two):
+    other = viewer.add_image(np.zeros((9, 9, 9), np.uint8), name="source")
+    seen = []
+    viewer.dims.events.ndisplay.connect(
+        lambda event: seen.append((event.source.ndisplay, other.visible)), position="first"
+    )
+    for _ in range(2):
+        view.in_3d.click()
+    assert seen == [(3, False), (2, False)]
+    assert other.visible
+    view.in_3d.click()
+    assert not other.visible

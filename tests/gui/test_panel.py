@@ -96,7 +96,12 @@ def test_refine_rectangles_and_clear_them(panel, viewer, xray, generated, finish
     assert store.is_refined(2, box)
     assert panel.refine.summary.text().endswith(": done already")
     refined = shown(panel.scene.result_of(store), store, 2)
+    panel.refine_button.click()
+    finish()
+    assert panel.job.outcome == "All of it was there already."
     panel.clear_button.click()
+    finish()
+    assert panel.job.outcome == "Removed 1 tile."
     assert "to make" in panel.refine.summary.text()
     assert not store.is_refined(2, box)
     assert (shown(panel.scene.result_of(store), store, 2) != refined).any()
@@ -122,6 +127,7 @@ def test_everything_is_cleared_only_by_who_says_so(
     panel.refine.region.setCurrentText("Everything")
     answer = QMessageBox.StandardButton.Yes
     panel.clear_button.click()
+    finish()
     assert len(asked) == 1
     assert store.refined_fraction(1) == 0
 

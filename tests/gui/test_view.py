@@ -11,6 +11,7 @@ from napari_msgan._napari import demo as demo_module
 from napari_msgan._napari import to_layer
 from napari_msgan._napari.panel import GeneratePanel
 from napari_msgan._napari.refined import ShownBox
+from napari_msgan._napari.scene import key_of
 from napari_msgan._napari.to_layer import volume_layer
 from napari_msgan._napari.windows import PROJECTION
 from napari_msgan.errors import MsganError
@@ -444,3 +445,32 @@ def test_planes_are_offered_for_volumes_and_keep_the_place(panel, viewer, ct, xr
     planes["Coronal"].click()
     assert (viewer.dims.ndisplay, viewer.dims.order) == (2, (1, 0, 2))
     np.testing.assert_allclose(viewer.dims.point, middle, atol=1.3)
+
+
+def test_the_scale_that_was_chosen_stays_chosen_when_a_store_is_opened_again(
+    panel, viewer, xray, ct, generated
+):
+    first, second = generated(xray), generated(ct)
+    target = panel.refine.target
+    panel.refine.result.setCurrentIndex(
+        panel.refine.result.findData(key_of(panel.scene.result_of(first)))
+    )
+    honest = panel.refine.target
+    panel.refine.scale.setCurrentIndex(panel.refine.scale.findData(1))
+    assert panel.refine.target == 1 != honest
+    viewer.open(str(second.path), plugin="napari-msgan")
+    assert panel.session.opened.store.path == second.path
+    assert panel.refine.target == target
+    viewer.open(str(first.path), plugin="napari-msgan")
+    assert panel.session.opened.store.path == first.path
+    assert panel.refine.target == 1
+
+
+def test_what_was_said_of_a_job_goes_when_another_store_is_opened(panel, viewer, xray, generated):
+    first = generated(xray)
+    assert panel.bar.status.text() == "Made the image."
+    second = generated(xray)
+    assert panel.bar.status.text() == "Made the image."
+    viewer.layers.selection.active = panel.scene.result_of(first)
+    assert panel.session.opened.store.path == first.path != second.path
+    assert panel.bar.status.text() == ""

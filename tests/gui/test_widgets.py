@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 from qtpy.QtCore import QPoint, QPointF, Qt
-from qtpy.QtGui import QWheelEvent
-from qtpy.QtWidgets import QApplication, QSlider, QSpinBox
+from qtpy.QtGui import QColor, QPalette, QWheelEvent
+from qtpy.QtWidgets import QApplication, QSlider, QSpinBox, QVBoxLayout, QWidget
 
 from napari_msgan._napari.choices import Choice
-from napari_msgan._napari.widgets import combo, guarded_from_wheel, set_choices
+from napari_msgan._napari.widgets import Hint, combo, guarded_from_wheel, set_choices
 
 
 @pytest.fixture
@@ -81,3 +81,31 @@ def test_a_text_with_room_is_shown_as_it_is(box):
     box.resize(400, box.height())
     assert box.elided_text() == "3 mm, as fine as it gets"
     assert box.tooltip_now() == "The finest scale."
+
+
+def contrast(one, other):
+    """Return how well a text is read on its ground (WCAG 2: 4.5 for small ones)."""
+
+    def luminance(colour):
+        parts = [colour.redF(), colour.greenF(), colour.blueF()]
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return sum(w * p for w, p in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("ground", ["#ebe7e6", "#262930", "#ffffff", "#000000"])
+def test_warnings_are_read_on_every_ground_also_after_it_changed(qtbot, ground):
+    window = QWidget()
+    qtbot.addWidget(window)
+    hint = Hint(is_warning=True)
+    QVBoxLayout(window).addWidget(hint)
+    window.show()
+    hint.say("Set its scale.")
+    for colour in ("#888888", ground):
+        window.setStyleSheet(f"QWidget {{ background-color: {colour}; }}")
+    qtbot.wait(20)
+    text = hint.palette().color(QPalette.ColorRole.WindowText)
+    assert contrast(text, QColor(ground)) > 4.5
+    assert text.saturation() > 200  # it stands out

@@ -88,3 +88,13 @@ def test_a_chunk_that_could_not_be_read_is_tried_again(stored, tmp_path):
         cache.view(level)[key]
     file.write_bytes(content)
     np.testing.assert_array_equal(cache.view(level)[key], values[key])
+
+
+def test_a_chunk_that_is_not_there_yet_is_not_kept(store):
+    cache = ChunkCache(1 << 24)
+    assert (store.read(1, Box((0, 0), (8, 8)), cache=cache) == store.info.fill_value).all()
+    with store.writing():
+        for tile in store.tiling.tiles(1, Box((0, 0), (8, 8))):
+            core = store.tiling.core(tile)
+            store.write(1, core, np.full(core.shape, 7, store.info.dtype))
+    assert (store.read(1, Box((0, 0), (8, 8)), cache=cache) == 7).all()

@@ -12,6 +12,7 @@ from scipy import ndimage
 from napari_msgan.errors import GeometryError, StoreError
 from napari_msgan.geometry import Affine, Box
 from napari_msgan.pyramid import (
+    ChunkCache,
     Place,
     PyramidStore,
     PyramidView,
@@ -22,6 +23,7 @@ from napari_msgan.pyramid import (
     sketch_levels,
     view_volume,
 )
+from napari_msgan.pyramid._level import Level
 from napari_msgan.pyramid.view import upsample
 
 
@@ -350,3 +352,26 @@ def test_reading_a_store_needs_no_permission_to_write(store, images, write_scale
     np.testing.assert_array_equal(PyramidView(reader, 2), PyramidView(store, 2))
     with pytest.raises(ValueError, match="without a copy"):
         np.asarray(PyramidView(reader, 2), copy=False)
+
+
+def test_a_view_that_keeps_chunks_reads_each_once_but_sees_what_comes_and_goes(
+    store, images, write_scale, monkeypatch
+):
+    asked = []
+    find = Level.find_chunk
+    monkeypatch.setattr(Level, "find_chunk", lambda *a: (asked.append(a[1]), find(*a))[1])
+    for scale, image in enumerate(images):
+        write_scale(store, scale, image)
+    plain, kept = (levels(store, cache=c)[0] for c in (None, ChunkCache(1 << 24)))
+    line = (slice(0, 1), slice(0, 90))
+    for view, n_read in ((plain, 2), (kept, 1)):
+        asked.clear()
+        for _ in range(2):
+            np.testing.assert_array_equal(view[line], images[2][line])
+        assert len(asked) == n_read * len(set(asked)) > 0
+    with store.writing():
+        store.clear(2, Box.of_shape((75, 90)))
+    assert not np.array_equal(kept[line], images[2][line])
+    np.testing.assert_array_equal(kept[line], plain[line])
+    write_scale(store, 2, images[2])
+    np.testing.assert_array_equal(kept[line], images[2][line])
