@@ -20,7 +20,7 @@ from napari_msgan.durable import (
     write_atomically,
 )
 from napari_msgan.errors import FolderError, StoreError
-from napari_msgan.folders import check_inside, check_is_folder
+from napari_msgan.folders import check_inside, check_is_folder, read_inside
 from napari_msgan.locking import hold_lock, living_holder
 from napari_msgan.pyramid._place import LOCK_FILE, UNSYNCED_FILE, Entry, EntryKind, taken
 
@@ -58,14 +58,8 @@ class FolderPlace:
         return ZarrFolder(self._root, chunk=chunk)
 
     def read(self, key: str, most_bytes: int) -> bytes | None:
-        path = self._root / key
-        size = check_inside(self._root, path)
-        if size > most_bytes:
-            raise FolderError(
-                f"{path} has {size} bytes, more than the {most_bytes} that it can need"
-            )
         try:
-            return path.read_bytes()
+            return read_inside(self._root, key, most_bytes)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None
 
