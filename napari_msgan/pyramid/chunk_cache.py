@@ -48,7 +48,7 @@ class ChunkCache:
 
     def view(self, level: Level) -> LazyArray:
         """Return a level, read by way of the cache."""
-        return LazyArray(level.shape, level.dtype, partial(self._read, level))
+        return LazyArray(level.shape, level.dtype, partial(self._read, level), level.chunks)
 
     def find(self, level: Level, index: Ints) -> Chunk | None:
         """Return a chunk; None, which is not kept, if it has no file."""
@@ -64,14 +64,11 @@ class ChunkCache:
                     self._keep(key, chunk)
         return chunk
 
-    def _read(self, level: Level, box: Box) -> Chunk:
-        result = np.empty(box.shape, level.dtype)
-        for index, cell in level.cells(box):
-            chunk = self._get((level.key, index), partial(level.read_chunk, index))
-            part = cell.intersect(box)
-            source, target = part.relative_to(cell.start), part.relative_to(box.start)
-            result[target.slices] = chunk[source.slices]
-        return result
+    def _read(self, level: Level, part: Box) -> Chunk:
+        """Return a part of one chunk."""
+        cell = part.cover(level.chunks)
+        chunk = self._get((level.key, cell.start), partial(level.read_chunk, cell.start))
+        return chunk[part.relative_to(cell.multiply(level.chunks).start).slices]
 
     def _get(self, key: Key, load: Callable[[], Chunk]) -> Chunk:
         with self._lock:
