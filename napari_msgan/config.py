@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 import math
+import operator
 import re
 from typing import Annotated, Literal
 
@@ -320,6 +321,12 @@ class ModelSpec(Settings):
     @property
     def n_scales(self) -> int:
         return len(self.scales)
+
+    @property
+    def longest_sides(self) -> list[int]:
+        """Return the longest side in pixels at each scale of a relative model, as trained."""
+        finer = (scale.factor[-1] for scale in self.scales[1:])
+        return list(itertools.accumulate(finer, operator.mul, initial=self.base_size))
 
     @property
     def identity(self) -> str:

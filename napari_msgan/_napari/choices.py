@@ -84,10 +84,7 @@ def model_text(spec: ModelSpec) -> str:
         assert finest is not None
         reach = f"{coarsest[0]:g} to {finest[0]:g} mm"
     else:
-        largest = spec.base_size
-        for scale in spec.scales[1:]:
-            largest *= scale.factor[-1]
-        reach = f"{spec.base_size} to {largest} px"
+        reach = f"{spec.base_size} to {spec.longest_sides[-1]} px"
     return f"{len(spec.axes)}-D {kind}, {spec.n_scales} scales, {reach}"
 
 

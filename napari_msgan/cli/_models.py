@@ -55,11 +55,7 @@ def scales_text(spec: ModelSpec) -> str:
     if spec.kind == "physical":
         spacings = [scale.spacing_mm for scale in spec.scales if scale.spacing_mm]
         return ", ".join(lengths(mm, "").strip() for mm in spacings) + " mm"
-    side, sides = spec.base_size, [spec.base_size]
-    for scale in spec.scales[1:]:
-        side *= scale.factor[-1]
-        sides.append(side)
-    return ", ".join(map(str, sides)) + " px"
+    return ", ".join(map(str, spec.longest_sides)) + " px"
 
 
 def _size(folder: Path) -> int:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from datetime import date
-from itertools import accumulate
-from operator import mul
 from typing import TYPE_CHECKING
 
 import torch
@@ -83,8 +81,7 @@ def _sizes(spec: ModelSpec) -> list[str]:
     """Return the voxel size, or the longest side, of each scale."""
     if spec.kind == "physical":
         return [" x ".join(f"{mm:g}" for mm in scale.spacing_mm or ()) for scale in spec.scales]
-    factors = accumulate((scale.factor[-1] for scale in spec.scales[1:]), mul, initial=1)
-    return [str(spec.base_size * factor) for factor in factors]
+    return list(map(str, spec.longest_sides))
 
 
 def _learned(scale: int, work: Path, config: TrainConfig) -> str:
