@@ -122,10 +122,9 @@ class Comparison:
             self._levels.append(_Comparison(data, seen, (step / nth).tolist(), first.tolist()))
 
     def layer(self) -> LayerTuple:
-        result, geometry = self.result, self._geometry
-        factors = [geometry.total_factor(s) for s in range(geometry.finest_scale, -1, -1)]
+        result = self.result
         return (
-            sliced_levels(self._levels, factors),
+            sliced_levels(self._levels, self._geometry),
             {
                 "name": f"compare {result.name}",
                 "multiscale": True,

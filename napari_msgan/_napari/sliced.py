@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_msgan.geometry import Box, Ints
+from napari_msgan.geometry import Box, Ints, PyramidGeometry
 from napari_msgan.volume import ArrayLike
 
 
@@ -104,13 +104,14 @@ class SlicedLevel:
         return min(max(index, 0), size - 1)
 
 
-def sliced_levels(arrays: Sequence[ArrayLike], factors: Sequence[Ints]) -> list[Any]:
+def sliced_levels(arrays: Sequence[ArrayLike], geometry: PyramidGeometry) -> list[Any]:
     """Return the levels of a layer, finest first."""
     depth = Depth()
     levels = []
-    for array, factor in zip(arrays, factors, strict=True):
+    for scale, array in zip(reversed(range(geometry.n_scales)), arrays, strict=True):
         # Of an image napari keeps the coarsest level, which has to be written in place.
         is_kept = len(array.shape) == 2 and isinstance(array, np.ndarray)
+        factor = geometry.total_factor(scale)
         levels.append(array if is_kept else SlicedLevel(array, factor, depth))
     return levels
 

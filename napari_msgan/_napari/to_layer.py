@@ -81,17 +81,11 @@ def _kept_slices(store: PyramidStore) -> ChunkCache | None:
     return ChunkCache(_KEPT_BYTES) if store.geometry.ndim == 3 else None
 
 
-def _levels(store: PyramidStore, arrays: Sequence[Any]) -> list[Any]:
-    geometry = store.geometry
-    factors = [geometry.total_factor(scale) for scale in range(geometry.finest_scale, -1, -1)]
-    return sliced_levels(arrays, factors)
-
-
 def result_layer(store: PyramidStore, placement: Placement, name: str) -> LayerTuple:
     """Return the multiscale layer of a store, which shows tiles as they come."""
     info = store.info
     return (
-        _levels(store, levels(store, cache=_kept_slices(store))),
+        sliced_levels(levels(store, cache=_kept_slices(store)), store.geometry),
         {
             "name": name,
             "multiscale": True,
@@ -112,7 +106,7 @@ def result_layer(store: PyramidStore, placement: Placement, name: str) -> LayerT
 def sketch_layer(store: PyramidStore, placement: Placement, name: str) -> LayerTuple:
     """Return the multiscale layer of the sketch that the image of a store is made from."""
     return (
-        _levels(store, sketch_levels(store, cache=_kept_slices(store))),
+        sliced_levels(sketch_levels(store, cache=_kept_slices(store)), store.geometry),
         {
             "name": name,
             "multiscale": True,
@@ -140,7 +134,6 @@ def box_layer(
     """
     scale = shown_scale(store, scale, region)
     volume = view_volume(store, scale, region)
-    whole = tuple(slice(0, n) for n in volume.shape)
     spacing = ", ".join(dict.fromkeys(f"{v:g}" for v in volume.spacing))
     note = {
         "store": str(store.path),
@@ -150,7 +143,7 @@ def box_layer(
         "region": str(region),
     }
     return (
-        np.asarray(volume.data[whole]),
+        np.asarray(volume.data),
         {
             "name": f"box at {spacing} mm"
             if volume.unit == "millimeter"
@@ -198,7 +191,7 @@ def volume_layer(
     if len(volume.shape) == 3 and volume.unit == "millimeter":
         volume, _ = orient(volume, "LPS")
     transform = Placement.of_affine(volume.affine, volume.unit).transform(volume.affine)
-    data = np.asarray(volume.data[tuple(slice(0, n) for n in volume.shape)])
+    data = np.asarray(volume.data)
     note = {**exact_place(volume, transform), "description": description}
     limits = window_of(data)
     return (
