@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -28,10 +27,11 @@ class _Window(LazyArray, ABC):
     Parameters
     ----------
     shape : of the image.
-    shown : what index 0 and the end of this array are in the image; it may leave it.
+    shown : what index 0 and the end of this array are in the image; it may leave it. None for all.
     """
 
-    def __init__(self, shape: Ints, shown: Box, dtype: np.dtype[Any]) -> None:
+    def __init__(self, shape: Ints, shown: Box | None, dtype: np.dtype[Any]) -> None:
+        shown = shown or Box.of_shape(shape)
         super().__init__(shown.shape, dtype, self._show)
         self._start, self._image = shown.start, LazyArray(shape, dtype, self._read)
 
@@ -52,8 +52,7 @@ class PyramidView(_Window):
 
     Parameters
     ----------
-    padded : repeat the border voxel up to `padded_shape`.
-    box : show only this part of the scale (its own voxels), not together with `padded`.
+    shown : box of the scale (its own voxels); it may leave the image. None for all.
     whole : raise StoreError where scale 0 has no file, else it is seen as the fill value there.
     cache : keeps what was read last, for who goes through slice by slice. A chunk that is removed
         and made again has the same voxels.
@@ -64,13 +63,11 @@ class PyramidView(_Window):
         store: PyramidStore,
         scale: int,
         *,
-        padded: bool = False,
-        box: Box | None = None,
+        shown: Box | None = None,
         whole: bool = False,
         cache: ChunkCache | None = None,
     ) -> None:
         store.geometry.check_scale(scale)
-        shown = box or _shown(store.geometry, scale, padded=padded)
         super().__init__(store.geometry.shape_at(scale), shown, store.info.dtype_type)
         self._store, self._scale = store, scale
         self._chunk_shape = store.info.chunk_shape
@@ -143,12 +140,11 @@ class SketchView(_Window):
         store: PyramidStore,
         scale: int,
         *,
-        padded: bool = False,
+        shown: Box | None = None,
         whole: bool = False,
         cache: ChunkCache | None = None,
     ) -> None:
         store.geometry.check_scale(scale)
-        shown = _shown(store.geometry, scale, padded=padded)
         super().__init__(store.geometry.shape_at(scale), shown, np.dtype(np.uint8))
         self._store, self._scale, self._whole, self._cache = store, scale, whole, cache
 
@@ -178,38 +174,38 @@ def upsample(coarse: ArrayLike, factor: Ints, box: Box) -> npt.NDArray[np.float3
     )
 
 
-def padded_shape(geometry: PyramidGeometry, scale: int) -> Ints:
-    """Return the shape of scale 0 times the factors up to `scale`.
+def padded_box(geometry: PyramidGeometry, scale: int) -> Box:
+    """Return the image of a scale, and beyond it up to the shape of scale 0 times all factors.
 
     napari derives the factors of its levels from the ratios of their shapes: these are exact.
     """
-    totals = [math.prod(f[axis] for f in geometry.factors[:scale]) for axis in range(geometry.ndim)]
-    return tuple(n * f for n, f in zip(geometry.shape_at(0), totals, strict=True))
-
-
-def _shown(geometry: PyramidGeometry, scale: int, *, padded: bool) -> Box:
-    return Box.of_shape(padded_shape(geometry, scale) if padded else geometry.shape_at(scale))
+    box = Box.of_shape(geometry.shape_at(0))
+    for factor in geometry.factors[:scale]:
+        box = box.multiply(factor)
+    return box
 
 
 def levels(
-    store: PyramidStore, *, padded: bool = True, cache: ChunkCache | None = None
+    store: PyramidStore, *, cache: ChunkCache | None = None
 ) -> list[PyramidView | npt.NDArray[Any]]:
-    """Return what is seen of all levels, finest first, as napari wants them.
+    """Return what is seen of all levels, finest first, of padded shapes, as napari wants them.
 
     The coarsest is a plain array, because napari keeps the one that it saw first: call
     `refresh_coarsest` when scale 0 was written.
     """
-    scales = range(store.n_scales - 1, 0, -1)
-    finer = [PyramidView(store, s, padded=padded, cache=cache) for s in scales]
+    finer = [
+        PyramidView(store, scale, shown=padded_box(store.geometry, scale), cache=cache)
+        for scale in range(store.n_scales - 1, 0, -1)
+    ]
     return [*finer, _coarsest(store)]
 
 
-def sketch_levels(
-    store: PyramidStore, *, padded: bool = True, cache: ChunkCache | None = None
-) -> list[SketchView]:
-    """Return the sketch of all levels, finest first."""
-    scales = range(store.n_scales - 1, -1, -1)
-    return [SketchView(store, s, padded=padded, cache=cache) for s in scales]
+def sketch_levels(store: PyramidStore, *, cache: ChunkCache | None = None) -> list[SketchView]:
+    """Return the sketch of all levels, finest first, of padded shapes."""
+    return [
+        SketchView(store, scale, shown=padded_box(store.geometry, scale), cache=cache)
+        for scale in range(store.n_scales - 1, -1, -1)
+    ]
 
 
 def refresh_coarsest(store: PyramidStore, shown: Sequence[PyramidView | npt.NDArray[Any]]) -> None:
@@ -241,4 +237,4 @@ def view_volume(store: PyramidStore, scale: int, region: Box | None = None) -> V
     geometry.check_scale(scale)
     box = geometry.box_at(scale, Box.of_shape(geometry.shape) if region is None else region)
     affine = geometry.affine_at(scale).rescaled((1,) * geometry.ndim, box.start)
-    return Volume(PyramidView(store, scale, box=box, whole=True), affine, geometry.unit)
+    return Volume(PyramidView(store, scale, shown=box, whole=True), affine, geometry.unit)

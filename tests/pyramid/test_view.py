@@ -24,7 +24,7 @@ from napari_msgan.pyramid import (
     view_volume,
 )
 from napari_msgan.pyramid._level import Level
-from napari_msgan.pyramid.view import upsample
+from napari_msgan.pyramid.view import padded_box, upsample
 
 
 def interpolated(
@@ -162,7 +162,8 @@ def half_refined(make_info: Any, make_store: Any, write_scale: Any) -> PyramidSt
 @pytest.mark.parametrize("padded", [False, True], ids=["true", "padded"])
 @pytest.mark.parametrize("key", KEYS, ids=str)
 def test_view_is_indexed_like_an_array(half_refined, key, padded):
-    view = PyramidView(half_refined, 2, padded=padded)
+    shown = padded_box(half_refined.geometry, 2) if padded else None
+    view = PyramidView(half_refined, 2, shown=shown)
     array = np.asarray(view)
     assert (view.shape, view.dtype, view.ndim) == (array.shape, array.dtype, array.ndim)
     assert (view.size, len(view)) == (array.size, len(array))
@@ -186,7 +187,7 @@ def test_padded_levels_have_exact_ratios_and_repeat_the_border(store, images, wr
         pads = [(0, a - b) for a, b in zip(level.shape, image.shape, strict=True)]
         np.testing.assert_array_equal(level, np.pad(image, pads, mode="edge"))
     np.testing.assert_array_equal(shown[0][75, 88:], images[2][74, [88, 89, 89, 89]])
-    true = levels(store, padded=False)
+    true = [PyramidView(store, scale) for scale in (2, 1, 0)]
     assert [level.shape for level in true] == [(75, 90), (38, 45), (19, 23)]
 
 
@@ -247,7 +248,7 @@ def test_only_what_is_asked_for_is_read(make_info, make_store, write_scale, monk
     assert read == [(2, Box((9, 0, 0), (10, 16, 16)))]
     read.clear()
     volume = view_volume(store, 2)
-    PyramidView(store, 2, padded=True)
+    PyramidView(store, 2, shown=padded_box(store.geometry, 2))
     assert volume.shape == (40, 64, 64)
     assert read == []
 
