@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-
 from qtpy.QtWidgets import QLineEdit, QSpinBox, QVBoxLayout, QWidget
 
 from napari_msgan._napari.widgets import combo, guarded_from_wheel
 from napari_msgan.errors import MsganError
+from napari_msgan.steps import n_cores
 
 HERE, LOCAL, REMOTE = "This computer", "Local cluster", "Dask scheduler"
 
@@ -27,7 +26,7 @@ class Workplace(QWidget):
         self.box.addItems([HERE, LOCAL, REMOTE])
         self.count = guarded_from_wheel(QSpinBox())
         self.count.setRange(1, 9999)
-        self.count.setValue(os.cpu_count() or 1)
+        self.count.setValue(n_cores())
         self.count.setSuffix(" workers")
         self.count.setToolTip("How many worker processes of one thread.")
         self.address = QLineEdit()

@@ -6,7 +6,6 @@ between processes, draws the same ones.
 
 from __future__ import annotations
 
-import os
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -20,7 +19,7 @@ from napari_msgan.errors import TrainingError
 from napari_msgan.geometry import Box
 from napari_msgan.resampling import reduce_mean
 from napari_msgan.sketch import REDUCE_HALO, reduce_sketch, sketch_of, weakest_kept
-from napari_msgan.steps import iter_in_threads
+from napari_msgan.steps import iter_in_threads, n_cores
 from napari_msgan.training.config import CoarseMixture, SketchChanges
 from napari_msgan.training.sources import dequantise, open_array, quantise
 from napari_msgan.volume import read_padded
@@ -105,7 +104,7 @@ def _iter_fill_pool(
         pyramid = pyramids[index % len(pyramids)]
         sketches[index], images[index] = _changed_image(pyramid, random, config)
 
-    with closing(iter_in_threads(make, range(size), os.cpu_count() or 1)) as made:
+    with closing(iter_in_threads(make, range(size), n_cores())) as made:
         for done, _ in enumerate(made, 1):
             yield done, size
 

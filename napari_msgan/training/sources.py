@@ -26,6 +26,7 @@ from napari_msgan.source import (
     plan_magnified,
     write_image_pyramid,
 )
+from napari_msgan.steps import n_cores
 from napari_msgan.training.given import sketch_on
 from napari_msgan.volume import orient
 
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from napari_msgan.volume import Volume
 
 _STEPS = 65535
-_WORKERS = os.cpu_count() or 1
 #: Characters; file systems take 255 bytes.
 _LONGEST_NAME = 200
 
@@ -159,7 +159,8 @@ def _write_pyramid(
     plan = plan_magnified(image, config, zoom, _declared_mm(file.name, config))
     if plan is None:
         return
-    stored = write_image_pyramid(plan, config.sketch, folder, _WORKERS)
+    workers = n_cores()
+    stored = write_image_pyramid(plan, config.sketch, folder, workers)
     images = [lazy_image(image) for image in stored]
     sketches = [
         create_array_file(folder / f"sketch_{scale}.npy", np.uint8, plan.geometry.shape_at(scale))
@@ -170,7 +171,7 @@ def _write_pyramid(
         sketches[scale][box.slices] = values
 
     if file.sketch is None:
-        steps = iter_sketch_scales(images, plan, config.sketch, write, _WORKERS)
+        steps = iter_sketch_scales(images, plan, config.sketch, write, workers)
     else:
         sketch, _ = orient(sketch_on(image, read_volume(file.sketch)), config.orientation)
         given = replace(plan, volume=sketch)
