@@ -47,10 +47,6 @@ Matrix = tuple[tuple[float, ...], ...]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-def _as_matrix(affine: Affine) -> Matrix:
-    return tuple(tuple(float(v) for v in row) for row in affine.matrix)
-
-
 def check_sizes(
     geometry: PyramidGeometry, tile_shape: Ints, chunk_shape: Ints, halos: Sequence[Ints]
 ) -> None:
@@ -95,7 +91,7 @@ class GeometryInfo(Settings):
                 "axes": geometry.axes,
                 "shape": geometry.shape,
                 "factors": geometry.factors,
-                "affine": _as_matrix(geometry.affine),
+                "affine": geometry.affine.matrix.tolist(),
                 "unit": geometry.unit,
             }
         )

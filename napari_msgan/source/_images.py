@@ -37,13 +37,10 @@ _TOP = 65535
 def hash_pixels(volume: Volume) -> str:
     """Return the sha256 of shape, type and pixels, read slab by slab."""
     digest = hashlib.sha256(f"{volume.shape} {volume.data.dtype}".encode())
-    rows = max(1, (1 << 24) // max(1, Box.of_shape(volume.shape[1:]).size))
-    for start in range(0, volume.shape[0], rows):
-        key = (
-            slice(start, min(start + rows, volume.shape[0])),
-            *(slice(0, n) for n in volume.shape[1:]),
-        )
-        digest.update(np.ascontiguousarray(volume.data[key]).data)
+    first, *rest = volume.shape
+    rows = max(1, (1 << 24) // math.prod(rest))
+    for slab in Box.of_shape((first, *rest)).blocks((rows, *rest)):
+        digest.update(np.ascontiguousarray(volume.data[slab.slices]).data)
     return digest.hexdigest()
 
 
