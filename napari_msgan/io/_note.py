@@ -62,8 +62,7 @@ def description_of(note: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 def noted_affine(note: Mapping[str, Any] | None) -> Affine | None:
     """Return the affine in the note, None if there is none that is one."""
-    geometry = note.get("geometry") if note else None
-    matrix = geometry.get("affine") if isinstance(geometry, dict) else None
+    matrix = _noted(note, "affine")
     try:
         return None if matrix is None else Affine(np.array(matrix, dtype=np.float64))
     except (GeometryError, TypeError, ValueError):
@@ -71,14 +70,19 @@ def noted_affine(note: Mapping[str, Any] | None) -> Affine | None:
 
 
 def noted_shape(note: Mapping[str, Any] | None) -> Ints:
-    geometry = note.get("geometry") if note else None
-    shape = geometry.get("shape") if isinstance(geometry, dict) else None
+    shape = _noted(note, "shape")
     return tuple(shape) if isinstance(shape, list) else ()
 
 
 def noted_unit(note: Mapping[str, Any] | None) -> str | None:
+    unit = _noted(note, "unit")
+    return unit if isinstance(unit, str) else None
+
+
+def _noted(note: Mapping[str, Any] | None, name: str) -> object:
+    """Return what a note says of the geometry, by its name; None if it says nothing."""
     geometry = note.get("geometry") if note else None
-    return geometry.get("unit") if isinstance(geometry, dict) else None
+    return geometry.get(name) if isinstance(geometry, dict) else None
 
 
 def is_same_grid(a: Affine, b: Affine) -> bool:
