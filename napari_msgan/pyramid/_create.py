@@ -34,7 +34,9 @@ class PyramidBuilder:
     """A store that has no sketch yet; several threads may write different chunks of it."""
 
     def __init__(self, temporary: Path, target: Place, info: StoreInfo) -> None:
-        self._temporary, self._target, self._info = temporary, target, info
+        self.info, self._target = info, target
+        #: For temporary files; whoever creates the store next removes them.
+        self.scratch = temporary
         self._place = FolderPlace(temporary)
         self.geometry: PyramidGeometry = info.to_geometry()
         create_groups(temporary, info)
@@ -42,15 +44,6 @@ class PyramidBuilder:
             open_level(self._place, info, scale, sketch=True)
             for scale in range(self.geometry.n_scales)
         ]
-
-    @property
-    def info(self) -> StoreInfo:
-        return self._info
-
-    @property
-    def scratch(self) -> Path:
-        """Return a folder for temporary files, which whoever creates the store next removes."""
-        return self._temporary
 
     def write_sketch(self, scale: int, box: Box, data: npt.NDArray[np.uint8]) -> None:
         """Write whole chunks of the sketch of a scale.
@@ -83,14 +76,14 @@ class PyramidBuilder:
         for scale in range(self.geometry.n_scales):
             self._check_complete(scale)
         # copied through validation: model_copy would not check it
-        info = StoreInfo.model_validate({**dict(self._info), "sketch": sketch})
+        info = StoreInfo.model_validate({**dict(self.info), "sketch": sketch})
         write_info(self._place, info)
-        self._target.adopt(self._temporary)
+        self._target.adopt(self.scratch)
         return open_pyramid(self._target.address, writable=True)
 
     def _check_complete(self, scale: int) -> None:
         key = array_key(scale, self.geometry.n_scales, sketch=True)
-        grid = chunk_grid(self.geometry.shape_at(scale), self._info.chunk_shape)
+        grid = chunk_grid(self.geometry.shape_at(scale), self.info.chunk_shape)
         present, _ = self._place.scan(key, grid)
         if not present.all():
             raise StoreError(
