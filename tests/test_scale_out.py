@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 
+import dask
 import distributed
 import numpy as np
 import pytest
@@ -519,7 +520,8 @@ def test_worker_that_dies_while_it_gets_ready_is_left_out(job, fresh, tmp_path):
         with pytest.raises(JobError, match=r"all workers of local:2 died while they got ready"):
             list(own.ask_all(_die, both))
         own.client.wait_for_workers(1, timeout=60)
-        own.send_model(job[0], "tcp://127.0.0.1:1")  # nobody is there (any more)
+        with dask.config.set({"distributed.comm.timeouts.connect": "1s"}):
+            own.send_model(job[0], "tcp://127.0.0.1:1")  # nobody is there (any more)
         store = jobs.refine(fresh, model=job[0], cluster=own)
     assert_equal_stores(store, job[1])
 
