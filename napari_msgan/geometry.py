@@ -18,7 +18,7 @@ import numpy.typing as npt
 from napari_msgan.errors import GeometryError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 Ints = tuple[int, ...]
 Floats = tuple[float, ...]
@@ -46,10 +46,9 @@ class Box:
         return cls((0,) * len(shape), tuple(int(n) for n in shape))
 
     @classmethod
-    def of_slices(cls, key: Sequence[slice], shape: Sequence[int]) -> Box:
-        """Return the box that slices of step 1 take from an array of this shape."""
-        ranges = [part.indices(n) for part, n in zip(key, shape, strict=True)]
-        return cls(tuple(r[0] for r in ranges), tuple(max(r[0], r[1]) for r in ranges))
+    def of_cell(cls, index: Sequence[int], cell_shape: Sequence[int]) -> Box:
+        """Return one cell of the grid of `cell_shape` anchored at 0."""
+        return cls(tuple(index), tuple(i + 1 for i in index)).multiply(cell_shape)
 
     @classmethod
     def parse(cls, text: str, axes: Sequence[str]) -> Box:
@@ -99,6 +98,10 @@ class Box:
     def slices(self) -> tuple[slice, ...]:
         return tuple(slice(a, b) for a, b in zip(self.start, self.stop, strict=True))
 
+    def indices(self) -> Iterator[Ints]:
+        """Yield the index of every voxel, the last axis fastest."""
+        return product(*map(range, self.start, self.stop))
+
     def intersect(self, other: Box) -> Box:
         """Return what both boxes cover; an empty box where they do not meet."""
         start = tuple(max(a, b) for a, b in zip(self.start, other.start, strict=True))
@@ -141,12 +144,8 @@ class Box:
 
     def blocks(self, block_shape: Sequence[int]) -> list[Box]:
         """Return the cells of the grid of `block_shape` anchored at 0, clipped to this box."""
-        cells = self.cover(block_shape)
-        ranges = [range(a, b) for a, b in zip(cells.start, cells.stop, strict=True)]
-        return [
-            Box(index, tuple(i + 1 for i in index)).multiply(block_shape).intersect(self)
-            for index in product(*ranges)
-        ]
+        cells = self.cover(block_shape).indices()
+        return [Box.of_cell(index, block_shape).intersect(self) for index in cells]
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_msgan.geometry import Box
 from napari_msgan.volume import read_padded
 
 if TYPE_CHECKING:
-    from napari_msgan.geometry import Box, Ints
+    from napari_msgan.geometry import Ints
     from napari_msgan.intensity import Float32Array
     from napari_msgan.volume import ArrayLike
 
@@ -48,11 +49,11 @@ def add_noise(values: Float32Array, box: Box, sigma: float, *, seed: int, scale:
         the image.
     sigma : standard deviation.
     """
-    block, pattern = _BLOCK[box.ndim], _pattern(box.ndim)
-    for cell in box.cover((block,) * box.ndim).blocks((1,) * box.ndim):
-        whole = cell.multiply((block,) * box.ndim)
+    block, pattern = (_BLOCK[box.ndim],) * box.ndim, _pattern(box.ndim)
+    for index in box.cover(block).indices():
+        whole = Box.of_cell(index, block)
         part = whole.intersect(box)
-        source = part.relative_to(whole.start).shift(_place(cell.start, seed, scale))
+        source = part.relative_to(whole.start).shift(_place(index, seed, scale))
         target = part.relative_to(box.start)
         values[target.slices] += np.float32(sigma) * pattern[source.slices]
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import product
 from typing import TYPE_CHECKING
 
 from napari_msgan.geometry import Box, Ints, PyramidGeometry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -47,22 +46,17 @@ class TileGrid:
     shape: Ints
     tile_shape: Ints
 
-    @property
-    def n_tiles(self) -> int:
-        return Box.of_shape(self.shape).cover(self.tile_shape).size
-
     def full_box(self, index: Sequence[int]) -> Box:
         """Return what the network computes: always `tile_shape`, it may leave the image."""
-        return Box(tuple(index), tuple(i + 1 for i in index)).multiply(self.tile_shape)
+        return Box.of_cell(index, self.tile_shape)
 
     def core(self, index: Sequence[int]) -> Box:
         """Return what the tile writes: its cell, clipped to the image."""
         return self.full_box(index).intersect(Box.of_shape(self.shape))
 
-    def indices(self, box: Box) -> Iterator[Ints]:
-        """Yield the cells that a box touches."""
-        cells = box.intersect(Box.of_shape(self.shape)).cover(self.tile_shape)
-        yield from product(*(range(a, b) for a, b in zip(cells.start, cells.stop, strict=True)))
+    def cells(self, box: Box) -> Box:
+        """Return the cells that a box of voxels touches, as a box that counts cells."""
+        return box.intersect(Box.of_shape(self.shape)).cover(self.tile_shape)
 
 
 def coarse_window(full_box: Box, factor: Ints, halo: Ints) -> Box:
@@ -109,7 +103,7 @@ class Tiling:
 
     def tiles(self, scale: int, box: Box) -> list[Tile]:
         """Return the tiles of `scale` that touch a box of that scale."""
-        return [Tile(scale, index) for index in self.grid(scale).indices(box)]
+        return [Tile(scale, index) for index in self.grid(scale).cells(box).indices()]
 
     def dependencies(self, tile: Tile) -> list[Tile]:
         """Return the tiles of the scale before it that the tile reads."""

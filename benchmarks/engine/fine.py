@@ -71,7 +71,8 @@ class FineGrid:
 
     def __getitem__(self, key: tuple[slice, ...]) -> np.ndarray[Any, Any]:
         assert key[0] == slice(None), "both channels are read together"
-        box = Box.of_slices(key[1:], self.shape[1:])
+        ranges = [part.indices(n) for part, n in zip(key[1:], self.shape[1:], strict=True)]
+        box = Box(tuple(r[0] for r in ranges), tuple(r[1] for r in ranges))
         block = np.empty((2, *box.shape), np.float32)
         cover = box.cover(self._factor)
         coarse = self._window.to_network(np.asarray(self._coarse[cover.slices]))

@@ -45,7 +45,7 @@ def refined_boxes(store: PyramidStore, known: Sequence[ShownBox] = ()) -> list[S
     for scale in range(geometry.finest_scale, 0, -1):
         parts, _ = ndimage.label(rest[scale])
         regions = [
-            geometry.region_of(scale, Box.of_slices(part, parts.shape).multiply(chunk_shape))
+            geometry.region_of(scale, _box_of(part).multiply(chunk_shape))
             for part in ndimage.find_objects(parts)
         ]
         whole = None if store.refined_chunks(scale).all() else Box.of_shape(geometry.shape)
@@ -60,3 +60,7 @@ def refined_boxes(store: PyramidStore, known: Sequence[ShownBox] = ()) -> list[S
                 found.append(ShownBox(scale, region))
                 take_coarser(found[-1])
     return [*known, *found]
+
+
+def _box_of(part: tuple[slice, ...]) -> Box:
+    return Box(tuple(axis.start for axis in part), tuple(axis.stop for axis in part))

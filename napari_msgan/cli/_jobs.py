@@ -186,6 +186,5 @@ def _next_region(store: PyramidStore) -> Box:
     scale, chunk_shape = store.geometry.finest_scale, store.info.chunk_shape
     missing = np.argwhere(~store.refined_chunks(scale))
     nearest = missing[np.abs(missing - missing.mean(0)).sum(1).argmin()].tolist()
-    chunk = Box(tuple(nearest), tuple(i + 1 for i in nearest)).multiply(chunk_shape)
-    (tile,) = store.tiling.tiles(scale, chunk)
+    (tile,) = store.tiling.tiles(scale, Box.of_cell(nearest, chunk_shape))
     return store.tiling.core(tile)

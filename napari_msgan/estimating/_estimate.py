@@ -20,7 +20,7 @@ from napari_msgan.jobs import default_workers, region_box, resolve_device
 from napari_msgan.model import Model, load_model
 from napari_msgan.source import plan_source
 from napari_msgan.steps import cpu_threads
-from napari_msgan.tiling import Tiling
+from napari_msgan.tiling import Tiling, coarse_window
 from napari_msgan.volume import Volume, with_spacing
 
 if TYPE_CHECKING:
@@ -172,10 +172,10 @@ def needed_cells(tiling: Tiling, region: Box, scale: int) -> dict[int, Box]:
     cells = {}
     for s in range(scale, -1, -1):
         grid = tiling.grid(s)
-        cells[s] = box.intersect(Box.of_shape(grid.shape)).cover(grid.tile_shape)
+        cells[s] = grid.cells(box)
         if s:
             full = cells[s].multiply(grid.tile_shape)
-            box = full.cover(tiling.geometry.factor(s)).grow(tiling.halos[s])
+            box = coarse_window(full, tiling.geometry.factor(s), tiling.halos[s])
     return cells
 
 

@@ -159,9 +159,8 @@ def _assemble(make_tile: MakeTile, region: Box, tile_shape: Ints, shift: Ints) -
     """Return a region, made on the tile grid whose borders lie at `shift` + n tiles."""
     made = np.empty(region.shape, np.float32)
     shifted = region.relative_to(shift)
-    cells = shifted.cover(tile_shape)
-    for cell in cells.blocks((1,) * cells.ndim):
-        tile = cell.multiply(tile_shape).shift(shift)
+    for index in shifted.cover(tile_shape).indices():
+        tile = Box.of_cell(index, tile_shape).shift(shift)
         # tiles start inside the image, so at its border those of a shifted grid are smaller
         tile = Box(tuple(max(0, a) for a in tile.start), tile.stop)
         values = make_tile(tile)

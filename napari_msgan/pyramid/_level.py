@@ -6,7 +6,6 @@ takes two to five times what unpacking does, and keeps tiles waiting: see docs/p
 
 from __future__ import annotations
 
-from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -98,10 +97,9 @@ class Level:
 
     def cells(self, box: Box) -> Iterator[tuple[Ints, Box]]:
         """Yield the index of each chunk that a box touches, and what of the image it holds."""
-        whole, cells = Box.of_shape(self.shape), box.cover(self.chunks)
-        for index in product(*(range(a, b) for a, b in zip(cells.start, cells.stop, strict=True))):
-            cell = Box(index, tuple(i + 1 for i in index)).multiply(self.chunks)
-            yield index, cell.intersect(whole)
+        whole = Box.of_shape(self.shape)
+        for index in box.cover(self.chunks).indices():
+            yield index, Box.of_cell(index, self.chunks).intersect(whole)
 
     def read_chunk(self, index: Ints) -> npt.NDArray[Any]:
         """Return a whole chunk, which at the border is larger than what the image has of it.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -71,7 +70,7 @@ class RefinedChunks:
 
     def look(self, scale: int, chunks: Box) -> bool:
         """Return whether all these files are there right now; if so, they are refined."""
-        for index in product(*map(range, chunks.start, chunks.stop)):
+        for index in chunks.indices():
             if not self._place.exists(chunk_key(self._keys[scale], index)):
                 return False
         self.add(scale, chunks)

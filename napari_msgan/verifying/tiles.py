@@ -64,7 +64,7 @@ class TileCheck:
         for scale in range(self._store.n_scales):
             refined = self._store.refined_chunks(scale)
             grid = tiling.grid(scale)
-            for index in grid.indices(Box.of_shape(grid.shape)):
+            for index in grid.cells(Box.of_shape(grid.shape)).indices():
                 if refined[grid.core(index).cover(chunk_shape).slices].any():
                     yield Tile(scale, index)
 

@@ -167,7 +167,8 @@ def test_refine_tells_the_scene_of_every_tile(stores, runner, scene, opened):
     stores.redraw_if_stale()
     assert scene.redraw.call_count == 1
     runner.finish()
-    assert scene.tile_arrived.call_count == store.tiling.grid(1).n_tiles
+    whole = Box.of_shape(store.geometry.shape_at(1))
+    assert scene.tile_arrived.call_count == len(store.tiling.tiles(1, whole))
     scene.redraw.assert_called_with(store, thumbnail=True)
     assert store.refined_fraction(1) == 1
     assert stores.jobs.state.outcome == "Refined."

@@ -55,7 +55,7 @@ def test_broken_chunk_is_named_repaired_and_made_again(cli, store, finished):
 
 
 def tiles(*cells):
-    return [Box(cell, tuple(i + 1 for i in cell)).multiply((8, 8)) for cell in cells]
+    return [Box.of_cell(cell, (8, 8)) for cell in cells]
 
 
 @pytest.mark.parametrize(
