@@ -27,7 +27,7 @@ from napari_msgan.config import (
 from napari_msgan.durable import sync_folder, write_atomically
 from napari_msgan.errors import ModelError
 from napari_msgan.folders import check_is_folder
-from napari_msgan.model import check_weights, save_spec, save_weights
+from napari_msgan.model import check_weights, save_spec, save_weights, weights_file
 from napari_msgan.settings import first_problem
 
 if TYPE_CHECKING:
@@ -273,7 +273,7 @@ def _write_scale(checkpoint: Checkpoint, scale: int, folder: Path) -> ScaleSpec:
     network = _network(checkpoint.width, low_res=scale == 0)
     generator = build_generator(network, _FACTOR)
     generator.load_state_dict(checkpoint.weights)
-    file = f"scale_{scale}.safetensors"
+    file = weights_file(scale)
     sha256 = save_weights(generator, folder / file, full_precision=True)
     return ScaleSpec(network=network, factor=_FACTOR, file=file, sha256=sha256)
 

@@ -259,6 +259,11 @@ def save_weights(generator: nn.Module, path: Path, *, full_precision: bool = Fal
     return hashlib.sha256(content).hexdigest()
 
 
+def weights_file(scale: int) -> str:
+    """Return what the file with the weights of a scale is called."""
+    return f"scale_{scale}.safetensors"
+
+
 def save_spec(spec: ModelSpec, folder: Path) -> None:
     """Write ``model.json``."""
     write_atomically(folder / "model.json", (spec.model_dump_json(indent=2) + "\n").encode())

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from napari_msgan.config import ModelSpec, ScaleSpec
 from napari_msgan.durable import free_bytes
 from napari_msgan.errors import TrainingError
+from napari_msgan.model import weights_file
 from napari_msgan.networks import judged_window
 from napari_msgan.patients import patients_in
 from napari_msgan.settings import first_problem
@@ -55,6 +56,19 @@ def model_spec(config: TrainConfig, scales: Sequence[ScaleSpec]) -> ModelSpec:
     return ModelSpec(**values, noise=config.noise, scales=tuple(scales))
 
 
+def scale_spec(config: TrainConfig, scale: int, sha256: str) -> ScaleSpec:
+    """Return the description of a scale of that model; `sha256` is that of its weights."""
+    plan = config.scales[scale]
+    return ScaleSpec(
+        network=plan.network,
+        factor=plan.factor,
+        spacing_mm=plan.spacing_mm,
+        experimental=plan.experimental,
+        file=weights_file(scale),
+        sha256=sha256,
+    )
+
+
 def kept_out_of(names: Iterable[str], config: TrainConfig) -> set[str]:
     """Return which images are kept out of training, by name: all of a patient, or none.
 
@@ -70,18 +84,8 @@ def kept_out_of(names: Iterable[str], config: TrainConfig) -> set[str]:
 
 
 def _check_config(config: TrainConfig, devices: int) -> None:
-    specs = [
-        ScaleSpec(
-            network=plan.network,
-            factor=plan.factor,
-            spacing_mm=plan.spacing_mm,
-            file=f"scale_{scale}.safetensors",
-            sha256="0" * 64,
-        )
-        for scale, plan in enumerate(config.scales)
-    ]
     try:
-        model_spec(config, specs)
+        model_spec(config, [scale_spec(config, s, "0" * 64) for s in range(len(config.scales))])
     except ValidationError as error:
         raise TrainingError(f"the settings describe no model: {first_problem(error)}") from error
     if config.sketch.window not in ("percentiles", config.window):

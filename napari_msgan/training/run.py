@@ -20,14 +20,13 @@ from lightning_fabric.plugins.precision.precision import Precision
 from lightning_fabric.strategies.ddp import DDPStrategy
 
 from napari_msgan.buffers import keep_large_buffers
-from napari_msgan.config import ScaleSpec
 from napari_msgan.durable import write_atomically
 from napari_msgan.errors import ModelError, TrainingError
 from napari_msgan.locking import hold_lock
-from napari_msgan.model import read_spec, save_spec, save_weights
+from napari_msgan.model import read_spec, save_spec, save_weights, weights_file
 from napari_msgan.recording import forbid_tf32
 from napari_msgan.training.card import write_card
-from napari_msgan.training.checks import check_run, kept_out_of, model_spec
+from napari_msgan.training.checks import check_run, kept_out_of, model_spec, scale_spec
 from napari_msgan.training.generated import iter_generate_coarse
 from napari_msgan.training.same_run import begin_run, run_file, work_folder
 from napari_msgan.training.samples import iter_make_pool
@@ -37,6 +36,7 @@ from napari_msgan.training.sources import prepare
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
 
+    from napari_msgan.config import ScaleSpec
     from napari_msgan.training.config import TrainConfig
     from napari_msgan.training.sources import SourcePyramid
     from napari_msgan.training.survey import TrainingFile
@@ -108,17 +108,8 @@ def _iter_train(
         yield from trainer.run()
         if fabric.is_global_zero:
             generator = trainer.gan.average
-            file = f"scale_{scale}.safetensors"
-            specs.append(
-                ScaleSpec(
-                    network=plan.network,
-                    factor=plan.factor,
-                    spacing_mm=plan.spacing_mm,
-                    file=file,
-                    sha256=save_weights(generator, out / file),
-                    experimental=plan.experimental,
-                )
-            )
+            sha256 = save_weights(generator, out / weights_file(scale))
+            specs.append(scale_spec(config, scale, sha256))
             if scale and not _is_finer_model(out, specs):
                 save_spec(model_spec(config, specs), out)
             if scale + 1 < len(config.scales):
