@@ -25,9 +25,9 @@ from napari_msgan.evaluation import (
     Computing,
     iter_evaluate_image,
     overview,
-    run_to_end,
     units_of,
 )
+from napari_msgan.steps import run_to_end
 
 START, STOP = "<!-- figures: benchmarks/model_card.py -->", "<!-- end of figures -->"
 FIGURES = (

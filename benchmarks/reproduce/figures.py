@@ -19,9 +19,9 @@ from napari_msgan.evaluation import (
     bootstrap_interval,
     iter_measure,
     iter_open_case,
-    run_to_end,
 )
 from napari_msgan.model import Model
+from napari_msgan.steps import run_to_end
 from napari_msgan.training.checks import model_spec
 
 _LOG = logging.getLogger("reproduce")

@@ -10,6 +10,7 @@ from napari_msgan.cli._tables import print_table
 from napari_msgan.errors import JobError
 from napari_msgan.jobs import default_workers, resolve_device
 from napari_msgan.model import load_model
+from napari_msgan.steps import run_to_end
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -32,7 +33,6 @@ def evaluate(arguments: Namespace) -> None:
         iter_check_pixels,
         iter_evaluate,
         patients_of,
-        run_to_end,
     )
 
     read = [arguments.source, *([arguments.training] if arguments.training else [])]

@@ -1,18 +1,16 @@
 """How good a model is on held-out images, and how its figures are taken."""
 
 from napari_msgan.evaluation.accuracy import (
-    MatchedErrors,
     matched_errors,
     mean_absolute_error,
     multiscale_structural_similarity,
     peak_signal_to_noise,
     structural_similarity,
 )
-from napari_msgan.evaluation.case import Case, Computing, iter_open_case
+from napari_msgan.evaluation.case import Computing, iter_open_case
 from napari_msgan.evaluation.checks import iter_check_pixels
-from napari_msgan.evaluation.columns import COLUMNS, Column
+from napari_msgan.evaluation.columns import COLUMNS
 from napari_msgan.evaluation.fidelity import (
-    SketchFidelity,
     coarse_inconsistency,
     compare_sketches,
     edges_of,
@@ -35,49 +33,35 @@ from napari_msgan.evaluation.reader_study import Region, draw_regions, reader_st
 from napari_msgan.evaluation.regions import body_mask, tissue_masks
 from napari_msgan.evaluation.run import (
     Evaluation,
-    EvaluationStep,
     evaluate,
     iter_evaluate,
     iter_evaluate_image,
 )
 from napari_msgan.evaluation.seams import (
-    SeamCertificate,
     certify_patches,
     certify_seams,
     tile_maker,
     tile_phase_share,
 )
-from napari_msgan.evaluation.summary import MeanFigure, bootstrap_interval, summarise
+from napari_msgan.evaluation.summary import bootstrap_interval, summarise
 from napari_msgan.evaluation.tables import figures_csv, report_markdown, summary_csv
 from napari_msgan.evaluation.textures import (
-    SlicedWasserstein,
-    SpectrumDifference,
     checkerboard_index,
     compare_spectra,
     radial_power_spectrum,
     sliced_wasserstein,
 )
 from napari_msgan.evaluation.units import ReportUnits, units_of
-from napari_msgan.steps import run_to_end
 
 __all__ = [
     "COLUMNS",
-    "Case",
-    "Column",
     "Computing",
     "Evaluation",
-    "EvaluationStep",
-    "MatchedErrors",
-    "MeanFigure",
     "Memorisation",
     "PatchPair",
     "Region",
     "ReportUnits",
     "ScaleFigures",
-    "SeamCertificate",
-    "SketchFidelity",
-    "SlicedWasserstein",
-    "SpectrumDifference",
     "TrainingSearch",
     "body_mask",
     "bootstrap_interval",
@@ -109,7 +93,6 @@ __all__ = [
     "radial_power_spectrum",
     "reader_study_page",
     "report_markdown",
-    "run_to_end",
     "sliced_wasserstein",
     "structural_similarity",
     "summarise",

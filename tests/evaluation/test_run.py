@@ -22,11 +22,11 @@ from napari_msgan.evaluation import (
     iter_evaluate_image,
     overview,
     patients_of,
-    run_to_end,
 )
 from napari_msgan.evaluation.reader_study import draw_regions
 from napari_msgan.geometry import Box
 from napari_msgan.model import load_folder, read_spec, save_spec
+from napari_msgan.steps import run_to_end
 from tests.evaluation.images import smooth
 from tests.models import write_model
 

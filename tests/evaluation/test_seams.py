@@ -12,7 +12,6 @@ from napari_msgan.evaluation import (
     certify_patches,
     certify_seams,
     iter_measure,
-    run_to_end,
     tile_maker,
     tile_phase_share,
 )
@@ -25,6 +24,7 @@ from napari_msgan.model import Model, load_folder
 from napari_msgan.networks import PatchGenerator
 from napari_msgan.networks.megan import MeganPatchGenerator
 from napari_msgan.networks.patchwork import PATCH
+from napari_msgan.steps import run_to_end
 from napari_msgan.tiling import Tile
 from napari_msgan.volume import Volume
 from tests.evaluation.images import smooth

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from napari_msgan.config import LowResNetwork, SketchSettings
 from napari_msgan.errors import ModelError
-from napari_msgan.evaluation import draw_patches, evaluate, run_to_end
+from napari_msgan.evaluation import draw_patches, evaluate
 from napari_msgan.evaluation.training_images import (
     _at_scale,
     iter_search_training,
@@ -22,6 +22,7 @@ from napari_msgan.networks import build_generator
 from napari_msgan.resampling import reduce_mean
 from napari_msgan.sketch import sketch_of
 from napari_msgan.source import plan_magnified, plan_source
+from napari_msgan.steps import run_to_end
 from tests.evaluation.images import smooth, textured
 from tests.models import write_model
 
