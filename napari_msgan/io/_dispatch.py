@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import math
 import os
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
@@ -152,8 +153,7 @@ def iter_read_volume(path: Path | str) -> Generator[float, None, Volume]:
     A large image is unpacked to a temporary file without a name, in the folder ``TMPDIR``; it is
     gone when the volume is, or when the process ends in any way.
     """
-    module, path = _module_of_existing(path)
-    with named_errors(path, _TITLES[format_of(path)], module.UNREADABLE):
+    with _reading(path) as (module, path):
         if hasattr(module, "iter_read"):
             return (yield from module.iter_read(path))
         return module.read(path)
@@ -164,8 +164,7 @@ def read_geometry(path: Path | str) -> tuple[Volume, int]:
 
     What would have to be unpacked holds zeros. Raises as `read_volume` does.
     """
-    module, path = _module_of_existing(path)
-    with named_errors(path, _TITLES[format_of(path)], module.UNREADABLE):
+    with _reading(path) as (module, path):
         if not hasattr(module, "read_geometry"):
             return module.read(path), 0
         volume, n_bytes = module.read_geometry(path)
@@ -180,8 +179,7 @@ def read_description(path: Path | str) -> dict[str, Any] | None:
     VolumeError
         If the file is missing, damaged or of an unknown type.
     """
-    module, path = _module_of_existing(path)
-    with named_errors(path, _TITLES[format_of(path)], module.UNREADABLE):
+    with _reading(path) as (module, path):
         return module.read_description(path)
 
 
@@ -241,7 +239,9 @@ def _load(name: Format) -> _Module:
     return cast("_Module", importlib.import_module(f"napari_msgan.io.{name}"))
 
 
-def _module_of_existing(given: Path | str) -> tuple[_Module, Path]:
+@contextmanager
+def _reading(given: Path | str) -> Iterator[tuple[_Module, Path]]:
+    """Give the module that reads an existing file; what is wrong with that names it."""
     name, path = format_of(given), Path(given)
     if not path.exists():
         raise VolumeError(f"{path} does not exist: check the name and the folder")
@@ -250,4 +250,6 @@ def _module_of_existing(given: Path | str) -> tuple[_Module, Path]:
     if name != "dicom" and path.is_dir() != (name == "ome_zarr"):
         kind = "a folder" if path.is_dir() else "a file, OME-Zarr is a folder"
         raise VolumeError(f"{path} cannot be read as {_TITLES[name]}: it is {kind}")
-    return _load(name), path
+    module = _load(name)
+    with named_errors(path, _TITLES[name], module.UNREADABLE):
+        yield module, path
