@@ -40,15 +40,21 @@ _FLAT = 1e-5
 _TRUNCATE = 3.0
 #: Voxels whose neighbours are gathered at a time; they fit into the cache of a core.
 _AT_ONCE = 1 << 14
+#: Of float32 between the darkest and the brightest value, and the largest value that it has.
+_FEWEST_STEPS, _LARGEST = 1024, 3e38
+#: How far `reduce_sketch` looks around a coarse voxel.
+REDUCE_HALO = 4
+#: `interpolate_sketch` reads blocks of about this many voxels a side.
+_READ_SIDE = 128
 
 
 def required_halo(settings: SketchSettings) -> int:
     """Return how many voxels of the image around a block its sketch depends on."""
-    return _nms_halo(settings) + settings.dilations
+    return _ridge_halo(settings.sigma) + settings.dilations
 
 
-def _nms_halo(settings: SketchSettings) -> int:
-    return int(_TRUNCATE * settings.sigma + 0.5) + 2
+def _ridge_halo(sigma: float) -> int:
+    return int(_TRUNCATE * sigma + 0.5) + 2
 
 
 def _gradient(image: Float32Array, sigma: float) -> tuple[Float32Array, list[Float32Array]]:
@@ -74,7 +80,7 @@ def _ridge(
 ) -> tuple[Float32Array, npt.NDArray[np.bool_]]:
     """Return magnitude, and where it is above `floor` and largest along its gradient.
 
-    Both are smaller than the image by `_nms_halo` on every side.
+    Both are smaller than the image by `_ridge_halo` on every side.
     """
     magnitude, parts = _gradient(image, sigma)
     inside = (slice(1, -1),) * image.ndim
@@ -90,16 +96,9 @@ def _ridge(
         offset = (np.rint(direction).astype(np.intp) * strides).sum(axis=0)
         value = flat[some]
         is_ridge[some] = (value >= flat[some - offset]) & (value > flat[some + offset])
-    crop = (slice(_nms_halo_after_gradient(sigma), -_nms_halo_after_gradient(sigma)),) * image.ndim
+    margin = _ridge_halo(sigma) - 1  # the gradient has lost one already
+    crop = (slice(margin, -margin),) * image.ndim
     return magnitude[crop], ridge[crop]
-
-
-def _nms_halo_after_gradient(sigma: float) -> int:
-    return int(_TRUNCATE * sigma + 0.5) + 1
-
-
-#: Of float32 between the darkest and the brightest value, and the largest value that it has.
-_FEWEST_STEPS, _LARGEST = 1024, 3e38
 
 
 def measure_window(image: ArrayLike) -> tuple[float, float]:
@@ -150,7 +149,7 @@ def measure_thresholds(
     image : array-like, the image at one scale, its window in [0, 1].
     workers : threads; the thresholds do not depend on their number.
     """
-    halo = _nms_halo(settings)
+    halo = _ridge_halo(settings.sigma)
     boxes = _sample_boxes(tuple(image.shape))
     values: list[Float32Array] = []
 
@@ -236,13 +235,6 @@ def weakest_kept(strengths: npt.NDArray[np.int64], density: float) -> int:
     fitting = np.flatnonzero(at_least <= density * strengths.sum())
     strongest = int(np.flatnonzero(strengths)[-1])
     return max(1, min(int(fitting[0]) if fitting.size else strongest, strongest))
-
-
-#: How far `reduce_sketch` looks around a coarse voxel.
-REDUCE_HALO = 4
-
-#: `interpolate_sketch` reads blocks of about this many voxels a side.
-_READ_SIDE = 128
 
 
 def interpolate_sketch(sketch: ArrayLike, shape: Ints) -> LazyArray:

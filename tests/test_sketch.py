@@ -66,8 +66,9 @@ def test_thresholds_do_not_depend_on_threads_or_on_how_many_neighbours_are_gathe
 
 def test_thresholds_are_the_values_at_their_ranks():
     image = texture((60, 64))
-    _, ridge = sketch._ridge(np.pad(image, sketch._nms_halo(FLAT), mode="edge"), FLAT.sigma, 1e-5)
-    magnitude, _ = sketch._ridge(np.pad(image, sketch._nms_halo(FLAT), mode="edge"), FLAT.sigma, 0)
+    padded = np.pad(image, sketch._ridge_halo(FLAT.sigma), mode="edge")
+    _, ridge = sketch._ridge(padded, FLAT.sigma, 1e-5)
+    magnitude, _ = sketch._ridge(padded, FLAT.sigma, 0)
     ordered = np.sort(magnitude[ridge])[::-1]
     found = measure_thresholds(image, FLAT)
     assert found.high == ordered[int(FLAT.high_density * image.size)]
