@@ -28,7 +28,7 @@ def _is_even(order: Sequence[int]) -> bool:
     return sum(a > b for a, b in pairs) % 2 == 0
 
 
-class Orientation:
+class UprightView:
     """Keeps the camera of a viewer upright while volumes of ours are shown."""
 
     def __init__(self, viewer: ViewerModel) -> None:

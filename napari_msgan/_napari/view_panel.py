@@ -13,7 +13,7 @@ from qtpy.QtWidgets import QCheckBox, QSlider
 
 from napari_msgan._napari.compare import Comparison, Mode
 from napari_msgan._napari.from_layer import to_units
-from napari_msgan._napari.orientation import PLANES, Orientation
+from napari_msgan._napari.orientation import PLANES, UprightView
 from napari_msgan._napari.scene import Scene
 from napari_msgan._napari.state import Opened, SessionState
 from napari_msgan._napari.widgets import Hint, Section, button, combo, guarded_from_wheel, row
@@ -39,7 +39,7 @@ class ViewPanel(Section):
     ) -> None:
         super().__init__("View")
         self._viewer, self._session, self._scene, self._source = viewer, session, scene, source
-        self._orientation = Orientation(viewer)
+        self._orientation = UprightView(viewer)
         self._comparison: Comparison | None = None
         self._compared: Image | None = None
         self._is_alone = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_msgan._napari.orientation import Orientation
+from napari_msgan._napari.orientation import UprightView
 from napari_msgan._napari.to_layer import volume_layer
 from napari_msgan.geometry import Affine
 from napari_msgan.volume import Volume
@@ -13,7 +13,7 @@ from napari_msgan.volume import Volume
 
 @pytest.fixture
 def orientation(viewer):
-    orientation = Orientation(viewer)
+    orientation = UprightView(viewer)
     yield orientation
     orientation.close()
 
@@ -38,7 +38,7 @@ def vertical(viewer):
 
 def test_camera_is_as_it_was_once_nobody_turns_it(viewer, ct):
     before = viewer.scene.camera.orientation
-    orientation = Orientation(viewer)
+    orientation = UprightView(viewer)
     viewer.dims.order = (1, 0, 2)
     assert viewer.scene.camera.orientation != before
     orientation.close()

@@ -10,7 +10,7 @@ from napari_msgan._napari.choices import (
     pixels_text,
     scale_choices,
 )
-from napari_msgan._napari.orientation import Orientation
+from napari_msgan._napari.orientation import UprightView
 from napari_msgan._napari.refined import ShownBox, refined_boxes
 from napari_msgan._napari.regions import (
     count_tiles,
@@ -340,7 +340,7 @@ def test_box_shows_tiles_that_came_while_it_was_hidden(viewer, long_store):
     ids=["axial", "coronal", "sagittal"],
 )
 def test_letters_follow_the_displayed_axes(viewer, shown, order, letters, vertical):
-    orientation = Orientation(viewer)
+    orientation = UprightView(viewer)
     viewer.dims.order = order
     assert "".join(orientation.letters().values()) == letters
     assert viewer.scene.camera.orientation[1] == vertical
@@ -350,7 +350,7 @@ def test_letters_follow_the_displayed_axes(viewer, shown, order, letters, vertic
 
 
 def test_images_without_a_patient_get_no_letters(viewer):
-    orientation = Orientation(viewer)
+    orientation = UprightView(viewer)
     viewer.add_image(np.zeros((4, 5, 6)))
     viewer.dims.order = (1, 0, 2)
     assert orientation.letters() == {}

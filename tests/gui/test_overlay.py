@@ -7,7 +7,7 @@ import pytest
 
 from napari_msgan import generate
 from napari_msgan._napari.from_layer import to_volume
-from napari_msgan._napari.orientation import Orientation
+from napari_msgan._napari.orientation import UprightView
 from napari_msgan._napari.scene import Scene
 from napari_msgan._napari.to_layer import Placement, box_layer, result_layer, volume_layer
 from napari_msgan.geometry import Affine, Box
@@ -90,7 +90,7 @@ def painted_ct(viewer, models, tmp_path):
 @pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (2, 0, 1)], ids=str)
 def test_every_level_of_a_volume_lies_on_the_source(viewer, painted_ct, order):
     source, result, *_ = painted_ct
-    orientation = Orientation(viewer)
+    orientation = UprightView(viewer)
     viewer.dims.order = order
     wanted = centre_on_screen(viewer, source)
     for level in (0, 1):
@@ -117,7 +117,7 @@ def test_refined_box_and_coarse_volume_lie_together_in_3d(viewer, painted_ct):
 
 def test_coronal_slice_is_upright_and_has_its_letters(viewer, painted_ct):
     _, result, *_ = painted_ct
-    orientation = Orientation(viewer)
+    orientation = UprightView(viewer)
     viewer.dims.order = (1, 0, 2)
     assert orientation.letters() == {
         "top_center": "S",
@@ -141,7 +141,7 @@ def test_patient_in_3d_is_seen_from_the_front_and_not_mirrored(viewer, order):
     volume = Volume(data, Affine.of_spacing((2, 1, 1)), "millimeter")
     layer = Scene(viewer).add(volume_layer(volume, "CT"))
     layer.rendering = "mip"
-    orientation = Orientation(viewer)
+    orientation = UprightView(viewer)
     viewer.dims.order = order
     viewer.dims.ndisplay = 3
     viewer.fit_to_view()
