@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from napari_msgan.config import Precision
     from napari_msgan.model import Model
-    from napari_msgan.networks.build import AnyGenerator
+    from napari_msgan.networks.generator import Generator
     from napari_msgan.pyramid import PyramidStore
     from napari_msgan.recording import Recordings
     from napari_msgan.tiling import Tile, TileWindows
@@ -84,7 +84,7 @@ class TileContext:
         self.window = Window(*store.info.window, np.dtype(store.info.dtype))
         self.coarse_cache = ChunkCache(COARSE_CACHE_BYTES)
         self.sketch_cache = ChunkCache(SKETCH_CACHE_BYTES)
-        self._generators: dict[int, AnyGenerator] = {}
+        self._generators: dict[int, Generator] = {}
         self._recordings: Recordings | None = None
 
     def prepare(self, scales: Sequence[int]) -> None:
@@ -139,7 +139,7 @@ class TileContext:
             made = generator.tile(windows, *tensors)[0, 0]
             return made.float().cpu().numpy()
 
-    def generator(self, scale: int) -> AnyGenerator:
+    def generator(self, scale: int) -> Generator:
         return self._generators[scale]
 
     def sketch(self, scale: int) -> ArrayLike:

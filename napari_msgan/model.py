@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from napari_msgan.geometry import Ints
-    from napari_msgan.networks.build import AnyGenerator
+    from napari_msgan.networks.generator import Generator
 
 #: Folder for a user's own models, before the default one.
 MODELS_VARIABLE = "NAPARI_MSGAN_MODELS"
@@ -54,7 +54,7 @@ class Model:
 
     spec: ModelSpec
     folder: Path
-    generators: tuple[AnyGenerator, ...] = field(repr=False)
+    generators: tuple[Generator, ...] = field(repr=False)
 
     def __post_init__(self) -> None:
         import torch
@@ -64,7 +64,7 @@ class Model:
         for generator in self.generators:
             generator.to(memory_format=layout)  # type: ignore[call-overload]
 
-    def generator(self, scale: int) -> AnyGenerator:
+    def generator(self, scale: int) -> Generator:
         """Return the generator of a scale; beyond the last trained one, the last again."""
         return self.generators[min(scale, self.spec.n_scales - 1)]
 

@@ -24,10 +24,8 @@ if TYPE_CHECKING:
     #: What makes a generator out of its description, as `build_generator` does.
     Build = Callable[[AnyNetwork, Ints], Generator]
 
-AnyGenerator = LowResGenerator | PatchGenerator | MeganLowResGenerator | MeganPatchGenerator
 
-
-def build_generator(network: AnyNetwork, factor: Ints) -> AnyGenerator:
+def build_generator(network: AnyNetwork, factor: Ints) -> Generator:
     """Return a generator with fresh weights."""
     match network:
         case LowResNetwork():
