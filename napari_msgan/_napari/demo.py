@@ -63,7 +63,7 @@ class Demo:
         panel = self.panel
         panel.model.choose_name(model)
         panel.source.choose(source)
-        panel.source.path.setText(str(self._free_path(model)))
+        panel.source.path.setText(str(self._free(model, ".ome.zarr")))
         panel.generate_button.click()
         self.finish()
         self.settle()
@@ -128,9 +128,9 @@ class Demo:
             QApplication.processEvents()
             time.sleep(0.01)
 
-    def settle(self, seconds: float = 0.5) -> None:
+    def settle(self) -> None:
         """Let the window draw."""
-        ends = time.monotonic() + seconds
+        ends = time.monotonic() + 0.5
         self.wait(lambda: time.monotonic() > ends)
 
     def picture(self, name: str) -> None:
@@ -151,9 +151,6 @@ class Demo:
         rectangle = [[depth, rows + a * half[1], columns + b * half[2]] for a, b in corners]
         shapes.add_rectangles([[shapes.world_to_data(corner) for corner in rectangle]])
         self.settle()
-
-    def _free_path(self, model: str) -> Path:
-        return self._free(model, ".ome.zarr")
 
     def _free(self, stem: str, suffix: str) -> Path:
         """Return a name in the output folder; a second run makes new ones."""
