@@ -13,7 +13,7 @@ import shutil
 import sys
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 from uuid import uuid4
 
 from napari_msgan.errors import MsganError
@@ -118,17 +118,22 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def create_array_file(path: Path, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> npt.NDArray[Any]:
-    """Return a new ``.npy`` file, mapped into memory, whose room on the disk is taken.
-
-    Without that, a write to the map that finds the disk full ends the process (SIGBUS).
-    """
+    """Return a new ``.npy`` file, mapped into memory, see `take_room`."""
     import numpy as np  # here, or the terminal program would not answer at once
 
     array: npt.NDArray[Any] = np.lib.format.open_memmap(path, "w+", np.dtype(dtype), shape)
-    if hasattr(os, "posix_fallocate"):
-        with path.open("rb+") as file:
-            os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+    with path.open("rb+") as file:
+        take_room(file)
     return array
+
+
+def take_room(file: IO[bytes]) -> None:
+    """Take the room on the disk of a file that is mapped into memory.
+
+    Without that, a write to the map that finds the disk full ends the process (SIGBUS).
+    """
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
 
 
 def is_disk_full(error: OSError) -> bool:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_msgan.durable import take_room
 from napari_msgan.errors import VolumeError
 
 if TYPE_CHECKING:
@@ -55,9 +56,7 @@ def empty_image(path: Path, shape: Ints, dtype: np.dtype[Any]) -> npt.NDArray[An
             raise _no_room(path, n_bytes, folder, free)
         with tempfile.TemporaryFile(dir=folder, prefix="napari-msgan-") as file:
             file.truncate(n_bytes)
-            # Writing to a map that finds the disk full would end the process (SIGBUS).
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, n_bytes)
+            take_room(file)
             return np.memmap(file, dtype, "r+", shape=shape)
     except OSError as error:
         raise _no_room(path, n_bytes, folder, shutil.disk_usage(folder).free) from error
