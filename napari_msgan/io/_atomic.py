@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from napari_msgan.durable import exchange, sync_folder, sync_tree, told_if_disk_full
 from napari_msgan.errors import VolumeError
-from napari_msgan.folders import check_is_folder
+from napari_msgan.folders import check_is_folder, read_inside
 from napari_msgan.locking import hold_lock
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 #: Files at the top of a Zarr folder that say what it is.
 _ZARR_METADATA = ("zarr.json", ".zattrs")
-_MOST_BYTES = 1 << 24
 
 
 @contextmanager
@@ -95,14 +94,12 @@ def _is_one_image(folder: Path) -> bool:
     if (folder / ".zarray").is_file():
         return True
     for name in _ZARR_METADATA:
-        file = folder / name
-        if file.is_file() and file.stat().st_size <= _MOST_BYTES:
-            with suppress(ValueError, AttributeError, RecursionError):
-                found = json.loads(file.read_bytes())
-                attributes = found.get("attributes", found)
-                is_image = "multiscales" in {**attributes, **attributes.get("ome", {})}
-                if is_image or found.get("node_type") == "array":
-                    return True
+        with suppress(OSError, ValueError, AttributeError, RecursionError):
+            found = json.loads(read_inside(folder, name))
+            attributes = found.get("attributes", found)
+            is_image = "multiscales" in {**attributes, **attributes.get("ome", {})}
+            if is_image or found.get("node_type") == "array":
+                return True
     return False
 
 
