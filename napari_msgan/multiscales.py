@@ -1,4 +1,4 @@
-"""The ``ome`` attribute of OME-Zarr 0.5, which stores and exported images have.
+"""The ``ome`` attribute of OME-Zarr 0.5, which stores and exported images have, and our own.
 
 References
 ----------
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from napari_msgan.geometry import Floats, Unit
 
 OME_VERSION = "0.5"
+#: Key of our own attributes beside it; files of other formats have our note under it.
+OUR_KEY = "napari_msgan"
 
 
 def ome_attributes(

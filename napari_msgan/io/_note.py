@@ -9,14 +9,13 @@ import numpy as np
 
 from napari_msgan.errors import GeometryError
 from napari_msgan.geometry import Affine, Ints
+from napari_msgan.multiscales import OUR_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from napari_msgan.volume import Volume
 
-#: Key of the note in attributes, and namespace in OME-XML.
-KEY = "napari_msgan"
 _SYNTHETIC = "SYNTHETIC, made by napari-msgan, not for diagnosis"
 _SKETCH = "Edges by napari-msgan: those of a patient's image are that patient's data"
 _OTHER = "Written by napari-msgan"
@@ -42,7 +41,7 @@ def make_note(volume: Volume, description: Mapping[str, Any]) -> dict[str, Any]:
 
 def to_text(note: Mapping[str, Any]) -> str:
     """Return ASCII, as TIFF tags and NIfTI extensions want it."""
-    return json.dumps({KEY: note}, allow_nan=False)
+    return json.dumps({OUR_KEY: note}, allow_nan=False)
 
 
 def from_text(text: str) -> dict[str, Any] | None:
@@ -51,7 +50,7 @@ def from_text(text: str) -> dict[str, Any] | None:
         content = json.loads(text)
     except (ValueError, RecursionError):  # brackets in brackets in brackets
         return None
-    note = content.get(KEY) if isinstance(content, dict) else None
+    note = content.get(OUR_KEY) if isinstance(content, dict) else None
     return note if isinstance(note, dict) else None
 
 

@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 
 from napari_msgan.io import _note
 from napari_msgan.io._checks import is_spacing, mm_per, warn
+from napari_msgan.multiscales import OUR_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -77,7 +78,7 @@ def warn_of_lost_tags(path: Path, tif: TiffFile) -> None:
 def note_of(tif: TiffFile) -> dict[str, Any] | None:
     """Return the note that we wrote into the OME-XML of a file."""
     for comment in _ome_elements(tif, "CommentAnnotation"):
-        if comment.get("Namespace") == _note.KEY:
+        if comment.get("Namespace") == OUR_KEY:
             return _note.from_text("".join(comment.itertext()))
     return None
 
@@ -88,7 +89,7 @@ def ome_metadata(volume: Volume, description: Mapping[str, Any]) -> dict[str, An
     metadata: dict[str, Any] = {
         "axes": "".join(volume.axes).upper(),
         "Description": _note.label(description),
-        "CommentAnnotation": {"Namespace": _note.KEY, "Value": note},
+        "CommentAnnotation": {"Namespace": OUR_KEY, "Value": note},
         "Creator": "napari-msgan",
         "UUID": str(uuid.uuid4()),  # tifffile's default tells the computer's network address
     }

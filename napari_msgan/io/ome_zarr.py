@@ -18,6 +18,7 @@ from napari_msgan.io import _note
 from napari_msgan.io._checks import check_dtype, check_fits_memory, check_has_values
 from napari_msgan.io._ome_attributes import attributes_of, find_image
 from napari_msgan.io._zarr_checks import open_node, open_voxels
+from napari_msgan.multiscales import OUR_KEY
 from napari_msgan.volume import LazyArray, Volume
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def create(target: Path, levels: Sequence[Volume], description: Mapping[str, Any
     group.attrs.put(
         {
             "ome": attributes_of(levels, name=_note.label(description)),
-            _note.KEY: _note.make_note(levels[0], description),
+            OUR_KEY: _note.make_note(levels[0], description),
         }
     )
 
@@ -151,7 +152,7 @@ def write_chunks(target: Path, level: int, data: ArrayLike, box: Box) -> Iterato
 
 
 def _read_note(node: zarr.Group | zarr.Array[Any]) -> dict[str, Any] | None:
-    note: Any = node.attrs.get(_note.KEY)
+    note: Any = node.attrs.get(OUR_KEY)
     return note if isinstance(note, dict) else None
 
 

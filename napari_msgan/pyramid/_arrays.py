@@ -12,9 +12,9 @@ import numpy.typing as npt
 from napari_msgan.errors import NoStoreError, StoreError
 from napari_msgan.folders import MOST_METADATA_BYTES
 from napari_msgan.geometry import Box, Ints, level_of_scale
+from napari_msgan.multiscales import OUR_KEY
 from napari_msgan.pyramid._level import Level
 from napari_msgan.pyramid.attributes import (
-    ATTRIBUTES_KEY,
     info_from_attributes,
     root_attributes,
     sketch_attributes,
@@ -117,7 +117,7 @@ def read_attributes(place: Place, key: str = "") -> dict[str, Any]:
 def write_info(place: Place, info: StoreInfo) -> None:
     """Replace our attributes in one step; zarr does not wait until they are on the disk."""
     content = json.loads(place.read("zarr.json", MOST_METADATA_BYTES) or b"{}")
-    content["attributes"][ATTRIBUTES_KEY] = info.model_dump(mode="json")
+    content["attributes"][OUR_KEY] = info.model_dump(mode="json")
     place.write("zarr.json", json.dumps(content, indent=2).encode(), durably=True)
 
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from napari_msgan.config import SKETCH_DESCRIPTION
 from napari_msgan.errors import MsganError, NoStoreError, StoreError
 from napari_msgan.folders import read_inside
-from napari_msgan.multiscales import OME_VERSION, ome_attributes
+from napari_msgan.multiscales import OME_VERSION, OUR_KEY, ome_attributes
 from napari_msgan.pyramid.metadata import SCHEMA_VERSION, StoreInfo
 from napari_msgan.settings import first_problem
 
@@ -20,15 +20,12 @@ if TYPE_CHECKING:
 
     from napari_msgan.geometry import Floats, PyramidGeometry
 
-#: Key of our own attributes in the root group.
-ATTRIBUTES_KEY = "napari_msgan"
-
 
 def is_store(folder: Path) -> bool:
     """Return whether a folder is a store of ours, also a damaged one: opening it says how."""
     try:
         content = json.loads(read_inside(folder, "zarr.json"))
-        return "schema_version" in content["attributes"][ATTRIBUTES_KEY]
+        return "schema_version" in content["attributes"][OUR_KEY]
     except (MsganError, OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
 
@@ -67,7 +64,7 @@ def root_attributes(info: StoreInfo) -> dict[str, Any]:
     """Return the attributes of the root group."""
     method = "synthetic image of a multi-scale GAN"
     ome = multiscale_of(info.to_geometry(), info.model_name, method)
-    return {"ome": ome, ATTRIBUTES_KEY: info.model_dump(mode="json")}
+    return {"ome": ome, OUR_KEY: info.model_dump(mode="json")}
 
 
 def sketch_attributes(info: StoreInfo) -> dict[str, Any]:
@@ -79,7 +76,7 @@ def sketch_attributes(info: StoreInfo) -> dict[str, Any]:
     geometry = info.geometry.model_dump(mode="json")
     return {
         "ome": multiscale_of(info.to_geometry(), "sketch", method),
-        ATTRIBUTES_KEY: {"description": SKETCH_DESCRIPTION, "geometry": geometry},
+        OUR_KEY: {"description": SKETCH_DESCRIPTION, "geometry": geometry},
     }
 
 
@@ -91,10 +88,10 @@ def info_from_attributes(attributes: Mapping[str, Any]) -> StoreInfo:
     StoreError
         If they are missing, damaged, of another version, or of a store that was never finished.
     """
-    ours, ome = attributes.get(ATTRIBUTES_KEY), attributes.get("ome")
+    ours, ome = attributes.get(OUR_KEY), attributes.get("ome")
     if not isinstance(ours, Mapping) or not isinstance(ome, Mapping):
         raise StoreError(
-            f"the attributes 'ome' and {ATTRIBUTES_KEY!r} are not both there, so this is no store "
+            f"the attributes 'ome' and {OUR_KEY!r} are not both there, so this is no store "
             "of napari-msgan. Give the folder that `generate` wrote."
         )
     schema = ours.get("schema_version")
@@ -113,7 +110,7 @@ def info_from_attributes(attributes: Mapping[str, Any]) -> StoreInfo:
         info = StoreInfo.model_validate(ours)
     except ValidationError as error:
         raise StoreError(
-            f"the attributes {ATTRIBUTES_KEY!r} are damaged: {first_problem(error)}. "
+            f"the attributes {OUR_KEY!r} are damaged: {first_problem(error)}. "
             "Restore the file zarr.json, or generate the image again."
         ) from error
     if info.sketch.sha256 is None:
