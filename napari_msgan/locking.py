@@ -7,7 +7,7 @@ import json
 import os
 import platform
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 from napari_msgan.durable import disk_full_text, is_disk_full
 from napari_msgan.errors import StoreError
@@ -30,6 +30,21 @@ _MOST_CHARACTERS = 2000
 _SAME_START_S = 2.0
 
 
+class _Holder(NamedTuple):
+    """Who holds a lock.
+
+    started_s : from the start of the computer; a process id alone is used again.
+    """
+
+    pid: int
+    started_s: float
+    host: str
+
+    def __str__(self) -> str:
+        is_here = self.host == platform.node()
+        return f"process {self.pid}" if is_here else f"process {self.pid} on {self.host}"
+
+
 @contextmanager
 def hold_lock(file: Path, what: str, kind: type[MsganError] = StoreError) -> Iterator[None]:
     """Hold the lock of `file` in this process; never waits.
@@ -43,7 +58,7 @@ def hold_lock(file: Path, what: str, kind: type[MsganError] = StoreError) -> Ite
     """
     from filelock import FileLock, Timeout
 
-    pid_file, me = file.with_suffix(".pid"), _me()
+    pid_file, me = file.with_suffix(".pid"), _this_process()
     lock = FileLock(file, thread_local=False, fallback_to_soft=False)
     try:
         _acquire(lock, file)
@@ -113,19 +128,17 @@ def living_holder(file: Path) -> str | None:
     noted = _noted(file.with_suffix(".pid"))
     if noted is None:
         return None
-    pid, started, host = noted
-    if host != platform.node():
-        return _named(noted)
+    if noted.host != platform.node():
+        return str(noted)
     try:
-        is_same = abs(_started_s(pid) - started) < _SAME_START_S
+        is_same = abs(_started_s(noted.pid) - noted.started_s) < _SAME_START_S
     except Error:
         return None
-    return _named(noted) if is_same else None
+    return str(noted) if is_same else None
 
 
-def _me() -> list[Any]:
-    """Return process id, time of its start and computer: an id alone is used again."""
-    return [os.getpid(), _started_s(os.getpid()), platform.node()]
+def _this_process() -> _Holder:
+    return _Holder(os.getpid(), _started_s(os.getpid()), platform.node())
 
 
 def _started_s(pid: int) -> float:
@@ -136,25 +149,19 @@ def _started_s(pid: int) -> float:
     return float(psutil.Process(pid).create_time() - booted)
 
 
-def _noted(pid_file: Path) -> list[Any] | None:
+def _noted(pid_file: Path) -> _Holder | None:
     try:
         with pid_file.open(encoding="ascii") as file:
-            noted = json.loads(file.read(_MOST_CHARACTERS))
-        pid, started, host = noted
+            pid, started_s, host = json.loads(file.read(_MOST_CHARACTERS))
     except (OSError, ValueError, TypeError, RecursionError):  # not written yet, or not by us
         return None
-    is_ours = type(pid) is int and type(started) is float and type(host) is str
-    return noted if is_ours and 0 < pid <= _LARGEST_PID else None
-
-
-def _named(noted: list[Any]) -> str:
-    pid, _, host = noted
-    return f"process {pid}" if host == platform.node() else f"process {pid} on {host}"
+    is_ours = type(pid) is int and type(started_s) is float and type(host) is str
+    return _Holder(pid, started_s, host) if is_ours and 0 < pid <= _LARGEST_PID else None
 
 
 def _holder(pid_file: Path) -> str:
     noted = _noted(pid_file)
     if noted is None:
         return "another process"
-    is_here = noted[0] == os.getpid() and noted[2] == platform.node()
-    return "this process" if is_here else _named(noted)
+    is_this = (noted.pid, noted.host) == (os.getpid(), platform.node())
+    return "this process" if is_this else str(noted)
