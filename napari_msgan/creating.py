@@ -22,9 +22,8 @@ from napari_msgan.source import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Generator
 
-    from napari_msgan.config import SketchThresholds
     from napari_msgan.geometry import Ints
     from napari_msgan.model import Model
     from napari_msgan.pyramid import PyramidBuilder, PyramidStore
@@ -152,10 +151,7 @@ def iter_make_sketch(
         steps = iter_sketch_given(plan, info.sketch.settings, builder.read_sketch, write)
     else:
         steps = iter_sketch_image(plan, info.sketch.settings, write, workers, builder.scratch)
-    thresholds: Sequence[SketchThresholds] = ()
-    for step in steps:
-        done, total, thresholds = step
-        yield done, total
+    thresholds = yield from steps
     if not any(count for _, count in blocks.values()):
         is_image = original is None and not info.sketch.given
         kind = "image has no edges (is it constant?)" if is_image else "given sketch is empty"

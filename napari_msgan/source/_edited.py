@@ -13,6 +13,7 @@ from napari_msgan.resampling import reduce_max
 from napari_msgan.source._plan import SourcePlan
 from napari_msgan.source._sketches import (
     ReadSketch,
+    SketchSteps,
     WriteSketch,
     check_given,
     coarser_sketch,
@@ -23,9 +24,7 @@ from napari_msgan.source._sketches import (
 from napari_msgan.volume import orient, read_padded
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from napari_msgan.config import ModelSpec, SketchThresholds
+    from napari_msgan.config import ModelSpec
     from napari_msgan.geometry import Box
     from napari_msgan.pyramid import SketchInfo, StoreInfo
     from napari_msgan.volume import Volume
@@ -77,8 +76,8 @@ def iter_sketch_edited(
     read_original: ReadSketch,
     read_sketch: ReadSketch,
     write: WriteSketch,
-) -> Iterator[tuple[int, int, list[SketchThresholds]]]:
-    """Write an edited sketch at every scale; yield as `iter_sketch_image` does, at once all.
+) -> SketchSteps:
+    """Write an edited sketch at every scale; yield and return as `iter_sketch_image` does.
 
     The finest scale is as it is given. Each coarser one is that of the original, which has edges
     of its own there, but what lies at or beside a change of the finer scale is made from it. So
@@ -107,11 +106,11 @@ def iter_sketch_edited(
             block = np.where(touched, made, block)
         return block
 
-    thresholds = list(original.thresholds or ())
     total = sum(len(plan.blocks(s)) for s in range(geometry.n_scales))
     done = 0
     for scale in range(geometry.finest_scale, -1, -1):
         for box in plan.blocks(scale):
             write(scale, box, edited(scale, box))
             done += 1
-            yield done, total, thresholds
+            yield done, total
+    return list(original.thresholds or ())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -44,6 +44,7 @@ _TOP_8_BITS = 255
 
 ReadSketch = Callable[[int, Box], Uint8Array]
 WriteSketch = Callable[[int, Box, Uint8Array], None]
+SketchSteps = Generator[tuple[int, int], None, "list[SketchThresholds]"]
 
 
 def iter_sketch_image(
@@ -52,13 +53,13 @@ def iter_sketch_image(
     write: WriteSketch,
     workers: int,
     scratch: Path | None = None,
-) -> Iterator[tuple[int, int, list[SketchThresholds]]]:
-    """Write the sketch of every scale of an image; yield (done, total, thresholds so far)."""
+) -> SketchSteps:
+    """Write the sketch of every scale of an image; yield (done, total), return the thresholds."""
     with (
         large_buffers_kept(workers),
         image_pyramid(plan, settings, workers, scratch) as images,
     ):
-        yield from iter_sketch_scales(images, plan, settings, write, workers)
+        return (yield from iter_sketch_scales(images, plan, settings, write, workers))
 
 
 def iter_sketch_scales(
@@ -67,8 +68,8 @@ def iter_sketch_scales(
     settings: SketchSettings,
     write: WriteSketch,
     workers: int,
-) -> Iterator[tuple[int, int, list[SketchThresholds]]]:
-    """Write the sketch of every image of a pyramid; yield as `iter_sketch_image` does."""
+) -> SketchSteps:
+    """Write the sketch of every image of a pyramid; yield and return as `iter_sketch_image`."""
     work = [(s, box) for s in range(plan.geometry.n_scales) for box in plan.blocks(s)]
     thresholds = [measure_thresholds(image, settings, workers) for image in images]
 
@@ -77,7 +78,8 @@ def iter_sketch_scales(
         write(scale, box, sketch_block(images[scale], box, thresholds[scale], settings))
 
     for done, _ in enumerate(iter_in_threads(sketch_one, work, workers), 1):
-        yield done, len(work), thresholds
+        yield done, len(work)
+    return thresholds
 
 
 def iter_sketch_given(
@@ -85,8 +87,8 @@ def iter_sketch_given(
     settings: SketchSettings,
     read_sketch: ReadSketch,
     write: WriteSketch,
-) -> Iterator[tuple[int, int, list[SketchThresholds]]]:
-    """Write a given sketch at every scale; yield as `iter_sketch_image` does.
+) -> SketchSteps:
+    """Write a given sketch at every scale; yield as `iter_sketch_image`, return no thresholds.
 
     Of a label map it is the borders between the labels, and a warning says so; models of the
     method's authors take labels as they are. The finest scale is the maximum over the voxels of
@@ -121,12 +123,13 @@ def iter_sketch_given(
             write(scale, box, block)
             strengths += np.bincount(block.ravel(), minlength=256)
             done += 1
-            yield done, total, []
+            yield done, total
         weakest = weakest_kept(strengths, settings.low_density)
         if is_thinned and scale < geometry.finest_scale and weakest > 1:
             for box in plan.blocks(scale):
                 block = read_sketch(scale, box)
                 write(scale, box, np.where(block < weakest, 0, block).astype(np.uint8))
+    return []
 
 
 def sketch_levels(geometry: PyramidGeometry, read: ReadSketch) -> list[LazyArray]:

@@ -26,7 +26,7 @@ from napari_msgan.source import (
     plan_magnified,
     write_image_pyramid,
 )
-from napari_msgan.steps import n_cores
+from napari_msgan.steps import n_cores, run_to_end
 from napari_msgan.training.given import sketch_on
 from napari_msgan.volume import orient
 
@@ -178,8 +178,7 @@ def _write_pyramid(
         steps = iter_sketch_given(
             given, config.sketch, lambda scale, box: sketches[scale][box.slices], write
         )
-    for _ in steps:
-        pass
+    run_to_end(steps)
 
 
 def _zoom(file: TrainingFile, variant: int, config: TrainConfig) -> float:
