@@ -53,7 +53,7 @@ def measure(model: Model, device: str, precision: Precision, workers: int) -> Ca
     volume = sample_volume(model.spec, workers)
     geometry = plan_source(volume, model.spec, _scale_to_measure(model.spec)).geometry
     idle = private_bytes()
-    run = _Sample(model, device, precision, workers).run(volume)
+    run = _make_sample(volume, model, device, precision, workers)
     sketchers = cpu_threads(device, workers)
     threshold_s = _threshold_seconds(volume, model.spec, sketchers)
     first_s, first_bytes = _measure_first(model, device)
@@ -118,64 +118,58 @@ class _Run:
     stored_sketch: float
 
 
-@dataclass(frozen=True)
-class _Sample:
-    """Makes the sample, and a piece of it, as `napari_msgan.generate` does."""
+def _make_sample(
+    volume: Volume, model: Model, device: str, precision: Precision, workers: int
+) -> _Run:
+    """Make the sample, and a piece of it, as `napari_msgan.generate` does."""
 
-    model: Model
-    device: str
-    precision: Precision
-    workers: int
-
-    def run(self, volume: Volume) -> _Run:
-        small = tuple(slice(0, n // 4) for n in self.model.spec.tile_shape)
-        piece = Volume(volume.data[small], volume.affine, volume.unit)
-        ends: dict[int, list[float]] = {}
-        with tempfile.TemporaryDirectory(prefix="napari-msgan-") as folder:
-            cold_steps, cold_s = self._sketch(piece, Path(folder, "piece.ome.zarr"))
-            cold_steps.close()
-            with _peak() as sketch_peak:
-                steps, sketch_s = self._sketch(volume, Path(folder, "sample.ome.zarr"))
-            warm_steps, warm_s = self._sketch(piece, Path(folder, "warm.ome.zarr"))
-            warm_steps.close()
-            begun = time.monotonic()
-            with _peak() as tile_peak:
-                for step in steps:
-                    if step.report is not None:
-                        scale = step.report.tile.scale
-                        ends.setdefault(scale, []).append(time.monotonic() - begun)
-            store = step.store
-            assert store is not None
-            return _Run(
-                piece_cold_s=cold_s,
-                piece_warm_s=warm_s,
-                piece_voxels=math.prod(piece.shape),
-                sketch_s=sketch_s,
-                sketch_peak=sketch_peak[0],
-                tile_ends=ends,
-                tile_peak=tile_peak[0],
-                stored_image=_bytes_per_voxel(store, sketch=False),
-                stored_sketch=_bytes_per_voxel(store, sketch=True),
-            )
-
-    def _sketch(
-        self, source: Volume, out: Path
+    def sketched(
+        source: Volume, out: Path
     ) -> tuple[Generator[Progress, None, PyramidStore], float]:
         """Return the steps after the sketch, and the seconds that it took."""
-        spec = self.model.spec
-        planned = plan_source(source, spec, _scale_to_measure(spec))
+        planned = plan_source(source, model.spec, _scale_to_measure(model.spec))
         begun = time.monotonic()
         steps = iter_generate(
             source,
             out,
-            self.model,
+            model,
             scale=planned.geometry.finest_scale,
-            device=self.device,
-            precision=self.precision,
-            workers=self.workers,
+            device=device,
+            precision=precision,
+            workers=workers,
         )
         next(step for step in steps if step.stage == "sketch" and step.done == step.total)
         return steps, time.monotonic() - begun
+
+    small = tuple(slice(0, n // 4) for n in model.spec.tile_shape)
+    piece = Volume(volume.data[small], volume.affine, volume.unit)
+    ends: dict[int, list[float]] = {}
+    with tempfile.TemporaryDirectory(prefix="napari-msgan-") as folder:
+        cold_steps, cold_s = sketched(piece, Path(folder, "piece.ome.zarr"))
+        cold_steps.close()
+        with _peak() as sketch_peak:
+            steps, sketch_s = sketched(volume, Path(folder, "sample.ome.zarr"))
+        warm_steps, warm_s = sketched(piece, Path(folder, "warm.ome.zarr"))
+        warm_steps.close()
+        begun = time.monotonic()
+        with _peak() as tile_peak:
+            for step in steps:
+                if step.report is not None:
+                    scale = step.report.tile.scale
+                    ends.setdefault(scale, []).append(time.monotonic() - begun)
+        store = step.store
+        assert store is not None
+        return _Run(
+            piece_cold_s=cold_s,
+            piece_warm_s=warm_s,
+            piece_voxels=math.prod(piece.shape),
+            sketch_s=sketch_s,
+            sketch_peak=sketch_peak[0],
+            tile_ends=ends,
+            tile_peak=tile_peak[0],
+            stored_image=_bytes_per_voxel(store, sketch=False),
+            stored_sketch=_bytes_per_voxel(store, sketch=True),
+        )
 
 
 def _scale_to_measure(spec: ModelSpec) -> int | None:
