@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_msgan.durable import told_if_unwritable
 from napari_msgan.errors import StoreError
-from napari_msgan.geometry import Box, Ints, PyramidGeometry
+from napari_msgan.geometry import Box, Ints
 from napari_msgan.pyramid._arrays import count_voxels, open_level, read_info, write_info
 from napari_msgan.pyramid._level import write_chunks
 from napari_msgan.pyramid._place import Place, place_of
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from napari_msgan.pyramid._level import Level, ZarrArray
     from napari_msgan.pyramid.chunk_cache import ChunkCache
     from napari_msgan.pyramid.metadata import Fingerprint, StoreInfo
-    from napari_msgan.tiling import Tile, Tiling
+    from napari_msgan.tiling import Tile
 
 
 def open_pyramid(path: Path | str, *, writable: bool = False) -> PyramidStore:
@@ -45,12 +45,17 @@ class PyramidStore:
     """An OME-Zarr 0.5 group; a missing chunk is not refined yet.
 
     Any thread may read, and several write different tiles inside ``with store.writing()``.
+
+    Attributes
+    ----------
+    place : its files.
+    info, geometry, tiling : what it says of itself, and what follows from that.
     """
 
     def __init__(self, place: Place, info: StoreInfo, *, writable: bool) -> None:
-        self._place, self._info = place, info
-        self._geometry, self._tiling = info.to_geometry(), info.to_tiling()
-        scales = range(self._geometry.n_scales)
+        self.place, self.info = place, info
+        self.geometry, self.tiling = info.to_geometry(), info.to_tiling()
+        scales = range(self.geometry.n_scales)
         self._images = [open_level(place, info, s) for s in scales]
         self._sketches = [open_level(place, info, s, sketch=True) for s in scales]
         self._refined = RefinedChunks(place, info)
@@ -59,7 +64,7 @@ class PyramidStore:
 
     def __repr__(self) -> str:
         refined = ", ".join(f"{self.refined_fraction(s):.0%}" for s in range(self.n_scales))
-        return f"<PyramidStore {self.address}, {self._info.model_name}, refined {refined}>"
+        return f"<PyramidStore {self.address}, {self.info.model_name}, refined {refined}>"
 
     def __reduce__(self) -> tuple[Callable[[str], PyramidStore], tuple[str]]:
         return partial(open_pyramid, writable=self._writers.allowed), (self.address,)
@@ -67,7 +72,7 @@ class PyramidStore:
     @property
     def address(self) -> str:
         """Return the path or URL."""
-        return self._place.address
+        return self.place.address
 
     @property
     def path(self) -> Path:
@@ -78,28 +83,11 @@ class PyramidStore:
         StoreError
             If the store is at a URL.
         """
-        return self._place.path
-
-    @property
-    def place(self) -> Place:
-        """Return the files of the store."""
-        return self._place
-
-    @property
-    def info(self) -> StoreInfo:
-        return self._info
-
-    @property
-    def geometry(self) -> PyramidGeometry:
-        return self._geometry
+        return self.place.path
 
     @property
     def n_scales(self) -> int:
-        return self._geometry.n_scales
-
-    @property
-    def tiling(self) -> Tiling:
-        return self._tiling
+        return self.geometry.n_scales
 
     def array(self, scale: int) -> ZarrArray:
         """Return the stored image of a scale, read-only; not refined chunks are the fill value."""
@@ -111,7 +99,7 @@ class PyramidStore:
 
     def level(self, scale: int, *, sketch: bool = False) -> Level:
         """Return the image or the sketch of a scale, for reading several of its chunks."""
-        self._geometry.check_scale(scale)
+        self.geometry.check_scale(scale)
         return (self._sketches if sketch else self._images)[scale]
 
     def read(
@@ -182,18 +170,18 @@ class PyramidStore:
 
     def refined_chunks(self, scale: int) -> npt.NDArray[np.bool_]:
         """Return which chunks exist, on the chunk grid; read-only, and only valid for now."""
-        self._geometry.check_scale(scale)
+        self.geometry.check_scale(scale)
         return self._refined.of(scale)
 
     def is_refined(self, scale: int, box: Box) -> bool:
         """Return whether every chunk that the box touches exists."""
-        inside = box.intersect(Box.of_shape(self._geometry.shape_at(scale)))
+        inside = box.intersect(Box.of_shape(self.geometry.shape_at(scale)))
         return bool(self.refined_chunks(scale)[self._chunks(inside).slices].all())
 
     def refined_fraction(self, scale: int, box: Box | None = None) -> float:
         """Return the share of voxels of a scale, or of a box of it, that are refined."""
-        box = box or Box.of_shape(self._geometry.shape_at(scale))
-        return count_voxels(self.refined_chunks(scale), self._info.chunk_shape, box) / box.size
+        box = box or Box.of_shape(self.geometry.shape_at(scale))
+        return count_voxels(self.refined_chunks(scale), self.info.chunk_shape, box) / box.size
 
     def reload(self) -> None:
         """Read which chunks exist, e.g. after another process wrote some."""
@@ -204,7 +192,7 @@ class PyramidStore:
 
         What another process wrote counts as refined from then on.
         """
-        self._geometry.check_scale(scale)
+        self.geometry.check_scale(scale)
         return self._refined.look(scale, self._chunks(box))
 
     def put_mark(self) -> str:
@@ -249,7 +237,7 @@ class PyramidStore:
                 self._refined.sync()
                 with self._writers.paused() as is_only:
                     if is_only and not self._refined.has_unsynced:
-                        self._place.note_unsynced(are_there=False)
+                        self.place.note_unsynced(are_there=False)
 
     def clear(self, scale: int, box: Box) -> dict[int, list[Box]]:
         """Remove the tiles of a scale that a box touches, and every finer tile made from them.
@@ -265,10 +253,10 @@ class PyramidStore:
             If the scale is 0, the writer's lock is not held, or others of this process write.
         """
         self._writers.check()
-        self._geometry.check_scale(scale)
+        self.geometry.check_scale(scale)
         if not scale:
             raise StoreError("scale 0 cannot be cleared: all is made from it. Delete the store.")
-        return self.discard(self._tiling.tiles(scale, box))
+        return self.discard(self.tiling.tiles(scale, box))
 
     def discard(self, tiles: Iterable[Tile]) -> dict[int, list[Box]]:
         """Remove tiles, also of scale 0, and every finer tile made from them.
@@ -286,7 +274,7 @@ class PyramidStore:
         """
         self._writers.check()
         with self._writers.alone(), told_if_unwritable(self.address, StoreError):
-            return self._discard(self._tiling.with_dependents(tiles))
+            return self._discard(self.tiling.with_dependents(tiles))
 
     def _discard(self, doomed: Sequence[set[Tile]]) -> dict[int, list[Box]]:
         removed = {}
@@ -294,13 +282,13 @@ class PyramidStore:
         for scale in reversed(range(self.n_scales)):
             boxes, keys = [], []
             for tile in sorted(doomed[scale]):
-                core = self._tiling.core(tile)
+                core = self.tiling.core(tile)
                 if found := self._refined.remove(scale, self._chunks(core)):
                     boxes.append(core)
                     keys += found
             if boxes:
                 removed[scale] = boxes
-            self._place.sync(keys)  # else a power cut might bring back what was found to be wrong
+            self.place.sync(keys)  # else a power cut might bring back what was found to be wrong
         return removed
 
     def set_fingerprint(self, fingerprint: Fingerprint) -> None:
@@ -315,15 +303,15 @@ class PyramidStore:
             or the writer's lock is not held.
         """
         self._writers.check()
-        known = self._info.fingerprint
+        known = self.info.fingerprint
         with told_if_unwritable(self.address, StoreError), self._writers.paused() as is_only:
             has_tiles = any(self.refined_chunks(scale).any() for scale in range(self.n_scales))
             if known is not None and (has_tiles or not is_only):
                 known.check_continued(fingerprint, self.address)
             elif fingerprint != known:
-                self._info = self._info.model_copy(update={"fingerprint": fingerprint})
-                write_info(self._place, self._info)
-            self._place.note_unsynced(are_there=True)
+                self.info = self.info.model_copy(update={"fingerprint": fingerprint})
+                write_info(self.place, self.info)
+            self.place.note_unsynced(are_there=True)
 
     def tidy(self, mark: str) -> None:
         """Read from the folder what helpers wrote and left half-written, and remove their mark.
@@ -335,7 +323,7 @@ class PyramidStore:
         """
         self._writers.check()
         with told_if_unwritable(self.address, StoreError):
-            self._place.remove(mark)
+            self.place.remove(mark)
         self._is_untidy = True
         self._clean_if_last()
         if self._is_untidy:  # the last job of this process that writes will do it
@@ -348,19 +336,19 @@ class PyramidStore:
 
     def _clean(self) -> None:
         self._is_untidy = False
-        for key in (*self._refined.scan(), *self._place.marks()):
-            self._place.remove(key)
+        for key in (*self._refined.scan(), *self.place.marks()):
+            self.place.remove(key)
 
     def _take_over(self) -> None:
         """See what the writer before us did, and remove what it left half-written."""
-        info = read_info(self._place)
-        if info.model_copy(update={"fingerprint": self._info.fingerprint}) != self._info:
+        info = read_info(self.place)
+        if info.model_copy(update={"fingerprint": self.info.fingerprint}) != self.info:
             raise StoreError(f"{self.address} was replaced after it was opened. Open it again.")
-        self._info = info
+        self.info = info
         self._clean()
-        if self._place.has_unsynced():
+        if self.place.has_unsynced():
             self._refined.add_unsynced()  # the writer before us did not wait for its last ones
 
     def _chunks(self, box: Box) -> Box:
         """Return the chunks that a box of voxels touches, as a box that counts chunks."""
-        return box.cover(self._info.chunk_shape)
+        return box.cover(self.info.chunk_shape)
