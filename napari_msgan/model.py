@@ -102,15 +102,15 @@ def read_spec(folder: Path) -> ModelSpec:
         raise ModelError(f"{path}: {first_problem(error)}") from error
 
 
-def load_model(model: str | os.PathLike[str]) -> Model:
-    """Return a model by the name it has in the catalogue, or by its folder.
+def load_model(model: Model | str | os.PathLike[str]) -> Model:
+    """Return a model by the name it has in the catalogue, or by its folder; a loaded one as it is.
 
     Raises
     ------
     ModelError
         If there is no such model, or a file of it is missing, altered or does not fit.
     """
-    return load_folder(find_model(model))
+    return model if isinstance(model, Model) else load_folder(find_model(model))
 
 
 def find_model(model: str | os.PathLike[str]) -> Path:

@@ -173,7 +173,9 @@ def test_file_name_with_a_path_is_refused(folder):
 
 def test_unknown_name_lists_the_known_ones(original, monkeypatch):
     monkeypatch.setenv(MODELS_VARIABLE, str(original.parent))
-    assert load_model("small").spec.name == "small"
+    loaded = load_model("small")
+    assert loaded.spec.name == "small"
+    assert load_model(loaded) is loaded
     with pytest.raises(ModelError, match=r"the models here are .*small"):
         load_model("nothing")
 

@@ -123,7 +123,7 @@ def estimate(
     """
     volume, packed = (source, 0) if isinstance(source, Volume) else read_geometry(source)
     volume = with_spacing(volume, spacing)
-    model = model if isinstance(model, Model) else load_model(model)
+    model = load_model(model)
     device = resolve_device(device)
     plan = plan_source(volume, model.spec, scale)
     geometry = plan.geometry

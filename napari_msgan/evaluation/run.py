@@ -167,7 +167,7 @@ def iter_evaluate(
         no image was given, or could be evaluated.
     """
     check_torchmetrics()
-    model = model if isinstance(model, Model) else load_model(model)
+    model = load_model(model)
     paths, seen, target = [*map(Path, images)], [*map(Path, training)], Path(out)
     if not paths:
         raise JobError("there is no image to evaluate")

@@ -134,7 +134,7 @@ def model_of(store: PyramidStore, model: Model | Path | str | None) -> Model:
     info = store.info
     if model is None:
         return load_folder(find_by_identity(info.model_sha256, info.model_path))
-    model = model if isinstance(model, Model) else load_model(model)
+    model = load_model(model)
     if model.spec.identity != info.model_sha256:
         raise StoreError(
             f"{store.address} was made by model {info.model_name!r} ({info.model_sha256[:12]}), "

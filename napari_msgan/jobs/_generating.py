@@ -159,7 +159,7 @@ def iter_generate(
         volume = with_spacing(volume, spacing)
         # of a cluster the workers compute, and the sketch is made here
         computed_by = resolve_device(device) if joined is None else "cpu"
-        model = model if isinstance(model, Model) else load_model(model)
+        model = load_model(model)
         seed = _taken_seed(seed, model)
         original = edited_from
         if original is not None:

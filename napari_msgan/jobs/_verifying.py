@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from numbers import Integral
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from napari_msgan.errors import JobError
@@ -15,6 +14,7 @@ from napari_msgan.verifying import Verification, iter_verify_store
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+    from pathlib import Path
 
 
 def verify(
@@ -55,7 +55,7 @@ def iter_verify(
     is_all = isinstance(sample, str) and sample == "all"
     if not is_all and not (isinstance(sample, Integral) and sample >= 0):
         raise JobError(f'sample {sample!r} is neither a number of tiles nor "all"')
-    given = load_model(model) if isinstance(model, (Path, str)) else model
+    given = None if model is None else load_model(model)
     steps = iter_verify_store(
         store.place if isinstance(store, PyramidStore) else place_of(store),
         lambda opened: model_of(opened, given),
