@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from napari_msgan._napari.stores import stores_folder
 from napari_msgan.cli._tables import lengths, megabytes, one_line, print_table, shape_text
 from napari_msgan.config import INEXACT_NOTE
 from napari_msgan.errors import StoreError
@@ -23,6 +22,8 @@ if TYPE_CHECKING:
 def info(arguments: Namespace) -> None:
     """Print what a store knows about itself, and how much of it is refined."""
     if arguments.store is None:
+        from napari_msgan._napari.stores import stores_folder
+
         _list_stores(stores_folder(), as_json=arguments.json)
         return
     store = open_pyramid(arguments.store)

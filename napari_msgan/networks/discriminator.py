@@ -61,9 +61,9 @@ class PatchDiscriminator(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return logits, shape (N, 1, ...): one for each window."""
         with parametrize.cached():
-            with torch.autocast(x.device.type, enabled=False):  # CUDA's would round the norms
-                for layer in self.layers:
-                    if isinstance(layer, nn.Conv2d | nn.Conv3d):
-                        layer.weight  # noqa: B018 # normalised here, and kept for the next line
+            if torch.amp.is_autocast_available(x.device.type):  # CUDA's would round the norms
+                with torch.autocast(x.device.type, enabled=False):
+                    for layer in self.layers:
+                        getattr(layer, "weight", None)  # normalised here, and kept
             logits: Tensor = self.layers(x)
         return logits

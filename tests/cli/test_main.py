@@ -59,7 +59,7 @@ def test_version_is_that_of_the_package(process):
         (("generate",), "IN, OUT, --model"),
         (("generate", "a.png", "b.ome.zarr"), "--model"),
         (("refine", "a.ome.zarr"), "--region"),
-        (("info",), "STORE"),
+        (("verify",), "STORE"),
         (("generate", "a.png", "b.ome.zarr", "--model", "m", "--scale", "-1"), "of 0 or more"),
         (("generate", "a.png", "b.ome.zarr", "--model", "m", "--workers", "0"), "of 1 or more"),
         (("generate", "a.png", "b.ome.zarr", "--model", "m", "--seed", "x"), "'x' is not a whole"),
