@@ -3,7 +3,8 @@
 A tile is some forty short kernels, which take a processor longer to launch than a fast GPU to
 compute; a CUDA graph launches them together. Windows and tiles go through pinned memory.
 
-Not run yet: no machine with a GPU was at hand. `tests/test_recording.py` compares bit by bit.
+Not run on a GPU yet: none was at hand. `tests/test_recording.py` compares bit by bit where there is
+one, `tests/test_emulated_gpu.py` tells elsewhere whether it waits for what it asks for.
 
 References
 ----------
