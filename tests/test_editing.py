@@ -181,7 +181,9 @@ def test_terminal_writes_the_sketch_of_a_store_and_takes_it_back(original, tmp_p
     store, model, _ = original
     is_flat = store.geometry.ndim == 2
     file = tmp_path / ("sketch.png" if is_flat else "sketch.nii.gz")
-    assert main(["sketch", f"{store.path}/sketch", str(file), "-q"]) == 0
+    assert main(["sketch", f"{store.path}/sketch", str(file)]) == 0
+    advice = " ".join(capsys.readouterr().out.split())
+    assert advice.endswith(f"--model small --edited-from {store.path}")
     np.testing.assert_array_equal(np.asarray(read_volume(file).data[...]), finest_sketch(store))
     if is_flat:
         pixels = np.asarray(Image.open(file)).copy()

@@ -18,6 +18,7 @@ from napari_msgan.geometry import Box
 from napari_msgan.io import read_description
 from napari_msgan.jobs import export as export_store
 from napari_msgan.jobs import iter_generate, iter_refine, make_sketch
+from napari_msgan.pyramid import is_store, open_pyramid
 from napari_msgan.steps import run_to_end
 
 if TYPE_CHECKING:
@@ -55,7 +56,13 @@ def sketch(arguments: Namespace) -> None:
     if not arguments.quiet:
         out = shlex.quote(str(arguments.out))
         print(f"{arguments.out} is written. Draw on it, or use it as it is:")
-        print(f"  napari-msgan generate {out} NAME.ome.zarr --model MODEL --input-is-sketch")
+        model, way = "MODEL", "--input-is-sketch"
+        store = Path(arguments.source).parent
+        if Path(arguments.source).name == "sketch" and is_store(store):
+            # drawn on, it changes the image of that store; any other makes one of its own
+            model = open_pyramid(store).info.model_name
+            way = f"--edited-from {shlex.quote(str(store))}"
+        print(f"  napari-msgan generate {out} NAME.ome.zarr --model {model} {way}")
 
 
 def generate(arguments: Namespace) -> None:

@@ -104,7 +104,13 @@ def _add_sketch(add: AddCommand) -> None:
         "--input-is-sketch",
         LEAVES_NOTHING,
     )
-    add_paths(command, "IN", "image", "OUT", "file: .tif, .ome.tif, .nii, .nii.gz, .ome.zarr, .png")
+    add_paths(
+        command,
+        "IN",
+        "image, or STORE/sketch, which is written as it is",
+        "OUT",
+        "file: .tif, .ome.tif, .nii, .nii.gz, .ome.zarr, .png",
+    )
     add_spacing(command)
     add_overwrite(command)
     add_quiet(command)

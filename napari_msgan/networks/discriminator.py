@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
-from napari_msgan.networks.blocks import conv
+from napari_msgan.networks.blocks import conv, full_precision
 
 _KERNEL = 4
 
@@ -61,9 +60,8 @@ class PatchDiscriminator(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return logits, shape (N, 1, ...): one for each window."""
         with parametrize.cached():
-            if torch.amp.is_autocast_available(x.device.type):  # CUDA's would round the norms
-                with torch.autocast(x.device.type, enabled=False):
-                    for layer in self.layers:
-                        getattr(layer, "weight", None)  # normalised here, and kept
+            with full_precision(x):  # CUDA's autocast would round the norms
+                for layer in self.layers:
+                    getattr(layer, "weight", None)  # normalised here, and kept
             logits: Tensor = self.layers(x)
         return logits
