@@ -12,7 +12,14 @@ from napari_msgan import __version__
 from napari_msgan.errors import GeometryError, StoreError
 from napari_msgan.geometry import Box
 from napari_msgan.model import bundled_folder, user_folder
-from napari_msgan.pyramid import GeometryInfo, SketchInfo, SourceInfo, StoreInfo, check_sizes
+from napari_msgan.pyramid import (
+    GeometryInfo,
+    SketchInfo,
+    SketchView,
+    SourceInfo,
+    StoreInfo,
+    check_sizes,
+)
 from napari_msgan.source import (
     hash_pixels,
     iter_sketch_edited,
@@ -144,9 +151,9 @@ def iter_make_sketch(
         blocks[scale, box.start] = digest, int(np.count_nonzero(block))
 
     if original is not None:
-        steps = iter_sketch_edited(
-            plan, original.info.sketch, original.read_sketch, builder.read_sketch, write
-        )
+        scales = range(original.n_scales)
+        before = [SketchView(original, scale, whole=True) for scale in scales]
+        steps = iter_sketch_edited(plan, original.info.sketch, before, builder.read_sketch, write)
     elif info.sketch.given:
         steps = iter_sketch_given(plan, info.sketch.settings, builder.read_sketch, write)
     else:

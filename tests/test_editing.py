@@ -1,5 +1,7 @@
 """A store from the sketch of another one, on which somebody drew or erased."""
 
+import shutil
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -173,6 +175,22 @@ def test_what_does_not_fit_is_told_and_leaves_nothing(original, tmp_path):
         shifted = Volume(pixels, Affine.of_spacing((1.0,) * 3, (5.0, 5.0, 5.1)), "millimeter")
         with pytest.raises(GeometryError, match=r"does not lie where .* \(0.1 mm apart"):
             jobs.generate(shifted, out, store.info.model_path, edited_from=store, device="cpu")
+    assert not out.exists()
+    assert not list(tmp_path.glob("*partial*"))
+
+
+def test_original_that_is_gone_or_torn_is_refused(original, tmp_path):
+    store, _, _ = original
+    torn = shutil.copytree(store.path, tmp_path / "torn.ome.zarr")
+    shutil.rmtree(torn / "sketch" / "1" / "c")
+    out = tmp_path / "b.ome.zarr"
+    with pytest.raises(StoreError, match="is missing"):
+        generate(original, finest_sketch(store), out, edited_from=torn)
+    opened = open_pyramid(torn)
+    shutil.rmtree(torn)
+    for gone in (torn, opened):
+        with pytest.raises(StoreError):
+            generate(original, finest_sketch(store), out, edited_from=gone)
     assert not out.exists()
     assert not list(tmp_path.glob("*partial*"))
 

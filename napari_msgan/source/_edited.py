@@ -24,10 +24,12 @@ from napari_msgan.source._sketches import (
 from napari_msgan.volume import orient, read_padded
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from napari_msgan.config import ModelSpec
     from napari_msgan.geometry import Box
     from napari_msgan.pyramid import SketchInfo, StoreInfo
-    from napari_msgan.volume import Volume
+    from napari_msgan.volume import ArrayLike, Volume
 
 #: Share of a voxel that an edited sketch may lie beside that of the store.
 _SAME_PLACE = 0.01
@@ -73,7 +75,7 @@ def plan_edited(volume: Volume, spec: ModelSpec, original: StoreInfo) -> SourceP
 def iter_sketch_edited(
     plan: SourcePlan,
     original: SketchInfo,
-    read_original: ReadSketch,
+    before: Sequence[ArrayLike],
     read_sketch: ReadSketch,
     write: WriteSketch,
 ) -> SketchSteps:
@@ -82,10 +84,11 @@ def iter_sketch_edited(
     The finest scale is as it is given. Each coarser one is that of the original, which has edges
     of its own there, but what lies at or beside a change of the finer scale is made from it. So
     a sketch without a change gives all scales of the original.
+
+    before : the sketch of the original at every scale, the coarsest first.
     """
     geometry = plan.geometry
     data, top = plan.volume.data, top_of(plan.volume.data.dtype, check_given(plan.volume))
-    before = sketch_levels(geometry, read_original)
     now = sketch_levels(geometry, read_sketch)
 
     def is_touched(scale: int, box: Box) -> npt.NDArray[np.bool_]:
