@@ -65,12 +65,12 @@ def copy_in(viewer: ViewerModel, store: PyramidStore) -> Labels | None:
 
 
 def iter_read_sketch(store: PyramidStore, out: Uint8Array) -> Generator[Progress, None, None]:
-    """Read the finest sketch of a store into an array of its shape."""
+    """Read the finest sketch of a store into an array of its shape; all of it, or not."""
     yield Progress("unpacking", 0, 0)
-    finest = store.geometry.finest_scale
+    finest = store.level(store.geometry.finest_scale, sketch=True)
     boxes = Box.of_shape(out.shape).blocks(store.info.tile_shape)
     for done, box in enumerate(boxes, 1):
-        out[box.slices] = store.read_sketch(finest, box)
+        out[box.slices] = finest.read_whole(box)
         yield Progress("unpacking", done, len(boxes))
 
 

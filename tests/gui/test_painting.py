@@ -106,6 +106,17 @@ def test_copy_without_its_store_or_of_another_model_is_any_sketch(
     assert second.info.source.is_sketch
 
 
+def test_sketch_with_a_gap_is_not_copied(panel, viewer, generated, finish, xray, notes):
+    first = generated(xray)
+    before = list(viewer.layers)
+    (first.path / "sketch" / "0" / "c" / "2" / "2").unlink()
+    panel.paint_button.click()
+    finish()
+    assert "sketch/0/c/2/2 is missing" in panel.job.outcome
+    assert list(viewer.layers) == before
+    notes.clear()
+
+
 def test_cancelled_copy_adds_nothing(panel, viewer, generated, finish, xray, monkeypatch):
     generated(xray)
     before = list(viewer.layers)
