@@ -83,6 +83,13 @@ class FolderPlace:
     def exists(self, key: str) -> bool:
         return (self._root / key).is_file()
 
+    def stamp(self, key: str) -> object:
+        try:
+            known = (self._root / key).stat()
+        except OSError:
+            return None
+        return known.st_ino, known.st_mtime_ns, known.st_size
+
     def remove(self, key: str) -> None:
         path = self._root / key
         check_inside(self._root, path.parent)  # the file itself may be a link: that is removed

@@ -143,6 +143,10 @@ class Level:
                 f"{where} cannot be read: {error}. Try again; the store itself may be sound."
             ) from error
 
+    def stamp(self, index: Ints) -> object:
+        """Return what differs once a chunk was made anew; None if that is not known."""
+        return self.place.stamp(self.file_key(index))
+
     def file_key(self, index: Ints) -> str:
         return f"{self.key}/{self.array.metadata.encode_chunk_key(index)}"
 

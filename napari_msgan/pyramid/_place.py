@@ -88,6 +88,9 @@ class Place(Protocol):
     def exists(self, key: str) -> bool:
         """Return whether there is such a file right now."""
 
+    def stamp(self, key: str) -> object:
+        """Return what differs once a file was written anew; None if that is not known."""
+
     def remove(self, key: str) -> None:
         """Remove a file, if it is there."""
 

@@ -30,7 +30,7 @@ _LARGE = 1 << 16
 class ChunkCache:
     """The chunks of arrays that were read last; for several threads, each chunk is read by one.
 
-    Only for chunks that do not change any more while the cache is used.
+    `view` is for chunks that do not change any more while the cache is used, `find` for all.
 
     Parameters
     ----------
@@ -40,6 +40,7 @@ class ChunkCache:
     def __init__(self, capacity_bytes: int) -> None:
         self._capacity = capacity_bytes
         self._chunks: OrderedDict[Key, Chunk] = OrderedDict()
+        self._stamps: dict[Key, object] = {}
         self._size = 0
         self._pending: dict[Key, Future[Chunk]] = {}
         self._lock = threading.Lock()
@@ -51,17 +52,21 @@ class ChunkCache:
         return LazyArray(level.shape, level.dtype, partial(self._read, level), level.chunks)
 
     def find(self, level: Level, index: Ints) -> Chunk | None:
-        """Return a chunk; None, which is not kept, if it has no file."""
-        key = (level.key, index)
+        """Return a chunk as it is now; None if it has no file.
+
+        Others may remove it and make it anew meanwhile, also in another process.
+        """
+        key, stamp = (level.key, index), level.stamp(index)
         with self._lock:
-            if key in self._chunks:
+            if key in self._chunks and stamp is not None and self._stamps.get(key) == stamp:
                 self._chunks.move_to_end(key)
                 return self._chunks[key]
         chunk = level.find_chunk(index)
-        if chunk is not None:
-            with self._lock:
-                if key not in self._chunks:
-                    self._keep(key, chunk)
+        with self._lock:
+            self._forget(key)
+            if chunk is not None and stamp is not None:
+                self._stamps[key] = stamp
+                self._keep(key, chunk)
         return chunk
 
     def _read(self, level: Level, part: Box) -> Chunk:
@@ -95,8 +100,12 @@ class ChunkCache:
         self._chunks[key] = chunk
         self._size += chunk.nbytes
         while self._size > self._capacity:
-            _, oldest = self._chunks.popitem(last=False)
-            self._size -= oldest.nbytes
+            self._forget(next(iter(self._chunks)))
+
+    def _forget(self, key: Key) -> None:
+        self._stamps.pop(key, None)
+        if (chunk := self._chunks.pop(key, None)) is not None:
+            self._size -= chunk.nbytes
 
 
 def _outside_the_heap(chunk: Chunk) -> Chunk:

@@ -54,8 +54,7 @@ class PyramidView(_Window):
     ----------
     shown : box of the scale (its own voxels); it may leave the image. None for all.
     whole : raise StoreError where scale 0 has no file, else it is seen as the fill value there.
-    cache : keeps what was read last, for who goes through slice by slice. A chunk that is removed
-        and made again has the same voxels.
+    cache : keeps what was read last, for who goes through slice by slice.
     """
 
     def __init__(

@@ -8,7 +8,7 @@ import zarr
 
 from napari_msgan.errors import StoreError
 from napari_msgan.geometry import Box
-from napari_msgan.pyramid import ChunkCache
+from napari_msgan.pyramid import ChunkCache, open_pyramid
 from tests.pyramid.levels import level_of
 
 N_CHUNKS = 4 * 3 * 2
@@ -88,6 +88,22 @@ def test_a_chunk_that_could_not_be_read_is_tried_again(stored, tmp_path):
         cache.view(level)[key]
     file.write_bytes(content)
     np.testing.assert_array_equal(cache.view(level)[key], values[key])
+
+
+def test_a_chunk_that_others_remove_or_make_anew_is_found_as_it_is_now(store):
+    cache, box = ChunkCache(1 << 24), Box((0, 0), (8, 8))
+    other = open_pyramid(store.path)
+    for value in (7, 9):
+        with store.writing():
+            for tile in store.tiling.tiles(1, box):
+                core = store.tiling.core(tile)
+                store.write(1, core, np.full(core.shape, value, store.info.dtype))
+        for _ in range(2):
+            assert (other.read(1, box, cache=cache) == value).all()
+    assert cache.n_reads == 2
+    with store.writing():
+        store.clear(1, box)
+    assert (other.read(1, box, cache=cache) == store.info.fill_value).all()
 
 
 def test_a_chunk_that_is_not_there_yet_is_not_kept(store):
