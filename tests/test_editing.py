@@ -78,6 +78,21 @@ def test_untouched_sketch_gives_the_image_of_the_original_and_a_given_one_does_n
     assert finest == (True, False)
 
 
+def test_textures_are_those_of_the_original_unless_another_seed_is_given(tmp_path, capsys):
+    model = load_folder(write_model(tmp_path / "model", n_scales=2, noise=0.5))
+    source = Volume(smooth((70, 61)), Affine.of_spacing((1.0, 1.0)), "pixel")
+    store = jobs.generate(source, tmp_path / "a.ome.zarr", model, device="cpu", seed=7)
+    made = store, model, source
+    again = generate(made, finest_sketch(store), tmp_path / "b.ome.zarr")
+    assert all(both == (True, True) for both in same_scales(store, again))
+    other = generate(made, finest_sketch(store), tmp_path / "c.ome.zarr", seed=8)
+    assert same_scales(store, other)[-1] == (True, False)
+    command = ["generate", f"{store.path}/sketch", str(tmp_path / "d.ome.zarr"), "-q"]
+    command += ["--model", str(model.folder), "--edited-from", str(store.path)]
+    assert main(command) == 0
+    assert open_pyramid(tmp_path / "d.ome.zarr").info.seed == 7
+
+
 def test_what_is_drawn_is_seen_at_every_scale_and_nothing_else_changes(original, tmp_path):
     store, _, _ = original
     drawn = finest_sketch(store).copy()

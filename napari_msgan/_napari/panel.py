@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import napari
@@ -28,7 +29,9 @@ from napari_msgan._napari.view_panel import ViewPanel
 from napari_msgan._napari.widgets import INDENT, Hint, UprightScrollArea, button, row
 from napari_msgan._napari.windows import is_in_hu
 from napari_msgan._napari.workers import start_in_thread, tell
-from napari_msgan.errors import MsganError
+from napari_msgan.errors import ModelError, MsganError
+from napari_msgan.model import find_by_identity
+from napari_msgan.pyramid import PyramidStore
 
 #: How often new tiles are drawn.
 REDRAW_MS = 100
@@ -191,20 +194,24 @@ class GeneratePanel(Docked):
         opened = self.session.require()
         store = opened.store
         if (painted := copy_in(self._viewer, store)) is not None:
-            self._paint_on(painted)
+            self._paint_on(painted, store)
             return
         edges = empty_copy(store)
 
         def on_end(completed: bool) -> str:
             if not completed:
                 return "Cancelled. Nothing was added."
-            self._paint_on(self.scene.add_copy(opened, edges))
+            self._paint_on(self.scene.add_copy(opened, edges), store)
             return "Paint with 255, erase with 0, then press Generate low-res."
 
         self.jobs.start("sketch", iter_read_sketch(store, edges), on_end=on_end)
 
-    def _paint_on(self, painted: Labels) -> None:
+    def _paint_on(self, painted: Labels, store: PyramidStore) -> None:
+        """Choose a sketch as the source, and what else the image of its store was made with."""
         self.source.choose(painted)
+        with suppress(ModelError):  # it is not here: the sketch counts as any other, which is said
+            self.model.choose(find_by_identity(store.info.model_sha256, store.info.model_path))
+        self.source.seed.setValue(store.info.seed)
         self._viewer.layers.selection.active = painted
         painted.visible, painted.mode = True, "paint"
 

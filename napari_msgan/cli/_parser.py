@@ -137,9 +137,9 @@ def _add_generate(add: AddCommand) -> None:
     command.add_argument(
         "--seed",
         type=natural,
-        default=0,
         metavar="N",
-        help="of models with a random part (chest-xray): another one makes other textures",
+        help="of models with a random part (chest-xray): another one makes other textures "
+        "(default: that of --edited-from, else 0)",
     )
     command.add_argument(
         "--input-is-sketch",

@@ -58,7 +58,7 @@ class GenerateOptions(_TileOptions, total=False):
 
     region: Box | str | None
     finest: int | None
-    seed: int
+    seed: int | None
     precision: Precision
     input_is_sketch: bool
     edited_from: PyramidStore | Path | str | None
@@ -100,7 +100,7 @@ def iter_generate(
     scale: int | None = None,
     finest: int | None = None,
     region: Box | str | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     device: str = "auto",
     precision: Precision = "fp32",
     input_is_sketch: bool = False,
@@ -125,7 +125,8 @@ def iter_generate(
         `scale`. It is never coarser than what the source supports, and of a model without voxel
         sizes (chest-xray) always that of the source's own pixels.
     region : box of the finest scale (or its text form); None for everything.
-    seed : for models with a random part (chest-xray): another one makes other textures.
+    seed : for models with a random part (chest-xray): another one makes other textures. None for
+        that of `edited_from`, else 0.
     device : "cpu", "cuda", or "auto" for the GPU where torch sees one.
     precision : "fp32", or "bf16" for faster mixed precision; the store keeps to it.
     input_is_sketch : the source is a sketch: integers / type maximum, or floats in [0, 1].
@@ -160,12 +161,14 @@ def iter_generate(
         # of a cluster the workers compute, and the sketch is made here
         computed_by = resolve_device(device) if joined is None else "cpu"
         model = load_model(model)
-        seed = _taken_seed(seed, model)
         original = edited_from
         if original is not None:
             if not isinstance(original, PyramidStore):
                 original = open_pyramid(original)
             model_of(original, model)  # refuses another one
+        if seed is None:
+            seed = 0 if original is None else original.info.seed
+        seed = _taken_seed(seed, model)
         if place_of(out).is_there():
             store = open_pyramid(out, writable=True)
             check_same_job(

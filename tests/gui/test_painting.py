@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 from napari.layers import Labels
 
+from napari_msgan import generate, refine
 from napari_msgan._napari import painting
+from napari_msgan.geometry import Affine
+from napari_msgan.volume import Volume
+from tests.gui.conftest import blobs
+from tests.models import write_model
 
 
 @pytest.fixture
@@ -63,6 +68,26 @@ def test_copy_of_the_sketch_is_painted_on_and_changes_what_was_painted_only(
     coarsest = np.asarray(other.sketch_array(0)[...]) != np.asarray(first.sketch_array(0)[...])
     assert 0 < coarsest.sum() <= 4**layer.ndim
     assert not np.array_equal(other.array(0)[...], first.array(0)[...])
+
+
+def test_model_and_seed_are_those_of_the_store_that_was_opened(
+    panel, viewer, painted, finish, tmp_path, monkeypatch
+):
+    folder = tmp_path / "two models"
+    write_model(folder / "first", name="first")
+    write_model(folder / "second", name="second", noise=0.5)
+    monkeypatch.setenv("NAPARI_MSGAN_MODELS", str(folder))
+    panel.model.reload()
+    source = Volume(blobs((70, 61)), Affine.of_spacing((1.0, 1.0)), "pixel")
+    first = generate(source, tmp_path / "a.ome.zarr", folder / "second", device="cpu", seed=7)
+    viewer.open(str(first.path), plugin="napari-msgan")
+    painted()
+    assert panel.model.spec.name == "second"
+    assert f"a copy of the sketch of {first.path.name}" in panel.source.hint.text()
+    second = refine(generate_again(panel, finish), device="cpu")
+    assert second.info.seed == 7
+    for scale in range(first.n_scales):
+        np.testing.assert_array_equal(second.array(scale)[...], first.array(scale)[...])
 
 
 def test_edited_image_is_compared_with_the_one_before(
