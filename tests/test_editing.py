@@ -1,6 +1,7 @@
 """A store from the sketch of another one, on which somebody drew or erased."""
 
 import shutil
+import warnings
 
 import nibabel as nib
 import numpy as np
@@ -192,6 +193,25 @@ def test_what_does_not_fit_is_told_and_leaves_nothing(original, tmp_path):
             jobs.generate(shifted, out, store.info.model_path, edited_from=store, device="cpu")
     assert not out.exists()
     assert not list(tmp_path.glob("*partial*"))
+
+
+@pytest.mark.parametrize("kind", ["the image itself", "16 bits, drawn on with 65535", "a JPEG"])
+def test_what_is_no_copy_of_the_sketch_is_told(original, tmp_path, kind):
+    store, _, _ = original
+    copy = finest_sketch(store)
+    if kind == "the image itself":
+        pixels = np.linspace(1, 200, copy.size).reshape(copy.shape).astype(np.uint8)
+    elif kind == "a JPEG":
+        noise = np.random.default_rng(0).integers(-9, 10, copy.shape)
+        pixels = np.clip(copy + noise, 0, 255).astype(np.uint8)
+    else:
+        pixels = copy.astype(np.uint16)
+        pixels[3:5] = 65535
+    with pytest.warns(UserWarning, match="it is no copy of it"):
+        generate(original, pixels, tmp_path / "b.ome.zarr", scale=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        generate(original, copy.astype(np.uint16) * 257, tmp_path / "c.ome.zarr", scale=0)
 
 
 def test_original_that_is_gone_or_torn_is_refused(original, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 #: Share of a voxel that an edited sketch may lie beside that of the store.
 _SAME_PLACE = 0.01
+#: A warning asks whether it is a copy where more of the edges changed.
+_MOSTLY = 0.75
 #: Coarse voxels around a change in which the edge of a coarser scale may lie.
 _AROUND = 1
 
@@ -110,10 +113,22 @@ def iter_sketch_edited(
         return block
 
     total = sum(len(plan.blocks(s)) for s in range(geometry.n_scales))
-    done = 0
+    done = edges = changed = 0
     for scale in range(geometry.finest_scale, -1, -1):
         for box in plan.blocks(scale):
-            write(scale, box, edited(scale, box))
+            block = edited(scale, box)
+            write(scale, box, block)
+            if scale == geometry.finest_scale:
+                old = np.asarray(before[scale][box.slices])
+                edges += int(np.count_nonzero(old))
+                changed += int(np.count_nonzero((old > 0) & (block != old)))
             done += 1
             yield done, total
+        if scale == geometry.finest_scale and changed > _MOSTLY * edges:
+            warnings.warn(
+                f"{changed / edges:.0%} of the edges of the store's sketch are erased or of "
+                "another strength in the edited one. If less was drawn, it is no copy of it, or "
+                "was saved with other grey values: take PNG, TIFF or NIfTI with those of the copy",
+                stacklevel=2,
+            )
     return list(original.thresholds or ())
