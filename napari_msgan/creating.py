@@ -128,7 +128,7 @@ def describe_edited(
     known = original.info
     plan = plan_edited(volume, model.spec, known)
     new = describe_store(plan, volume, model, seed, input_is_sketch=True, name=None)
-    sketch = known.sketch.model_copy(update={"sha256": None, "edited": hash_pixels(volume)})
+    sketch = known.sketch.model_copy(update={"sha256": None, "edited": _hash_edited(volume, known)})
     return plan, new.model_copy(update={"source": known.source, "sketch": sketch})
 
 
@@ -228,5 +228,11 @@ def _same_edited_sketch(info: StoreInfo, volume: Volume, original: StoreInfo) ->
         "from a sketch that was not edited": info.sketch.edited is not None,
         "from the sketch of another image": info.source == original.source
         and info.geometry == original.geometry,
-        "from a sketch with other edits": info.sketch.edited == hash_pixels(volume),
+        "from a sketch with other edits, or of another store": info.sketch.edited
+        == _hash_edited(volume, original),
     }
+
+
+def _hash_edited(volume: Volume, original: StoreInfo) -> str:
+    """Return the hash of all that an edited sketch is made from: one may be edited again."""
+    return hashlib.sha256(f"{original.sketch.sha256} {hash_pixels(volume)}".encode()).hexdigest()

@@ -174,6 +174,8 @@ def test_the_same_job_goes_on_and_another_is_refused(original, tmp_path):
         device="cpu",
     )
     np.testing.assert_array_equal(finest_sketch(twice), finest_sketch(store))
+    with pytest.raises(StoreError, match="or of another store"):  # coarser scales differ
+        generate(original, finest_sketch(store), twice.path)
 
 
 def test_what_does_not_fit_is_told_and_leaves_nothing(original, tmp_path):

@@ -143,7 +143,7 @@ class SketchInfo(Settings):
 
     thresholds : per scale, or None for a sketch that was given.
     sha256 : of the stored sketch; None until it is complete.
-    edited : sha256 of its finest scale as it was drawn on; None if nobody did.
+    edited : sha256 of the sketch that was drawn on, and what it became; None if nobody did.
     """
 
     settings: SketchSettings
