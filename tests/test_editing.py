@@ -127,6 +127,14 @@ def test_what_is_erased_is_gone_at_every_scale(original, tmp_path):
         np.testing.assert_array_equal(now[middle + 2 :], before[middle + 2 :])
 
 
+def test_edges_of_coarse_scales_alone_go_with_the_edges_around_them(original, tmp_path):
+    store, _, _ = original
+    empty = np.zeros_like(finest_sketch(store))
+    with pytest.warns(UserWarning, match="100% of the edges|sketch is empty"):
+        edited = generate(original, empty, tmp_path / "b.ome.zarr", scale=0)
+    assert not any(np.any(edited.sketch_array(scale)[...]) for scale in range(store.n_scales))
+
+
 def test_store_says_what_it_was_made_from(original, tmp_path, capsys):
     store, _, source = original
     drawn = finest_sketch(store).copy()

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 #: Share of a voxel that an edited sketch may lie beside that of the store.
 _SAME_PLACE = 0.01
+#: Coarse voxels beyond which an edge of a coarser scale belongs to no edge of the finer one.
+_REACH = 8
 #: A warning asks whether it is a copy where more of the edges changed.
 _MOSTLY = 0.75
 #: Coarse voxels around a change in which the edge of a coarser scale may lie.
@@ -95,10 +97,21 @@ def iter_sketch_edited(
     now = sketch_levels(geometry, read_sketch)
 
     def is_touched(scale: int, box: Box) -> npt.NDArray[np.bool_]:
-        factor, wide = geometry.factor(scale + 1), box.grow(_AROUND)
+        factor, wide = geometry.factor(scale + 1), box.grow(_REACH)
         read = wide.multiply(factor)
         old, new = (read_padded(x[scale + 1], read.start, read.stop) for x in (before, now))
         touched = ndimage.maximum_filter(reduce_max(old != new, factor), 2 * _AROUND + 1)
+        erased = reduce_max((old > 0) & (new == 0), factor)
+        if erased.any():
+            # Soft borders have edges at coarse scales only, which nobody sees, and cannot erase:
+            # they go with the edges around them.
+            there = reduce_max(new, factor) > 0
+            far = np.full(erased.shape, _REACH + 1)
+            to_erased, to_there = (
+                ndimage.distance_transform_cdt(~x, "chessboard") if x.any() else far
+                for x in (erased, there)
+            )
+            touched |= (to_erased <= _REACH) & (to_erased < to_there)
         inside: npt.NDArray[np.bool_] = touched[box.relative_to(wide.start).slices]
         return inside
 
