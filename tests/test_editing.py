@@ -240,6 +240,16 @@ def test_original_that_is_gone_or_torn_is_refused(original, tmp_path):
     assert not list(tmp_path.glob("*partial*"))
 
 
+def test_file_that_knows_its_voxel_size_only_lies_where_the_sketch_lies(original, tmp_path):
+    store, model, _ = original
+    bare = Affine.of_spacing(store.geometry.affine.spacing)
+    assert bare != store.geometry.affine
+    volume = Volume(finest_sketch(store), bare, "millimeter")  # as Fiji saves a stack
+    out = tmp_path / "b.ome.zarr"
+    again = jobs.generate(volume, out, model, edited_from=store, device="cpu")
+    assert all(both == (True, True) for both in same_scales(store, again))
+
+
 def test_terminal_writes_the_sketch_of_a_store_and_takes_it_back(original, tmp_path, capsys):
     store, model, _ = original
     is_flat = store.geometry.ndim == 2

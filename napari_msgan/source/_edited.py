@@ -10,6 +10,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from napari_msgan.errors import GeometryError
+from napari_msgan.geometry import Affine
 from napari_msgan.resampling import reduce_max
 from napari_msgan.source._plan import SourcePlan
 from napari_msgan.source._sketches import (
@@ -51,7 +52,9 @@ def plan_edited(volume: Volume, spec: ModelSpec, original: StoreInfo) -> SourceP
         If the sketch does not have the finest voxels of that store.
     """
     geometry = original.to_geometry()
-    has_place = volume.unit == geometry.unit == "millimeter"
+    # of some files nothing but the voxel size is known: an image program has saved them
+    bare = Affine.of_spacing(volume.spacing)
+    has_place = volume.unit == geometry.unit == "millimeter" and volume.affine != bare
     turned, orientation = orient(volume, spec.orientation if has_place else None)
     if turned.shape != geometry.shape:
         raise GeometryError(
