@@ -183,6 +183,7 @@ def holds_edges(layer: Layer) -> bool:
     said = note.get("description") if isinstance(note, dict) else None
     is_said = isinstance(said, dict) and said.get("content") == "sketch"
     is_of_store = isinstance(note, dict) and note.get("role") == "sketch"  # also one level of it
+    is_of_store |= isinstance(note, dict) and "copied_from" in note  # made an image by napari
     return isinstance(layer, Labels) or is_said or is_of_store
 
 

@@ -105,6 +105,14 @@ def test_edited_image_is_compared_with_the_one_before(
     assert panel.view._comparison.source is xray
 
 
+def test_copy_that_was_made_an_image_is_a_sketch(panel, viewer, generated, painted, xray):
+    generated(xray)
+    layer = painted()
+    place = {name: getattr(layer, name) for name in ("scale", "translate", "units", "metadata")}
+    panel.source.choose(viewer.add_image(layer.data, **place))
+    assert panel.source.is_sketch.isChecked()
+
+
 def test_strengths_count_as_they_are_though_the_strongest_are_gone(
     panel, generated, painted, finish, xray
 ):
