@@ -64,10 +64,12 @@ class JobController:
         steps: Steps,
         *,
         on_step: Callable[[Progress], None] = lambda step: None,
+        on_error: Callable[[], object] = lambda: None,
         on_end: Callable[[bool], str],
     ) -> None:
         """Run a job.
 
+        on_error : is called where it failed; what went wrong is said anyway.
         on_end : is given whether it ran to its end, returns what to say about that.
 
         Raises
@@ -93,6 +95,7 @@ class JobController:
         def error(problem: Exception) -> None:
             if number == self._number:
                 state.has_failed = True
+                on_error()
                 self._finish(str(problem) or type(problem).__name__)
 
         def end(completed: bool) -> None:
@@ -218,13 +221,16 @@ class StoreController:
                     found = store.clear(scale, part)
                     removed += sum(len(tiles) for tiles in found.values())
 
-        def on_end(completed: bool) -> str:
+        def show() -> None:
             self._scene.forget_boxes(store)
             self._scene.redraw(store, thumbnail=True)
+
+        def on_end(completed: bool) -> str:
+            show()
             said = f"Removed {removed} tile{'s' * (removed != 1)}."
             return said if completed else f"Stopped. {said}"
 
-        self.jobs.start("clear", steps(), on_end=on_end)
+        self.jobs.start("clear", steps(), on_error=show, on_end=on_end)
 
     def redraw_if_stale(self) -> None:
         """Show the tiles that came since the last call; a timer calls this."""

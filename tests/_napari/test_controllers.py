@@ -22,7 +22,7 @@ from napari_msgan._napari.regions import missing_tiles
 from napari_msgan._napari.state import JobState, Opened, SessionState
 from napari_msgan._napari.to_layer import Placement
 from napari_msgan._napari.workers import ThreadJob, until_ended
-from napari_msgan.errors import JobError, MsganError
+from napari_msgan.errors import JobError, MsganError, StoreError
 from napari_msgan.geometry import Box
 from napari_msgan.io import read_volume
 from napari_msgan.jobs import Progress
@@ -237,6 +237,18 @@ def test_clear_removes_tiles_and_boxes(stores, runner, scene, opened):
     runner.finish()
     assert stores.jobs.state.outcome == "Removed 1 tile."
     assert not opened.store.is_refined(1, box)
+    scene.forget_boxes.assert_called_once_with(opened.store)
+
+
+def test_clearing_that_fails_shows_what_is_left(stores, runner, opened, scene, monkeypatch):
+    whole = Box.of_shape(opened.store.geometry.shape)
+    stores.refine([whole], 1, device="cpu", focus=None)
+    runner.finish()
+    monkeypatch.setattr(opened.store, "clear", Mock(side_effect=StoreError("no")))
+    scene.forget_boxes.reset_mock()
+    stores.clear([whole], 1)
+    runner.finish()
+    assert stores.jobs.state.outcome == "no"
     scene.forget_boxes.assert_called_once_with(opened.store)
 
 
