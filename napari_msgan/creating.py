@@ -114,11 +114,11 @@ def describe_store(
 
 
 def describe_edited(
-    volume: Volume, model: Model, seed: int, original: PyramidStore
+    volume: Volume, model: Model, seed: int, original: PyramidStore, *, name: str | None
 ) -> tuple[SourcePlan, StoreInfo]:
     """Return how a store is made from the edited sketch of another one, and what it records.
 
-    The source is that of the original.
+    The source is that of the original, but for its name.
 
     Raises
     ------
@@ -128,8 +128,9 @@ def describe_edited(
     known = original.info
     plan = plan_edited(volume, model.spec, known)
     new = describe_store(plan, volume, model, seed, input_is_sketch=True, name=None)
+    source = known.source.model_copy(update={"name": name})
     sketch = known.sketch.model_copy(update={"sha256": None, "edited": _hash_edited(volume, known)})
-    return plan, new.model_copy(update={"source": known.source, "sketch": sketch})
+    return plan, new.model_copy(update={"source": source, "sketch": sketch})
 
 
 def iter_make_sketch(
@@ -226,7 +227,8 @@ def _same_source(info: StoreInfo, volume: Volume, *, input_is_sketch: bool) -> d
 def _same_edited_sketch(info: StoreInfo, volume: Volume, original: StoreInfo) -> dict[str, bool]:
     return {
         "from a sketch that was not edited": info.sketch.edited is not None,
-        "from the sketch of another image": info.source == original.source
+        "from the sketch of another image": info.source.model_copy(update={"name": None})
+        == original.source.model_copy(update={"name": None})
         and info.geometry == original.geometry,
         "from a sketch with other edits, or of another store": info.sketch.edited
         == _hash_edited(volume, original),

@@ -186,6 +186,16 @@ def test_the_same_job_goes_on_and_another_is_refused(original, tmp_path):
         generate(original, finest_sketch(store), twice.path)
 
 
+def test_name_of_the_source_is_kept_only_when_asked_for(original, tmp_path):
+    _, model, source = original
+    options = {"device": "cpu", "scale": 0}
+    named = jobs.generate(source, tmp_path / "a.ome.zarr", model, name="scan 7", **options)
+    out, pixels = tmp_path / "b.ome.zarr", finest_sketch(named)
+    for name in (None, "scan 8"):  # given again, it goes on
+        made = generate(original, pixels, out, edited_from=named, scale=0, name=name)
+        assert made.info.source.name is None
+
+
 def test_what_does_not_fit_is_told_and_leaves_nothing(original, tmp_path):
     store, _, _ = original
     pixels, out = finest_sketch(store), tmp_path / "b.ome.zarr"

@@ -181,7 +181,7 @@ def iter_generate(
                     plan, volume, model, seed, input_is_sketch=input_is_sketch, name=name
                 )
             else:
-                plan, info = describe_edited(volume, model, seed, original)
+                plan, info = describe_edited(volume, model, seed, original, name=name)
                 plan.geometry.check_scale(scale or 0)
             box = region_box(info.to_geometry().shape, plan.geometry.axes, region)
             plan.geometry.box_at(0, box)

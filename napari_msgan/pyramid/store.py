@@ -138,11 +138,7 @@ class PyramidStore:
     def read_sketch(
         self, scale: int, box: Box, *, cache: ChunkCache | None = None
     ) -> npt.NDArray[np.uint8]:
-        """Return a box of the sketch of a scale, uint8 (value / 255).
-
-        Parameters
-        ----------
-        cache : keeps the chunks that were read last.
+        """Return a box of the sketch of a scale, uint8 (value / 255); `cache` as of `read`.
 
         Raises
         ------
