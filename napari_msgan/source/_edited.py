@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from napari_msgan.config import ModelSpec
-    from napari_msgan.geometry import Box
+    from napari_msgan.geometry import Box, Ints
     from napari_msgan.pyramid import SketchInfo, StoreInfo
+    from napari_msgan.sketch import Uint8Array
     from napari_msgan.volume import ArrayLike, Volume
 
 #: Share of a voxel that an edited sketch may lie beside that of the store.
@@ -103,20 +104,7 @@ def iter_sketch_edited(
         factor, wide = geometry.factor(scale + 1), box.grow(_REACH)
         read = wide.multiply(factor)
         old, new = (read_padded(x[scale + 1], read.start, read.stop) for x in (before, now))
-        touched = ndimage.maximum_filter(reduce_max(old != new, factor), 2 * _AROUND + 1)
-        erased = reduce_max((old > 0) & (new == 0), factor)
-        if erased.any():
-            # Soft borders have edges at coarse scales only, which nobody sees, and cannot erase:
-            # they go with the edges around them.
-            there = reduce_max(new, factor) > 0
-            far = np.full(erased.shape, _REACH + 1)
-            to_erased, to_there = (
-                ndimage.distance_transform_cdt(~x, "chessboard") if x.any() else far
-                for x in (erased, there)
-            )
-            touched |= (to_erased <= _REACH) & (to_erased < to_there)
-        inside: npt.NDArray[np.bool_] = touched[box.relative_to(wide.start).slices]
-        return inside
+        return _touched(old, new, factor)[box.relative_to(wide.start).slices]
 
     def edited(scale: int, box: Box) -> npt.NDArray[np.uint8]:
         if scale == geometry.finest_scale:
@@ -140,11 +128,42 @@ def iter_sketch_edited(
                 changed += int(np.count_nonzero((old > 0) & (block != old)))
             done += 1
             yield done, total
-        if scale == geometry.finest_scale and changed > _MOSTLY * edges:
-            warnings.warn(
-                f"{changed / edges:.0%} of the edges of the store's sketch are erased or of "
-                "another strength in the edited one. If less was drawn, it is no copy of it, or "
-                "was saved with other grey values: take PNG, TIFF or NIfTI with those of the copy",
-                stacklevel=2,
-            )
+        if scale == geometry.finest_scale:
+            _warn_of_no_copy(changed, edges)
     return list(original.thresholds or ())
+
+
+def _touched(old: Uint8Array, new: Uint8Array, factor: Ints) -> npt.NDArray[np.bool_]:
+    """Return where the sketch of a scale is made anew, from that of the finer one.
+
+    At and beside what changed. Soft borders have edges at coarse scales only, which nobody sees, so
+    that nobody can erase them: they go with the edges around them.
+    """
+    touched: npt.NDArray[np.bool_] = ndimage.maximum_filter(
+        reduce_max(old != new, factor), 2 * _AROUND + 1
+    )
+    erased = reduce_max((old > 0) & (new == 0), factor)
+    if erased.any():
+        to_erased = _distance_to(erased)
+        to_kept = _distance_to(reduce_max(new, factor) > 0)
+        touched |= (to_erased <= _REACH) & (to_erased < to_kept)
+    return touched
+
+
+def _distance_to(edges: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
+    """Return how many voxels away the nearest edge is; more than what counts if there is none."""
+    if not edges.any():
+        return np.full(edges.shape, _REACH + 1)
+    distance: npt.NDArray[Any] = ndimage.distance_transform_cdt(~edges, "chessboard")
+    return distance
+
+
+def _warn_of_no_copy(changed: int, edges: int) -> None:
+    """Warn of a sketch in which most edges of the store's are gone, or of another strength."""
+    if changed > _MOSTLY * edges:
+        warnings.warn(
+            f"{changed / edges:.0%} of the edges of the store's sketch are erased or of "
+            "another strength in the edited one. If less was drawn, it is no copy of it, or "
+            "was saved with other grey values: take PNG, TIFF or NIfTI with those of the copy",
+            stacklevel=3,
+        )
