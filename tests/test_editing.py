@@ -186,6 +186,17 @@ def test_the_same_job_goes_on_and_another_is_refused(original, tmp_path):
         generate(original, finest_sketch(store), twice.path)
 
 
+def test_precision_is_that_of_the_original_unless_another_is_asked_for(original, tmp_path):
+    _, model, source = original
+    lower = jobs.generate(source, tmp_path / "a.ome.zarr", model, device="cpu", precision="bf16")
+    same = generate(original, finest_sketch(lower), tmp_path / "b.ome.zarr", edited_from=lower)
+    assert same.info.fingerprint.precision == "bf16"
+    assert all(both == (True, True) for both in same_scales(lower, same))
+    options = {"edited_from": lower, "precision": "fp32", "scale": 0}
+    other = generate(original, finest_sketch(lower), tmp_path / "c.ome.zarr", **options)
+    assert other.info.fingerprint.precision == "fp32"
+
+
 def test_name_of_the_source_is_kept_only_when_asked_for(original, tmp_path):
     _, model, source = original
     options = {"device": "cpu", "scale": 0}

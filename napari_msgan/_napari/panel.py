@@ -212,6 +212,8 @@ class GeneratePanel(Docked):
         with suppress(ModelError):  # it is not here: the sketch counts as any other, which is said
             self.model.choose(find_by_identity(store.info.model_sha256, store.info.model_path))
         self.source.seed.setValue(store.info.seed)
+        if (made := store.info.fingerprint) is not None:
+            self.source.choose_precision(made.precision)
         self._viewer.layers.selection.active = painted
         painted.visible, painted.mode = True, "paint"
 

@@ -149,6 +149,9 @@ class SourcePanel(Section):
         """Let go of the chosen layer."""
         self._watch(None)
 
+    def choose_precision(self, precision: Precision) -> None:
+        self.precision.setCurrentText(next(k for k, p in PRECISIONS.items() if p == precision))
+
     def choose(self, layer: Layer) -> None:
         self.box.setCurrentIndex(self.box.findData(key_of(layer)))
 

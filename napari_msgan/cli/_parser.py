@@ -159,7 +159,7 @@ def _add_generate(add: AddCommand) -> None:
         action="store_true",
         help="record the file name of IN; by default it is not, as it may name a patient",
     )
-    add_precision(command, "fp32", "default: fp32")
+    add_precision(command, None, "default: that of --edited-from, else fp32")
     add_computing(command)
     add_cluster(command, "workers that make the tiles")
     add_quiet(command)

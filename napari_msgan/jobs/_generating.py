@@ -59,7 +59,7 @@ class GenerateOptions(_TileOptions, total=False):
     region: Box | str | None
     finest: int | None
     seed: int | None
-    precision: Precision
+    precision: Precision | None
     input_is_sketch: bool
     edited_from: PyramidStore | Path | str | None
     spacing: float | Sequence[float] | None
@@ -102,7 +102,7 @@ def iter_generate(
     region: Box | str | None = None,
     seed: int | None = None,
     device: str = "auto",
-    precision: Precision = "fp32",
+    precision: Precision | None = None,
     input_is_sketch: bool = False,
     edited_from: PyramidStore | Path | str | None = None,
     spacing: float | Sequence[float] | None = None,
@@ -128,7 +128,8 @@ def iter_generate(
     seed : for models with a random part (chest-xray): another one makes other textures. None for
         that of `edited_from`, else 0.
     device : "cpu", "cuda", or "auto" for the GPU where torch sees one.
-    precision : "fp32", or "bf16" for faster mixed precision; the store keeps to it.
+    precision : "fp32", or "bf16" for faster mixed precision; the store keeps to it. None for that
+        of `edited_from`, else "fp32".
     input_is_sketch : the source is a sketch: integers / type maximum, or floats in [0, 1].
     edited_from : store of this model whose sketch, at its finest scale, the source is a copy of
         that was drawn on. Where it was not touched, coarser scales keep the edges they have there,
@@ -166,6 +167,8 @@ def iter_generate(
             if not isinstance(original, PyramidStore):
                 original = open_pyramid(original)
             model_of(original, model)  # refuses another one
+            if precision is None and original.info.fingerprint is not None:
+                precision = original.info.fingerprint.precision
         if seed is None:
             seed = 0 if original is None else original.info.seed
         seed = _taken_seed(seed, model)

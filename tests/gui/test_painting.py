@@ -79,13 +79,15 @@ def test_model_and_seed_are_those_of_the_store_that_was_opened(
     monkeypatch.setenv("NAPARI_MSGAN_MODELS", str(folder))
     panel.model.reload()
     source = Volume(blobs((70, 61)), Affine.of_spacing((1.0, 1.0)), "pixel")
-    first = generate(source, tmp_path / "a.ome.zarr", folder / "second", device="cpu", seed=7)
+    first = generate(
+        source, tmp_path / "a.ome.zarr", folder / "second", device="cpu", seed=7, precision="bf16"
+    )
     viewer.open(str(first.path), plugin="napari-msgan")
     painted()
     assert panel.model.spec.name == "second"
     assert f"a copy of the sketch of {first.path.name}" in panel.source.hint.text()
     second = refine(generate_again(panel, finish), device="cpu")
-    assert second.info.seed == 7
+    assert (second.info.seed, second.info.fingerprint.precision) == (7, "bf16")
     for scale in range(first.n_scales):
         np.testing.assert_array_equal(second.array(scale)[...], first.array(scale)[...])
 
