@@ -707,3 +707,12 @@ def test_a_name_that_is_too_long_to_be_looked_up_breaks_no_job(panel, xray, gene
     finish()
     assert panel.job.outcome == "Refined."
     assert panel.refine_button.isEnabled()
+
+
+def test_moves_of_the_camera_count_for_the_current_view_only(panel, viewer, xray, generated):
+    generated(xray)
+    for region, counts in (("Everything", False), ("Current view", True)):
+        panel.refine.region.setCurrentText(region)
+        panel.refine._timer.stop()
+        viewer.scene.camera.zoom *= 1.1
+        assert panel.refine._timer.isActive() == counts
