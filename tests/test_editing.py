@@ -195,6 +195,8 @@ def test_precision_is_that_of_the_original_unless_another_is_asked_for(original,
     options = {"edited_from": lower, "precision": "fp32", "scale": 0}
     other = generate(original, finest_sketch(lower), tmp_path / "c.ome.zarr", **options)
     assert other.info.fingerprint.precision == "fp32"
+    with pytest.raises(StoreError, match="was generated with precision bf16, now it would be fp32"):
+        jobs.generate(source, lower.path, model, device="cpu")  # no edit: as ever
 
 
 def test_name_of_the_source_is_kept_only_when_asked_for(original, tmp_path):

@@ -167,11 +167,11 @@ def iter_generate(
             if not isinstance(original, PyramidStore):
                 original = open_pyramid(original)
             model_of(original, model)  # refuses another one
-            if precision is None and original.info.fingerprint is not None:
-                precision = original.info.fingerprint.precision
-        if seed is None:
-            seed = 0 if original is None else original.info.seed
-        seed = _taken_seed(seed, model)
+            made = original.info.fingerprint
+            seed = original.info.seed if seed is None else seed
+            precision = made.precision if precision is None and made is not None else precision
+        precision = precision or "fp32"
+        seed = _taken_seed(0 if seed is None else seed, model)
         if place_of(out).is_there():
             store = open_pyramid(out, writable=True)
             check_same_job(
