@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from napari.components import ViewerModel
 from napari.layers import Labels
 from napari.utils.colormaps import DirectLabelColormap
@@ -17,6 +17,7 @@ from napari_msgan.errors import VolumeError
 from napari_msgan.geometry import Box
 from napari_msgan.jobs import Progress
 from napari_msgan.pyramid import PyramidStore
+from napari_msgan.sketch import Uint8Array
 from napari_msgan.volume import Volume
 
 STRONGEST = 255
@@ -25,7 +26,6 @@ _AMBER = np.array([1.0, 0.75, 0.2])
 _MAX_VOXELS = 1 << 30
 #: Strokes are about this share of the longest side: edges are a voxel wide, which nobody sees.
 _STROKE = 1 / 700
-Uint8Array = npt.NDArray[np.uint8]
 
 
 def _strengths() -> DirectLabelColormap:
@@ -83,7 +83,7 @@ def empty_copy(store: PyramidStore) -> Uint8Array:
         If it would be too large to be painted on.
     """
     shape = store.geometry.shape
-    if np.prod(shape, dtype=float) > _MAX_VOXELS:
+    if math.prod(shape) > _MAX_VOXELS:
         raise VolumeError(
             f"a sketch of {shape} voxels is too large to be painted on here. Write it to a file "
             "(napari-msgan sketch STORE/sketch FILE), and give it back with --edited-from"

@@ -50,9 +50,9 @@ be filled in by who gives this model away.
 
 ## Patients and privacy
 An image made from a patient's sketch keeps that patient's anatomy: it is that patient's data, not
-anonymous. Everything that this model makes is synthetic, and every saved file says so. Weights may
-hold parts of the images that they were trained on: `napari-msgan evaluate` with `--training DATA`
-searches for them.
+anonymous. Everything that this model makes is synthetic, and what this program saves says so.
+Weights may hold parts of the images that they were trained on: `napari-msgan evaluate` with
+`--training DATA` searches for them.
 
 ## Training data
 {trained} images, and {kept_out} more that were kept out to watch the loss.
