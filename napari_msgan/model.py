@@ -133,7 +133,7 @@ def find_model(model: str | os.PathLike[str]) -> Path:
     known = ", ".join(entry.name for entry in entries) or "none"
     raise ModelError(
         f"there is no model {text!r}: it is no folder, and the models here are {known}. "
-        f"Own models belong in {user_folder()}."
+        f"Your own models belong in {user_folder()}."
     )
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 LEAVES_NOTHING = "Nothing was written."
 _REGION = (
-    "z0:z1,y0:y1,x0:x1 (2-D: y0:y1,x0:x1), start inside and stop outside, "
+    "z0:z1,y0:y1,x0:x1 (2-D: y0:y1,x0:x1), start included and stop excluded, "
     "in voxels of the finest scale"
 )
 
@@ -43,14 +43,14 @@ def local(text: str) -> Path:
     """Return a path of this computer."""
     if is_url(text):
         raise argparse.ArgumentTypeError(
-            f"{text} is a URL, and only stores of generate lie at one: give a path of this computer"
+            f"{text} is a URL, and only stores can be at a URL: give a path on this computer"
         )
     return Path(text)
 
 
 def add_store(command: argparse.ArgumentParser, name: str = "store") -> None:
     command.add_argument(
-        name, type=address, metavar="STORE", help="what generate made: a folder or a URL"
+        name, type=address, metavar="STORE", help="store made by generate: a folder or a URL"
     )
 
 
@@ -67,8 +67,9 @@ def add_spacing(command: argparse.ArgumentParser) -> None:
         "--spacing",
         type=millimetres,
         metavar="Z,Y,X",
-        help="voxel size of IN in mm along its axes as they are read (slices first; of NIfTI the "
-        "last axis), or one number for all, where the file has none or a wrong one",
+        help="voxel size of IN in mm along its axes as they are read (slices first; for NIfTI the "
+        "last axis first), or one number for all axes, if the file has no voxel size or a wrong "
+        "one",
     )
 
 
@@ -82,7 +83,7 @@ def add_computing(command: argparse.ArgumentParser) -> None:
         "--workers",
         type=positive,
         metavar="N",
-        help="tiles at the same time (default: one per core; 2 on a GPU)",
+        help="tiles computed at the same time (default: one per core; 2 on a GPU)",
     )
 
 
@@ -90,7 +91,7 @@ def add_cluster(command: argparse.ArgumentParser, text: str) -> None:
     command.add_argument(
         "--cluster",
         metavar="C",
-        help=f"{text}: local:N for N processes of this computer, or the address of a Dask "
+        help=f"{text}: local:N for N processes on this computer, or the address of a Dask "
         "scheduler, tcp://host:8786 (docs/cluster.md)",
     )
 
@@ -105,11 +106,13 @@ def add_device(command: argparse.ArgumentParser) -> None:
 
 
 def add_overwrite(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--overwrite", action="store_true", help="replace what is called OUT")
+    command.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
 
 
 def add_quiet(command: argparse.ArgumentParser) -> None:
-    command.add_argument("-q", "--quiet", action="store_true", help="no progress, no summary")
+    command.add_argument(
+        "-q", "--quiet", action="store_true", help="show no progress and no summary"
+    )
 
 
 def millimetres(text: str) -> tuple[float, ...]:
@@ -124,7 +127,7 @@ def millimetres(text: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no voxel size, such as 2.5,0.7,0.7 or 1.5"
+            f"{text!r} is not a voxel size such as 2.5,0.7,0.7 or 1.5"
         ) from None
 
 

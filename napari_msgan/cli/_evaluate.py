@@ -64,7 +64,7 @@ def evaluate(arguments: Namespace) -> None:
         print(f"{arguments.out}: report.md, figures.csv, summary.csv, pictures/")
         if (arguments.out / "reader-study.html").exists():
             page = arguments.out / "reader-study.html"
-            few = ": few, more or larger images would say more" * (found.n_regions < _FEW_REGIONS)
+            few = ": few; more or larger images would say more" * (found.n_regions < _FEW_REGIONS)
             print(f"Open {page} in a browser. It shows {found.n_regions} regions{few}.")
     if found.problems:
         raise JobError(

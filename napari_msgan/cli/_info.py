@@ -76,7 +76,7 @@ def _list_stores(folder: Path, *, as_json: bool) -> None:
         total = megabytes(sum(store["bytes"] for store in listed))
         print(f"\n{total} in {folder}. Delete the folders that you do not need.")
     else:
-        print(f"There are no stores in {folder}, where those lie that are made in napari.")
+        print(f"There are no stores in {folder}, where napari puts the stores that it makes.")
 
 
 def _listed(path: Path) -> dict[str, Any]:

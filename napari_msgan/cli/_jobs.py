@@ -130,7 +130,7 @@ def _check_store_name(out: Path | str) -> None:
     if not name.lower().endswith(".zarr"):
         better = f"{name.split('.')[0]}.ome.zarr"
         raise UsageError(
-            f"{out} is no name for a store: it must end in .ome.zarr, e.g. {better}. "
+            f"{out} is not a name for a store: it must end in .ome.zarr, e.g. {better}. "
             "Other formats come from napari-msgan export, afterwards"
         )
 
@@ -166,7 +166,7 @@ def _summary(outcome: Outcome, path: Path | str) -> list[str]:
         f"{path}: {store.n_scales} scales, the finest has {shape_text(store.geometry.shape)} voxels"
     ]
     if not outcome.made:
-        return [*lines, "Everything asked for was there already: no tile was made."]
+        return [*lines, "Everything that you asked for was there already: no tile was made."]
     finest = max(outcome.made)
     made = ", ".join(f"{outcome.made[scale]} of scale {scale}" for scale in sorted(outcome.made))
     return [

@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if is_disk_full(error):
             where = error.filename or out
             if where is None:
-                return _fail("what is printed cannot be written: the disk of that file is full")
+                return _fail("the output cannot be written: the disk of its file is full")
             return _fail(disk_full_text(error, where))
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}")

@@ -30,7 +30,7 @@ def add_train(add: AddCommand) -> None:
         "train x-rays/ my-model/",
         "The same command resumes from the last checkpoint.",
     )
-    add_paths(command, "DATA", "folder of images", "OUT", "model folder to make or to go on with")
+    add_paths(command, "DATA", "folder of images", "OUT", "model folder to make or continue")
     command.add_argument(
         "--preset",
         choices=("fast", "balanced", "quality"),
@@ -40,16 +40,16 @@ def add_train(add: AddCommand) -> None:
         "--config",
         metavar="FILE",
         help="settings (JSON) instead of those derived from the images: an edited OUT/plan.json, "
-        "or the name of bundled ones",
+        "or the name of bundled settings",
     )
     command.add_argument(
         "--start-from",
         metavar="MODEL",
-        help="train the networks of this model on, instead of new ones, with its settings unless "
-        "there is --config",
+        help="train the networks of this model further, instead of new ones, with its settings "
+        "unless --config is given",
     )
     command.add_argument(
-        "--plan-only", action="store_true", help="show and write the settings, and train nothing"
+        "--plan-only", action="store_true", help="show and write the settings, but train nothing"
     )
     command.add_argument(
         "--sketches",
@@ -62,22 +62,22 @@ def add_train(add: AddCommand) -> None:
         "--include",
         action="append",
         metavar="PATTERN",
-        help="take images of such paths below DATA only, e.g. 'site_a/*.png' or '**/*_t1.nii.gz'; "
+        help="use only images with such paths below DATA, e.g. 'site_a/*.png' or '**/*_t1.nii.gz'; "
         "may be repeated (default: all)",
     )
     command.add_argument(
         "--patient",
         metavar="REGEX",
-        help="what in the path of a file below DATA names the patient, e.g. '^[^_]+' or '^[^/]+': "
-        "all images of a patient are kept out of training, or none (default: each image is another "
-        "patient's)",
+        help="the part of a file's path below DATA that names the patient, e.g. '^[^_]+' or "
+        "'^[^/]+': all images of a patient are kept out of training, or none (default: each image "
+        "is of another patient)",
     )
     command.add_argument(
         "--devices",
         type=positive,
         default=1,
         metavar="N",
-        help="GPUs, or processes without one, that share each batch (default: 1)",
+        help="number of GPUs, or of processes without a GPU, that share each batch (default: 1)",
     )
     add_device(command)
     add_quiet(command)
@@ -106,15 +106,15 @@ def add_evaluate(add: AddCommand) -> None:
         "--include",
         action="append",
         metavar="PATTERN",
-        help="take images of such names only, e.g. 'kermany_*'; may be repeated",
+        help="use only images with such names, e.g. 'kermany_*'; may be repeated",
     )
     command.add_argument(
         "--patient",
         metavar="REGEX",
-        help="what in a file name names the patient, e.g. '^[^_]+': the images of a patient are "
-        "averaged first (default: each image is another patient's)",
+        help="the part of a file name that names the patient, e.g. '^[^_]+': the images of a "
+        "patient are averaged first (default: each image is of another patient)",
     )
-    command.add_argument("--limit", type=positive, metavar="N", help="take the first N images only")
+    command.add_argument("--limit", type=positive, metavar="N", help="use only the first N images")
     add_scale(command, "finest scale to measure (default: the finest that each image supports)")
     command.add_argument(
         "--training",
@@ -125,10 +125,11 @@ def add_evaluate(add: AddCommand) -> None:
     command.add_argument(
         "--reader-study",
         action="store_true",
-        help="also write reader-study.html, on which a reader tells real from synthetic",
+        help="also write reader-study.html, a page on which a reader tells real from synthetic "
+        "images",
     )
     command.add_argument(
-        "--overwrite", action="store_true", help="write into OUT also if it is not empty"
+        "--overwrite", action="store_true", help="write into OUT even if it is not empty"
     )
     add_precision(command, "fp32", "default: fp32")
     add_computing(command)
@@ -140,7 +141,7 @@ def add_import_megan(add: AddCommand) -> None:
     command = add(
         "import-megan",
         "_import",
-        "make a model of checkpoints that the program of the method's authors wrote",
+        "make a model from checkpoints of the program of the method's authors",
         "import-megan checkpoints/ my-model/ --modality CT --window -1000 600",
         LEAVES_NOTHING,
     )
@@ -152,7 +153,7 @@ def add_import_megan(add: AddCommand) -> None:
         "model folder to make",
     )
     command.add_argument("--name", help="short name of the model (default: the experiment's)")
-    command.add_argument("--title", help="what people read (default: the experiment's name)")
+    command.add_argument("--title", help="title of the model (default: the experiment's name)")
     command.add_argument("--modality", default="unknown", help="e.g. CT or MR (default: unknown)")
     command.add_argument(
         "--window",

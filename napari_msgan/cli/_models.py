@@ -37,7 +37,7 @@ def models(arguments: Namespace) -> None:
             print(one_line(f"problem with {entry.name}: {entry.problem}"))
         elif entry.spec is not None and not entry.spec.exact:
             print(f"note on {entry.name}: {INEXACT_NOTE}")
-    print(f"\nOwn models belong in {user_folder()}; --model also takes a folder.")
+    print(f"\nYour own models belong in {user_folder()}; --model also takes a folder.")
     if entries:
         print(f"The card of a model: napari-msgan models {entries[0].name}")
 

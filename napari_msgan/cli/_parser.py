@@ -30,7 +30,7 @@ from napari_msgan.errors import MsganError
 if TYPE_CHECKING:
     from napari_msgan.cli._arguments import AddCommand
 
-_GOES_ON = "What is finished stays; the same command goes on from there."
+_GOES_ON = "What is finished stays; the same command continues from there."
 
 
 class UsageError(MsganError):
@@ -90,8 +90,8 @@ def _add_models(add: AddCommand) -> None:
     command = add(
         "models", "_models", "list the models, or show the card of one", "models thorax-ct"
     )
-    command.add_argument("model", nargs="?", help="name or folder of a model: show its card")
-    command.add_argument("--json", action="store_true", help="for programs")
+    command.add_argument("model", nargs="?", help="name or folder of a model whose card to show")
+    command.add_argument("--json", action="store_true", help="print JSON, for programs")
 
 
 def _add_sketch(add: AddCommand) -> None:
@@ -107,7 +107,7 @@ def _add_sketch(add: AddCommand) -> None:
     add_paths(
         command,
         "IN",
-        "image, or STORE/sketch, which is written as it is",
+        "image, or STORE/sketch, which is written unchanged",
         "OUT",
         "file: .tif, .ome.tif, .nii, .nii.gz, .ome.zarr, .png",
     )
@@ -129,7 +129,7 @@ def _add_generate(add: AddCommand) -> None:
         "out",
         type=address,
         metavar="OUT",
-        help="store to make or go on with: .ome.zarr, in a folder or at a URL (s3://...)",
+        help="store to make or continue: .ome.zarr, in a folder or at a URL (s3://...)",
     )
     command.add_argument("--model", required=True, metavar="M", help="name or folder of a model")
     add_scale(command, "last scale to compute (default: the finest that the image supports)")
@@ -138,26 +138,28 @@ def _add_generate(add: AddCommand) -> None:
         "--seed",
         type=natural,
         metavar="N",
-        help="of models with a random part (chest-xray): another one makes other textures "
+        help="for models with a random part (chest-xray): another seed gives other textures "
         "(default: that of --edited-from, else 0)",
     )
     command.add_argument(
         "--input-is-sketch",
         action="store_true",
-        help="IN is a sketch: whole numbers (the type's maximum is the strongest edge) or 0 to 1",
+        help="IN is a sketch: integers (the type's maximum is the strongest edge) or floats from 0 "
+        "to 1",
     )
     command.add_argument(
         "--edited-from",
         type=address,
         metavar="STORE",
-        help="IN is the sketch of this store after somebody drew on it: what was not touched keeps "
-        "the edges that it has there at every scale (napari-msgan sketch STORE/sketch FILE)",
+        help="IN is an edited copy of the sketch of this store (napari-msgan sketch STORE/sketch "
+        "FILE): what was not edited keeps its edges at every scale",
     )
     add_spacing(command)
     command.add_argument(
         "--keep-name",
         action="store_true",
-        help="record the file name of IN; by default it is not, as it may name a patient",
+        help="record the file name of IN (default: it is not recorded, because it may name a "
+        "patient)",
     )
     add_precision(command, None, "default: that of --edited-from, else fp32")
     add_computing(command)
@@ -169,7 +171,7 @@ def _add_estimate(add: AddCommand) -> None:
     command = add(
         "estimate",
         "_estimate",
-        "say how long generate would take, and how much memory and disk",
+        "predict how long generate would take, and how much memory and disk space",
         "estimate thorax.nii.gz --model thorax-ct --precision bf16",
     )
     command.add_argument("source", type=Path, metavar="IN", help="image, or sketch; not unpacked")
@@ -179,7 +181,7 @@ def _add_estimate(add: AddCommand) -> None:
         type=Path,
         default=Path(),
         metavar="OUT",
-        help="where the store would be: its disk is looked at (default: this folder)",
+        help="where the store would be, to check its disk (default: this folder)",
     )
     add_scale(command, "last scale to compute (default: the finest that the image supports)")
     add_region(command, "what to compute (default: everything)")
@@ -187,7 +189,7 @@ def _add_estimate(add: AddCommand) -> None:
     command.add_argument(
         "--again",
         action="store_true",
-        help="measure this machine anew; what was measured before is kept otherwise",
+        help="measure this machine again, instead of using the last measurement",
     )
     add_precision(command, "fp32", "default: fp32")
     add_computing(command)
@@ -215,14 +217,17 @@ def _add_refine(add: AddCommand) -> None:
 
 def _add_info(add: AddCommand) -> None:
     command = add(
-        "info", "_info", "show what is in a store, or list those of napari", "info chest.ome.zarr"
+        "info",
+        "_info",
+        "show what is in a store, or list the stores made in napari",
+        "info chest.ome.zarr",
     )
     command.add_argument(
         "store",
         type=address,
         nargs="?",
         metavar="STORE",
-        help="what generate made: a folder or a URL (default: list what was made in napari)",
+        help="store made by generate: a folder or a URL (default: list the stores made in napari)",
     )
     command.add_argument("--json", action="store_true", help="for programs")
 
@@ -248,7 +253,7 @@ def _add_export(add: AddCommand) -> None:
         help="voxels and orientation of the store (default) or of its source",
     )
     add_overwrite(command)
-    add_cluster(command, "workers that write the blocks, for .ome.zarr")
+    add_cluster(command, "workers that write the blocks, only for .ome.zarr")
     add_quiet(command)
 
 
@@ -258,7 +263,7 @@ def _add_verify(add: AddCommand) -> None:
         "_verify",
         "check that a store can be trusted: files, sketch, and a sample of tiles made again",
         "verify thorax.ome.zarr --repair",
-        "Nothing was changed, or what was named before; the same command starts again.",
+        "Nothing was changed, except what was named above; the same command starts again.",
     )
     add_store(command)
     command.add_argument(
@@ -271,7 +276,8 @@ def _add_verify(add: AddCommand) -> None:
         type=natural_or_all,
         default=8,
         metavar="N",
-        help="tiles to make again and compare bit for bit, or all (default: 8, spread over scales)",
+        help="number of tiles to make again and compare bit for bit, or all (default: 8, spread "
+        "over the scales)",
     )
     command.add_argument(
         "--model", metavar="M", help="name or folder (default: found by the hash in the store)"
@@ -286,10 +292,10 @@ def _add_demo(add: AddCommand) -> None:
         type=Path,
         default=Path("demo-output"),
         metavar="DIR",
-        help="where the store lies (default: demo-output)",
+        help="folder for the store (default: demo-output)",
     )
     command.add_argument(
         "--unattended",
         action="store_true",
-        help="refine a region, save, leave pictures of the window in DIR, and close",
+        help="refine a region, save it, write screenshots of the window to DIR, and close",
     )

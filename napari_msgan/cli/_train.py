@@ -80,7 +80,7 @@ def _train(arguments: Namespace) -> None:
             if ended.step < ended.steps:
                 print(
                     f"Scale {scale} took {ended.step} of {ended.steps} steps: its loss on the "
-                    "images that are kept out fell no more."
+                    "images kept out of training no longer fell."
                 )
         print(f"Next:\n  napari-msgan generate IMAGE NAME.ome.zarr --model {out}")
 

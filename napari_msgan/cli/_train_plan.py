@@ -77,7 +77,7 @@ def settled(arguments: Namespace, device: str) -> tuple[TrainConfig, list[Traini
         planned.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(planned, config.model_dump_json(indent=2).encode() + b"\n")
         if not (arguments.quiet or given):
-            print(f"They are in {planned}: edit them and give them back with --config.")
+            print(f"They are in {planned}: edit them and pass the file with --config.")
     return config, plan.files
 
 
@@ -93,7 +93,7 @@ def _given(arguments: Namespace, given: str, include: tuple[str, ...]) -> _Plan:
     if given == str(begun) and planned.exists() and read_config(str(planned)) != config:
         raise TrainingError(
             f"{planned} has other settings than the run that {arguments.out} holds, which keeps "
-            f"its own: delete {planned} to go on with it, or {begun.parent} to start again"
+            f"its own: delete {planned} to continue that run, or {begun.parent} to start again"
         )
     return _Plan(config, files, f"settings of {given}")
 
@@ -170,7 +170,7 @@ def _check_preset(config: TrainConfig, preset: Preset, file: str, old: Path) -> 
     first, further = preset_steps(preset, len(config.axes))
     if [scale.steps for scale in config.scales] != [first, *[further] * (len(config.scales) - 1)]:
         raise TrainingError(
-            f"{file} has other steps than --preset {preset}: leave --preset out to go on with it, "
+            f"{file} has other steps than --preset {preset}: leave --preset out to continue it, "
             f"or delete {old} to start again"
         )
 
@@ -201,7 +201,7 @@ def _print_plan(config: TrainConfig, files: list[TrainingFile], out: Path, origi
     headings, *rows = plan_table(config)
     print_table(headings, rows, numbers="scale batch steps memory")
     if taken := [str(scale) for scale, plan in enumerate(config.scales) if not plan.steps]:
-        print(f"Without steps, taken as it is from {config.start_from}: scale {', '.join(taken)}.")
+        print(f"Without steps, taken unchanged from {config.start_from}: scale {', '.join(taken)}.")
     too_coarse = [file.name for file in files if n_scales_reached(file, config) < 2]
     if too_coarse:
         names = ", ".join(too_coarse[:_NAMED]) + (", ..." if len(too_coarse) > _NAMED else "")
@@ -211,10 +211,12 @@ def _print_plan(config: TrainConfig, files: list[TrainingFile], out: Path, origi
         )
     used = {file.name for file in files} - set(too_coarse)
     if kept_out := kept_out_of(used, config):
-        print(f"{len(kept_out)} of {len(used)} images are kept out of training to watch the loss.")
+        print(
+            f"{len(kept_out)} of {len(used)} images are kept out of training to monitor the loss."
+        )
     print(
         f"Resampled images and checkpoints: about {disk_of(config, files) / 1e9:.1f} GB in "
-        f"{out / '.training'}, which can be deleted afterwards; TensorBoard reads it too."
+        f"{out / '.training'}, which you can delete afterwards; TensorBoard also reads it."
     )
 
 
@@ -229,7 +231,9 @@ def read_config(name: str) -> TrainConfig:
     bundled = {Path(f.name).stem: f for f in _bundled_files()}
     known = ", ".join(sorted(bundled))
     if not Path(name).is_file() and name not in bundled:
-        raise TrainingError(f"--config {name!r} is no file, and the bundled ones are {known}")
+        raise TrainingError(
+            f"--config {name!r} is not a file, and the bundled settings are {known}"
+        )
     file = Path(name) if Path(name).is_file() else bundled[name]
     from napari_msgan.training.config import TrainConfig
 

@@ -182,7 +182,7 @@ def _check_target(out: Path | str, source: Path | str | None, *, overwrite: bool
     """
     if is_url(out):
         raise JobError(
-            f"{out} is a URL, and only stores of generate lie at one: give a path of this computer"
+            f"{out} is a URL, and only stores can be at a URL: give a path on this computer"
         )
     out = Path(out)
     given = None if source is None or is_url(source) else Path(source)

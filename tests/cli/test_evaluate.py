@@ -34,7 +34,7 @@ def test_tables_are_written_and_summed_up(cli, model, data, tmp_path):
     assert ["1", "2"] in [line[:2] for line in lines]
     n_regions = (out / "reader-study.html").read_text().count("data:image/")
     assert f"{out / 'reader-study.html'} in a browser. It shows {n_regions} regions" in ended.out
-    assert (", more or larger images" in ended.out) == (n_regions < 20)
+    assert ("; more or larger images" in ended.out) == (n_regions < 20)
     assert "evaluating: 100 %" in ended.err
     assert "Traceback" not in ended.err
 

@@ -61,7 +61,7 @@ def test_same_command_again_makes_nothing_new(cli, image, model, store):
     before = listing(store)
     ended = cli("generate", image, store, "--model", model)
     assert ended.code == 0
-    assert "Everything asked for was there already: no tile was made." in ended.out
+    assert "Everything that you asked for was there already: no tile was made." in ended.out
     assert listing(store) == before
 
 
@@ -174,7 +174,7 @@ BAD_GENERATE = {
 def test_only_stores_lie_at_a_url(cli, image, model, finished):
     for asked in (("export", finished), ("sketch", image)):
         ended = cli(*asked, "s3://bucket/a.ome.zarr")
-        ended.check_refused("s3://bucket/a.ome.zarr is a URL, and only stores of generate lie at")
+        ended.check_refused("s3://bucket/a.ome.zarr is a URL, and only stores can be at a URL")
 
 
 @pytest.mark.parametrize(("extra", "advice"), BAD_GENERATE.values(), ids=BAD_GENERATE)
@@ -224,7 +224,7 @@ def test_voxel_size_that_a_file_lacks_is_given(cli, originals, tmp_path):
     assert cli("generate", source, out, *solid, "2,1,1", "--scale", "0").code == 0
     assert cli("sketch", source, sketch, "--spacing", "2,1,1").code == 0
     assert read_volume(sketch).spacing == (2, 1, 1)
-    for given, advice in (("2,1", "for each axis"), ("0", "above 0"), ("a", "no voxel size")):
+    for given, advice in (("2,1", "for each axis"), ("0", "above 0"), ("a", "is not a voxel size")):
         other = cli("generate", source, tmp_path / "b.ome.zarr", *solid, given)
         other.check_refused(advice)
 
@@ -383,7 +383,7 @@ def test_interrupted_run_goes_on_and_ends_with_the_same_pixels(
     assert "Traceback" not in err
     if kind == signal.SIGINT:
         assert process.returncode == 130
-        assert "stopped. What is finished stays; the same command goes on from there." in err
+        assert "stopped. What is finished stays; the same command continues from there." in err
     kept = {path: path.stat().st_mtime_ns for path in chunks(out)}
     assert 0 < len(kept) < 200
     ended = cli(*arguments)

@@ -226,9 +226,7 @@ def test_printing_into_a_full_file_names_no_folder():
             command("models"), stdout=full, stderr=subprocess.PIPE, text=True, check=False
         )
     assert ended.returncode == 2
-    assert ended.stderr == (
-        "error: what is printed cannot be written: the disk of that file is full\n"
-    )
+    assert ended.stderr == ("error: the output cannot be written: the disk of its file is full\n")
 
 
 def test_mistake_of_ours_is_not_hidden(cli, monkeypatch):

@@ -21,7 +21,7 @@ def test_table_has_a_row_per_model_and_names_the_folder(cli, two):
     assert set(rows) == {"flat", "solid"}
     assert all(word in rows["flat"] for word in ("XR", "y x", "32, 64, 128 px", "MB"))
     assert all(word in rows["solid"] for word in ("CT", "z y x", "2, 1 mm"))
-    assert f"Own models belong in {two};" in ended.out
+    assert f"Your own models belong in {two};" in ended.out
     assert "problem" not in ended.out
 
 

@@ -133,7 +133,7 @@ def test_a_model_is_trained_on_with_its_own_settings(cli, data, write_config, tm
     own["scales"][0]["steps"] = 0
     (first / "training.json").write_text(json.dumps(own))
     ended = cli(*start[:2], tmp_path / "taken", *start[3:], "--plan-only")
-    assert f"Without steps, taken as it is from {first}: scale 0." in ended.out
+    assert f"Without steps, taken unchanged from {first}: scale 0." in ended.out
     (first / "training.json").unlink()
     refused = cli("train", data, tmp_path / "third", "--start-from", first, "--device", "cpu")
     refused.check_refused("training.json is missing")
@@ -187,7 +187,7 @@ def test_a_run_that_has_begun_keeps_its_settings_and_says_so(cli, data, write_co
     plan = json.loads((out / "plan.json").read_text())
     assert [scale["steps"] for scale in plan["scales"]] == [6, 6]  # the plan is what is trained
     cli(*train, "--preset", "quality").check_refused(
-        f"leave --preset out to go on with it, or delete {out / '.training'} to start again"
+        f"leave --preset out to continue it, or delete {out / '.training'} to start again"
     )
     (out / "plan.json").write_text(json.dumps(plan | {"seed": 5}))
     cli(*train).check_refused(f"{out / 'plan.json'} has other settings than the run")
@@ -303,7 +303,7 @@ def test_ctrl_c_stops_a_real_process(data, write_config, tmp_path):
 def test_settings_of_no_such_name_are_refused(cli, data, tmp_path):
     other = cli("train", data, tmp_path / "model", "--config", "brain")
     other.check_refused(
-        "'brain' is no file, and the bundled ones are brain-mri, chest-xray, thorax-ct"
+        "'brain' is not a file, and the bundled settings are brain-mri, chest-xray, thorax-ct"
     )
     assert names_in(tmp_path) == []
 
