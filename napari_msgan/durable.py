@@ -11,21 +11,28 @@ import errno
 import os
 import shutil
 import sys
+import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
 from napari_msgan.errors import MsganError
 from napari_msgan.steps import iter_in_threads, run_to_end
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     import numpy.typing as npt
 
 
+T = TypeVar("T")
+
 _SYNCED_AT_A_TIME = 16
+#: What Windows says of a file, or of a folder with a file, that somebody has open: access denied,
+#: used by another process, locked. Elsewhere errors have no such number.
+_IN_USE = (5, 32, 33)
+_WAITS_S = (0.01, 0.03, 0.1, 0.3, 1.0, 1.0, 1.0)
 _FULL = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "your share of the disk (quota) is used up",
@@ -85,6 +92,22 @@ def sync_tree(path: Path) -> None:
         sync_folder(folder)
 
 
+def patiently(act: Callable[..., T], *arguments: Path) -> T:
+    """Return what `act` does; wait some seconds while Windows refuses, because a file is in use.
+
+    There nothing is renamed, replaced or removed that anybody has open, and virus scanners, the
+    search index and programs that copy to a cloud open for a moment whatever was just written.
+    """
+    for wait_s in _WAITS_S:
+        try:
+            return act(*arguments)
+        except PermissionError as error:
+            if getattr(error, "winerror", None) not in _IN_USE:
+                raise
+        time.sleep(wait_s)
+    return act(*arguments)
+
+
 def exchange(one: Path, other: Path) -> bool:
     """Let two names change places in one step; return whether the system can (Linux, glibc).
 
@@ -110,7 +133,7 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        partial.replace(path)
+        patiently(partial.replace, path)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise

@@ -24,7 +24,7 @@ from napari_msgan.config import (
     SketchSettings,
     short_name,
 )
-from napari_msgan.durable import sync_folder, write_atomically
+from napari_msgan.durable import patiently, sync_folder, write_atomically
 from napari_msgan.errors import ModelError
 from napari_msgan.folders import check_is_folder
 from napari_msgan.model import check_weights, save_spec, save_weights, weights_file
@@ -122,7 +122,7 @@ def import_megan(
         )
         save_spec(spec, made)
         write_atomically(made / "README.md", _card(spec, experiment, checkpoints).encode())
-        made.rename(out)
+        patiently(made.rename, out)
     sync_folder(out.absolute().parent)
     return spec
 

@@ -11,6 +11,7 @@ import shutil
 import sys
 import threading
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from filelock import FileLock, Timeout
 from napari_msgan import durable, jobs
 from napari_msgan.errors import StoreError, VolumeError
 from napari_msgan.geometry import Affine, Box
-from napari_msgan.io import write_volume
+from napari_msgan.io import read_volume, write_volume
 from napari_msgan.io._atomic import complete_or_nothing
 from napari_msgan.locking import hold_lock, living_holder
 from napari_msgan.pyramid import PyramidStore, open_pyramid
@@ -432,6 +433,100 @@ def test_nothing_depends_on_the_clock_of_the_wall():
 def test_wall_clocks_would_be_found():
     assert wall_clocks("import time\nx = time.time() + path.stat().st_mtime") != []
     assert wall_clocks("import time\nx = time.monotonic()") == []
+
+
+class Scanner:
+    """Has every file open for a moment, as virus scanners do; Windows then refuses these calls."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, times: int, code: int = 32) -> None:
+        self.refused: Counter[tuple[str, str]] = Counter()
+        self._times, self._code = times, code
+        for name in ("replace", "rename", "unlink"):
+            monkeypatch.setattr(os, name, self._watched(name, getattr(os, name)))
+        monkeypatch.setattr(durable, "_WAITS_S", (0.0,) * 3)
+
+    def _watched(self, name, call):
+        def act(path, *others, **more):
+            is_other = Path(path).name.startswith("zarr.")  # zarr writes those
+            is_ours = os.path.lexists(path) and not str(path).endswith((".lock", ".pid"))
+            if is_ours and not is_other and self.refused[name, str(path)] < self._times:
+                self.refused[name, str(path)] += 1
+                error = PermissionError(errno.EACCES, "it is used by another process", str(path))
+                error.winerror = self._code
+                raise error
+            return call(path, *others, **more)
+
+        return act
+
+
+@pytest.mark.parametrize("code", [5, 32, 33])
+def test_a_file_that_a_scanner_has_open_for_a_moment_is_written_all_the_same(
+    tmp_path, monkeypatch, code
+):
+    scanner = Scanner(monkeypatch, times=2, code=code)
+    durable.write_atomically(tmp_path / "a", b"new")
+    assert (tmp_path / "a").read_bytes() == b"new"
+    assert scanner.refused.total() == 2
+
+
+def test_a_store_comes_to_its_place_and_loses_tiles_though_a_scanner_looks(
+    source, model, tmp_path, monkeypatch
+):
+    with monkeypatch.context() as patched:
+        scanner = Scanner(patched, times=1)
+        store = jobs.generate(source, tmp_path / "a.ome.zarr", model, workers=1)
+        with store.writing():
+            assert store.clear(1, Box.of_shape(store.geometry.shape_at(1)))
+    assert {name for name, _ in scanner.refused} == {"rename", "replace", "unlink"}
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.ome.zarr"])
+def test_an_export_takes_its_name_and_replaces_another_though_a_scanner_looks(
+    tmp_path, monkeypatch, name
+):
+    monkeypatch.setattr("napari_msgan.io._atomic.exchange", lambda one, other: False)
+    for value in (1, 2):
+        image = Volume(np.full((8, 8), value, np.uint8), Affine(np.eye(3)), "pixel")
+        with monkeypatch.context() as patched:
+            with complete_or_nothing(tmp_path / name, overwrite=True) as partial:
+                write_volume(partial, [image], description={})
+                scanner = Scanner(patched, times=1)
+            assert scanner.refused.total() == (1 if value == 1 or name == "a.nii" else 2)
+    assert [path.name for path in tmp_path.glob("[!.]*")] == [name]
+    assert int(read_volume(tmp_path / name).data[0, 0]) == 2
+
+
+def test_no_file_of_an_export_is_replaced(tmp_path, monkeypatch):
+    """Windows refuses that now and then, and zarr tries once."""
+    taken = []
+    replace = os.replace
+
+    def watched(source, target):
+        taken.append(os.path.lexists(target))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", watched)
+    image = Volume(np.zeros((8, 8), np.uint8), Affine(np.eye(3)), "pixel")
+    write_volume(tmp_path / "a.ome.zarr", [image, image], description={})
+    assert len(taken) > 4
+    assert not any(taken)
+
+
+def test_what_stays_open_or_is_forbidden_is_told(tmp_path, monkeypatch):
+    Path(tmp_path, "a").touch()
+    scanner = Scanner(monkeypatch, times=1000)
+    with pytest.raises(PermissionError, match="used by another"):
+        durable.patiently(Path(tmp_path, "a").replace, tmp_path / "b")
+    assert scanner.refused.total() == 4
+    calls = []
+
+    def forbidden():
+        calls.append(1)
+        raise PermissionError(errno.EACCES, "not allowed")
+
+    with pytest.raises(PermissionError, match="not allowed"):
+        durable.patiently(forbidden)
+    assert len(calls) == 1
 
 
 def test_several_may_write_a_file_at_once(tmp_path):

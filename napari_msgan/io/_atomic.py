@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import uuid
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from napari_msgan.durable import exchange, sync_folder, sync_tree, told_if_disk_full
+from napari_msgan.durable import exchange, patiently, sync_folder, sync_tree, told_if_disk_full
 from napari_msgan.errors import VolumeError
 from napari_msgan.folders import check_is_folder, read_inside
 from napari_msgan.locking import hold_lock
@@ -107,7 +106,7 @@ def _move(partial: Path, path: Path, old: Path, overwrite: bool) -> None:
     # Asked again: writing takes long, and os.replace would silently replace a file.
     _check_name(path, overwrite=overwrite)
     if not path.is_dir():
-        os.replace(partial, path)  # noqa: PTH105 - Path.replace hides that it is atomic
+        patiently(partial.replace, path)
         return
     # The old content goes when the new name is on the disk.
     if exchange(partial, path):
@@ -118,11 +117,11 @@ def _move(partial: Path, path: Path, old: Path, overwrite: bool) -> None:
             raise
         _remove(partial)
         return
-    path.rename(old)
+    patiently(path.rename, old)
     try:
-        partial.rename(path)
+        patiently(partial.rename, path)
     except OSError:
-        old.rename(path)
+        patiently(old.rename, path)
         raise
     sync_folder(path.absolute().parent)
     _remove(old)
@@ -132,4 +131,5 @@ def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):  # else it would hide why nothing was written; the next one does it
+            patiently(path.unlink)

@@ -119,7 +119,12 @@ def export_chunks(shape: Ints) -> Ints:
 
 def create(target: Path, levels: Sequence[Volume], description: Mapping[str, Any]) -> None:
     """Declare all levels; `write_chunks` fills them, here or in other processes."""
-    group = zarr.create_group(LocalStore(target), zarr_format=3)
+    # At once: on Windows zarr's replacing of a file that it has just written fails now and then.
+    attributes: dict[str, Any] = {
+        "ome": attributes_of(levels, name=_note.label(description)),
+        OUR_KEY: _note.make_note(levels[0], description),
+    }
+    group = zarr.create_group(LocalStore(target), zarr_format=3, attributes=attributes)
     for index, level in enumerate(levels):
         group.create_array(
             str(index),
@@ -128,12 +133,6 @@ def create(target: Path, levels: Sequence[Volume], description: Mapping[str, Any
             dtype=level.data.dtype.newbyteorder("="),
             dimension_names=level.axes,
         )
-    group.attrs.put(
-        {
-            "ome": attributes_of(levels, name=_note.label(description)),
-            OUR_KEY: _note.make_note(levels[0], description),
-        }
-    )
 
 
 def write_chunks(target: Path, level: int, data: ArrayLike, box: Box) -> Iterator[int]:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_msgan.durable import (
+    patiently,
     sync_files,
     sync_folder,
     sync_tree,
@@ -75,7 +76,7 @@ class FolderPlace:
         partial = path.with_name(f"{path.name}.{uuid4().hex}.partial")
         try:
             partial.write_bytes(content)
-            partial.replace(path)
+            patiently(partial.replace, path)
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
@@ -93,7 +94,8 @@ class FolderPlace:
     def remove(self, key: str) -> None:
         path = self._root / key
         check_inside(self._root, path.parent)  # the file itself may be a link: that is removed
-        path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            patiently(path.unlink)
 
     def scan(self, key: str, grid: Ints) -> tuple[npt.NDArray[np.bool_], list[str]]:
         present = np.zeros(grid, dtype=np.bool_)
@@ -144,9 +146,11 @@ class FolderPlace:
         return (self._root / _UNSYNCED_KEY).exists()
 
     def note_unsynced(self, *, are_there: bool) -> None:
-        file = self._root / _UNSYNCED_KEY
         with told_if_disk_full(self._root, StoreError):
-            file.touch() if are_there else file.unlink(missing_ok=True)
+            if are_there:
+                (self._root / _UNSYNCED_KEY).touch()
+            else:
+                self.remove(_UNSYNCED_KEY)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -211,7 +215,7 @@ class FolderPlace:
     def adopt(self, folder: Path) -> None:
         sync_tree(folder)
         try:
-            folder.rename(self._root)
+            patiently(folder.rename, self._root)
         except OSError as error:
             if self._root.exists():
                 raise taken(self.address) from error

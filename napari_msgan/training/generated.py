@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from napari_msgan.durable import create_array_file, sync_file
+from napari_msgan.durable import create_array_file, patiently, sync_file
 from napari_msgan.geometry import Box
 from napari_msgan.noise import read_sketch
 from napari_msgan.training.gan import to_tensor
@@ -47,7 +47,7 @@ def iter_generate_coarse(
                 )
             del made  # Windows renames no file that is mapped
             sync_file(partial)
-            partial.replace(path)
+            patiently(partial.replace, path)
         yield done, len(todo)
 
 

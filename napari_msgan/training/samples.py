@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from napari_msgan.durable import create_array_file, sync_file
+from napari_msgan.durable import create_array_file, patiently, sync_file
 from napari_msgan.errors import TrainingError
 from napari_msgan.geometry import Box
 from napari_msgan.resampling import reduce_mean
@@ -82,8 +82,8 @@ def iter_make_pool(
     yield from _iter_fill_pool(pyramids, size, sketch_file, image_file, config)
     for file in (sketch_file, image_file):
         sync_file(file)
-    sketch_file.replace(folder / _POOL_SKETCHES)
-    image_file.replace(folder / _POOL_IMAGES)
+    patiently(sketch_file.replace, folder / _POOL_SKETCHES)
+    patiently(image_file.replace, folder / _POOL_IMAGES)
 
 
 def _iter_fill_pool(

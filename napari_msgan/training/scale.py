@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from napari_msgan.durable import sync_file, sync_folder
+from napari_msgan.durable import patiently, sync_file, sync_folder
 from napari_msgan.errors import TrainingError
 from napari_msgan.networks import build_generator
 from napari_msgan.steps import n_cores
@@ -283,7 +283,7 @@ class ScaleTrainer:
             raise TrainingError(
                 f"the checkpoint {self._checkpoint} cannot be written: {error}"
             ) from error
-        partial.replace(self._checkpoint)
+        patiently(partial.replace, self._checkpoint)
         sync_folder(self._work)
 
 
