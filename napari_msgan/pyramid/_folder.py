@@ -183,8 +183,8 @@ class FolderPlace:
                 with told_if_disk_full(target, StoreError):
                     yield temporary
             finally:
-                if temporary.exists():
-                    shutil.rmtree(temporary)
+                # What is in use stays, and hides no error; whoever creates next removes it.
+                shutil.rmtree(temporary, ignore_errors=True)
 
     def _is_gone(self) -> StoreError:
         return StoreError(f"{self.address} is gone: put the folder back, or close its layers")

@@ -97,11 +97,15 @@ def write_image_pyramid(
         means = reduce_mean(block, geometry.factor(scale + 1))
         images[scale][box.slices] = np.rint(means).astype(np.uint16)
 
-    run_to_end(iter_in_threads(write_finest, plan.blocks(geometry.finest_scale), workers))
-    _warn_of_unknown(sum(unknown), images[-1].size)
-    for scale in range(geometry.finest_scale - 1, -1, -1):
-        write = partial(write_coarser, scale)
-        run_to_end(iter_in_threads(write, plan.blocks(scale), workers))
+    try:
+        run_to_end(iter_in_threads(write_finest, plan.blocks(geometry.finest_scale), workers))
+        _warn_of_unknown(sum(unknown), images[-1].size)
+        for scale in range(geometry.finest_scale - 1, -1, -1):
+            write = partial(write_coarser, scale)
+            run_to_end(iter_in_threads(write, plan.blocks(scale), workers))
+    except BaseException:
+        images.clear()  # whoever keeps the error would keep the files mapped
+        raise
     darkest = window[0] + (window[1] - window[0]) * float(images[0].min()) / _TOP
     if settings.window != "percentiles" and darkest > sum(window) / 2:
         warnings.warn(
@@ -126,7 +130,10 @@ def image_pyramid(
 
     scratch : folder for these files; None for the system's.
     """
-    with TemporaryDirectory(prefix="napari-msgan-", dir=scratch) as folder:
+    # Windows deletes no file that is mapped, which must not hide the error that stopped the job.
+    with TemporaryDirectory(
+        prefix="napari-msgan-", dir=scratch, ignore_cleanup_errors=True
+    ) as folder:
         mapped = write_image_pyramid(plan, settings, Path(folder), workers)
 
         def read(scale: int, box: Box) -> Uint16Array:
@@ -138,4 +145,4 @@ def image_pyramid(
                 for scale, array in enumerate(mapped)
             ]
         finally:
-            mapped.clear()  # Windows deletes no file that is mapped
+            mapped.clear()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -63,6 +64,30 @@ def test_leaving_without_finish_leaves_nothing(make_info, tmp_path, rng):
 
     with pytest.raises(KeyboardInterrupt):
         stop_halfway()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_removed_hides_no_error_and_is_removed_by_the_next(
+    make_info, tmp_path, monkeypatch
+):
+    """As on Windows, where a file that is open or mapped stays."""
+    unlink = os.unlink
+
+    def refuse(path, **more):
+        if not str(path).endswith((".lock", ".pid")):
+            raise PermissionError("it is used by another process")
+        unlink(path, **more)
+
+    def stop() -> None:
+        with monkeypatch.context() as patched, create_pyramid(tmp_path / "a", make_info()):
+            patched.setattr(os, "unlink", refuse)
+            raise ValueError("why it stopped")
+
+    with pytest.raises(ValueError, match="why it stopped"):
+        stop()
+    assert len(list(tmp_path.glob(".a.partial-*"))) == 1
+    with create_pyramid(tmp_path / "a", make_info()):
+        pass
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,11 +1,15 @@
+import itertools
 import warnings
+import weakref
 
 import numpy as np
 import pytest
 
+from napari_msgan.durable import create_array_file
 from napari_msgan.geometry import Affine
 from napari_msgan.source import hash_pixels, plan_source, write_image_pyramid
-from napari_msgan.volume import Orientation, Volume, turn
+from napari_msgan.source._images import image_pyramid
+from napari_msgan.volume import LazyArray, Orientation, Volume, turn
 
 
 def test_hash_depends_on_pixels_shape_and_type_and_not_on_how_it_is_read():
@@ -22,6 +26,34 @@ def test_hash_depends_on_pixels_shape_and_type_and_not_on_how_it_is_read():
     assert hash_pixels(Volume(data.reshape(3, 2, 4), volume.affine, "millimeter")) != hash_pixels(
         volume
     )
+
+
+def test_an_error_that_is_kept_keeps_no_file_mapped(relative, tmp_path, monkeypatch):
+    """As napari keeps errors: Windows would not delete the files, nor let the next job do it."""
+    made, n_reads = [], itertools.count()
+
+    def create(*arguments):
+        array = create_array_file(*arguments)
+        made.append(weakref.ref(array))
+        return array
+
+    def read(box):
+        if next(n_reads) == 2:
+            raise OSError("the disk does not answer")
+        return np.zeros((64, 64), np.float32)[box.slices]
+
+    monkeypatch.setattr("napari_msgan.source._images.create_array_file", create)
+    source = Volume(LazyArray((64, 64), np.float32, read), Affine.of_spacing((1, 1)), "pixel")
+    plan = plan_source(source, relative)
+    with (
+        pytest.raises(OSError, match="does not answer") as kept,
+        image_pyramid(plan, relative.sketch, 1, tmp_path),
+    ):
+        pass
+    assert kept.value.__traceback__ is not None
+    assert made
+    assert not any(array() is not None for array in made)
+    assert not list(tmp_path.iterdir())
 
 
 def test_share_of_nan_is_told(relative, tmp_path):
