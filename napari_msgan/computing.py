@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import platform
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 _LAST_IN_FLOAT32 = 2
 #: To be counted up where the same precision comes to give other bits.
 ARITHMETIC: dict[Precision, int] = {"fp32": 1, "bf16": 2}
+#: Names that systems have for the same kind of processor.
+_SAME_KIND = {"x86_64": "x86-64", "amd64": "x86-64", "aarch64": "arm64"}
 #: A part of what a job takes at any size. With the first, coarse chunks are read about once each
 #: where a slice across the longest axis of the finest scale has 512 x 512 voxels.
 COARSE_CACHE_BYTES, SKETCH_CACHE_BYTES = 24 << 20, 16 << 20
@@ -162,9 +165,16 @@ class TileContext:
             precision=self.precision,
             torch=torch.__version__,
             gpu=self.gpu,
+            machine=machine_name(),
             tile_shape=self.store.info.tile_shape,
             arithmetic=ARITHMETIC[self.precision],
         )
+
+
+def machine_name() -> str:
+    """Return system and kind of processor, e.g. "Linux x86-64", "Darwin arm64"."""
+    kind = platform.machine().lower()
+    return f"{platform.system()} {_SAME_KIND.get(kind, kind)}"
 
 
 def run_tile(context: TileContext, tile: Tile) -> npt.NDArray[Any]:

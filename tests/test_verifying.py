@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 import zarr
 
 from napari_msgan import jobs
+from napari_msgan.computing import machine_name
 from napari_msgan.errors import MsganError, StoreError
 from napari_msgan.geometry import Affine, Box
 from napari_msgan.model import load_folder
@@ -592,6 +594,38 @@ def test_another_torch_is_told_and_its_differences_are_kept(path):
     found = jobs.verify(path)
     assert found.is_sound
     assert "made with torch 1.0" in found.notes[0]
+
+
+def test_tiles_of_another_kind_of_machine_are_not_removed(path, monkeypatch):
+    """In bfloat16 good ones differ by more than the last bit of the stored type."""
+    store = open_pyramid(path, writable=True)
+    box = Box.of_shape(store.geometry.shape_at(0))
+    changed = store.read(0, box) + np.asarray(40, store.info.dtype)
+    with store.writing():
+        store.write(0, box, changed)
+    assert any(problem.can_be_repaired for problem in jobs.verify(path).problems)  # here it is none
+    here = machine_name()
+    monkeypatch.setattr("platform.machine", lambda: "PDP-11")
+    found = jobs.verify(path, repair=True)
+    assert f"made on {here}, this is {platform.system()} pdp-11" in found.notes[0]
+    assert found.problems
+    assert not any(problem.can_be_repaired for problem in found.problems)
+    np.testing.assert_array_equal(open_pyramid(path).read(0, box), changed)
+
+
+@pytest.mark.parametrize(
+    ("system", "processor", "name"),
+    [
+        ("Linux", "x86_64", "Linux x86-64"),
+        ("Windows", "AMD64", "Windows x86-64"),
+        ("Darwin", "arm64", "Darwin arm64"),
+        ("Linux", "aarch64", "Linux arm64"),
+    ],
+)
+def test_a_machine_has_one_name_wherever_it_is_asked(monkeypatch, system, processor, name):
+    monkeypatch.setattr("platform.system", lambda: system)
+    monkeypatch.setattr("platform.machine", lambda: processor)
+    assert machine_name() == name
 
 
 def test_tiles_of_an_earlier_arithmetic_are_neither_damaged_nor_gone_on_with(path, original):

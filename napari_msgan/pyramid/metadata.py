@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 SCHEMA_VERSION: Final = 1
+#: What made the stores that say nothing of it.
+USUAL_MACHINE: Final = "Linux x86-64"
 
 #: Metadata may come from anybody: beyond these sizes no store is believed.
 MAX_CHUNKS = 2**25
@@ -157,6 +159,7 @@ class Fingerprint(Settings):
     """What decides the bits of a tile besides the model and the sketch.
 
     gpu : its name, where one computed and is known.
+    machine : system and kind of processor: their libraries round in ways of their own.
     arithmetic : counts how this package has come to compute in that precision.
     """
 
@@ -165,13 +168,14 @@ class Fingerprint(Settings):
     torch: str
     tile_shape: BlockShape
     gpu: str | None = None
+    machine: str = USUAL_MACHINE
     arithmetic: Annotated[int, Field(ge=1)] = 1
 
     @model_serializer(mode="wrap")
     def _without_unknown(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Return what is written: earlier versions read what nothing new has to be said of."""
         written: dict[str, Any] = handler(self)
-        unsaid = [("gpu", None), ("arithmetic", 1)]
+        unsaid = [("gpu", None), ("machine", USUAL_MACHINE), ("arithmetic", 1)]
         return {name: value for name, value in written.items() if (name, value) not in unsaid}
 
     def check_continued(self, new: Fingerprint, address: str) -> None:
@@ -199,6 +203,12 @@ class Fingerprint(Settings):
             warnings.warn(
                 f"{address} was generated with torch {self.torch}, this is torch "
                 f"{new.torch}: new tiles may differ in the last bit.",
+                stacklevel=3,
+            )
+        if self.machine != new.machine:
+            warnings.warn(
+                f"{address} was generated on {self.machine}, this is {new.machine}: new tiles may "
+                "differ in the last bit, in bfloat16 by more.",
                 stacklevel=3,
             )
         if self.gpu and new.gpu and self.gpu != new.gpu:

@@ -11,6 +11,7 @@ from napari_msgan.computing import (
     ARITHMETIC,
     NEW_STORE,
     TileContext,
+    machine_name,
     own_threads,
     run_tile,
     torch_text,
@@ -180,8 +181,8 @@ class TileCheck:
 def excuse_of(made: Fingerprint) -> str:
     """Return why tiles may differ from those made here without being damaged; "" if they may not.
 
-    Another processor may differ by one step of integers, which `TileCheck` allows; other kernels of
-    a GPU in bfloat16 by more.
+    Another processor of the same kind may differ by one step of integers, which `TileCheck` allows;
+    other kinds, and other kernels of a GPU, in bfloat16 by more.
     """
     import torch
 
@@ -189,6 +190,8 @@ def excuse_of(made: Fingerprint) -> str:
         return f"made by another version of this program, which computes {made.precision} otherwise"
     if made.torch != torch.__version__:
         return f"made with torch {made.torch}, this is {torch.__version__}"
+    if made.machine != (here := machine_name()):
+        return f"made on {made.machine}, this is {here}"
     if made.device == "cuda" and made.gpu != (here := torch.cuda.get_device_name()):
         return f"made on {made.gpu or 'an unknown GPU'}, this is {here}"
     return ""

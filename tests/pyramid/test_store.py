@@ -336,7 +336,19 @@ def test_fingerprint_names_the_gpu_and_another_one_is_told(store):
         with pytest.warns(UserWarning, match="on A, this is B"):
             again.set_fingerprint(on_a.model_copy(update={"gpu": "B"}))
         again.set_fingerprint(on_a.model_copy(update={"gpu": None}))  # it is not known
-    assert not {"gpu", "arithmetic"} & set(CPU.model_dump())  # so that older versions read it
+    assert not {"gpu", "machine", "arithmetic"} & set(CPU.model_dump())  # older versions read it
+
+
+def test_another_kind_of_machine_is_told_and_goes_on(store):
+    on_mac = CPU.model_copy(update={"machine": "Darwin arm64"})
+    with store.writing():
+        store.set_fingerprint(on_mac)
+        store.write(2, Box((0, 0), (16, 16)), np.ones((16, 16), np.int16))
+    again = open_pyramid(store.path, writable=True)
+    told = "on Darwin arm64, this is Linux x86-64: .* in bfloat16 by more"
+    with again.writing(), pytest.warns(UserWarning, match=told):
+        again.set_fingerprint(CPU)
+    assert open_pyramid(store.path).info.fingerprint == on_mac
 
 
 def edit(file: Path, change: Any) -> None:
