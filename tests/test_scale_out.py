@@ -592,7 +592,7 @@ def test_scheduler_that_does_not_answer_is_named(monkeypatch):
 
 def test_missing_dask_is_told_with_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(JobError, match=r"pip install 'napari-msgan\[dask\]'"):
+    with pytest.raises(JobError, match=r'pip install "napari-msgan\[dask\]"'):
         open_cluster("local:2").__enter__()
 
 

@@ -26,6 +26,6 @@ def demo(arguments: Namespace) -> None:
         from napari_msgan._napari.demo import run
     except ImportError as error:
         raise JobError(
-            f"the demo needs napari with Qt: pip install 'napari-msgan[all]' ({error})"
+            f'the demo needs napari with Qt: pip install "napari-msgan[all]" ({error})'
         ) from error
     run(arguments.output, unattended=arguments.unattended)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING
 
 from napari_msgan import megan_import
+from napari_msgan.cli._tables import quoted
 from napari_msgan.config import INEXACT_NOTE
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def import_megan(arguments: Namespace) -> None:
         window=(low, high),
     )
     if not arguments.quiet:
-        out = shlex.quote(str(arguments.out))
+        out = quoted(arguments.out)
         print(f"{arguments.out}: model {spec.name!r}, {spec.n_scales} scales; {INEXACT_NOTE}.")
         print(
             f"Next:\n  napari-msgan generate SKETCH NAME.ome.zarr --model {out} --input-is-sketch"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import numpy as np
 
 from napari_msgan.cli._parser import UsageError
 from napari_msgan.cli._progress import duration, progress_shown
-from napari_msgan.cli._tables import shape_text
+from napari_msgan.cli._tables import quoted, shape_text
 from napari_msgan.geometry import Box
 from napari_msgan.io import read_description
 from napari_msgan.jobs import export as export_store
@@ -54,14 +53,14 @@ def sketch(arguments: Namespace) -> None:
             overwrite=arguments.overwrite,
         )
     if not arguments.quiet:
-        out = shlex.quote(str(arguments.out))
+        out = quoted(arguments.out)
         print(f"{arguments.out} is written. Draw on it, or use it as it is:")
         model, way = "MODEL", "--input-is-sketch"
         store = Path(arguments.source).parent
         if Path(arguments.source).name == "sketch" and is_store(store):
             # drawn on, it changes the image of that store; any other makes one of its own
             model = open_pyramid(store).info.model_name
-            way = f"--edited-from {shlex.quote(str(store))}"
+            way = f"--edited-from {quoted(store)}"
         print(f"  napari-msgan generate {out} NAME.ome.zarr --model {model} {way}")
 
 
@@ -178,13 +177,14 @@ def _summary(outcome: Outcome, path: Path | str) -> list[str]:
 
 
 def _advice(store: PyramidStore, path: Path | str) -> list[str]:
-    name = shlex.quote(str(path))
-    stem = shlex.quote(Path(path).name.split(".")[0] + "-synthetic")  # never the name of the source
+    name = quoted(path)
+    stem = Path(path).name.split(".")[0] + "-synthetic"  # never the name of the source
     lines = ["Next:"]
     if not store.refined_chunks(store.geometry.finest_scale).all():
         lines.append(f"  napari-msgan refine {name} --region {_next_region(store)}")
     nifti = store.geometry.unit == "millimeter" and store.geometry.ndim == 3
-    lines.append(f"  napari-msgan export {name} {stem}{'.nii.gz' if nifti else '.ome.tif'}")
+    export = quoted(f"{stem}{'.nii.gz' if nifti else '.ome.tif'}")
+    lines.append(f"  napari-msgan export {name} {export}")
     return [*lines, f"  napari-msgan info {name}"]
 
 

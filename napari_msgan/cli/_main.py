@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import warnings
@@ -47,12 +48,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
     except MsganError as error:
         return _fail("; ".join([str(error), *getattr(error, "__notes__", ())]))
-    except BrokenPipeError:
-        # `napari-msgan models | head`: the reader has all it wanted; without this, Python
-        # would complain when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
     except OSError as error:
+        if _is_reader_gone(error):
+            # `napari-msgan models | head`: the reader has all it wanted; without this, Python
+            # would complain when it flushes at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return DONE
         if is_disk_full(error):
             where = error.filename or out
             if where is None:
@@ -74,6 +75,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"\nstopped. {advice}".rstrip(), file=sys.stderr)
         return INTERRUPTED
     return DONE
+
+
+def _is_reader_gone(error: OSError) -> bool:
+    """Return whether a pipe is read no more; Windows calls that an invalid argument, of no file."""
+    is_invalid = error.errno == errno.EINVAL and error.filename is None
+    return isinstance(error, BrokenPipeError) or (os.name == "nt" and is_invalid)
 
 
 def _is_gpu_full(error: RuntimeError) -> bool:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+import os
+import re
+import shlex
 import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from rich.console import Console
 
@@ -47,6 +51,14 @@ def one_line(message: object) -> str:
     'a b'
     """
     return printable(" ".join(str(message).splitlines()))
+
+
+def quoted(path: Path | str) -> str:
+    """Return a path as it is written in a command; a prompt of Windows knows no single quotes."""
+    text = str(path)
+    if os.name != "nt":
+        return shlex.quote(text)
+    return text if re.fullmatch(r"[\w.:/\\-]+", text) else f'"{text}"'
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: str = "") -> None:

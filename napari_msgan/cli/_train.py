@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-import shlex
 import warnings
 from contextlib import closing, nullcontext
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from napari_msgan.cli._progress import progress_shown, stopped_between_steps
+from napari_msgan.cli._tables import quoted
 from napari_msgan.cli._train_plan import settled
 from napari_msgan.errors import TrainingError
 from napari_msgan.jobs import resolve_device
@@ -74,7 +74,7 @@ def _train(arguments: Namespace) -> None:
             note = f"l1 {report.losses['l1']:.4f}" if "l1" in report.losses else ""
             show(_stage(report, len(config.scales)), report.step, report.steps, note)
     if not arguments.quiet:
-        out = shlex.quote(str(arguments.out))
+        out = quoted(arguments.out)
         print(f"{arguments.out}: model {config.name!r}, {len(config.scales)} scales.")
         for scale, ended in last.items():
             if ended.step < ended.steps:
@@ -90,7 +90,7 @@ def _check_installed() -> None:
     if missing:
         raise TrainingError(
             f"training needs {' and '.join(missing)}: install them with "
-            "pip install 'napari-msgan[train]'"
+            'pip install "napari-msgan[train]"'
         )
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from napari_msgan.cli._progress import progress_shown
-from napari_msgan.cli._tables import one_line
+from napari_msgan.cli._tables import one_line, quoted
 from napari_msgan.errors import StoreError
 from napari_msgan.geometry import Box
 from napari_msgan.jobs import iter_verify
@@ -85,7 +84,7 @@ def _commands(removed: dict[int, list[Box]], path: Path) -> list[str]:
             region = geometry.region_of(scale, box)
             if not any(finer.contains(region) for _, finer in regions):
                 regions.append((scale, region))
-    name = shlex.quote(str(path))
+    name = quoted(path)
     return [
         f"  napari-msgan refine {name} --scale {scale} --region {region}"
         for scale, region in regions

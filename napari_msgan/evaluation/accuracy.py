@@ -152,7 +152,7 @@ def check_torchmetrics() -> None:
         import torchmetrics  # noqa: F401
     except ImportError as error:
         raise JobError(
-            "evaluation needs torchmetrics: install it with pip install 'napari-msgan[train]'"
+            'evaluation needs torchmetrics: install it with pip install "napari-msgan[train]"'
         ) from error
 
 

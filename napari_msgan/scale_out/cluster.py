@@ -61,7 +61,7 @@ def open_cluster(text: str) -> Iterator[Cluster]:
     except ImportError as error:
         raise JobError(
             "a cluster needs dask.distributed, which is not installed: "
-            "pip install 'napari-msgan[dask]'"
+            'pip install "napari-msgan[dask]"'
         ) from error
     if count is None:
         with _connected(text) as client:

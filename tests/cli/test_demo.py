@@ -24,7 +24,7 @@ def test_demo_is_run_with_its_folder(cli, calls, tmp_path):
 
 def test_missing_qt_says_what_to_install(cli, calls, monkeypatch):
     monkeypatch.setitem(sys.modules, "napari_msgan._napari.demo", None)
-    cli("demo").check_refused("pip install 'napari-msgan[all]'")
+    cli("demo").check_refused('pip install "napari-msgan[all]"')
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="others always have a screen")

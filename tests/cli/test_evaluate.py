@@ -83,7 +83,7 @@ def test_missing_torchmetrics_is_said_before_anything_is_done(
 ):
     monkeypatch.setitem(sys.modules, "torchmetrics", None)
     ended = cli("evaluate", model, data, tmp_path / "out")
-    ended.check_refused("pip install 'napari-msgan[train]'")
+    ended.check_refused('pip install "napari-msgan[train]"')
     assert not (tmp_path / "out").exists()
 
 

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import re
@@ -11,7 +12,8 @@ import torch
 
 import napari_msgan
 from napari_msgan.cli import main
-from napari_msgan.cli._main import _plain_warnings
+from napari_msgan.cli._main import _is_reader_gone, _plain_warnings
+from napari_msgan.cli._tables import quoted
 from napari_msgan.errors import MsganError
 from tests.cli.helpers import command
 
@@ -154,6 +156,41 @@ def test_reader_that_goes_away_early_is_no_error():
     run = subprocess.run(command("models"), stdout=writing, stderr=subprocess.PIPE, check=False)
     os.close(writing)
     assert (run.returncode, run.stderr) == (0, b"")
+
+
+def test_reader_that_goes_away_is_told_from_other_errors_on_windows_too(monkeypatch):
+    invalid = OSError(errno.EINVAL, "Invalid argument")
+    assert _is_reader_gone(BrokenPipeError())
+    assert not _is_reader_gone(invalid)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "name", "nt")
+        seen = [
+            _is_reader_gone(error)
+            for error in (
+                invalid,
+                OSError(errno.EINVAL, "Invalid argument", "a:b?.png"),
+                OSError(errno.ENOENT, "No such file"),
+            )
+        ]
+    assert seen == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("path", "on_windows", "elsewhere"),
+    [
+        ("chest.ome.zarr", "chest.ome.zarr", "chest.ome.zarr"),
+        (r"C:\data\a.ome.zarr", r"C:\data\a.ome.zarr", r"'C:\data\a.ome.zarr'"),
+        ("my scan (1).ome.zarr", '"my scan (1).ome.zarr"', "'my scan (1).ome.zarr'"),
+    ],
+)
+def test_paths_of_commands_are_quoted_as_the_prompt_takes_them(
+    monkeypatch, path, on_windows, elsewhere
+):
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "name", "nt")
+        seen = quoted(path)
+    assert seen == on_windows
+    assert quoted(path) == elsewhere
 
 
 @pytest.mark.parametrize(

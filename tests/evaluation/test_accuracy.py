@@ -95,7 +95,7 @@ def test_ms_ssim_is_that_of_torchmetrics_and_of_volumes_the_mean_of_slices():
 
 def test_missing_torchmetrics_is_said_with_the_remedy(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchmetrics", None)
-    with pytest.raises(JobError, match=r"pip install 'napari-msgan\[train\]'"):
+    with pytest.raises(JobError, match=r'pip install "napari-msgan\[train\]"'):
         multiscale_structural_similarity(np.zeros((2, 2)), np.zeros((2, 2)), (0, 255))
 
 
