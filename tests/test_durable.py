@@ -435,6 +435,28 @@ def test_wall_clocks_would_be_found():
     assert wall_clocks("import time\nx = time.monotonic()") == []
 
 
+def test_on_a_mac_the_memory_of_the_disk_is_emptied_before_a_name_is_given(tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+    done = []
+    replace = os.replace
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "platform", "darwin")
+        patched.setattr(fcntl, "F_FULLFSYNC", 51, raising=False)
+        patched.setattr(fcntl, "fcntl", lambda descriptor, request: done.append(request))
+        patched.setattr(os, "replace", lambda a, b: (done.append("name"), replace(a, b)))
+        durable.write_atomically(tmp_path / "a", b"new")
+        write_image(tmp_path, "x")
+        durable.sync_tree(tmp_path)
+
+        def unknown(descriptor, request):
+            raise OSError(errno.ENOTSUP, "not supported")
+
+        patched.setattr(fcntl, "fcntl", unknown)
+        patched.setattr(os, "fsync", lambda descriptor: done.append("fsync"))
+        durable.sync_file(tmp_path / "a")
+    assert done == [51, "name", 51, 51, "fsync"]
+
+
 class Scanner:
     """Has every file open for a moment, as virus scanners do; Windows then refuses these calls."""
 
