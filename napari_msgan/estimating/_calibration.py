@@ -83,7 +83,7 @@ def calibrate(
     # as the terminal program does before it imports numpy
     environment = os.environ | {"MALLOC_ARENA_MAX": "1"}
     ended = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    gone = time.monotonic()  # the same clock for all processes of a computer
+    gone = time.perf_counter()  # the same clock for all processes of a computer
     try:
         text, told = ended.stdout.split()
         found = Calibration.model_validate_json(text)

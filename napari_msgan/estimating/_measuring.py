@@ -128,7 +128,7 @@ def _make_sample(
     ) -> tuple[Generator[Progress, None, PyramidStore], float]:
         """Return the steps after the sketch, and the seconds that it took."""
         planned = plan_source(source, model.spec, _scale_to_measure(model.spec))
-        begun = time.monotonic()
+        begun = time.perf_counter()
         steps = iter_generate(
             source,
             out,
@@ -139,7 +139,7 @@ def _make_sample(
             workers=workers,
         )
         next(step for step in steps if step.stage == "sketch" and step.done == step.total)
-        return steps, time.monotonic() - begun
+        return steps, time.perf_counter() - begun
 
     small = tuple(slice(0, n // 4) for n in model.spec.tile_shape)
     piece = Volume(volume.data[small], volume.affine, volume.unit)
@@ -151,12 +151,12 @@ def _make_sample(
             steps, sketch_s = sketched(volume, Path(folder, "sample.ome.zarr"))
         warm_steps, warm_s = sketched(piece, Path(folder, "warm.ome.zarr"))
         warm_steps.close()
-        begun = time.monotonic()
+        begun = time.perf_counter()
         with _peak() as tile_peak:
             for step in steps:
                 if step.report is not None:
                     scale = step.report.tile.scale
-                    ends.setdefault(scale, []).append(time.monotonic() - begun)
+                    ends.setdefault(scale, []).append(time.perf_counter() - begun)
         store = step.store
         assert store is not None
         return _Run(
@@ -200,9 +200,9 @@ def sample_volume(spec: ModelSpec, workers: int) -> Volume:
 def _threshold_seconds(volume: Volume, spec: ModelSpec, workers: int) -> float:
     """Return seconds per voxel and thread, with all workers busy."""
     unit = lazy_unit(volume.data, *spec.window)
-    begun = time.monotonic()
+    begun = time.perf_counter()
     measure_thresholds(unit, spec.sketch, workers)
-    return (time.monotonic() - begun) * workers / math.prod(unit.shape)
+    return (time.perf_counter() - begun) * workers / math.prod(unit.shape)
 
 
 def _measure_first(model: Model, device: str) -> tuple[float, float]:
@@ -219,9 +219,9 @@ def _measure_first(model: Model, device: str) -> tuple[float, float]:
         before = private_bytes()
         with _peak() as peak:
             generator(sketch).cpu()
-            begun = time.monotonic()
+            begun = time.perf_counter()
             generator(sketch).cpu()  # waits for a GPU
-            seconds = time.monotonic() - begun
+            seconds = time.perf_counter() - begun
     return seconds / math.prod(shape), max(0, peak[0] - before) / math.prod(shape)
 
 
@@ -254,7 +254,7 @@ def _main() -> None:
     warnings.simplefilter("ignore")
     model = load_folder(Path(folder))
     kind: Precision = "bf16" if precision == "bf16" else "fp32"
-    print(measure(model, device, kind, int(workers)).model_dump_json(), time.monotonic())
+    print(measure(model, device, kind, int(workers)).model_dump_json(), time.perf_counter())
 
 
 if __name__ == "__main__":
