@@ -21,10 +21,10 @@ def is_url(address: Path | str) -> bool:
 
     Examples
     --------
-    >>> is_url("s3://bucket/a.ome.zarr"), is_url("a.ome.zarr"), is_url("C:/a.ome.zarr")
+    >>> is_url("s3://bucket/a.ome.zarr"), is_url("a.ome.zarr"), is_url("C://a.ome.zarr")
     (True, False, False)
     """
-    return not isinstance(address, Path) and "://" in address
+    return not isinstance(address, Path) and address.find("://") > 1  # one letter is a drive
 
 
 def check_is_folder(folder: Path, kind: type[MsganError]) -> None:

@@ -190,6 +190,32 @@ def test_every_qt_binding_of_napari_will_do():
     assert not (problems := qt_modules_of_one_binding(ROOT)), listing(problems)
 
 
+def texts_of_the_system(root: Path) -> list[str]:
+    """Return where text files are opened that do not say how their text is encoded."""
+    found = []
+    for path in sorted(root.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+                continue
+            mode = [a.value for a in node.args[:1] if isinstance(a, ast.Constant)]
+            is_text = node.func.attr in ("read_text", "write_text") or (
+                node.func.attr == "open" and mode[:1] in (["r"], ["w"], ["a"], ["x"])
+            )
+            if is_text and not any(key.arg == "encoding" for key in node.keywords):
+                found.append(f"{path.relative_to(root)}:{node.lineno}")
+    return found
+
+
+def test_no_text_is_read_as_the_system_likes():
+    """Windows has one encoding for each country: names of images would not be found again."""
+    assert not texts_of_the_system(ROOT)
+
+
+def test_text_without_an_encoding_would_be_found(tmp_path):
+    root = package_with(tmp_path, {"a.py": "path.read_text()\npath.open('w')\npath.open('rb')\n"})
+    assert texts_of_the_system(root) == ["a.py:1", "a.py:2"]
+
+
 def test_importing_the_package_leaves_heavy_packages_out():
     code = f"import json, sys, {PACKAGE}; print(json.dumps(sorted(sys.modules)))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

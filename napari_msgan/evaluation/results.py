@@ -79,7 +79,11 @@ class Results:
 
     def _remove_former(self) -> None:
         former = self._folder / _FIGURES
-        images = images_of(former.read_text(errors="replace")) if former.exists() else ()
+        images = (
+            images_of(former.read_text(encoding="utf-8", errors="replace"))
+            if former.exists()
+            else ()
+        )
         pictures = (f"{_PICTURES}/{picture_name(i)}" for i in images if PurePath(i).name == i)
         for name in (*pictures, _FIGURES, _SUMMARY, _REPORT, _PAGE):
             (self._folder / name).unlink(missing_ok=True)

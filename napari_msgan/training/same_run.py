@@ -58,7 +58,9 @@ def check_same_run(files: Sequence[TrainingFile], out: Path, config: TrainConfig
     if begun.exists() and _read(begun, TrainConfig.model_validate_json) != config:
         raise TrainingError(f"{out} holds a training run with other settings. {instead}")
     start = _start_file(out)
-    if start.exists() and start.read_text() != start_identity(config):
+    if start.exists() and start.read_text(encoding="ascii", errors="replace") != start_identity(
+        config
+    ):
         raise TrainingError(
             f"{config.start_from} is not the model any more that the run in {out} started from: "
             f"put that back. {instead}"
