@@ -15,7 +15,7 @@ demo: $(VENV)/.installed-all  ## open napari with a sample (without a screen: ru
 
 test: lint  ## everything that CI runs: lint, types, tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --ignore tests/gui
-	$(if $(GUI_TESTS),$(ON_SCREEN) $(BIN)/python -m pytest tests/gui)
+	$(if $(GUI_TESTS),$(ON_SCREEN) $(BIN)/python -m pytest --numprocesses $(JOBS) tests/gui)
 
 bindings: $(VENV)/.installed-dev  ## window tests under the other Qt bindings that napari knows
 	$(call TEST_WITH,pyqt5,PyQt5==5.15.11)
