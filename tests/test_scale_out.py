@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import deque
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -404,6 +404,24 @@ def _die(marks):
             continue
         os._exit(9)
     return False
+
+
+def test_files_that_ending_workers_have_open_spoil_no_result(monkeypatch):
+    """As on Windows, which deletes none of them."""
+    from napari_msgan.scale_out import cluster as module
+
+    def started(n_workers, scratch):
+        return nullcontext(SimpleNamespace(scheduler_address=scratch))
+
+    def refuse(path, **more):
+        raise PermissionError(f"{path} is used by another process")
+
+    monkeypatch.setattr(module, "_started", started)
+    monkeypatch.setattr(module, "_connected", nullcontext)
+    with monkeypatch.context() as patched, open_cluster("local:1") as opened:
+        Path(opened.client, "log").touch()
+        patched.setattr(os, "unlink", refuse)
+    shutil.rmtree(opened.client)
 
 
 def test_workers_run_nothing_in_the_current_folder(tmp_path, monkeypatch):

@@ -21,7 +21,7 @@ from napari_msgan.source import image_pyramid, plan_source
 from napari_msgan.steps import cpu_threads, run_to_end
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Generator, Iterator
     from pathlib import Path
 
     import numpy.typing as npt
@@ -47,6 +47,26 @@ class Computing:
         return cpu_threads(self.device, self.workers)
 
 
+@dataclass(frozen=True, slots=True)
+class TrueImages:
+    """A true image at every scale, in files that are mapped only while somebody looks at them.
+
+    Windows deletes no file that is mapped, and a case outlives the folder of its files.
+    """
+
+    files: tuple[Path, ...]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, scale: int) -> npt.NDArray[Any]:
+        image: npt.NDArray[Any] = np.load(self.files[scale], mmap_mode="r")
+        return image
+
+    def __iter__(self) -> Iterator[npt.NDArray[Any]]:
+        return (self[scale] for scale in range(len(self)))
+
+
 @dataclass(frozen=True)
 class Case:
     """An image under evaluation; its files lie in a folder that the caller deletes.
@@ -60,7 +80,7 @@ class Case:
     model: Model
     store: PyramidStore
     by_true: PyramidStore
-    truth: Sequence[npt.NDArray[Any]]
+    truth: TrueImages
     computing: Computing
 
     @property
@@ -120,7 +140,7 @@ def measured_scale(plan: SourcePlan, scale: int | None) -> int:
 
 def save_truth(
     plan: SourcePlan, spec: ModelSpec, folder: Path, workers: int, finest: int
-) -> list[npt.NDArray[Any]]:
+) -> TrueImages:
     """Return the source at every scale in the stored type of a model, as files in `folder`.
 
     finest : the last scale.
@@ -129,15 +149,13 @@ def save_truth(
     own 0.5 to 99.5 percentiles.
     """
     window = Window(*spec.window, np.dtype(spec.dtype))
-    saved: list[npt.NDArray[Any]] = []
+    files = tuple(folder / f"truth_{scale}.npy" for scale in range(finest + 1))
     with image_pyramid(plan, spec.sketch, workers) as images:
-        for scale, image in enumerate(images[: finest + 1]):
-            path = folder / f"truth_{scale}.npy"
-            array = create_array_file(path, window.dtype, tuple(image.shape))
+        for file, image in zip(files, images[: finest + 1], strict=True):
+            array = create_array_file(file, window.dtype, tuple(image.shape))
             for box in Box.of_shape(array.shape).blocks(plan.block_shape):
                 array[box.slices] = window.to_stored(2 * image[box.slices] - 1)
-            saved.append(array)
-    return saved
+    return TrueImages(files)
 
 
 def _store_with_sketch(

@@ -187,7 +187,8 @@ def iter_evaluate(
     problems: list[str] = []
     try:
         for number, path in enumerate(paths):
-            with TemporaryDirectory(prefix="napari-msgan-") as folder:
+            # An error may still have a file open, which Windows does not delete.
+            with TemporaryDirectory(prefix="napari-msgan-", ignore_cleanup_errors=True) as folder:
                 steps = iter_evaluate_image(path, model, Path(folder), computing, scale)
                 as_step = _as_step(number, len(paths), names[path])
                 try:

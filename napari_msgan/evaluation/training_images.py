@@ -149,6 +149,6 @@ def _at_scale(
 ) -> Float32Array | None:
     if plan is None or plan.honest_scale < scale:
         return None
-    with TemporaryDirectory(prefix="napari-msgan-") as folder:
+    with TemporaryDirectory(prefix="napari-msgan-", ignore_cleanup_errors=True) as folder:
         truth = save_truth(plan, model.spec, Path(folder), workers, scale)
         return units_of(model.spec).convert(truth[scale])

@@ -68,7 +68,8 @@ def open_cluster(text: str) -> Iterator[Cluster]:
             yield Cluster(client, text)
         return
     with (
-        tempfile.TemporaryDirectory(prefix="napari-msgan-") as scratch,
+        # Workers that are just ending have files open, which Windows does not delete.
+        tempfile.TemporaryDirectory(prefix="napari-msgan-", ignore_cleanup_errors=True) as scratch,
         _nothing_run_from_here.held(),
         _started(int(count[1]), scratch) as local,
         _connected(local.scheduler_address) as client,
