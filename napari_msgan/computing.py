@@ -101,7 +101,7 @@ class TileContext:
         try:
             self._prepare(scales)
         except RuntimeError as error:
-            raise JobError(torch_text("the model could not be got ready", error)) from error
+            raise JobError(torch_text("the model could not be prepared", error)) from error
 
     def _prepare(self, scales: Sequence[int]) -> None:
         import torch

@@ -164,7 +164,7 @@ def iter_make_sketch(
         is_image = original is None and not info.sketch.given
         kind = "image has no edges (is it constant?)" if is_image else "given sketch is empty"
         warnings.warn(
-            f"the {kind}: what is made shows nothing of it, only what the model knows",
+            f"the {kind}: the result shows nothing of it, only what the model knows",
             stacklevel=2,
         )
     whole = hashlib.sha256(b"".join(blocks[key][0] for key in sorted(blocks))).hexdigest()

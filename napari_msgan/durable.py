@@ -36,7 +36,7 @@ _WAITS_S = (0.01, 0.03, 0.1, 0.3, 1.0, 1.0, 1.0)
 _FULL = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "your share of the disk (quota) is used up",
-    errno.EFBIG: "a file may not become so large there",
+    errno.EFBIG: "a file cannot be that large there",
 }
 
 

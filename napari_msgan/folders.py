@@ -71,7 +71,7 @@ def check_inside(root: Path, path: Path) -> int:
     if stat.S_ISDIR(seen.st_mode):
         return 0
     if not stat.S_ISREG(seen.st_mode):
-        raise FolderError(f"{path} is no plain file but a pipe or a device. Delete it")
+        raise FolderError(f"{path} is a pipe or a device, not a plain file. Delete it")
     return seen.st_size
 
 

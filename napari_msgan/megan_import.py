@@ -136,7 +136,7 @@ def find_checkpoints(folder: Path) -> tuple[str, list[Path]]:
         If there is none, more than one, or a scale is missing.
     """
     if not folder.is_dir():
-        raise ModelError(f"{folder} is no folder. Expected one with {_LAYOUT}.")
+        raise ModelError(f"{folder} is not a folder. Expected one with {_LAYOUT}.")
     names = sorted(path.parent.name for path in folder.glob(f"*/{_FILE}"))
     seen = ", ".join(f"{name}/{_FILE}" for name in names) or "no such file"
     experiments = [name.removesuffix("_LR") for name in names if name.endswith("_LR")]

@@ -89,7 +89,7 @@ def read_spec(folder: Path) -> ModelSpec:
     try:
         return ModelSpec.model_validate_json(read_inside(folder, path.name, _MAX_JSON_BYTES))
     except FolderError as error:
-        raise ModelError(f"{error}: that is no model.json of ours") from error
+        raise ModelError(f"{error}: this is not a model.json of napari-msgan") from error
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror}") from error
     except ValidationError as error:
@@ -132,7 +132,7 @@ def find_model(model: str | os.PathLike[str]) -> Path:
         return Path(text)
     known = ", ".join(entry.name for entry in entries) or "none"
     raise ModelError(
-        f"there is no model {text!r}: it is no folder, and the models here are {known}. "
+        f"there is no model {text!r}: it is not a folder, and the models here are {known}. "
         f"Your own models belong in {user_folder()}."
     )
 
@@ -192,7 +192,7 @@ def _read_weights(
     try:
         content = read_inside(folder, scale.file, most_bytes)
     except FolderError as error:
-        raise ModelError(f"{error}: those are no weights of this model") from error
+        raise ModelError(f"{error}: these are not weights of this model") from error
     except OSError as error:
         raise ModelError(
             f"{path} cannot be read ({error.strerror}): the model is incomplete, copy it again"

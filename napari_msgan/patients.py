@@ -24,7 +24,7 @@ def patients_in(names: Iterable[str], pattern: str) -> dict[str, str]:
     try:
         expression = re.compile(pattern)
     except re.error as error:
-        raise VolumeError(f"{pattern!r} is no regular expression: {error}") from error
+        raise VolumeError(f"{pattern!r} is not a regular expression: {error}") from error
     found = {}
     for name in names:
         match = expression.search(name)

@@ -127,7 +127,7 @@ def _warn_of_rounding(low: float, high: float) -> None:
     if low < high < low + _FEWEST_STEPS * 2.0**-23 * largest or largest > _LARGEST:
         warnings.warn(
             f"the values of the image, {low:g} to {high:g}, are rounded to what float32 can tell, "
-            "which takes edges away: subtract what all have in common, or scale them, first",
+            "which takes edges away: first subtract what all have in common, or scale them",
             stacklevel=3,
         )
 

@@ -267,7 +267,7 @@ def with_spacing(volume: Volume, spacing: float | Sequence[float] | None) -> Vol
     try:
         given = tuple(float(mm) for mm in np.ravel(spacing))
     except (TypeError, ValueError) as error:
-        raise VolumeError(f"the voxel size {spacing!r} is no number, or numbers") from error
+        raise VolumeError(f"the voxel size {spacing!r} is neither a number nor numbers") from error
     sizes = given * (len(volume.shape) if len(given) == 1 else 1)
     if len(sizes) != len(volume.shape) or not all(0 < mm < math.inf for mm in sizes):
         raise VolumeError(

@@ -240,7 +240,7 @@ def test_what_is_no_copy_of_the_sketch_is_told(original, tmp_path, kind):
     else:
         pixels = copy.astype(np.uint16)
         pixels[3:5] = 65535
-    with pytest.warns(UserWarning, match="it is no copy of it"):
+    with pytest.warns(UserWarning, match="it is not a copy of that sketch"):
         generate(original, pixels, tmp_path / "b.ome.zarr", scale=0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -375,10 +375,10 @@ def test_what_python_gets_wrong_is_told_before_anything_is_written(model, store,
     for source, options, said in (
         (np.zeros((8, 8, 8)), {}, r"not as ndarray: an array becomes one with Volume\("),
         (body(), {"precision": "fp16"}, "precision 'fp16' is not one of fp32, bf16"),
-        (body(), {"scale": 0.5}, "scale 0.5 is no whole number from 0 on"),
-        (body(), {"scale": -1}, "scale -1 is no whole number from 0 on"),
-        (body(), {"finest": -1}, "scale -1 is no whole number from 0 on"),
-        (body(), {"workers": -1}, "workers -1 is no whole number from 1 on"),
+        (body(), {"scale": 0.5}, "scale 0.5 is not a whole number of 0 or more"),
+        (body(), {"scale": -1}, "scale -1 is not a whole number of 0 or more"),
+        (body(), {"finest": -1}, "scale -1 is not a whole number of 0 or more"),
+        (body(), {"workers": -1}, "workers -1 is not a whole number of 1 or more"),
         (body(), {"region": Box((0, 0), (4, 4))}, "has 2 axes, the image has 3"),
         (unsized(), {"spacing": 100}, r"too large for a store: .* is its voxel size in mm"),
         (unsized(), {"spacing": 1000}, r"too large for a store: .* is its voxel size in mm"),
@@ -485,8 +485,8 @@ def test_numbers_of_numpy_and_what_is_open_are_taken(store, tmp_path):
 @pytest.mark.parametrize(
     ("job", "message"),
     [
-        (lambda s, to: jobs.export(s, to, scale="1"), "scale '1' is no whole number"),
-        (lambda s, to: jobs.export(s, to, scale=1.0), r"scale 1\.0 is no whole number"),
+        (lambda s, to: jobs.export(s, to, scale="1"), "scale '1' is not a whole number"),
+        (lambda s, to: jobs.export(s, to, scale=1.0), r"scale 1\.0 is not a whole number"),
         (
             lambda s, to: jobs.export(s, to, region=(slice(0, 4),) * 3),
             r"neither a Box nor text like z0:z1,y0:y1,x0:x1",

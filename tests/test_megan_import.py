@@ -209,7 +209,7 @@ def test_two_experiments_are_refused(folder, tmp_path):
 
 
 def test_folder_that_is_none_and_out_that_exists_are_refused(folder, tmp_path):
-    with pytest.raises(ModelError, match="is no folder"):
+    with pytest.raises(ModelError, match="is not a folder"):
         import_megan(tmp_path / "nothing", tmp_path / "model")
     with pytest.raises(ModelError, match="exists already"):
         import_megan(folder, folder)

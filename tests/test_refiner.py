@@ -189,7 +189,7 @@ def test_a_seed_that_changes_nothing_is_told_and_not_kept(job, tmp_path):
 @pytest.mark.parametrize("seed", [1.5, "5"])
 def test_what_is_no_whole_number_is_no_seed(job, tmp_path, seed):
     model, source, _, _ = job
-    with pytest.raises(JobError, match="is no whole number"):
+    with pytest.raises(JobError, match="is not a whole number"):
         jobs.generate(source, tmp_path / "a.ome.zarr", model, device="cpu", scale=0, seed=seed)
 
 
@@ -276,7 +276,7 @@ def test_store_keeps_to_no_device_that_was_not_ready(job, tmp_path, monkeypatch)
         raise torch.OutOfMemoryError("out of memory.")
 
     monkeypatch.setattr(TileContext, "_prepare", fail)
-    told = r"could not be got ready: out of memory\. Let other programs"
+    told = r"could not be prepared: out of memory\. Let other programs"
     with pytest.raises(JobError, match=told):
         jobs.generate(source, tmp_path / "a.ome.zarr", model, device="cpu")
     assert open_pyramid(tmp_path / "a.ome.zarr").info.fingerprint is None

@@ -167,7 +167,7 @@ def test_worker_that_had_looked_for_the_mark_does_not_write_for_the_next_owner(
         return encode(self, chunk)
 
     monkeypatch.setattr(codec, "encode", encode_slowly)
-    with pytest.raises(StoreError, match="is not written to any more"):
+    with pytest.raises(StoreError, match="is no longer written to"):
         helper.write(2, core, values)
     taken[0].__exit__(None, None, None)
     assert not owner.look(2, core)
@@ -192,7 +192,7 @@ def test_workers_write_nothing_more_once_somebody_else_may_be_writing(job, fresh
     store = next(steps).store
     (mark,) = store.place.marks()
     store.place.remove(mark)  # as who takes the lock of a killed coordinator does
-    with pytest.raises(JobError, match="is not written to any more"):
+    with pytest.raises(JobError, match="is no longer written to"):
         deque(steps, maxlen=0)
     assert leftovers(fresh) == []
     assert_equal_stores(jobs.refine(fresh, model=job[0], device="cpu"), job[1])
@@ -272,7 +272,7 @@ def test_worker_of_another_version_is_refused(job, fresh, cluster, monkeypatch, 
         monkeypatch.setattr(torch, "__version__", "1.2.3")
     else:
         monkeypatch.setattr("napari_msgan.scale_out.tiles.__version__", "9.9")
-    with pytest.raises(JobError, match=r"the job was begun by .*Install the same versions"):
+    with pytest.raises(JobError, match=r"the job was started by .*Install the same versions"):
         jobs.refine(fresh, model=job[0], cluster=cluster)
 
 
@@ -535,7 +535,7 @@ def test_worker_that_dies_while_it_gets_ready_is_left_out(job, fresh, tmp_path):
         assert answers.keys() < before
         both = [str(tmp_path / name) for name in ("two", "three")]
         own.client.wait_for_workers(2, timeout=60)
-        with pytest.raises(JobError, match=r"all workers of local:2 died while they got ready"):
+        with pytest.raises(JobError, match=r"all workers of local:2 died while they started"):
             list(own.ask_all(_die, both))
         own.client.wait_for_workers(1, timeout=60)
         with dask.config.set({"distributed.comm.timeouts.connect": "1s"}):

@@ -344,7 +344,7 @@ def test_strangers_are_mentioned_and_left_alone(path):
     found = jobs.verify(path, sample=0, repair=True)
     assert found.is_sound
     assert found.notes == (
-        "notes.txt: it is a file that is no part of the store; it does no harm.",
+        "notes.txt: it is a file that does not belong to the store; it does no harm.",
     )
     assert notes.read_text() == "mine"
 
@@ -358,7 +358,10 @@ def test_folder_of_chunks_of_the_sketch_that_is_a_link_outside_is_left_alone(pat
     shutil.rmtree(chunks)
     chunks.symlink_to(outside)
     found = jobs.verify(path, repair=True)
-    assert "sketch/0/c: it is a link that is no part of the store; it does no harm." in found.notes
+    assert (
+        "sketch/0/c: it is a link that does not belong to the store; it does no harm."
+        in found.notes
+    )
     assert {problem.where.split(",")[0] for problem in found.remaining} == {
         "sketch of level 0 (scale 2)"
     }
@@ -372,7 +375,7 @@ def test_folder_named_as_a_leftover_stops_nobody(path, original):
         (path / folder).mkdir()
     found = jobs.verify(path, sample=0)
     assert [p.where for p in found.problems] == []
-    assert "x.partial: it is a folder that is no part of the store" in "\n".join(found.notes)
+    assert "x.partial: it is a folder that does not belong to the store" in "\n".join(found.notes)
     with open_pyramid(path, writable=True).writing() as store:
         store.clear(1, Box.of_shape(store.geometry.shape_at(1)))
     check_mended(path, original)
@@ -635,7 +638,7 @@ def test_tiles_of_an_earlier_arithmetic_are_neither_damaged_nor_gone_on_with(pat
     (path / "zarr.json").write_text(json.dumps(content))
     assert "arithmetic" not in content["attributes"]["napari_msgan"]["fingerprint"]
     found = jobs.verify(path)
-    assert "another version of this program, which computes bf16 otherwise" in found.notes[0]
+    assert "another version of this program, which computes bf16 differently" in found.notes[0]
     assert not any(problem.can_be_repaired for problem in found.problems)
     with pytest.raises(StoreError, match="computes bf16 in another way"):
         jobs.refine(path, model=original.parent / "model", scale=1)

@@ -42,11 +42,17 @@ COLUMNS = (
         ".2f",
         "MAE after the best change of brightness and contrast",
     ),
-    Column("mae_matched_low", "accuracy", "low-pass", ".2f", "its part slower than 6 voxels"),
-    Column("mae_matched_high", "accuracy", "high-pass", ".2f", "its part faster than 6 voxels"),
     Column(
-        "mae_from_true", "accuracy", "MAE from true", ".2f", "MAE from the true scale before it"
+        "mae_matched_low", "accuracy", "low-pass", ".2f", "its low-pass part (Gaussian of 6 voxels)"
     ),
+    Column(
+        "mae_matched_high",
+        "accuracy",
+        "high-pass",
+        ".2f",
+        "its high-pass part (Gaussian of 6 voxels)",
+    ),
+    Column("mae_from_true", "accuracy", "MAE from true", ".2f", "MAE from the true previous scale"),
     Column("psnr_from_true", "accuracy", "PSNR from true", ".2f", "PSNR from the same"),
     Column("ssim_from_true", "accuracy", "SSIM from true", ".3f", "SSIM from the same"),
     Column("swd", "texture", "SWD", ".1f", "sliced Wasserstein distance of 7 x 7 patches, x 1000"),
@@ -71,7 +77,7 @@ COLUMNS = (
         "fidelity",
         "off coarse",
         ".2f",
-        "mean |block mean - scale before it|",
+        "mean |block mean - previous scale|",
     ),
     Column(
         "seam_mean_near",

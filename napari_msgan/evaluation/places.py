@@ -84,7 +84,7 @@ def patients_of(images: Sequence[Path], pattern: str) -> dict[Path, str]:
             alone = _patients_of_file(path, pattern)
             if alone and alone != {patients[name]}:
                 raise VolumeError(
-                    f"some images are called by their folders, too, and {pattern!r} finds "
+                    f"some images are named with their folders, and {pattern!r} finds "
                     f"{patients[name]!r} in the name {name}, but {alone.pop()!r} in that of its "
                     "file alone: give a pattern that finds the same in both, such as p[0-9]+"
                 )

@@ -144,7 +144,7 @@ class Header:
 
 def _parsed(name: str, found: RawDataElement, most: int) -> list[Dataset]:
     if found.VR not in (None, "SQ", "UN"):  # UN: of an archive that did not know it
-        raise VolumeError(f"{name} is no sequence but {found.VR}: it is damaged")
+        raise VolumeError(f"{name} is {found.VR}, not a sequence: it is damaged")
     content, items = io.BytesIO(found.value or b""), list[Any]()
     is_implicit = found.is_implicit_VR or found.VR == "UN"
     while content.tell() < len(content.getbuffer()) and len(items) <= most:

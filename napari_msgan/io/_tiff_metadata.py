@@ -55,9 +55,7 @@ def imagej_calibration(path: Path, tif: TiffFile) -> tuple[float | None, float |
     if function != _STRAIGHT_LINE or not (
         intercept is not None and slope and math.isfinite(intercept + slope)
     ):
-        warn(
-            path, "grey values are read as stored: ImageJ's calibration of them is no straight line"
-        )
+        warn(path, "grey values are read as stored: ImageJ's calibration of them is not linear")
         return None, None
     return slope, intercept
 

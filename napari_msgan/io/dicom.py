@@ -148,7 +148,7 @@ def _of_volume(
     kept = list({_copy_key(one): one for one in slices}.values())
     told = {file: str(error) for file, error in others.items()}
     if any(one.modality in SLICED for one in kept):
-        told |= {o.path: f"{o.path} is no slice" for o in kept if o.modality not in SLICED}
+        told |= {o.path: f"{o.path} is not a slice" for o in kept if o.modality not in SLICED}
         kept = [one for one in kept if one.modality in SLICED]
     if not all(one.is_localiser for one in kept):
         told |= {one.path: f"{one.path} is a localiser" for one in kept if one.is_localiser}
@@ -203,12 +203,12 @@ def _in_order(path: Path, slices: Sequence[Slice]) -> list[Slice]:
         if one.plane is None or first.plane is None:
             raise VolumeError(
                 f"{path} holds {len(slices)} images that do not all say where they lie: they are "
-                "no slices of a volume. Give one of the files"
+                f"not slices of a volume. Give one of the files"
             )
         if one.shape != first.shape or not one.plane.is_parallel(first.plane):
             raise VolumeError(
                 f"{_name(one)} has another size, voxel size or direction than {_name(first)}: they "
-                f"are no slices of one volume. {_apart(path)}"
+                f"are not slices of one volume. {_apart(path)}"
             )
         planes.append((float(np.dot(one.plane.position, first.plane.normal)), one))
     return [one for _, one in sorted(planes, key=itemgetter(0))]

@@ -91,10 +91,10 @@ def checked_scale(scale: int) -> int:
     Raises
     ------
     GeometryError
-        If it is no whole number from 0 on.
+        If it is not a whole number of 0 or more.
     """
     if not (isinstance(scale, Integral) and scale >= 0):
-        raise GeometryError(f"scale {scale!r} is no whole number from 0 on")
+        raise GeometryError(f"scale {scale!r} is not a whole number of 0 or more")
     return int(scale)
 
 

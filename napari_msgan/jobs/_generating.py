@@ -214,13 +214,13 @@ def _check_options(precision: Precision | None, workers: int | None, *scales: in
         if scale is not None:
             checked_scale(scale)
     if workers is not None and not (isinstance(workers, Integral) and workers >= 1):
-        raise JobError(f"workers {workers!r} is no whole number from 1 on")
+        raise JobError(f"workers {workers!r} is not a whole number of 1 or more")
 
 
 def _taken_seed(seed: int, model: Model) -> int:
     """Return the seed of a store: 0 where it makes no difference."""
     if not isinstance(seed, Integral):
-        raise JobError(f"seed {seed!r} is no whole number")
+        raise JobError(f"seed {seed!r} is not a whole number")
     if seed and not model.spec.stochastic:
         warnings.warn(
             f"model {model.spec.name!r} has no random part: seed {seed} changes nothing",

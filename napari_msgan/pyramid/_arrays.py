@@ -107,9 +107,9 @@ def read_attributes(place: Place, key: str = "") -> dict[str, Any]:
         attributes: dict[str, Any] = group.attrs.asdict()
     except UNREADABLE as error:
         raise StoreError(
-            f"{place.address} is no OME-Zarr 0.5 group, or its {key and f'{key}/'}zarr.json is "
-            f"damaged ({error}). Give the folder that `generate` wrote, or for a new image a name "
-            "that is free."
+            f"{place.address} is not an OME-Zarr 0.5 group, or its {key and f'{key}/'}zarr.json is "
+            f"damaged ({error}). Give the folder that `generate` wrote, or, for a new image, a "
+            f"name that is not in use."
         ) from error
     return attributes
 

@@ -43,7 +43,7 @@ class Entry:
 def taken(address: str) -> StoreError:
     """Return the error for a place that is not free."""
     return StoreError(
-        f"{address} exists already. Choose another name, delete it, or open it to go on with it."
+        f"{address} exists already. Choose another name, delete it, or open it to continue it."
     )
 
 

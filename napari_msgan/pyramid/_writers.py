@@ -113,7 +113,7 @@ class Writers:
             raise StoreError(f"{address} is only changed inside `with store.writing()`.")
         if not self._place.exists(self._mark):
             raise StoreError(
-                f"{address} is not written to any more: the process that this one helped is gone, "
+                f"{address} is no longer written to: the process that this one helped is gone, "
                 "and another may be writing."
             )
 

@@ -91,13 +91,13 @@ def info_from_attributes(attributes: Mapping[str, Any]) -> StoreInfo:
     ours, ome = attributes.get(OUR_KEY), attributes.get("ome")
     if not isinstance(ours, Mapping) or not isinstance(ome, Mapping):
         raise StoreError(
-            f"the attributes 'ome' and {OUR_KEY!r} are not both there, so this is no store "
-            "of napari-msgan. Give the folder that `generate` wrote."
+            f"the attributes 'ome' and {OUR_KEY!r} are not both there, so this is not a store of "
+            f"napari-msgan. Give the folder that `generate` wrote."
         )
     schema = ours.get("schema_version")
     if schema is None and "description" in ours:
         raise NoStoreError(
-            "this is an image that was exported, no store: nothing can be refined in it. Give the "
+            "this is an exported image, not a store: nothing can be refined in it. Give the "
             "folder that `generate` wrote."
         )
     if schema != SCHEMA_VERSION or ome.get("version") != OME_VERSION:

@@ -183,4 +183,6 @@ def _stray(folder: str, entry: Entry, *, looks_like_chunk: bool) -> Stray:
     if looks_like_chunk:
         seen = f"it is a {entry.kind} named as a chunk, but none of this image"
         return Stray("impostor", key, seen, is_file)
-    return Stray("stranger", key, f"it is a {entry.kind} that is no part of the store", is_file)
+    return Stray(
+        "stranger", key, f"it is a {entry.kind} that does not belong to the store", is_file
+    )

@@ -251,7 +251,9 @@ class PyramidStore:
         self._writers.check()
         self.geometry.check_scale(scale)
         if not scale:
-            raise StoreError("scale 0 cannot be cleared: all is made from it. Delete the store.")
+            raise StoreError(
+                "scale 0 cannot be cleared: everything is made from it. Delete the store."
+            )
         return self.discard(self.tiling.tiles(scale, box))
 
     def discard(self, tiles: Iterable[Tile]) -> dict[int, list[Box]]:

@@ -146,7 +146,7 @@ class Calls(Generic[Name]):
         from distributed.scheduler import KilledWorker
 
         if future.status == "lost":
-            return "the worker that did it left before it was asked how it went. Try again."
+            return "the worker that did it left before it could report. Try again."
         if future.status != "error":
             return (
                 f"the connection to the scheduler at {self._cluster.address} was lost. Check "

@@ -182,7 +182,7 @@ def _joined(address: str) -> Client:
         answer = answers.get(timeout=_CONNECT_S + _LATE_S)
     except Empty:
         given_up.set()
-        answer = TimeoutError("nothing was said in time")
+        answer = TimeoutError("no answer came in time")
     if isinstance(answer, Exception):
         raise JobError(
             f"no Dask scheduler answers at {address}. Start one there (dask scheduler), or check "
@@ -259,7 +259,7 @@ class Cluster:
             yield from answers
         if not n_answers:
             raise JobError(
-                f"all workers of {self.address} died while they got ready: {', '.join(asked)}. Was "
+                f"all workers of {self.address} died while they started: {', '.join(asked)}. Was "
                 "their memory used up? Their logs may say why. The same command tries again."
             )
 

@@ -60,7 +60,7 @@ def take_file(identity: str, name: str, content: bytes, dask_worker: Worker) -> 
     folder = _taken(identity, dask_worker)
     folder.mkdir(parents=True, exist_ok=True)
     if name != "model.json" and name not in [s.file for s in read_spec(folder).scales]:
-        raise ModelError(f"{name!r} is no file of model {identity[:12]}")
+        raise ModelError(f"{name!r} is not a file of model {identity[:12]}")
     write_atomically(folder / name, content)
 
 
@@ -91,5 +91,5 @@ def own_model(identity: str, recorded: str | None) -> Model:
 
 def _taken(identity: str, worker: Worker) -> Path:
     if re.fullmatch("[0-9a-f]{64}", identity) is None:
-        raise ModelError(f"{identity!r} is no hash of a model")
+        raise ModelError(f"{identity!r} is not a hash of a model")
     return Path(worker.local_directory) / "models" / identity

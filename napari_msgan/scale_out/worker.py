@@ -187,8 +187,8 @@ def wait_until_seen(store: PyramidStore, tile: Tile) -> None:
     while not store.look(tile.scale, core):
         if time.monotonic() > until:
             raise JobError(
-                f"tile {core} of scale {tile.scale} was written elsewhere, but does not come into "
-                f"sight in {store.address}. {_SHARE}"
+                f"tile {core} of scale {tile.scale} was written elsewhere, but does not become "
+                f"visible in {store.address}. {_SHARE}"
             )
         time.sleep(0.2)
 
@@ -241,10 +241,10 @@ def _open_levels(job: ExportJob, stack: ExitStack) -> list[ArrayLike]:
 def _check_versions(ours: str, torch_there: str = "", torch_here: str = "") -> None:
     if (ours, torch_there) != (__version__, torch_here):
         raise JobError(
-            f"this worker has napari-msgan {__version__}"
-            f"{torch_here and f' with torch {torch_here}'}, the job was begun by napari-msgan "
-            f"{ours}{torch_there and f' with torch {torch_there}'}: results could differ. Install "
-            "the same versions everywhere."
+            "this worker has napari-msgan "
+            f"{__version__}{torch_here and f' with torch {torch_here}'}, the job was started by "
+            f"napari-msgan {ours}{torch_there and f' with torch {torch_there}'}: results could "
+            "differ. Install the same versions everywhere."
         )
 
 

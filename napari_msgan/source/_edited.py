@@ -162,8 +162,9 @@ def _warn_of_no_copy(changed: int, edges: int) -> None:
     """Warn of a sketch in which most edges of the store's are gone, or of another strength."""
     if changed > _MOSTLY * edges:
         warnings.warn(
-            f"{changed / edges:.0%} of the edges of the store's sketch are erased or of "
-            "another strength in the edited one. If less was drawn, it is no copy of it, or "
-            "was saved with other grey values: take PNG, TIFF or NIfTI with those of the copy",
+            f"{changed / edges:.0%} of the edges of the store's sketch are erased or have another "
+            f"strength in the edited one. If you edited less, it is not a copy of that sketch, or "
+            f"it was saved with other grey values: save it as PNG, TIFF or NIfTI with the grey "
+            f"values of the copy",
             stacklevel=3,
         )

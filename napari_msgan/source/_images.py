@@ -59,8 +59,8 @@ def _warn_of_unknown(unknown: int, size: int) -> None:
     if unknown:
         warnings.warn(
             f"{100 * unknown / size:.2g} % of the image is NaN or infinite: NaN counts as its "
-            "darkest value, and the border of either gives edges. Fill it first where that is not "
-            "meant",
+            "darkest value, and the border of either gives edges. Fill it first if that is not "
+            "intended",
             stacklevel=3,
         )
 

@@ -98,8 +98,8 @@ def _plan_relative(volume: Volume, spec: ModelSpec, scale: int | None) -> Source
     if max(volume.shape) < 0.99 * fewest:
         warnings.warn(
             f"the image has {max(volume.shape)} pixels on its longest side, fewer than model "
-            f"{spec.name!r} was trained for ({fewest}): the result will not be like an image. "
-            "Take it at its full size",
+            f"{spec.name!r} was trained for ({fewest}): the result will not look like an image. "
+            f"Use it at its full size",
             stacklevel=2,
         )
     known = [s.factor for s in spec.scales[1:]]
@@ -154,9 +154,9 @@ def _plan_physical(volume: Volume, spec: ModelSpec, scale: int | None) -> Source
     if max(sizes) < 1:
         longest = max(n * mm for n, mm in zip(sizes, spacing, strict=True))
         raise GeometryError(
-            f"the image is {longest:.3g} mm long, "
-            f"less than a voxel of scale {finest} ({min(spacing):g} mm): is its voxel size in mm? "
-            "Give another one with --spacing (in Python spacing=)"
+            f"the image is {longest:.3g} mm long, less than a voxel of scale {finest} "
+            f"({min(spacing):g} mm): is its voxel size in mm? Give another one with --spacing (in "
+            "Python spacing=)"
         )
     shape = tuple(max(1, math.ceil(n * _ROUNDED)) for n in sizes)
     factors = tuple(s.factor for s in spec.scales[1 : finest + 1])
@@ -174,7 +174,7 @@ def _warn_of_a_part(volume: Volume, spec: ModelSpec) -> None:
     if seen_mm < _SMALL_PART * trained_mm:
         warnings.warn(
             f"the image is {seen_mm:.0f} mm long, model {spec.name!r} was trained on images of "
-            f"about {trained_mm:.0f} mm: of a part it cannot tell what it is, and may make bright "
-            "what is dark. Take the whole image, and refine the part",
+            f"about {trained_mm:.0f} mm: from a part, the model cannot tell what it sees, and may "
+            f"make dark regions bright. Use the whole image, and refine the part",
             stacklevel=2,
         )

@@ -177,11 +177,13 @@ def check_given(volume: Volume) -> float:
         block = np.asarray(volume.data[box.slices])
         low, high = float(block.min()), float(block.max())
         if is_integer and low < 0:
-            raise VolumeError(f"a sketch of integers has none below 0, this one has {low:g}")
+            raise VolumeError(
+                f"a sketch of integers must have no values below 0, this one has {low:g}"
+            )
         if math.isnan(low):
             raise VolumeError(
-                "the given sketch has NaN, which is no edge strength: set it to 0 where there is "
-                "no edge"
+                "the given sketch has NaN, which is not an edge strength: set it to 0 where there "
+                "is no edge"
             )
         if not is_integer and (low < -1e-3 or high > 1 + 1e-3 or not math.isfinite(low + high)):
             raise VolumeError(
@@ -228,7 +230,7 @@ def _with_lines(volume: Volume, strongest: float) -> tuple[Volume, int]:
     if is_picture(volume.data):
         warnings.warn(
             "most of the given sketch is not 0, so it looks like an image: the result will show "
-            "its grey values as edges. Give an image as an image, and its sketch is made",
+            "its grey values as edges. Give an image as an image, and its sketch will be made",
             stacklevel=2,
         )
     elif is_filled(volume.data):
@@ -241,7 +243,7 @@ def _with_lines(volume: Volume, strongest: float) -> tuple[Volume, int]:
     if 0 < strongest < _FAINT * top:
         warnings.warn(
             f"the strongest edge of the given sketch is {strongest:g}, where {volume.data.dtype} "
-            f"counts {top} as strongest: it hardly counts. Multiply it",
+            f"counts {top} as strongest: it hardly counts. Multiply the sketch",
             stacklevel=2,
         )
     return volume, top

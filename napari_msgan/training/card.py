@@ -46,7 +46,7 @@ def write_card(
 as {spec.dtype}, {spec.window[0]:g} to {spec.window[1]:g}. Not for diagnosis.
 
 **Not finished.** `napari-msgan train` knows settings and numbers; what is set *in italics* has to
-be filled in by who gives this model away.
+be filled in by whoever gives this model away.
 
 ## Patients and privacy
 An image made from a patient's sketch keeps that patient's anatomy: it is that patient's data, not
@@ -55,7 +55,7 @@ Weights may hold parts of the images that they were trained on: `napari-msgan ev
 `--training DATA` searches for them.
 
 ## Training data
-{trained} images, and {kept_out} more that were kept out to watch the loss.
+{trained} images, and {kept_out} more that were kept out to monitor the loss.
 
 *Who are the patients (ages, sites, scanners, pathology)? Who was never seen? Who allowed this use
 of their images, and under which licence may the weights be passed on{licence}?*

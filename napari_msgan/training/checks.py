@@ -87,7 +87,9 @@ def _check_config(config: TrainConfig, devices: int) -> None:
     try:
         model_spec(config, [scale_spec(config, s, "0" * 64) for s in range(len(config.scales))])
     except ValidationError as error:
-        raise TrainingError(f"the settings describe no model: {first_problem(error)}") from error
+        raise TrainingError(
+            f"the settings do not describe a model: {first_problem(error)}"
+        ) from error
     if config.sketch.window not in ("percentiles", config.window):
         raise TrainingError(
             f"sketch.window {config.sketch.window} is what images are trained in, so window, here "
@@ -110,8 +112,8 @@ def _check_patch(plan: ScaleTraining, scale: int, config: TrainConfig) -> None:
     whole = (config.base_size,) * len(config.axes)
     if scale == 0 and plan.steps and config.kind == "relative" and plan.patch_shape != whole:
         raise TrainingError(
-            f"scale 0: patch_shape {plan.patch_shape} is another than {whole}, as which a relative "
-            "model with this base_size sees the whole image: change both, or the batch"
+            f"scale 0: patch_shape {plan.patch_shape} differs from {whole}, the shape in which a "
+            f"relative model with this base_size sees the whole image: change both, or the batch"
         )
     if scale and any(n % f for n, f in zip(plan.patch_shape, plan.factor, strict=True)):
         raise TrainingError(

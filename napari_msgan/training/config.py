@@ -42,7 +42,9 @@ def pattern_below(pattern: str) -> str:
     """
     parts = PurePath(pattern).parts
     if not parts or PurePath(pattern).is_absolute() or ".." in parts:
-        raise ValueError(f"{pattern!r} is no pattern of files below a folder, such as '**/*.png'")
+        raise ValueError(
+            f"{pattern!r} is not a pattern of files below a folder, such as '**/*.png'"
+        )
     return pattern
 
 

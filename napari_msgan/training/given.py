@@ -84,6 +84,6 @@ def check_values(sketch: Volume) -> None:
         )
     if strongest < _FAINTEST * top:
         raise TrainingError(
-            f"its sketch is as good as empty: its largest value is {strongest:g}, and {dtype} is "
+            f"its sketch is nearly empty: its largest value is {strongest:g}, and {dtype} is "
             f"divided by {top}. Save edges as 255 in uint8, or labels that fill regions"
         )

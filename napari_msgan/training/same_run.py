@@ -62,8 +62,8 @@ def check_same_run(files: Sequence[TrainingFile], out: Path, config: TrainConfig
         config
     ):
         raise TrainingError(
-            f"{config.start_from} is not the model any more that the run in {out} started from: "
-            f"put that back. {instead}"
+            f"{config.start_from} is no longer the model that the run in {out} started from: put "
+            f"that model back. {instead}"
         )
     if not _images_file(out).exists():
         return
@@ -85,8 +85,8 @@ def _read(path: Path, parse: Callable[[bytes], T]) -> T:
         return parse(path.read_bytes())
     except ValueError as error:  # of pydantic, too
         raise TrainingError(
-            f"{path} is damaged, so what was begun there is not known: delete {path.parent} to "
-            "start again"
+            f"{path} is damaged, so it is unknown which run was begun there: delete {path.parent} "
+            "to start again"
         ) from error
 
 

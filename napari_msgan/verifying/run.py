@@ -46,8 +46,8 @@ def iter_verify_store(
             writer = writer or place.writer()
         if writer is not None:
             found.notes.append(
-                f"The store is being written by {writer}: what that is in the middle of is not "
-                "judged. Check again when it is done."
+                f"The store is being written by {writer}: what it is writing is not judged. Check "
+                f"again when it is done."
             )
         judge_strays(strays, found, busy=writer is not None)
         if repair:
@@ -61,7 +61,7 @@ def iter_verify_store(
         else:
             yield from _iter_check(store, load, found, sample=sample, repair=repair)
     if not found.chunks:
-        found.notes.append("No chunk was read: what is named above has to be right first.")
+        found.notes.append("No chunk was read: fix the problems named above first.")
     return Verification(
         tuple(found.problems), tuple(found.notes), found.chunks, found.compared, found.removed
     )
@@ -82,8 +82,8 @@ def _iter_check(
         )
     if store.refined_fraction(0) < 1:
         found.notes.append(
-            "The low-resolution image (scale 0) is not made to its end, so nothing can be saved of "
-            "the store: refine makes it."
+            "The low-resolution image (scale 0) is incomplete, so nothing can be saved from the "
+            "store: refine completes it."
         )
     with ExitStack() as held:
         if repair:

@@ -115,7 +115,9 @@ class TileCheck:
             self._found.notes.append(f"{skipped}they were made on a GPU, and there is none here.")
             return
         if excuse := excuse_of(made):
-            self._found.notes.append(f"Tiles were {excuse}: they may differ a little for that.")
+            self._found.notes.append(
+                f"Tiles were {excuse}: they may differ a little because of that."
+            )
         context.prepare(sorted({tile.scale for tile in tiles}))
         for done, tile in enumerate(tiles, 1):
             try:
@@ -187,7 +189,9 @@ def excuse_of(made: Fingerprint) -> str:
     import torch
 
     if made.arithmetic != ARITHMETIC[made.precision]:
-        return f"made by another version of this program, which computes {made.precision} otherwise"
+        return (
+            f"made by another version of this program, which computes {made.precision} differently"
+        )
     if made.torch != torch.__version__:
         return f"made with torch {made.torch}, this is {torch.__version__}"
     if made.machine != (here := machine_name()):

@@ -56,13 +56,13 @@ def test_store_without_tiles_or_model_can_be_shown(cli, image, model, tmp_path):
 def test_what_is_no_store_is_refused(cli, image, tmp_path):
     cli("info", tmp_path / "no.ome.zarr").check_refused("there is no store at")
     cli("info", image).check_refused("there is no store at")
-    cli("info", tmp_path).check_refused("is no OME-Zarr 0.5 group")
+    cli("info", tmp_path).check_refused("is not an OME-Zarr 0.5 group")
 
 
 def test_an_export_is_told_from_a_store(cli, finished, tmp_path):
     out = tmp_path / "e.ome.zarr"
     assert cli("export", finished, out).code == 0
-    cli("info", out).check_refused("an image that was exported, no store")
+    cli("info", out).check_refused("an exported image, not a store")
 
 
 def test_stores_that_were_made_in_napari_are_listed(cli, finished, tmp_path, monkeypatch):

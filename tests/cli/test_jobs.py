@@ -251,7 +251,7 @@ def test_taken_name_missing_folder_and_foreign_folder_are_refused(cli, image, mo
     before = listing(tmp_path)
     for name, advice in {
         "file.ome.zarr": "exists already",
-        "folder.ome.zarr": "is no OME-Zarr 0.5 group",
+        "folder.ome.zarr": "is not an OME-Zarr 0.5 group",
         "no/out.ome.zarr": "does not exist",
     }.items():
         cli("generate", image, tmp_path / name, "--model", model).check_refused(advice)
@@ -340,8 +340,8 @@ def test_full_disk_is_one_line_and_the_same_command_goes_on(cli, image, model, f
         exported = cli("export", out, tmp_path / "a.tif")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    ended.check_refused("a file may not become so large")
-    exported.check_refused("a file may not become so large")
+    ended.check_refused("a file cannot be that large there")
+    exported.check_refused("a file cannot be that large there")
     assert names_in(tmp_path) == ["a.ome.zarr"]
     assert cli(*generate).code == 0
     assert_same_pixels(out, finished)

@@ -46,7 +46,7 @@ def test_weights_larger_than_the_network_are_not_read(cli, image, folder, tmp_pa
     with (folder / "scale_1.safetensors").open("r+b") as file:
         file.truncate(2**40)  # takes no room on the disk
     ended = cli("generate", image, tmp_path / "a.ome.zarr", "--model", folder)
-    ended.check_refused("those are no weights of this model")
+    ended.check_refused("these are not weights of this model")
 
 
 @pytest.mark.parametrize("field", ["tile_shape", "base_size"])

@@ -369,7 +369,7 @@ def test_images_are_chosen_by_their_paths(cli, tmp_path):
     (data / "a" / "broken.tif").write_bytes(b"hello")
     plan = ("train", data, out, "--plan-only", "--device", "cpu")
     assert "name the others by --include" in cli(*plan).err
-    cli(*plan, "--include", "../*.tif").check_refused("is no pattern of files below a folder")
+    cli(*plan, "--include", "../*.tif").check_refused("is not a pattern of files below a folder")
     assert cli(*plan, "--include", "a/[0-9].tif", "--include", "b/*").code == 0
     assert json.loads((out / "plan.json").read_text())["include"] == ["a/[0-9].tif", "b/*"]
 

@@ -161,7 +161,7 @@ def test_exported_image_is_no_store_to_verify(cli, finished, tmp_path, monkeypat
     exported = tmp_path / "sub" / "image.ome.zarr"
     exported.parent.mkdir()
     assert cli("export", finished, exported).code == 0
-    cli("verify", exported).check_refused("an image that was exported, no store")
+    cli("verify", exported).check_refused("an exported image, not a store")
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     cli("verify", "../sub/none.ome.zarr").check_refused("/../sub/none.ome.zarr. Give the folder")

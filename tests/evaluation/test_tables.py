@@ -84,7 +84,7 @@ def test_patients_are_found_in_names():
     assert list(patients_of(images, "p([0-9]+)").values()) == ["1", "1", "22"]
     with pytest.raises(VolumeError, match="finds no patient in the name p1_a"):
         patients_of(images, "q[0-9]")
-    with pytest.raises(VolumeError, match="no regular expression"):
+    with pytest.raises(VolumeError, match="not a regular expression"):
         patients_of(images, "(")
 
 

@@ -238,7 +238,7 @@ BAD_SERIES = {
     "two series": ({"SeriesInstanceUID": ["1.2", "1.2", "1.2", "1.3", "1.3"]}, "holds 2 series"),
     "another direction": (
         {"ImageOrientationPatient": [list(d) for d in (AXIAL, AXIAL, SAGITTAL, AXIAL, AXIAL)]},
-        "no slices of one volume",
+        "not slices of one volume",
     ),
     "no direction": ({"ImageOrientationPatient": [[1, 0, 0, 1, 0, 0]] * 5}, "no right angle"),
     "no places": ({"ImagePositionPatient": [None] * 5}, "do not all say where they lie"),

@@ -344,7 +344,7 @@ def test_grey_values_that_imagej_does_not_calibrate_are_as_stored(rng, tmp_path)
     np.testing.assert_array_equal(read_volume(tmp_path / "none.tif").data, stored)
     for name, calibration in {"curve": {"cf": 1, "c0": 1.0, "c1": 2.0}, "half": {"cf": 0}}.items():
         write_imagej(tmp_path / f"{name}.tif", stored, **calibration)
-        with pytest.warns(UserWarning, match="calibration of them is no straight line"):
+        with pytest.warns(UserWarning, match="calibration of them is not linear"):
             volume = read_volume(tmp_path / f"{name}.tif")
         np.testing.assert_array_equal(volume.data, stored)
 

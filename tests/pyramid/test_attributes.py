@@ -122,9 +122,9 @@ def test_a_sketch_says_how_its_scales_were_made(make_info, given, how, words):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda a: a.pop("napari_msgan"), "no store of napari-msgan"),
-        (lambda a: a.pop("ome"), "no store of napari-msgan"),
-        (lambda a: a.update(napari_msgan=[]), "no store of napari-msgan"),
+        (lambda a: a.pop("napari_msgan"), "not a store of napari-msgan"),
+        (lambda a: a.pop("ome"), "not a store of napari-msgan"),
+        (lambda a: a.update(napari_msgan=[]), "not a store of napari-msgan"),
         (lambda a: a["ome"].update(version="0.4"), "OME-Zarr '0.4'.*Use the version"),
         (lambda a: a["napari_msgan"].update(schema_version=2), "format 2 .*Use the version"),
         (lambda a: a["napari_msgan"].pop("seed"), "seed: Field required"),

@@ -279,7 +279,7 @@ def test_what_is_saved_of_a_store_that_is_gone_is_refused(store, images, write_s
     assert (np.asarray(edges) == 0).all()
     shutil.rmtree(store.path)
     for gone in (saved, edges):
-        with pytest.raises(StoreError, match="is missing: the image was not made to its end"):
+        with pytest.raises(StoreError, match="is missing: the image is incomplete"):
             np.asarray(gone)
     assert (np.asarray(shown) == store.info.fill_value).all()  # a viewer goes on
 

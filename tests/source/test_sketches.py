@@ -88,7 +88,7 @@ def test_picture_as_a_sketch_is_warned_of(relative):
 
 def test_sketch_of_integers_below_zero_is_refused(relative):
     drawn = np.diag(np.full(48, -3, np.int16))
-    with pytest.raises(VolumeError, match="has none below 0, this one has -3"):
+    with pytest.raises(VolumeError, match="must have no values below 0, this one has -3"):
         given(drawn, relative)
 
 

@@ -237,7 +237,7 @@ def test_a_run_goes_on_from_no_other_model_of_that_name(data, tmp_path):
     run.close()
     shutil.move(first, tmp_path / "aside")
     train(data, first, config_of(2, seed=3))
-    with pytest.raises(TrainingError, match=r"not the model any more .* put that back"):
+    with pytest.raises(TrainingError, match=r"no longer the model .* put that model back"):
         train(data, second, config)
     shutil.rmtree(first)
     shutil.move(tmp_path / "aside", first)

@@ -96,7 +96,7 @@ def test_every_image_needs_its_sketch_and_every_sketch_its_image(tmp_path):
         (lambda mask: mask * np.uint8(255), "fills regions, where edges are lines"),
         (
             lambda mask: mask * np.int16(-3),
-            "has none below 0, this one has -3",
+            "must have no values below 0, this one has -3",
         ),
     ],
 )
