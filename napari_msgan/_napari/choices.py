@@ -22,7 +22,8 @@ from napari_msgan.volume import Volume
 TIMES = " \N{MULTIPLICATION SIGN} "
 _LACKS_MM = (
     "The layer has no voxel size in mm, which the model needs. Set its scale (slices, rows, "
-    "columns), then press the button below; or open a file that says it: NIfTI, DICOM, OME-TIFF."
+    "columns), then press the button below; or open a file that contains it: NIfTI, DICOM, "
+    "OME-TIFF."
 )
 T = TypeVar("T")
 _KINDS = {"XR": "X-ray", "CT": "CT", "MR": "MRI"}
@@ -98,7 +99,7 @@ def check_source(layer: Layer | None, spec: ModelSpec | None) -> SourceCheck:
         volume = to_volume(layer)
         size = mm_text(volume.spacing) if volume.unit == "millimeter" else "no voxel size"
         text = f"{pixels_text(volume.shape)}, {size}"
-        text += ", of its colours the luminance counts" * is_colour(layer)
+        text += ", colours are read as luminance" * is_colour(layer)
     except MsganError as error:
         return SourceCheck("", str(error))
     try:
@@ -106,10 +107,10 @@ def check_source(layer: Layer | None, spec: ModelSpec | None) -> SourceCheck:
             geometry = original.geometry
             plan_edited(volume, spec, original.info)
             scale = geometry.finest_scale
-            text += f"; a copy of the sketch of {original.path.name}: what you leave stays"
+            text += f"; a copy of the sketch of {original.path.name}: what you do not edit stays"
             return SourceCheck(text, finest=(Choice(scale, scale_text(geometry, scale)),))
         if copied_from(layer) is not None:
-            text += "; not of a store of this model: taken as any sketch"
+            text += "; not from a store of this model: used like any other sketch"
         finest, notes = _finest(volume, spec)
         return SourceCheck("; ".join([text, *notes]), finest=finest)
     except MsganError as error:

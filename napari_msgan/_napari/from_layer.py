@@ -204,7 +204,7 @@ def to_volume(layer: Layer, *, is_kept: bool = False) -> Volume:
         If it is no 2-D or 3-D image of numbers, or not upright.
     """
     if not isinstance(layer, Image | Labels):
-        raise VolumeError(f"layer {layer.name!r} is no image layer")
+        raise VolumeError(f"layer {layer.name!r} is not an image layer")
     data = layer.data[0] if layer.multiscale else layer.data
     if layer.ndim not in (2, 3):
         raise VolumeError(

@@ -34,13 +34,13 @@ class ModelPanel(Section):
         self._folders: list[tuple[str, Path]] = []
         self._is_users_choice = False
         self.box = combo(
-            "What makes the image. Your own models are listed when their folders lie in\n"
+            "The model that makes the image. Your own models are listed if their folders are in\n"
             f"{user_folder()}"
         )
         self.browse = button("Browse…", "Use a model folder from anywhere.", self._browse)
         self.card = button(
             "Card…",
-            "What the model was trained on, how well it does, and its licence.",
+            "What the model was trained on, how well it performs, and its licence.",
             self._show_card,
         )
         self.hint = Hint()

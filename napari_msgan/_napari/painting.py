@@ -85,8 +85,9 @@ def empty_copy(store: PyramidStore) -> Uint8Array:
     shape = store.geometry.shape
     if math.prod(shape) > _MAX_VOXELS:
         raise VolumeError(
-            f"a sketch of {shape} voxels is too large to be painted on here. Write it to a file "
-            "(napari-msgan sketch STORE/sketch FILE), and give it back with --edited-from"
+            f"a sketch of {shape} voxels is too large to paint on here. Write it to a file "
+            f"(napari-msgan sketch STORE/sketch FILE), paint on that, and generate with "
+            f"--edited-from"
         )
     return np.zeros(shape, np.uint8)
 

@@ -65,7 +65,7 @@ class GeneratePanel(Docked):
         )
         self.refine_button = button(
             "Refine",
-            "Make the tiles of the region up to the chosen scale; what is seen comes first.",
+            "Make the tiles of the region up to the chosen scale; tiles in view come first.",
             lambda: self._guarded(self._refine),
         )
         self.clear_button = button(
@@ -77,7 +77,7 @@ class GeneratePanel(Docked):
         self.paint_button = button(
             "Paint on the sketch",
             "Makes a copy of the sketch of this image to paint on, and chooses it as the source.\n"
-            "Generate low-res then makes another image, which differs by what was painted.",
+            "Generate low-res then makes another image, which differs by what you painted.",
             lambda: self._guarded(self._paint),
         )
         self.bar = JobBar(

@@ -48,28 +48,34 @@ class RefinePanel(Section):
         super().__init__("Refine")
         self._viewer, self._session, self._scene = viewer, session, scene
         self.result = combo("The generated image to work on. File > Open adds saved stores here.")
-        self.scale = combo("How fine the region becomes; the scales before it are made as needed.")
-        self.region = combo("What is refined.")
+        self.scale = combo("How fine the region becomes; coarser scales are made as needed.")
+        self.region = combo("The region to refine.")
         self.region.addItems([VIEW, DRAWN, ALL])
         self.draw = button(
-            "Draw", "Draw rectangles on the image. Selected ones are refined, or all.", self._draw
+            "Draw",
+            "Draw rectangles on the image. Selected ones are refined, or all if none is selected.",
+            self._draw,
         )
         self.first, self.last = (guarded_from_wheel(QSpinBox()) for _ in range(2))
         for box in (self.first, self.last):
             box.setToolTip(
-                "First and last slice of the rectangles that lie on one of them, finest scale.\n"
-                f"Those on other slices get {DEPTH_MM:g} mm around themselves."
+                "First and last slice (finest scale) for rectangles that lie on one of them.\n"
+                f"Rectangles on other slices get {DEPTH_MM:g} mm around themselves."
             )
             box.valueChanged.connect(self._on_slices)
             box.setMinimumWidth(64)
-        self.here = button("Here", "Slices around the one that is shown.", self._around_slice)
+        self.here = button(
+            "Here", "Use the slices around the one that is shown.", self._around_slice
+        )
         self._depth = row(self.first, QLabel("to"), self.last, self.here, stretch=None)
         self.workplace = Workplace()
         self.note = Hint()
         self.summary = Hint()
         self.problem = Hint(is_warning=True)
         self.open_problem = Hint(is_warning=True)
-        self.open = button("Open…", "Open a saved store and go on refining it.", self._open_store)
+        self.open = button(
+            "Open…", "Open a saved store and continue refining it.", self._open_store
+        )
         self.form.addRow("Image", row(self.result, self.open))
         self.form.addRow(self.open_problem)
         self.form.addRow("To scale", self.scale)

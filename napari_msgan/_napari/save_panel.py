@@ -34,9 +34,11 @@ class SavePanel(Section):
     ) -> None:
         super().__init__("Save", is_open=False)
         self._session, self._controller, self._boxes = session, controller, boxes
-        self.format = combo("Every format keeps voxel size and place, and says it is synthetic.")
+        self.format = combo(
+            "Every format keeps voxel size and position, and states that it is synthetic."
+        )
         self.format.addItems(list(FORMATS))
-        self.scale = combo("What is not refined at this scale is interpolated from coarser ones.")
+        self.scale = combo("What is not refined at this scale is interpolated from coarser scales.")
         self.region = combo("Everything, or the region that is chosen under Refine.")
         self.region.addItems(["Everything", "Region under Refine"])
         self.grid = combo(
@@ -46,7 +48,7 @@ class SavePanel(Section):
         self.grid.addItems(list(GRIDS))
         self.hint = Hint()
         self.hint.say(
-            "The store keeps itself while you work (File > Open goes on with it). "
+            "The store saves itself while you work (File > Open continues it). "
             "Save makes files for other programs."
         )
         self.save = button("Save…", "Choose a name and save.", lambda: run(self._ask))

@@ -85,9 +85,9 @@ class SketchWidget(Docked):
             max=25,
             step=0.1,
             label="Edges (% of voxels)",
-            tooltip="How many voxels become edges at most. The bundled models were trained with "
-            "5 to 9 %\nin 2-D and 9 to 14 % in 3-D; much more copies the image instead of "
-            "sketching it.",
+            tooltip="The largest share of voxels that become edges. The bundled models were "
+            "trained with 5 to 9 %\nin 2-D and 9 to 14 % in 3-D; many more edges copy the image "
+            "instead of sketching it.",
         )
         self.make = PushButton(
             text="Make the sketch",

@@ -60,14 +60,15 @@ class SourcePanel(Section):
         self.is_sketch = QCheckBox("It is a sketch already")
         self.is_sketch.setToolTip(
             "The layer holds edges, not an image: 0 is no edge; integers are divided by the\n"
-            "largest value of their type, floats lie between 0 and 1. Of a Labels layer the\n"
-            "largest label is the strongest edge, or where labels fill regions, their borders."
+            "largest value of their type, floats lie between 0 and 1. In a Labels layer the\n"
+            "largest label is the strongest edge; if labels fill regions,\n"
+            "their borders are the edges."
         )
         self.hint = Hint()
         self.problem = Hint(is_warning=True)
         self.fix = button(
             "Its scale is in mm",
-            "The layer has a scale but no unit: take the scale for millimetres.",
+            "The layer has a scale but no unit: treat the scale as millimetres.",
             self._declare_mm,
         )
         self.finest = combo(
@@ -89,11 +90,13 @@ class SourcePanel(Section):
         self.where = Section("Where", is_open=False)
         self.device = combo("Where tiles are computed. A store keeps to one kind of device.")
         self.device.addItems(list(DEVICES))
-        self.precision = combo("Number format of the networks. A store keeps to its first one.")
+        self.precision = combo(
+            "Number format of the networks. A store keeps the one it was made with."
+        )
         self.precision.addItems(list(PRECISIONS))
         self.path = QLineEdit()
         self.path.setToolTip(
-            "The OME-Zarr folder that the result is kept in while you work, nothing is ever\n"
+            "The OME-Zarr folder that holds the result while you work; nothing is ever\n"
             "overwritten. It is named after the model and the day, never after your file,\n"
             "because file names name patients."
         )
@@ -176,8 +179,8 @@ class SourcePanel(Section):
             path = path.with_name(path.name + ".ome.zarr")
         if os.path.lexists(path):  # never raises: the name may be too long to be looked up
             raise MsganError(
-                f"{path} exists already. Choose another name under Where, or go on with it: "
-                "Open… under Refine."
+                f"{path} exists already. Choose another name under Where, or continue it: Open… "
+                f"under Refine."
             )
         volume = to_volume(layer, is_kept=True)
         placement = Placement.of_layer(layer, volume)

@@ -49,13 +49,14 @@ class ViewPanel(Section):
             for name, (low, high) in CT_WINDOWS.items()
         }
         self.windows["Full"] = button(
-            "Full", "Everything that the model can make.", partial(self._set_window, "Full")
+            "Full", "The full range of the model.", partial(self._set_window, "Full")
         )
         self._windows_row = row(*self.windows.values(), stretch=None)
         self.compare = combo(
             "Shows the layer chosen under Source against the result, in one layer:\n"
             "source left of a line and result right of it, or result minus source.\n"
-            "Their contrast limits are linked. Of an edited sketch it is the image before."
+            "Their contrast limits are linked. For an edited sketch, the source is the image "
+            "before the edit."
         )
         self.compare.addItems(list(_MODES))
         self.line = guarded_from_wheel(QSlider(Qt.Orientation.Horizontal))
@@ -66,7 +67,7 @@ class ViewPanel(Section):
         self.letters = QCheckBox("Orientation letters")
         self.letters.setChecked(True)
         self.letters.setToolTip(
-            "Right, left, anterior, posterior, superior, inferior at the edges of a slice.\n"
+            "Letters for right, left, anterior, posterior, superior, inferior at a slice's edges.\n"
             "Volumes are shown as in radiology: the patient's left is on the right."
         )
         self.planes = {
@@ -76,8 +77,8 @@ class ViewPanel(Section):
         self._planes_row = row(*self.planes.values(), stretch=None)
         self.in_3d = button(
             "3-D",
-            "Switch between slices and 3-D. In 3-D the whole is coarse; refined boxes have a\n"
-            "frame and their own resolution.",
+            "Switch between slices and 3-D. In 3-D the whole image is coarse; refined boxes\n"
+            "have a frame and their own resolution.",
             self._toggle_3d,
         )
         self.form.addRow("Window", self._windows_row)

@@ -17,9 +17,9 @@ class Workplace(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self.box = combo(
-            "Who makes the tiles; the image is the same.\n"
+            "What makes the tiles; the image is the same.\n"
             "This computer: threads of napari.\n"
-            "Local cluster: worker processes of this computer, one for each GPU, e.g.; they take\n"
+            "Local cluster: worker processes on this computer, e.g. one per GPU; they take\n"
             "some seconds to start.\n"
             "Dask scheduler: the workers of a cluster that see the folder of the store."
         )
@@ -28,7 +28,7 @@ class Workplace(QWidget):
         self.count.setRange(1, 9999)
         self.count.setValue(n_cores())
         self.count.setSuffix(" workers")
-        self.count.setToolTip("How many worker processes of one thread.")
+        self.count.setToolTip("Number of worker processes, each with one thread.")
         self.address = QLineEdit()
         self.address.setPlaceholderText("tcp://host:8786")
         self.address.setToolTip("Address that `dask scheduler` prints when it starts.")

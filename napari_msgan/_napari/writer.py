@@ -65,7 +65,9 @@ def write_labels(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
         try:
             volume = to_volume(layer)
         except VolumeError as error:
-            error.add_note("Or save it under a name that ends in .tif, which keeps no place.")
+            error.add_note(
+                "Or save it under a name that ends in .tif, which does not keep its position."
+            )
             raise
         labels, is_map = labels_of(layer)
         description = {"content": "labels" if is_map else "sketch"}
@@ -93,11 +95,11 @@ def _write_layer(target: Path, layer: Layer) -> None:
         A subclass that says what does not fit.
     """
     if not isinstance(layer, Image):
-        raise VolumeError(f"layer {layer.name!r} is no image layer")
+        raise VolumeError(f"layer {layer.name!r} is not an image layer")
     if is_comparison(layer):
         raise VolumeError(
-            f"layer {layer.name!r} is a comparison, in part synthetic, of mapped grey values. "
-            "Save the result and the source, or a screenshot (File > Save Screenshot)."
+            f"layer {layer.name!r} is a comparison: it is partly synthetic, and its grey values "
+            f"are mapped. Save the result and the source, or a screenshot (File > Save Screenshot)."
         )
     overwrite = target.is_file()
     link = store_link(layer)
@@ -111,7 +113,7 @@ def _write_layer(target: Path, layer: Layer) -> None:
         store = shared_store(link.path)
         if target.resolve() == store.path.resolve():
             raise MsganError(
-                f"{target} is the store itself, which keeps itself. Choose another name."
+                f"{target} is the store itself, which saves itself. Choose another name."
             )
         note = layer.metadata[KEY]
         scale, region = None, None

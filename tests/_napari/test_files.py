@@ -79,7 +79,9 @@ def test_labels_are_saved_with_their_place_in_the_smallest_type(tmp_path, ending
 def test_labels_that_have_no_place_name_the_way_out(tmp_path):
     layer = Labels(np.zeros((3, 4, 5, 6), int))
     raw, attributes, _ = layer.as_layer_data_tuple()
-    with pytest.raises(MsganError, match=r"has 4 axes(.|\n)*ends in \.tif, which keeps no place"):
+    with pytest.raises(
+        MsganError, match=r"has 4 axes(.|\n)*ends in \.tif, which does not keep its position"
+    ):
         writer.write_labels(str(tmp_path / "a.ome.tif"), raw, attributes)
 
 

@@ -135,7 +135,7 @@ def test_copy_without_its_store_or_of_another_model_is_any_sketch(
     viewer.layers.remove(panel.scene.layers_of(first, "sketch")[0])
     shutil.rmtree(first.path)
     panel.source._check()
-    assert "taken as any sketch" in panel.source.hint.text()
+    assert "used like any other sketch" in panel.source.hint.text()
     second = generate_again(panel, finish)
     assert second.info.sketch.edited is None
     assert second.info.source.is_sketch
@@ -169,5 +169,5 @@ def test_sketch_too_large_for_memory_is_refused_in_words(
     before = list(viewer.layers)
     monkeypatch.setattr(painting, "_MAX_VOXELS", 1000)
     panel.paint_button.click()
-    assert "too large to be painted on here" in panel.bar.status.text()
+    assert "too large to paint on here" in panel.bar.status.text()
     assert list(viewer.layers) == before
