@@ -86,8 +86,8 @@ def empty_copy(store: PyramidStore) -> Uint8Array:
     if math.prod(shape) > _MAX_VOXELS:
         raise VolumeError(
             f"a sketch of {shape} voxels is too large to paint on here. Write it to a file "
-            f"(napari-msgan sketch STORE/sketch FILE), paint on that, and generate with "
-            f"--edited-from"
+            "(napari-msgan sketch STORE/sketch FILE), paint on that, and generate with "
+            "--edited-from"
         )
     return np.zeros(shape, np.uint8)
 

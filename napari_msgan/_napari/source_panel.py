@@ -180,7 +180,7 @@ class SourcePanel(Section):
         if os.path.lexists(path):  # never raises: the name may be too long to be looked up
             raise MsganError(
                 f"{path} exists already. Choose another name under Where, or continue it: Open… "
-                f"under Refine."
+                "under Refine."
             )
         volume = to_volume(layer, is_kept=True)
         placement = Placement.of_layer(layer, volume)

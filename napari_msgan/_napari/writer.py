@@ -99,7 +99,7 @@ def _write_layer(target: Path, layer: Layer) -> None:
     if is_comparison(layer):
         raise VolumeError(
             f"layer {layer.name!r} is a comparison: it is partly synthetic, and its grey values "
-            f"are mapped. Save the result and the source, or a screenshot (File > Save Screenshot)."
+            "are mapped. Save the result and the source, or a screenshot (File > Save Screenshot)."
         )
     overwrite = target.is_file()
     link = store_link(layer)

@@ -203,7 +203,7 @@ def _in_order(path: Path, slices: Sequence[Slice]) -> list[Slice]:
         if one.plane is None or first.plane is None:
             raise VolumeError(
                 f"{path} holds {len(slices)} images that do not all say where they lie: they are "
-                f"not slices of a volume. Give one of the files"
+                "not slices of a volume. Give one of the files"
             )
         if one.shape != first.shape or not one.plane.is_parallel(first.plane):
             raise VolumeError(

@@ -109,7 +109,7 @@ def read_attributes(place: Place, key: str = "") -> dict[str, Any]:
         raise StoreError(
             f"{place.address} is not an OME-Zarr 0.5 group, or its {key and f'{key}/'}zarr.json is "
             f"damaged ({error}). Give the folder that `generate` wrote, or, for a new image, a "
-            f"name that is not in use."
+            "name that is not in use."
         ) from error
     return attributes
 

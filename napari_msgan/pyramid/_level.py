@@ -119,7 +119,7 @@ class Level:
     def _is_missing(self, index: Ints) -> StoreError:
         return StoreError(
             f"{self.place.address}/{self.file_key(index)} is missing: the image is incomplete, or "
-            f"files of the store were deleted or not copied. napari-msgan verify says "
+            "files of the store were deleted or not copied. napari-msgan verify says "
             "what can be repaired."
         )
 

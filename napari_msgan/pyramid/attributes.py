@@ -92,7 +92,7 @@ def info_from_attributes(attributes: Mapping[str, Any]) -> StoreInfo:
     if not isinstance(ours, Mapping) or not isinstance(ome, Mapping):
         raise StoreError(
             f"the attributes 'ome' and {OUR_KEY!r} are not both there, so this is not a store of "
-            f"napari-msgan. Give the folder that `generate` wrote."
+            "napari-msgan. Give the folder that `generate` wrote."
         )
     schema = ours.get("schema_version")
     if schema is None and "description" in ours:

@@ -163,8 +163,8 @@ def _warn_of_no_copy(changed: int, edges: int) -> None:
     if changed > _MOSTLY * edges:
         warnings.warn(
             f"{changed / edges:.0%} of the edges of the store's sketch are erased or have another "
-            f"strength in the edited one. If you edited less, it is not a copy of that sketch, or "
-            f"it was saved with other grey values: save it as PNG, TIFF or NIfTI with the grey "
-            f"values of the copy",
+            "strength in the edited one. If you edited less, it is not a copy of that sketch, or "
+            "it was saved with other grey values: save it as PNG, TIFF or NIfTI with the grey "
+            "values of the copy",
             stacklevel=3,
         )

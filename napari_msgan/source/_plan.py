@@ -99,7 +99,7 @@ def _plan_relative(volume: Volume, spec: ModelSpec, scale: int | None) -> Source
         warnings.warn(
             f"the image has {max(volume.shape)} pixels on its longest side, fewer than model "
             f"{spec.name!r} was trained for ({fewest}): the result will not look like an image. "
-            f"Use it at its full size",
+            "Use it at its full size",
             stacklevel=2,
         )
     known = [s.factor for s in spec.scales[1:]]
@@ -175,6 +175,6 @@ def _warn_of_a_part(volume: Volume, spec: ModelSpec) -> None:
         warnings.warn(
             f"the image is {seen_mm:.0f} mm long, model {spec.name!r} was trained on images of "
             f"about {trained_mm:.0f} mm: from a part, the model cannot tell what it sees, and may "
-            f"make dark regions bright. Use the whole image, and refine the part",
+            "make dark regions bright. Use the whole image, and refine the part",
             stacklevel=2,
         )

@@ -113,7 +113,7 @@ def _check_patch(plan: ScaleTraining, scale: int, config: TrainConfig) -> None:
     if scale == 0 and plan.steps and config.kind == "relative" and plan.patch_shape != whole:
         raise TrainingError(
             f"scale 0: patch_shape {plan.patch_shape} differs from {whole}, the shape in which a "
-            f"relative model with this base_size sees the whole image: change both, or the batch"
+            "relative model with this base_size sees the whole image: change both, or the batch"
         )
     if scale and any(n % f for n, f in zip(plan.patch_shape, plan.factor, strict=True)):
         raise TrainingError(

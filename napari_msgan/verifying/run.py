@@ -47,7 +47,7 @@ def iter_verify_store(
         if writer is not None:
             found.notes.append(
                 f"The store is being written by {writer}: what it is writing is not judged. Check "
-                f"again when it is done."
+                "again when it is done."
             )
         judge_strays(strays, found, busy=writer is not None)
         if repair:
