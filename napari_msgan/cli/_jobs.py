@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -127,11 +128,16 @@ def export(arguments: Namespace) -> None:
 def _check_store_name(out: Path | str) -> None:
     name = Path(out).name
     if not name.lower().endswith(".zarr"):
-        better = f"{name.split('.')[0]}.ome.zarr"
+        better = f"{_without_suffix(name)}.ome.zarr"
         raise UsageError(
             f"{out} is not a name for a store: it must end in .ome.zarr, e.g. {better}. "
             "Other formats come from napari-msgan export, afterwards"
         )
+
+
+def _without_suffix(name: str) -> str:
+    """Return a name up to ``.ome.zarr`` or ``.nii.gz``; other dots stay, as in ``ct_1.5mm``."""
+    return re.sub(r"(\.ome)?\.[a-z]\w*(\.gz)?$", "", name, flags=re.IGNORECASE)
 
 
 def _finish(
@@ -178,7 +184,7 @@ def _summary(outcome: Outcome, path: Path | str) -> list[str]:
 
 def _advice(store: PyramidStore, path: Path | str) -> list[str]:
     name = quoted(path)
-    stem = Path(path).name.split(".")[0] + "-synthetic"  # never the name of the source
+    stem = _without_suffix(Path(path).name) + "-synthetic"  # never the name of the source
     lines = ["Next:"]
     if not store.refined_chunks(store.geometry.finest_scale).all():
         lines.append(f"  napari-msgan refine {name} --region {_next_region(store)}")

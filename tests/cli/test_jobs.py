@@ -40,6 +40,16 @@ def test_generate_makes_everything_and_says_what_comes_next(cli, image, model, t
     assert names_in(tmp_path) == ["a.ome.zarr"]
 
 
+def test_advised_name_keeps_dots_that_tell_images_apart(cli, image, model, tmp_path):
+    out = tmp_path / "ct_1.5mm_a.ome.zarr"
+    ended = cli("generate", image, out, "--model", model, "--scale", "0")
+    assert f"  napari-msgan export {out} ct_1.5mm_a-synthetic.ome.tif" in ended.out
+    ended = cli("generate", image, tmp_path / "ct_1.5mm.nii.gz", "--model", model)
+    assert "e.g. ct_1.5mm.ome.zarr" in ended.err
+    ended = cli("generate", image, tmp_path / "ct_1.5mm", "--model", model)
+    assert "e.g. ct_1.5mm.ome.zarr" in ended.err
+
+
 def test_region_computes_only_its_tiles_and_refine_the_rest(cli, image, model, finished, tmp_path):
     out = tmp_path / "a.ome.zarr"
     ended = cli("generate", image, out, "--model", model, "--region", "0:8,0:8", "--scale", "1")
