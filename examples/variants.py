@@ -1,9 +1,9 @@
 """Make variants of an image for augmentation: bend it, leave out edges of its sketch, generate.
 
-    python examples/variants.py IMAGE FOLDER [LABELS]
+    python examples/variants.py IMAGE FOLDER [LABELS [MODEL]]
 
-LABELS, on the voxels of IMAGE, are bent in the same way. Another seed changes textures only:
-another anatomy needs another sketch.
+LABELS, on the voxels of IMAGE, are bent in the same way. MODEL is chest-xray unless another is
+given. Look at what comes out: where edges of a lung are left out it may turn opaque, as in disease.
 """
 
 import sys
@@ -74,4 +74,5 @@ if __name__ == "__main__":
     if len(sys.argv) < 3:
         raise SystemExit(__doc__)
     given = Path(sys.argv[3]) if len(sys.argv) > 3 else None
-    main(Path(sys.argv[1]), Path(sys.argv[2]), given, "chest-xray")
+    chosen = sys.argv[4] if len(sys.argv) > 4 else "chest-xray"
+    main(Path(sys.argv[1]), Path(sys.argv[2]), given, chosen)
