@@ -17,8 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from scipy import ndimage
-from variants import bent_grid, without_edges
+from variants import bent, bent_grid, without_edges
 
 import napari_msgan as msgan
 from napari_msgan import Volume
@@ -49,17 +48,12 @@ def write_variant(pair: tuple[Volume, Volume], number: int, model: object, name:
     source, painted = pair
     rng = np.random.default_rng([number, zlib.crc32(name.encode())])
     grid = bent_grid(source.shape, rng)
-    images = [np.asarray(source.data), painted.data]
-    bent, labels = (
-        Volume(
-            ndimage.map_coordinates(a, grid, order=o, mode="nearest"), source.affine, source.unit
-        )
-        for a, o in zip(images, (1, 0), strict=True)
-    )
     saved = {"content": "labels", "synthetic": True}
-    write_volume(out / f"labelsTr/{name}.nii.gz", [labels], description=saved, overwrite=True)
+    write_volume(
+        out / f"labelsTr/{name}.nii.gz", [bent(painted, grid, 0)], description=saved, overwrite=True
+    )
     with TemporaryDirectory() as scratch:
-        base = msgan.generate(bent, f"{scratch}/bent.ome.zarr", model, scale=0)
+        base = msgan.generate(bent(source, grid, 1), f"{scratch}/bent.ome.zarr", model, scale=0)
         edited = without_edges(base, rng)
         store = msgan.generate(edited, f"{scratch}/variant.ome.zarr", model, edited_from=base)
         msgan.export(store, out / f"imagesTr/{name}_0000.nii.gz", grid="source")

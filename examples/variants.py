@@ -33,6 +33,12 @@ def bent_grid(shape: tuple[int, ...], rng: np.random.Generator) -> list[np.ndarr
     ]
 
 
+def bent(volume: Volume, grid: list[np.ndarray], order: int) -> Volume:
+    """Return an image (order 1) or its label map (order 0) with every voxel taken from `grid`."""
+    moved = ndimage.map_coordinates(np.asarray(volume.data), grid, order=order, mode="nearest")
+    return Volume(moved, volume.affine, volume.unit)
+
+
 def without_edges(store: msgan.PyramidStore, rng: np.random.Generator) -> Volume:
     """Return the sketch of a store without some of its edges, but with the longest, an outline."""
     geometry = store.geometry
@@ -47,14 +53,12 @@ def main(image: Path, folder: Path, labels: Path | None, model: str, count: int 
     """Write ``variant_<n>.ome.tif`` and, where there are labels, ``labels_<n>.ome.tif``."""
     folder.mkdir(parents=True, exist_ok=True)
     source = msgan.read_volume(image)
-    pixels = np.asarray(source.data)
-    painted = None if labels is None else np.asarray(msgan.read_volume(labels).data)
+    painted = None if labels is None else msgan.read_volume(labels)
     for number in range(count):
         rng = np.random.default_rng(number)
-        grid = bent_grid(pixels.shape, rng)
-        moved = ndimage.map_coordinates(pixels, grid, order=1, mode="nearest")
-        bent = Volume(moved, source.affine, source.unit)
-        base = msgan.generate(bent, folder / f"bent_{number}.ome.zarr", model, scale=0)
+        grid = bent_grid(source.shape, rng)
+        moved = bent(source, grid, 1)
+        base = msgan.generate(moved, folder / f"bent_{number}.ome.zarr", model, scale=0)
         store = msgan.generate(
             without_edges(base, rng),
             folder / f"variant_{number}.ome.zarr",
@@ -64,10 +68,11 @@ def main(image: Path, folder: Path, labels: Path | None, model: str, count: int 
         saved = folder / f"variant_{number}.ome.tif"
         msgan.export(store, saved, grid="source", overwrite=True)
         if painted is not None:
-            moved = ndimage.map_coordinates(painted, grid, order=0, mode="nearest")
-            bent = Volume(moved, source.affine, source.unit)
+            on_source = Volume(np.asarray(painted.data), source.affine, source.unit)
             labelled = folder / f"labels_{number}.ome.tif"
-            write_volume(labelled, [bent], description={"content": "labels"}, overwrite=True)
+            saved_as = {"content": "labels", "synthetic": True}
+            moved = bent(on_source, grid, 0)
+            write_volume(labelled, [moved], description=saved_as, overwrite=True)
 
 
 if __name__ == "__main__":
