@@ -105,6 +105,9 @@ def start_in_thread(
     job = ThreadJob()
 
     def end(ending: Ending) -> None:
+        # napari keeps every worker for as long as its window: with these, images and panels, too
+        worker.yielded.disconnect(on_step)
+        worker.returned.disconnect(end)
         if ending.error is None:
             on_end(ending.is_complete)
         else:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 
 import pytest
 from napari._qt.qthreading import wait_for_workers_to_quit
@@ -31,6 +33,32 @@ def test_a_job_that_napari_ends_is_closed_and_told(qtbot):
     assert job.ended.is_set()
     assert closed == [True]
     qtbot.waitUntil(lambda: ends == [False])
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+def test_what_a_job_held_is_let_go_of_when_it_has_ended(is_cancelled, viewer, qtbot):
+    """napari keeps each worker, to cancel it, for as long as the window is open."""
+
+    class Held:
+        """An image, a store, a panel that was closed."""
+
+    held, ends = Held(), []
+    alive = weakref.ref(held)
+
+    def steps(held):
+        yield held
+        while is_cancelled:
+            yield held
+
+    job = start_in_thread(
+        steps(held),
+        on_step=lambda step, held=held: is_cancelled and job.cancel(),
+        on_error=lambda error, held=held: None,
+        on_end=lambda completed, held=held: ends.append(completed),
+    )
+    del held
+    qtbot.waitUntil(lambda: ends == [not is_cancelled])
+    qtbot.waitUntil(lambda: gc.collect() >= 0 and alive() is None)
 
 
 @pytest.mark.parametrize("error", [OSError("disk full"), RuntimeError("no memory")])
