@@ -87,7 +87,8 @@ class GeneratePanel(Docked):
         self._connections: list[tuple[Any, Callable[..., None]]] = []
         self._next_redraw_s = 0.0
         self._shown: Opened | None = None
-        self._was_running, self._active_at_start = False, viewer.layers.selection.active
+        self._was_running = False
+        self._active_at_start: str | None = None
         self._timer = QTimer(self)
         self._timer.setInterval(REDRAW_MS)
         self._timer.timeout.connect(self._redraw)
@@ -273,7 +274,9 @@ class GeneratePanel(Docked):
             widget.setEnabled(not running and has_store)
         for section in (self.model, self.source, self.source.where, self.refine.result):
             section.setEnabled(not running)
-        active = self._viewer.layers.selection.active
+        layer = self._viewer.layers.selection.active
+        # not the layer: of one, napari gives the panel a new proxy each time, and it would live on
+        active = None if layer is None else key_of(layer)
         if running and not self._was_running:
             self._active_at_start = active
         has_ended = self._was_running and not running
@@ -282,7 +285,7 @@ class GeneratePanel(Docked):
         if has_ended:
             self.source.propose_next_path()
             self.refine.update_summary()
-            if active is not self._active_at_start:  # something was selected meanwhile
+            if active != self._active_at_start:  # something was selected meanwhile
                 self._on_active()
         if not running:
             self._timer.stop()

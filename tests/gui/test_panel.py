@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import gc
 import re
 import shutil
 import threading
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -198,6 +200,38 @@ def test_where_the_open_result_is_removed_another_one_is_open(panel, viewer, gen
     assert panel.session.opened is None
     assert panel.refine.scale.count() == 0
     assert not panel.refine_button.isEnabled()
+
+
+def test_a_result_that_was_chosen_in_the_list_stays_open_after_its_job(
+    panel, viewer, generated, xray, qtbot
+):
+    """As napari opens the panel: with a proxy of the viewer, which gives new proxies of layers."""
+    first = generated(xray)
+    second = generated(viewer.add_image(blobs((90, 80), 5), name="other"))
+    panel.close_session()
+    _, panel = viewer.window.add_plugin_dock_widget("napari-msgan", "Generate and refine")
+    viewer.layers.selection.active = panel.scene.result_of(second)
+    panel.refine.result.setCurrentIndex(0)
+    assert panel.session.opened.store is first
+    panel.refine.region.setCurrentText("Everything")
+    panel.refine_button.click()
+    qtbot.waitUntil(lambda: not panel.job.is_running)
+    assert panel.session.opened.store is first
+    assert panel.bar.status.text() == "Refined."
+
+
+def test_a_painted_sketch_is_let_go_of_when_it_is_removed(
+    panel, viewer, generated, finish, xray, qtbot
+):
+    """It lies in memory, and may be large."""
+    generated(xray)
+    panel.paint_button.click()
+    finish()
+    panel.generate_button.click()  # while the painted sketch is the active layer
+    finish()
+    painted = weakref.ref(panel.source.layer.data)
+    viewer.layers.clear()
+    qtbot.waitUntil(lambda: gc.collect() >= 0 and painted() is None)
 
 
 def test_slices_of_a_view_stay_when_another_one_is_shown(panel, viewer, ct, generated):
