@@ -28,6 +28,7 @@ class JobBar(QWidget):
     def __init__(self, cancel: Callable[[], None], explanation: str) -> None:
         super().__init__()
         self.bar = QProgressBar()
+        self.bar.setAccessibleName("Progress")
         self.bar.setToolTip("How far the running job is.")
         self.cancel = button("Cancel", explanation, cancel)
         self.status = Hint()

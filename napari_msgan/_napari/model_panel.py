@@ -37,6 +37,7 @@ class ModelPanel(Section):
             "The model that makes the image. Your own models are listed if their folders are in\n"
             f"{user_folder()}"
         )
+        self.box.setAccessibleName("Model")
         self.browse = button("Browse…", "Use a model folder from anywhere.", self._browse)
         self.card = button(
             "Card…",

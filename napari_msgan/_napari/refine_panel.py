@@ -48,8 +48,10 @@ class RefinePanel(Section):
         super().__init__("Refine")
         self._viewer, self._session, self._scene = viewer, session, scene
         self.result = combo("The generated image to work on. File > Open adds saved stores here.")
+        self.result.setAccessibleName("Image")
         self.scale = combo("How fine the region becomes; coarser scales are made as needed.")
         self.region = combo("The region to refine.")
+        self.region.setAccessibleName("Region")
         self.region.addItems([VIEW, DRAWN, ALL])
         self.draw = button(
             "Draw",
@@ -57,7 +59,8 @@ class RefinePanel(Section):
             self._draw,
         )
         self.first, self.last = (guarded_from_wheel(QSpinBox()) for _ in range(2))
-        for box in (self.first, self.last):
+        for box, name in ((self.first, "First slice"), (self.last, "Last slice")):
+            box.setAccessibleName(name)
             box.setToolTip(
                 "First and last slice (finest scale) for rectangles that lie on one of them.\n"
                 f"Rectangles on other slices get {DEPTH_MM:g} mm around themselves."

@@ -57,6 +57,7 @@ class SourcePanel(Section):
         self._watched: Layer | None = None
         self._proposed = ""
         self.box = combo("The image layer whose edges guide the model.")
+        self.box.setAccessibleName("Source")
         self.is_sketch = QCheckBox("It is a sketch already")
         self.is_sketch.setToolTip(
             "The layer holds edges, not an image: 0 is no edge; integers are divided by the\n"
@@ -100,8 +101,10 @@ class SourcePanel(Section):
             "overwritten. It is named after the model and the day, never after your file,\n"
             "because file names name patients."
         )
+        self.path.setAccessibleName("Store")
         self.path.editingFinished.connect(self._check)
         self.browse = button("…", "Choose the folder in which the store is made.", self._browse)
+        self.browse.setAccessibleName("Folder of the store")
         self.where.form.addRow("Device", self.device)
         self.where.form.addRow("Precision", self.precision)
         self.where.form.addRow("Store", row(self.path, self.browse))

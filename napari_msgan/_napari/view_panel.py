@@ -60,6 +60,7 @@ class ViewPanel(Section):
         )
         self.compare.addItems(list(_MODES))
         self.line = guarded_from_wheel(QSlider(Qt.Orientation.Horizontal))
+        self.line.setAccessibleName("Line between source and result")
         self.line.setRange(0, 1000)
         self.line.setValue(500)
         self.line.setToolTip("Left of this line is the source, right of it the result.")

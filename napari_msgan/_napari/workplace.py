@@ -23,13 +23,16 @@ class Workplace(QWidget):
             "some seconds to start.\n"
             "Dask scheduler: the workers of a cluster that see the folder of the store."
         )
+        self.box.setAccessibleName("Where to run")
         self.box.addItems([HERE, LOCAL, REMOTE])
         self.count = guarded_from_wheel(QSpinBox())
+        self.count.setAccessibleName("Number of workers")
         self.count.setRange(1, 9999)
         self.count.setValue(n_cores())
         self.count.setSuffix(" workers")
         self.count.setToolTip("Number of worker processes, each with one thread.")
         self.address = QLineEdit()
+        self.address.setAccessibleName("Address of the scheduler")
         self.address.setPlaceholderText("tcp://host:8786")
         self.address.setToolTip("Address that `dask scheduler` prints when it starts.")
         layout = QVBoxLayout(self)

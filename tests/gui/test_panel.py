@@ -10,7 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 from qtpy.QtGui import QOpenGLContext
-from qtpy.QtWidgets import QFileDialog, QMessageBox, QOpenGLWidget, QScrollArea
+from qtpy.QtWidgets import (
+    QAbstractSpinBox,
+    QCheckBox,
+    QComboBox,
+    QFileDialog,
+    QLabel,
+    QLineEdit,
+    QMessageBox,
+    QOpenGLWidget,
+    QPushButton,
+    QScrollArea,
+    QSlider,
+)
 
 from napari_msgan import generate as library_generate
 from napari_msgan import refine as library_refine
@@ -200,6 +212,27 @@ def test_where_the_open_result_is_removed_another_one_is_open(panel, viewer, gen
     assert panel.session.opened is None
     assert panel.refine.scale.count() == 0
     assert not panel.refine_button.isEnabled()
+
+
+def test_every_control_has_a_name_to_be_read_out_and_a_tooltip(panel, viewer, ct, generated):
+    generated(ct)
+    labels = panel.findChildren(QLabel)
+    controls = [
+        control
+        for kind in (QComboBox, QLineEdit, QAbstractSpinBox, QSlider, QPushButton, QCheckBox)
+        for control in panel.findChildren(kind)
+        if not isinstance(control.parent(), QAbstractSpinBox)  # the line in one
+    ]
+    assert len(controls) > 40
+
+    def name(control):
+        said = control.accessibleName()
+        if not said and isinstance(control, QPushButton | QCheckBox):
+            said = control.text()
+        return said or next((x.text() for x in labels if x.buddy() is control), "")
+
+    assert [c.toolTip() for c in controls if not re.search(r"\w", name(c))] == []
+    assert [name(c) for c in controls if not c.toolTip()] == []
 
 
 def test_a_result_that_was_chosen_in_the_list_stays_open_after_its_job(
