@@ -31,6 +31,7 @@ from napari_msgan._napari.widgets import (
     button,
     combo,
     guarded_from_wheel,
+    name_combo,
     row,
     set_choices,
 )
@@ -47,7 +48,9 @@ class RefinePanel(Section):
     def __init__(self, viewer: ViewerModel, session: SessionState, scene: Scene) -> None:
         super().__init__("Refine")
         self._viewer, self._session, self._scene = viewer, session, scene
-        self.result = combo("The generated image to work on. File > Open adds saved stores here.")
+        self.result = name_combo(
+            "The generated image to work on. File > Open adds saved stores here."
+        )
         self.result.setAccessibleName("Image")
         self.scale = combo("How fine the region becomes; coarser scales are made as needed.")
         self.region = combo("The region to refine.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from qtpy.QtWidgets import QFileDialog
+from qtpy.QtWidgets import QFileDialog, QLineEdit
 
 from napari_msgan._napari.choices import scale_choices
 from napari_msgan._napari.controllers import SaveController
@@ -48,7 +48,7 @@ class SavePanel(Section):
         self.grid.addItems(list(GRIDS))
         self.hint = Hint()
         self.hint.say(
-            "The store saves itself while you work (File > Open continues it). "
+            "The store saves itself while you work; File > Open Folder continues it. "
             "Save makes files for other programs."
         )
         self.save = button("Save…", "Choose a name and save.", lambda: run(self._ask))
@@ -56,8 +56,11 @@ class SavePanel(Section):
         self.form.addRow("Scale", self.scale)
         self.form.addRow("Region", self.region)
         self.form.addRow("Voxels of", self.grid)
-        self.form.addRow(self.hint)
+        self.folder = QLineEdit()
+        self.folder.setReadOnly(True)
         self.form.addRow(row(self.save))
+        self.form.addRow("Store", self.folder)
+        self.form.addRow(self.hint)
 
     def show_store(self, opened: Opened | None) -> None:
         if opened is None:
@@ -67,6 +70,10 @@ class SavePanel(Section):
             set_choices(self.scale, choices, opened.store.geometry.finest_scale)
             self._list_formats(opened.store.geometry.ndim)
         self.save.setEnabled(opened is not None)
+        path = "" if opened is None else str(opened.store.path)
+        self.folder.setText(path)
+        self.folder.setToolTip(f"{path}\nThe folder in which the image above is kept.".strip())
+        self.show_row(self.folder, visible=opened is not None)
 
     def _list_formats(self, ndim: int) -> None:
         chosen = self.format.currentText()

@@ -26,6 +26,7 @@ from napari_msgan._napari.widgets import (
     button,
     combo,
     guarded_from_wheel,
+    name_combo,
     row,
     set_choices,
 )
@@ -56,7 +57,7 @@ class SourcePanel(Section):
         self.check = SourceCheck("")
         self._watched: Layer | None = None
         self._proposed = ""
-        self.box = combo("The image layer whose edges guide the model.")
+        self.box = name_combo("The image layer whose edges guide the model.")
         self.box.setAccessibleName("Source")
         self.is_sketch = QCheckBox("It is a sketch already")
         self.is_sketch.setToolTip(

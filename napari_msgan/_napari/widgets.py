@@ -96,7 +96,14 @@ class UprightScrollArea(QScrollArea):
 
 
 class ElidingComboBox(QComboBox):
-    """A list that ends a chosen text that is too long in dots, and has the whole in its tooltip."""
+    """A list that shows dots in a chosen text that is too long, and has the whole in its tooltip.
+
+    elide : where the dots are.
+    """
+
+    def __init__(self, elide: Qt.TextElideMode) -> None:
+        super().__init__()
+        self._elide = elide
 
     def paintEvent(self, event: QPaintEvent | None) -> None:
         painter, option = QStylePainter(self), QStyleOptionComboBox()
@@ -113,7 +120,7 @@ class ElidingComboBox(QComboBox):
             return text
         control, part = QStyle.ComplexControl.CC_ComboBox, QStyle.SubControl.SC_ComboBoxEditField
         width = style.subControlRect(control, option, part, self).width() - 2 * _TEXT_MARGIN
-        return self.fontMetrics().elidedText(text, Qt.TextElideMode.ElideRight, width)
+        return self.fontMetrics().elidedText(text, self._elide, width)
 
     def event(self, event: QEvent | None) -> bool:
         if isinstance(event, QHelpEvent) and event.type() == QEvent.Type.ToolTip:
@@ -178,14 +185,22 @@ class Hint(QLabel):
         self.setVisible(bool(text))
 
 
-def combo(tooltip: str) -> QComboBox:
-    """Return a list that does not widen the panel for its longest entry."""
-    box = guarded_from_wheel(ElidingComboBox())
+def combo(tooltip: str, elide: Qt.TextElideMode = Qt.TextElideMode.ElideRight) -> QComboBox:
+    """Return a list that does not widen the panel for its longest entry.
+
+    elide : where dots stand for what there is no room for.
+    """
+    box = guarded_from_wheel(ElidingComboBox(elide))
     box.setToolTip(tooltip)
     policy = QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
     box.setSizeAdjustPolicy(policy)
     box.setMinimumContentsLength(10)
     return box
+
+
+def name_combo(tooltip: str) -> QComboBox:
+    """Return a list of names of layers: they begin alike, and differ at the end."""
+    return combo(tooltip, Qt.TextElideMode.ElideMiddle)
 
 
 def set_choices(box: QComboBox, choices: Iterable[Choice], scale: int | None = None) -> None:

@@ -91,7 +91,7 @@ def _plan_relative(volume: Volume, spec: ModelSpec, scale: int | None) -> Source
     if extra:
         warnings.warn(
             f"the image is larger than model {spec.name!r} was trained for: its last generator "
-            f"is applied {extra} more time(s)",
+            f"is applied {extra} more time{'s' * (extra != 1)}",
             stacklevel=2,
         )
     fewest = math.ceil(spec.base_size * math.sqrt(factor[-1]))  # of two scales

@@ -235,6 +235,21 @@ def test_every_control_has_a_name_to_be_read_out_and_a_tooltip(panel, viewer, ct
     assert [name(c) for c in controls if not c.toolTip()] == []
 
 
+def test_the_panel_says_in_which_folder_the_open_store_lies(panel, viewer, xray, generated):
+    panel.save._title.setChecked(True)
+    assert not panel.save.folder.isVisible()
+    first = generated(xray)
+    second = generated(viewer.add_image(blobs((90, 80), 5), name="other"))
+    assert panel.save.folder.text() == str(second.path)
+    assert str(second.path) in panel.save.folder.toolTip()
+    assert panel.save.folder.isReadOnly()
+    viewer.layers.selection.active = panel.scene.result_of(first)
+    assert panel.save.folder.text() == str(first.path)
+    viewer.layers.clear()
+    assert panel.save.folder.text() == ""
+    assert not panel.save.folder.isVisible()
+
+
 def test_a_result_that_was_chosen_in_the_list_stays_open_after_its_job(
     panel, viewer, generated, xray, qtbot
 ):

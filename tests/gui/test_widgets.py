@@ -6,7 +6,13 @@ from qtpy.QtGui import QColor, QPalette, QWheelEvent
 from qtpy.QtWidgets import QApplication, QSlider, QSpinBox, QVBoxLayout, QWidget
 
 from napari_msgan._napari.choices import Choice
-from napari_msgan._napari.widgets import Hint, combo, guarded_from_wheel, set_choices
+from napari_msgan._napari.widgets import (
+    Hint,
+    combo,
+    guarded_from_wheel,
+    name_combo,
+    set_choices,
+)
 
 
 @pytest.fixture
@@ -72,6 +78,20 @@ def test_a_text_that_is_too_long_ends_in_dots_and_is_whole_in_the_tooltip(box):
     assert picture(box) == cut
     box.setItemText(1, "3 mm")
     assert picture(box) != cut
+
+
+def test_names_that_begin_alike_are_told_apart_by_their_ends(qtbot):
+    box = name_combo("The image.")
+    qtbot.addWidget(box)
+    box.addItems([f"chest-xray_2026-11-30_{number}" for number in (1, 2)])
+    box.resize(120, box.sizeHint().height())
+    box.show()
+    texts = []
+    for index in (0, 1):
+        box.setCurrentIndex(index)
+        texts.append(box.elided_text())
+    assert "…" in texts[0]
+    assert texts[0] != texts[1]
 
 
 def test_a_text_with_room_is_shown_as_it_is(box):
