@@ -49,7 +49,7 @@ class RefinePanel(Section):
         super().__init__("Refine")
         self._viewer, self._session, self._scene = viewer, session, scene
         self.result = name_combo(
-            "The generated image to work on. File > Open adds saved stores here."
+            "The generated image to work on. File > Open Folder adds saved stores here."
         )
         self.result.setAccessibleName("Image")
         self.scale = combo("How fine the region becomes; coarser scales are made as needed.")
@@ -225,7 +225,7 @@ class RefinePanel(Section):
         self.problem.say("")
         self.note.say("" if opened is None or scale is None else scale_note(opened.store, scale))
         if opened is None or scale is None:
-            self.summary.say("Generate an image, or open a saved store (File > Open).")
+            self.summary.say("Generate an image, or open a saved store (File > Open Folder).")
             return
         try:
             self._set_depth_range()
