@@ -192,10 +192,7 @@ def disk_full_text(error: OSError, path: Path | str, needed_bytes: int | None = 
     what = _FULL[error.errno or errno.ENOSPC]
     free = f"{_size(free_bytes(Path(path)))} are free there"
     needs = f", up to {_size(needed_bytes)} are needed" if needed_bytes is not None else ""
-    return (
-        f"{path} cannot be written: {what} ({free}{needs}). "
-        "Make room, then give the same command again."
-    )
+    return f"{path} cannot be written: {what} ({free}{needs}). Make room, then do the same again."
 
 
 def existing(path: Path) -> Path:

@@ -32,7 +32,8 @@ class ModelPanel(Section):
     def __init__(self) -> None:
         super().__init__("Model")
         self._folders: list[tuple[str, Path]] = []
-        self._is_users_choice = False
+        #: Folders that the user chose, by number of axes.
+        self._by_hand: dict[int, str] = {}
         self.box = combo(
             "The model that makes the image. Your own models are listed if their folders are in\n"
             f"{user_folder()}"
@@ -105,25 +106,24 @@ class ModelPanel(Section):
         self.choose(find_model(name))
 
     def choose_for(self, ndim: int, *, in_hu: bool | None = False) -> None:
-        """Choose the first model for images with this many axes, unless the chosen one fits.
+        """Choose a model for images with this many axes.
 
-        What the user chose fits all images with its axes.
+        It is the one that the user last chose for such images, else one of their kind: the chosen
+        one if it is, else the first.
 
-        in_hu : the image is in Hounsfield units: a model of CT fits better, else any other. None
-            where nothing is known, of a sketch: the chosen one fits best.
+        in_hu : the image is in Hounsfield units, so it needs a model of CT, else any other. None
+            if that is unknown, as of a sketch: any model is of its kind.
         """
-        chosen = self.box.currentIndex()
+        by_hand = self.box.findData(self._by_hand.get(ndim, ""))
 
-        def fit(index: int) -> tuple[bool, bool, bool]:
-            spec, is_chosen = self._spec_at(index), index == chosen
+        def fit(index: int) -> tuple[bool, bool, bool, bool]:
+            spec, is_chosen = self._spec_at(index), index == self.box.currentIndex()
             if spec is None or len(spec.axes) != ndim:
-                return False, False, is_chosen
+                return False, False, False, is_chosen
             is_of_kind = in_hu is None or (spec.modality.upper() == "CT") == in_hu
-            return True, is_of_kind or (is_chosen and self._is_users_choice), is_chosen
+            return True, index == by_hand, is_of_kind, is_chosen
 
-        best = max(range(self.box.count()), key=fit, default=-1)
-        self._is_users_choice &= best == chosen
-        self.box.setCurrentIndex(best)
+        self.box.setCurrentIndex(max(range(self.box.count()), key=fit, default=-1))
 
     def _spec_at(self, index: int) -> ModelSpec | None:
         path = self.box.itemData(index)
@@ -145,7 +145,8 @@ class ModelPanel(Section):
             self.problem.say(str(error))
 
     def _on_users_choice(self) -> None:
-        self._is_users_choice = True
+        if self.spec is not None:
+            self._by_hand[len(self.spec.axes)] = str(self.folder)
 
     def _on_changed(self) -> None:
         self._describe()

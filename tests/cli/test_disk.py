@@ -105,7 +105,7 @@ def test_full_disk_is_one_line_and_leaves_nothing_behind(disk, step, left):
     lines = seen["err"].splitlines()
     assert [line[:7] for line in lines if "warning" not in line] == ["error: "], lines
     assert "cannot be written: the disk is full (" in lines[-1]
-    assert "Make room, then give the same command again." in lines[-1]
+    assert "Make room, then do the same again." in lines[-1]
     assert seen["left"] == left
 
 

@@ -253,7 +253,7 @@ def test_full_disk_is_one_line_that_says_what_to_do(cli, monkeypatch):
     monkeypatch.setattr("napari_msgan.cli._models.list_models", fail)
     ended = cli("models")
     ended.check_refused("/data/a cannot be written: the disk is full (")
-    assert ended.err.endswith("Make room, then give the same command again.\n")
+    assert ended.err.endswith("Make room, then do the same again.\n")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no file there that is always full")

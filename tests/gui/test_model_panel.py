@@ -41,8 +41,11 @@ def test_model_that_was_chosen_by_hand_stays_while_it_can_be_used(qtbot):
     assert panel.spec.name == "thorax-ct"
     panel.choose_for(2)
     assert len(panel.spec.axes) == 2
-    panel.choose_for(3)  # the choice was for other images
-    assert panel.spec.modality == "MR"
+    panel.choose_for(3)
+    assert panel.spec.name == "thorax-ct"  # whatever was chosen for other images in between
+    panel.choose_name("brain-mri")
+    panel.choose_for(3, in_hu=True)
+    assert panel.spec.name == "brain-mri"
     index = panel.box.findData(str(find_model("thorax-ct")))
     panel.box.setCurrentIndex(index)
     panel.box.activated.emit(index)  # as a click into the list does
