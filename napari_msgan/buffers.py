@@ -19,8 +19,9 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from contextlib import contextmanager
-from threading import Lock
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from threading import Barrier, BrokenBarrierError, Lock
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -76,8 +77,7 @@ def large_buffers_kept(n_threads: int = 1, bytes_each: int = KEPT_BYTES) -> Iter
         with _lock:
             _holders -= 1
             if not _holders:
-                _set(*_USUAL)
-                _call("malloc_trim", 0)
+                _give_back()
 
 
 def private_bytes() -> int:
@@ -101,6 +101,41 @@ def count_arenas() -> int:
     found = ctypes.string_at(text, size.value).count(b"<heap nr=")
     libc.free(text)
     return found
+
+
+def _give_back() -> None:
+    """Return what is free in all arenas to the system.
+
+    `malloc_trim` returns the holes in all arenas, but the free end of the first one only. The end
+    of another arena is returned when a thread frees a large buffer in it.
+    """
+    _call("malloc_trim", 0)
+    n_arenas = count_arenas()
+    if n_arenas > 1:
+        _set((_M_TRIM_THRESHOLD, _LARGE))
+        _reach(n_arenas)
+    _set(*_USUAL)
+
+
+def _reach(n_arenas: int) -> None:
+    """Take a large buffer from every arena, and free it.
+
+    New threads take over the arenas of threads that ended, at most all of them, then share all
+    arenas in turn: so twice as many threads reach every arena, if none ends before all have.
+    """
+    all_done = Barrier(2 * n_arenas)
+
+    def reach_one() -> None:
+        _make_room(_LARGE)
+        with suppress(BrokenBarrierError):
+            all_done.wait()
+
+    with ThreadPoolExecutor(2 * n_arenas) as pool:
+        try:
+            for _ in range(2 * n_arenas):
+                pool.submit(reach_one)
+        except RuntimeError:  # the system, or the end of the program, allows no more threads
+            all_done.abort()
 
 
 def _make_room(n_bytes: int) -> None:

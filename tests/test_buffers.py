@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from threading import Thread
 
 import pytest
 
@@ -65,6 +66,39 @@ with {block}:
 print(after.arena, after.hblks - before.hblks, count_arenas())
 """
 
+_ENDS = """
+import ctypes, resource, threading
+from napari_msgan.buffers import count_arenas, large_buffers_kept
+
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+libc.free.argtypes = [ctypes.c_void_p]
+libc.memset.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
+size, n_threads = 40 << 20, 4
+all_here = threading.Barrier(n_threads)
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
+
+def use():
+    buffer = libc.malloc(size)
+    libc.memset(buffer, 1, size)
+    all_here.wait()
+    libc.free(buffer)
+
+def in_threads():
+    threads = [threading.Thread(target=use) for _ in range(n_threads)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+
+libc.mallopt(-3, 1 << 25)  # as in a process that has freed large buffers before
+before = resident()
+in_threads()
+with large_buffers_kept():
+    in_threads()
+    inside = resident()
+print(count_arenas(), inside - before, resident() - before)
+"""
 _KEPT = "large_buffers_kept()"
 _THREADS = """
 import threading
@@ -120,6 +154,29 @@ def test_all_is_kept_on_demand_and_where_threads_have_heaps_of_their_own(block, 
     assert arenas == (1 if before == "pass" else 3)
     assert kept > 2 * buffers.KEPT_BYTES
     assert mapped == 0
+
+
+def test_the_ends_of_all_heaps_are_given_back():
+    seen = subprocess.check_output([sys.executable, "-c", _ENDS], text=True)
+    arenas, inside, after = map(int, seen.split())
+    assert arenas == 5
+    assert inside > 4 * 36 << 20  # else there would be nothing to give back
+    assert after < 8 << 20
+
+
+def test_where_no_thread_can_be_started_nothing_waits_for_it(monkeypatch):
+    started = []
+
+    def start(thread, _start=Thread.start):
+        if len(started) > 2:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        _start(thread)
+
+    monkeypatch.setattr(Thread, "start", start)
+    buffers._reach(4)
+    assert len(started) == 3
+    assert not any(thread.is_alive() for thread in started)
 
 
 def test_private_bytes_are_those_of_no_file():
