@@ -1,4 +1,4 @@
-"""Generators and discriminators: how layers are assembled, nothing of how they are used."""
+"""Generators and discriminators: how they are built from layers, not how they are used."""
 
 from napari_msgan.networks.build import build_generator
 from napari_msgan.networks.discriminator import PatchDiscriminator, judged_window

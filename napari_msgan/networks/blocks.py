@@ -1,4 +1,4 @@
-"""Pieces that all networks share, for 2 and 3 axes alike."""
+"""Building blocks that all networks share, for 2 or 3 spatial axes."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def conv(
 
 
 def pointwise(layer: nn.Module, x: Tensor) -> Tensor:
-    """Return what a convolution with a kernel of one voxel makes of `x`.
+    """Apply a convolution with a kernel of one voxel to `x`.
 
-    As a product of matrices: on one thread torch's convolution over three axes takes a copy of `x`.
+    It is computed as a matrix product: on a single thread, torch's 3-D convolution would copy `x`.
     """
     weight, bias = layer.weight, layer.bias
     assert isinstance(weight, Tensor)
@@ -34,7 +34,7 @@ def pointwise(layer: nn.Module, x: Tensor) -> Tensor:
 
 
 def normalise_(norm: nn.GroupNorm, x: Tensor) -> Tensor:
-    """Return what a normalisation makes of `x`; in float32 it is written into `x`."""
+    """Apply a group normalisation to `x`, in place if `x` is float32."""
     if x.dtype != torch.float32:
         return norm(x)  # type: ignore[no-any-return]
     groups = x.unflatten(1, (norm.num_groups, -1))  # type: ignore[no-untyped-call]
@@ -46,7 +46,7 @@ def normalise_(norm: nn.GroupNorm, x: Tensor) -> Tensor:
 
 
 def fold(x: Tensor, factor: Sequence[int]) -> Tensor:
-    """Return space as channels: (N, C, Z, Y, X) to (N, C * prod(f), Z / fz, Y / fy, X / fx)."""
+    """Move space into channels: (N, C, Z, Y, X) to (N, C * prod(f), Z / fz, Y / fy, X / fx)."""
     n, channels, *shape = x.shape
     split = [m for size, f in zip(shape, factor, strict=True) for m in (size // f, f)]
     x = x.reshape(n, channels, *split)
@@ -56,7 +56,7 @@ def fold(x: Tensor, factor: Sequence[int]) -> Tensor:
 
 
 def unfold(x: Tensor, factor: Sequence[int]) -> Tensor:
-    """Return channels as space, the inverse of `fold`."""
+    """Move channels back into space, the inverse of `fold`."""
     n, channels, *shape = x.shape
     ndim = len(shape)
     channels //= int(torch.Size(factor).numel())
@@ -67,7 +67,7 @@ def unfold(x: Tensor, factor: Sequence[int]) -> Tensor:
 
 
 def crop(x: Tensor, margin: int | Sequence[int]) -> Tensor:
-    """Return the inside of a tensor, `margin` voxels less on every side of every space axis."""
+    """Return a view of `x` without `margin` voxels on each side of every spatial axis."""
     ndim = x.dim() - 2
     margins = (margin,) * ndim if isinstance(margin, int) else tuple(margin)
     key = [slice(m, size - m) for m, size in zip(margins, x.shape[2:], strict=True)]
@@ -75,11 +75,12 @@ def crop(x: Tensor, margin: int | Sequence[int]) -> Tensor:
 
 
 def upsample(x: Tensor, factor: Sequence[int]) -> Tensor:
-    """Return linear interpolation with voxel centres where block averaging has them.
+    """Interpolate `x` linearly to a grid `factor` times as fine.
 
-    What a voxel becomes depends on its neighbours only, not on where the tensor begins.
+    Voxel centres lie where block averaging by `factor` assumes them. A new voxel depends only on
+    its neighbours in `x`, not on where the tensor begins.
     """
-    if all(f.bit_count() == 1 for f in factor):  # places that float32 holds
+    if all(f.bit_count() == 1 for f in factor):  # float32 holds these positions exactly
         scales = [float(f) for f in factor]
         return functional.interpolate(
             x, scale_factor=scales, mode=_LINEAR[x.dim() - 2], align_corners=False
@@ -95,23 +96,23 @@ def _upsample_axis(x: Tensor, axis: int, factor: int) -> Tensor:
     after = torch.cat([x.narrow(axis, 1, size - 1), x.narrow(axis, size - 1, 1)], axis)
     phases = []
     for phase in range(factor):
-        away = (2 * phase + 1 - factor) / (2 * factor)  # of the centre, in coarse voxels
+        away = (2 * phase + 1 - factor) / (2 * factor)  # from the coarse centre, in coarse voxels
         phases.append(torch.lerp(x, before if away < 0 else after, abs(away)))
     return torch.stack(phases, axis + 1).flatten(axis, axis + 1)
 
 
 def resize(x: Tensor, shape: Sequence[int]) -> Tensor:
-    """Return linear interpolation to another shape that covers the same region."""
+    """Interpolate `x` linearly to another spatial shape that covers the same region."""
     size, mode = list(shape), _LINEAR[x.dim() - 2]
     return functional.interpolate(x, size, mode=mode, align_corners=False)
 
 
 def full_precision(x: Tensor) -> torch.autocast:
-    """Return a context in which nothing is cast down, for tensors without data too."""
+    """Return a context without autocast on the device of `x`; also for tensors without data."""
     return torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False)
 
 
 def lowered(x: Tensor) -> Tensor:
-    """Return a tensor in the precision that is computed in here."""
+    """Cast `x` to the precision that autocast computes in here, if it is enabled."""
     device = "cpu" if x.is_meta else x.device.type
     return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x

@@ -1,4 +1,4 @@
-"""From the description of a network to the network."""
+"""Build a generator from its description."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def build_generator(network: AnyNetwork, factor: Ints) -> Generator:
-    """Return a generator with fresh weights."""
+    """Build the generator that `network` describes, with newly initialised weights."""
     match network:
         case LowResNetwork():
             return LowResGenerator(factor, network.widths, network.upsampling)

@@ -1,4 +1,4 @@
-"""The discriminator of training."""
+"""The discriminator used in training."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def judged_window(strides: Sequence[int]) -> int:
-    """Return how many voxels wide the windows are that a `PatchDiscriminator` judges."""
+    """Return the width in voxels of the windows that a `PatchDiscriminator` judges."""
     window = _KERNEL
     for stride in reversed(strides):
         window = (window - 1) * stride + _KERNEL
@@ -25,11 +25,11 @@ def judged_window(strides: Sequence[int]) -> int:
 
 
 class PatchDiscriminator(nn.Module):
-    """Judges windows of an image with valid convolutions, spectrally normalised [1]_ by default.
+    """Judge windows of an image with valid convolutions, spectrally normalised [1]_ by default.
 
-    n_in : channels, e.g. sketch, upsampled coarse image and image.
-    strides : of the 4-wide layers before the last one; (2, 2, 1) makes the windows 34 voxels
-        wide, (2, 1) makes them 16.
+    n_in : number of input channels, e.g. sketch, upsampled coarse image and image.
+    strides : strides of the 4-wide layers before the last one. Windows are 34 voxels wide with
+        (2, 2, 1), and 16 with (2, 1).
 
     References
     ----------
@@ -58,10 +58,10 @@ class PatchDiscriminator(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits, shape (N, 1, ...): one for each window."""
+        """Return one logit per window, shape (N, 1, ...)."""
         with parametrize.cached():
-            with full_precision(x):  # CUDA's autocast would round the norms
+            with full_precision(x):  # autocast on CUDA would round the spectral norms
                 for layer in self.layers:
-                    getattr(layer, "weight", None)  # normalised here, and kept
+                    getattr(layer, "weight", None)  # computes the normalised weight and caches it
             logits: Tensor = self.layers(x)
         return logits

@@ -1,4 +1,4 @@
-"""What the refiner asks of a generator of any scale."""
+"""The interface through which the refiner uses a generator of any scale."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ if TYPE_CHECKING:
 
 
 class Generator(nn.Module, ABC):
-    """A network that makes tiles out of what they read."""
+    """A network that makes tiles from their input windows."""
 
     @property
     @abstractmethod
     def halo(self) -> Ints:
-        """Return how many coarse voxels around a tile are read; zeros where there is no coarse."""
+        """How many coarse voxels around a tile are read, per axis; zeros without a coarse input."""
 
     def tile(self, windows: TileWindows, *inputs: Tensor) -> Tensor:
-        """Return a tile; its first voxel is that of the core, what lies beyond the core is cut off.
+        """Return a tile that starts at the first voxel of the core; any excess is cut off later.
 
-        Exact generators do not ask where the tile lies: they make the same of the same windows.
+        Exact generators ignore where the tile lies: the same windows always give the same tile.
 
         Parameters
         ----------
         windows : where the tile and its inputs lie.
-        inputs : what `forward` takes, with the border of the image repeated outside of it.
+        inputs : the arguments of `forward`; the border of the image is repeated outside of it.
 
         Returns
         -------

@@ -38,10 +38,10 @@ _DOUBLE: dict[str, Callable[[Tensor], Tensor]] = {"nearest": _repeat, "linear": 
 
 
 class LowResGenerator(Generator):
-    """Residual U-Net from the folded sketch to the whole low-resolution image.
+    """Residual U-Net that makes the whole low-resolution image from the folded sketch.
 
-    widths : channels at each depth; each further depth halves the grid.
-    upsampling : "nearest" or "linear", from a depth to the one above.
+    widths : number of channels at each depth; each further depth halves the grid.
+    upsampling : "nearest" or "linear", used from each depth to the one above.
     """
 
     def __init__(self, factor: Ints, widths: Sequence[int], upsampling: str) -> None:
@@ -66,7 +66,7 @@ class LowResGenerator(Generator):
         return (0,) * len(self.factor)
 
     def drop_out(self, share: float) -> None:
-        """Let training leave out a share of the channels in the deeper half of the blocks."""
+        """Set the dropout share of channels for the deeper half of the blocks (training only)."""
         shallow = (len(self.downs) + 1) // 2
         deep = [*self.encoders[shallow:], *self.middle, *self.decoders[: len(self.downs) - shallow]]
         for block in deep:
@@ -100,9 +100,9 @@ class LowResGenerator(Generator):
         return result if self.training else torch.clamp(result, -1, 1)
 
     def _pads(self, shape: Sequence[int]) -> list[int]:
-        """Return what makes every depth a whole grid, the deepest one of two voxels or more.
+        """Return padding that lets the grid be halved at every depth.
 
-        A single voxel cannot be normalised.
+        The deepest grid keeps at least two voxels, because a single voxel cannot be normalised.
         """
         multiple = 2 ** len(self.downs)
         after = [-size % multiple for size in shape]
@@ -112,7 +112,7 @@ class LowResGenerator(Generator):
 
 
 class _Residual(nn.Module):
-    """Group-normalised residual block."""
+    """Residual block with group normalisation."""
 
     def __init__(self, ndim: int, n_in: int, n_out: int) -> None:
         super().__init__()
@@ -124,7 +124,7 @@ class _Residual(nn.Module):
         self.skip = nn.Identity() if n_in == n_out else conv(ndim, n_in, n_out, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        # in place: the same bits, fewer large buffers
+        # In place without gradients: the same bits with fewer large buffers.
         inner = functional.silu(self.norm_in(x), inplace=not torch.is_grad_enabled())
         return self._add(self.skip(x), self.first(inner))
 
@@ -137,9 +137,10 @@ class _Residual(nn.Module):
 
 
 class _Joining(_Residual):
-    """The same for an upsampled tensor beside the last one of a list, which is taken out of it.
+    """Residual block for an upsampled tensor joined with the last of the skip tensors.
 
-    The two together are the largest tensor of the network; outside training there is one of it.
+    The joined tensor is the largest of the network; without gradients only one copy of it exists.
+    The skip tensor is removed from its list, so that it can be freed.
     """
 
     def __init__(
@@ -158,7 +159,7 @@ class _Joining(_Residual):
         return self._add(skip, inner)
 
     def _join(self, x: Tensor, kept: list[Tensor]) -> Tensor:
-        """Return `x`, upsampled, beside the last of `kept`, which is freed."""
+        """Return `x`, upsampled, joined with the last of `kept`, which is removed and freed."""
         n, channels, *shape = kept[-1].shape
         both = x.new_empty((n, *shape, x.shape[1] + channels)).movedim(-1, 1)  # channels last
         both[:, x.shape[1] :] = kept.pop()

@@ -1,6 +1,6 @@
-"""Generators in the layout of the method's authors, so that their weights can be used.
+"""Generators with the layers of the method's authors, so that their weights can be used.
 
-The layers and the names of the weights are those of their checkpoints [1]_; the code is our own.
+Layers and weight names are those of the authors' checkpoints [1]_; the code is our own.
 
 References
 ----------
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
 _FACTOR = (2, 2, 2)
 _BLOCKS = 6
-#: The low-resolution generator halves its grid three times, and normalises over what is left.
+#: The low-resolution generator halves its grid three times and normalises over what remains.
 _MULTIPLE, _LEAST = 8, 16
-#: What both networks see where there is nothing, in [-1, 1].
+#: What both networks see in place of nothing, in [-1, 1].
 _BLANK = -1.0
 
 
 class MeganLowResGenerator(Generator):
-    """Makes the whole low-resolution image from the sketch of twice its resolution."""
+    """Makes the whole low-resolution image from a sketch at twice its resolution."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -51,8 +51,8 @@ class MeganLowResGenerator(Generator):
     def forward(self, sketch: Tensor) -> Tensor:
         """Return the image at scale 0.
 
-        Shapes that the network cannot halve three times are filled up with "no edge", at least to
-        16 voxels, and the result is cut.
+        Sizes that cannot be halved three times are padded with "no edge", to at least 16 voxels
+        per axis, and the result is cropped.
 
         Parameters
         ----------
@@ -70,10 +70,11 @@ class MeganLowResGenerator(Generator):
 
 
 class MeganPatchGenerator(Generator):
-    """Refines a patch of 32 voxels a side, with a coarse patch of twice its field of view.
+    """Refines a patch 32 voxels wide, given a coarse patch with twice its field of view.
 
-    Its instance normalisation takes statistics over the patch: a tile is therefore not computed
-    at once but as a patchwork at the authors' positions, see `napari_msgan.networks.patchwork`.
+    Its instance normalisation takes statistics over the patch. A tile is therefore not computed
+    at once, but put together from patches at the authors' positions, see
+    `napari_msgan.networks.patchwork`.
     """
 
     def __init__(self, width: int) -> None:
@@ -83,8 +84,8 @@ class MeganPatchGenerator(Generator):
 
     @property
     def halo(self) -> Ints:
-        # A patch that covers the first voxel of a tile starts up to 31 fine, so 16 coarse voxels
-        # before it, and its coarse patch another 8.
+        # A patch that covers the first voxel of a tile may start up to 31 fine voxels (16 coarse
+        # ones) before it, and its coarse patch another 8 coarse voxels earlier.
         return tuple(PATCH // f + (PATCH - PATCH // f) // 2 for f in _FACTOR)
 
     def forward(self, coarse: Tensor, sketch: Tensor) -> Tensor:
@@ -93,7 +94,7 @@ class MeganPatchGenerator(Generator):
         Parameters
         ----------
         coarse : Tensor, shape (N, 1, 32, 32, 32), in [-1, 1]
-            Its middle 16 voxels are what the sketch shows.
+            The sketch covers its middle 16 voxels.
         sketch : Tensor, shape (N, 1, 32, 32, 32), in [0, 1]
 
         Returns
@@ -104,19 +105,19 @@ class MeganPatchGenerator(Generator):
         return result
 
     def with_shifted_patches(self) -> MeganPatchGenerator:
-        """Return one of the same weights whose patches lie half a stride from the authors' places.
+        """Return a copy with the same weights, its patches half a stride from the authors' places.
 
-        What differs between both depends on the patches, not on the image.
+        Where the two differ, the result depends on the patches and not on the image.
         """
         other = copy(self)
         other.patch_shift = STRIDE // 2
         return other
 
     def tile(self, windows: TileWindows, *inputs: Tensor) -> Tensor:
-        """Return a tile as the mean of all patches that count in it; see the base class.
+        """Return a tile as the weighted mean of all patches that count in it; see the base class.
 
-        Outside the image there is no edge and the coarse image is -1, also where an image is
-        smaller than a patch.
+        Outside the image the sketch has no edges and the coarse image is -1; this also fills up
+        images smaller than a patch.
         """
         coarse, sketch = inputs
         assert windows.coarse is not None
@@ -137,7 +138,7 @@ class MeganPatchGenerator(Generator):
 
 
 def _body(width: int) -> list[nn.Module]:
-    """Return everything between the first layers and the image: the two kinds share it."""
+    """Return the layers that both generators share: all that follow their first ones."""
     return [
         *_normalised(nn.Conv3d(width, 2 * width, 4, stride=2, padding=1)),
         *_normalised(nn.Conv3d(2 * width, 4 * width, 4, stride=2, padding=1)),
@@ -158,7 +159,7 @@ class _Residual(nn.Module):
         super().__init__()
         self.conv_block = nn.Sequential(
             *_normalised(nn.Conv3d(width, width, 3, padding=1)),
-            nn.Identity(),  # their dropout, which is off outside training
+            nn.Identity(),  # in place of the authors' dropout, which is off outside training
             nn.Conv3d(width, width, 3, padding=1),
             nn.InstanceNorm3d(width, affine=True),
         )

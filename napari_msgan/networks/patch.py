@@ -1,4 +1,4 @@
-"""The generator of scales 1 and up."""
+"""The generator of scales 1 and above."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 class PatchGenerator(Generator):
     """Refines a window of the coarse image with the sketch of its own scale.
 
-    No padding and no statistics over the patch: an output voxel depends on its receptive field
-    only, so that tiles equal the whole image. All convolutions run on the coarse grid.
+    It has no padding and no statistics over the patch: an output voxel depends only on its
+    receptive field, so tiles equal the whole image. All convolutions run on the coarse grid.
     The output is the upsampled coarse image plus a residual.
     """
 
@@ -46,8 +46,8 @@ class PatchGenerator(Generator):
         weight, bias = self.tail.weight, self.tail.bias
         assert isinstance(weight, Tensor)
         assert isinstance(bias, Tensor)
-        # An operation on tensors without data makes torch import its compiler, and that Triton,
-        # which ends a process in which a window is drawn by Mesa.
+        # An operation on tensors without data would make torch import its compiler, and with it
+        # Triton, which kills a process that draws windows with Mesa.
         if weight.is_meta:
             return
         with torch.no_grad():
@@ -69,15 +69,15 @@ class PatchGenerator(Generator):
         Returns
         -------
         Tensor, shape (N, 1, fz * (Z - 2 h), ...), float32
-            h is the halo, see `napari_msgan.networks.reach`. Outside training in [-1, 1].
+            h is the halo, see `napari_msgan.networks.reach`. In [-1, 1] outside training.
         """
-        # The first layer is float32, or faint noise on a strong edge would be rounded away.
+        # In float32, because rounding would lose faint noise on a strong edge.
         with full_precision(coarse):
             x = self.head(torch.cat([coarse, fold(sketch, self.factor)], dim=1))
         x = lowered(x)
         for block in self.blocks:
             x = block(x)
-        # In lower precision the residual would show steps: the last layer is float32.
+        # In float32, because the residual would show steps in lower precision.
         with full_precision(x):
             in_place = not torch.is_grad_enabled()
             residual = self.tail(functional.silu(x.float(), inplace=in_place))
@@ -88,7 +88,7 @@ class PatchGenerator(Generator):
 
 
 class _ValidResidual(nn.Module):
-    """Two valid convolutions; the skip connection loses the same border."""
+    """Two valid convolutions; the skip connection is cropped by the same border."""
 
     def __init__(self, ndim: int, width: int) -> None:
         super().__init__()

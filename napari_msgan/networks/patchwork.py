@@ -1,11 +1,11 @@
 """How the method's authors put an image together from overlapping patches.
 
-Patches of 32 voxels start every 20 voxels, the last one of an axis ends at the border of the image.
+Patches of 32 voxels start every 20 voxels; the last one of each axis ends at the image border.
 Inside the image the mean is taken over the middle 20 voxels of each patch, in the outer 6 voxels of
-the image over whole patches. The last patch of the image, that in its far corner, counts twice
-(found in the output of their program).
+the image over whole patches. The last patch of the image, in its far corner, counts twice (found
+in the output of their program).
 
-All is known from the shape of the image, so any part of it can be made by itself.
+Everything follows from the shape of the image, so any part of it can be made on its own.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ _LAST_COUNTS = 2
 
 @dataclass(frozen=True)
 class Patch:
-    """One evaluation of the generator for a part of an image.
+    """One evaluation of the generator for part of an image.
 
-    sketch : what it makes, and reads of the sketch.
-    coarse : what it reads of the scale before.
-    part : where it overlaps the box that is asked for.
+    sketch : the box it makes, and reads of the sketch.
+    coarse : the box it reads of the coarser scale.
+    part : where it overlaps the requested box.
     weight : how much each voxel of `part` counts.
     """
 
@@ -50,12 +50,12 @@ class Patch:
 
 
 def patch_starts(size: int, shift: int = 0) -> list[int]:
-    """Return where the patches of an axis start.
+    """Return where the patches along an axis of `size` voxels start.
 
     Parameters
     ----------
-    shift : voxels by which all but the first and the last patch are shifted; 0 is what the
-        authors do.
+    shift : voxels by which all patches but the first and the last are shifted; the authors
+        use 0.
 
     Examples
     --------
@@ -73,9 +73,9 @@ def iter_patches(image: Ints, box: Box, factor: Ints, shift: int = 0) -> Iterato
 
     Parameters
     ----------
-    image : shape of the image; axes shorter than a patch are taken as long as one.
-    box : inside the image.
-    factor : how much finer the image is than the scale before it.
+    image : shape of the image; axes shorter than a patch are taken to be as long as one.
+    box : the requested part, inside the image.
+    factor : how many times finer the image is than the coarser scale, per axis.
     shift : see `patch_starts`.
     """
     image = tuple(max(n, PATCH) for n in image)
@@ -99,7 +99,7 @@ def _coarse(start: Ints, factor: Ints) -> Box:
 
 
 def _counts(image: Ints, start: Ints, part: Box) -> npt.NDArray[np.bool_]:
-    """Return where a patch counts: with its middle, and in the outer voxels of the image."""
+    """Return where a patch counts: in its middle, and in the outer voxels of the image."""
     voxels = np.ogrid[part.slices]
     middle = [
         (v >= a + MARGIN) & (v < a + PATCH - MARGIN) for v, a in zip(voxels, start, strict=True)
@@ -112,7 +112,7 @@ def _counts(image: Ints, start: Ints, part: Box) -> npt.NDArray[np.bool_]:
 def blank_outside(
     block: torch.Tensor, window: Box, image: Sequence[int], value: float
 ) -> torch.Tensor:
-    """Return a window, shape (1, 1, ...), with `value` where it leaves the image."""
+    """Return a window, shape (1, 1, ...), filled with `value` where it extends past the image."""
     inside = window.intersect(Box.of_shape(image))
     if inside == window:
         return block
@@ -123,5 +123,5 @@ def blank_outside(
 
 
 def cut(block: torch.Tensor, box: Box) -> torch.Tensor:
-    """Return a box of a window, shape (1, 1, ...), as a view."""
+    """Return a view of a box of a window; `block` has shape (1, 1, ...)."""
     return block[(slice(None), slice(None), *box.slices)]

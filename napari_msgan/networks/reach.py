@@ -18,14 +18,14 @@ _HARMLESS = (nn.SiLU, nn.ReLU, nn.LeakyReLU, nn.Identity)
 def required_halo(network: nn.Module) -> Ints:
     """Return how many coarse voxels around its core the generator reads, per axis.
 
-    The sum of ``(kernel - 1) / 2 * dilation`` over the convolutions [1]_, which follow each
+    It is the sum of ``(kernel - 1) / 2 * dilation`` over the convolutions [1]_, which follow each
     other in this project's patch generators (skip connections reach less far).
 
     Raises
     ------
     ModelError
-        If a layer makes tiles differ from the whole image: padding, a stride, an even kernel, or
-        statistics over the patch.
+        If a layer would make tiles differ from the whole image: padding, a stride, an even
+        kernel, or statistics over the patch.
 
     References
     ----------
