@@ -1,4 +1,4 @@
-"""Training of all scales from a folder of images."""
+"""Training all scales of a model from a folder of images."""
 
 from napari_msgan.training.checks import check_run, kept_out_of
 from napari_msgan.training.config import TrainConfig

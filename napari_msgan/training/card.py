@@ -1,4 +1,4 @@
-"""The card of a trained model: what the program knows of it, and what its trainer has to add."""
+"""The card of a trained model: what the program knows about it and what its trainer must add."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
     from napari_msgan.training.config import TrainConfig
 
 _SIZES = {"physical": "voxel size in mm (slices first)", "relative": "longest side in pixels"}
-#: A card that has this line is written anew; one without it belongs to who edited it.
+#: A card with this line is rewritten; a card without it belongs to whoever edited it.
 _OURS = "<!-- Written by napari-msgan train, which writes it anew while this line stands here. -->"
 
 
 def write_card(
     out: Path, work: Path, spec: ModelSpec, config: TrainConfig, *, trained: int, kept_out: int
 ) -> None:
-    """Write ``README.md`` beside a model, unless somebody else wrote the one that is there.
+    """Write ``README.md`` beside a model, unless the existing one was written or edited by hand.
 
     Parameters
     ----------
-    work : folder of the records of the run.
-    trained, kept_out : numbers of images that were learned from, and that the loss was watched on.
+    work : folder with the records of the run.
+    trained, kept_out : numbers of images used for training, and kept out to monitor the loss.
     """
     path = out / "README.md"
     if path.exists() and _OURS not in path.read_text(encoding="utf-8", errors="replace"):
@@ -78,7 +78,7 @@ A picture named `preview.png` beside this card is shown in napari: choose an ima
 
 
 def _sizes(spec: ModelSpec) -> list[str]:
-    """Return the voxel size, or the longest side, of each scale."""
+    """Return the voxel size, or the longest side, of each scale as text."""
     if spec.kind == "physical":
         return [" x ".join(f"{mm:g}" for mm in scale.spacing_mm or ()) for scale in spec.scales]
     return list(map(str, spec.longest_sides))

@@ -1,4 +1,4 @@
-"""What is refused before a training run begins; nothing is written."""
+"""Checks that refuse a training run before it begins; they write nothing."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 def check_run(
     files: Sequence[TrainingFile], out: Path, config: TrainConfig, *, devices: int = 1
 ) -> None:
-    """Refuse what would fail, or mix two runs, after hours; nothing is written.
+    """Refuse a run that would fail after hours, or be mixed with another one; write nothing.
 
     Raises
     ------
     TrainingError
-        If the settings describe no model, do not go together, or do not fit the model to start
-        from; if no image is fine enough for a scale; if `out` holds a finished model, or a run
-        with other settings or images; or if the disk is too small.
+        If the settings do not describe a model, contradict each other, or do not fit the model
+        to start from; if no image is fine enough for a scale; if `out` holds a finished model,
+        or a run with other settings or images; or if the disk is too small.
     """
     if out.exists() and not out.is_dir():
         raise TrainingError(f"{out} is a file: choose a folder for the model")
@@ -50,14 +50,14 @@ def check_run(
 
 
 def model_spec(config: TrainConfig, scales: Sequence[ScaleSpec]) -> ModelSpec:
-    """Return the description of the model of a run."""
+    """Return the description of the model that a run trains."""
     shared = set(ModelSpec.model_fields) & set(TrainConfig.model_fields) - {"scales"}
     values = {name: getattr(config, name) for name in shared}
     return ModelSpec(**values, noise=config.noise, scales=tuple(scales))
 
 
 def scale_spec(config: TrainConfig, scale: int, sha256: str) -> ScaleSpec:
-    """Return the description of a scale of that model; `sha256` is that of its weights."""
+    """Return the description of one scale of that model; `sha256` is that of its weights."""
     plan = config.scales[scale]
     return ScaleSpec(
         network=plan.network,
@@ -70,12 +70,12 @@ def scale_spec(config: TrainConfig, scale: int, sha256: str) -> ScaleSpec:
 
 
 def kept_out_of(names: Iterable[str], config: TrainConfig) -> set[str]:
-    """Return which images are kept out of training, by name: all of a patient, or none.
+    """Return the names of the images kept out of training: all images of a patient, or none.
 
     Raises
     ------
     VolumeError
-        If `config.patient` finds nothing in a name.
+        If `config.patient` matches nothing in a name.
     """
     names, every = set(names), config.validation_every
     patients = patients_in(names, config.patient) if config.patient else {n: n for n in names}
@@ -148,7 +148,7 @@ def _check_finished_model(out: Path) -> None:
 
 
 def n_scales_trained(files: Sequence[TrainingFile], config: TrainConfig) -> int:
-    """Return how many scales the images that are not kept out are fine enough for, at least 1."""
+    """Return how many scales the images used for training are fine enough for, at least 1."""
     reached = {file.name: n_scales_reached(file, config) for file in files}
     usable = {name: n for name, n in reached.items() if n >= 2}
     kept_out = kept_out_of(usable, config)

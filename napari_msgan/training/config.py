@@ -33,12 +33,12 @@ Range = Annotated[tuple[_Factor, _Factor], AfterValidator(_ordered)]
 
 
 def pattern_below(pattern: str) -> str:
-    """Return a pattern of files.
+    """Return `pattern`, which must be a pattern for files below a folder.
 
     Raises
     ------
     ValueError
-        If it leaves the folder that it is for.
+        If it is empty, absolute, or leaves the folder through "..".
     """
     parts = PurePath(pattern).parts
     if not parts or PurePath(pattern).is_absolute() or ".." in parts:
@@ -52,18 +52,18 @@ Pattern = Annotated[str, AfterValidator(pattern_below)]
 
 
 class ImageChanges(Settings):
-    """How whole images are changed before scale 0 sees them; all zero: shifted and scaled only.
+    """How whole images are changed for scale 0; with all values zero, only shifted and scaled.
 
-    turn : standard deviation of each off-diagonal entry of the affine matrix, about radians.
+    turn : standard deviation of each off-diagonal entry of the affine matrix, roughly in radians.
     stretch : standard deviation of the logarithm of the stretch of each axis.
     view : range of the field of view, as a share of what `patch_shape` covers at the scale's
         spacing (physical models; relative ones see between 0.85 of the second longest side and the
-        longest).
+        longest side).
     bend : standard deviation of a smooth displacement, as a share of the field of view.
-    gamma : standard deviation of the logarithm of the exponent of the grey values; in CT only of
-        those between air and water, which makes lungs that are more or less inflated.
-    flip : whether left and right are exchanged every second time; in patches of the finer scales
-        of volumes also front and back.
+    gamma : standard deviation of the logarithm of the exponent of the grey values; in CT only for
+        values between air and water, which makes the lungs more or less inflated.
+    flip : whether left and right are swapped half of the time; in patches of the finer scales of
+        volumes also front and back.
     """
 
     turn: Annotated[float, Field(ge=0, le=0.5)] = 0.04
@@ -75,14 +75,14 @@ class ImageChanges(Settings):
 
 
 class SketchChanges(Settings):
-    """How sketches are changed, so that drawn and foreign ones work.
+    """How sketches are changed, so that models also work with drawn and foreign sketches.
 
-    noise : standard deviation of what is added to every sketch (paper: 0.01).
-    share : how often the rest happens.
-    strength : range of the factor of all values.
-    weakest : edges below a random value up to this one are left out.
-    gaps : up to this share of the sketch is left out, in blocks of 8 voxels.
-    reduced : how often the sketch is that of the next finer scale, reduced, as given ones are.
+    noise : standard deviation of the noise added to every sketch (paper: 0.01).
+    share : how often `strength`, `weakest` and `gaps` are applied.
+    strength : range of the factor that multiplies all values.
+    weakest : edges below a random value, at most this one, are left out.
+    gaps : up to about this share of the sketch is left out, in blocks 8 voxels wide.
+    reduced : how often the sketch is reduced from the next finer scale, as given sketches are.
     """
 
     noise: Annotated[float, Field(ge=0)] = 0.01
@@ -94,16 +94,16 @@ class SketchChanges(Settings):
 
 
 class CoarseMixture(Settings):
-    """What patches are conditioned on: shares of each kind of coarse image.
+    """What patches are conditioned on: the share of each kind of coarse image.
 
-    true : the true one.
-    generated : what the scale before makes of the training image.
+    true : the true coarse image.
+    generated : what the coarser scale makes of the training image.
     blurred : the true one, blurred by up to `blur` voxels (Gaussian sigma), with noise.
     grey : blurred, and with other grey values.
-    target : what patches from a generated image are compared with: "truth", or "detail", what of
-        the truth is finer than blocks of `kept` coarse voxels.
-    kept : width of the blocks, in coarse voxels, whose means are kept where the coarse image
-        cannot be true: of a generated image that `target` compares in detail, and of grey ones.
+    target : what patches with a generated coarse image are compared with: "truth", or "detail",
+        which is the part of the truth that is finer than blocks of `kept` coarse voxels.
+    kept : width in coarse voxels of the blocks whose means are kept where the coarse image cannot
+        be true: for generated ones if `target` is "detail", and for grey ones.
     """
 
     true: Share = 0.25
@@ -129,12 +129,13 @@ class CoarseMixture(Settings):
 class ScaleTraining(ScaleSettings):
     """How one scale is trained.
 
-    steps : 0 takes the scale as it is from the model that the run starts from.
+    steps : number of optimiser steps; 0 takes the scale unchanged from the model that the run
+        starts from.
     patch_shape : what one sample covers, in voxels of the scale (scale 0: the whole low-
         resolution image, cut or stretched to this shape).
-    gan_from : share of the steps after which the adversarial loss joins L1.
+    gan_from : share of the steps after which the adversarial loss is added to L1.
     dropout : share of the deepest channels that scale 0 leaves out, against overfitting; several
-        devices leave out other ones than one.
+        devices leave out other channels than one device would.
     """
 
     steps: Annotated[int, Field(ge=0)]
@@ -156,28 +157,29 @@ class ScaleTraining(ScaleSettings):
 
 
 class TrainConfig(Settings):
-    """Everything that decides a training run, besides the data.
+    """Everything that determines a training run, apart from the data.
 
-    include : patterns of the files below DATA.
+    include : patterns for the files below DATA.
     slice_mm : true slice thickness of the files that match a pattern, where the voxels were
         interpolated to less; a file trains no scale finer than 0.7 times its thickest axis.
     zoom : range of the random factor by which each source is resampled first.
-    variants : how often each source is resampled, each time by another factor.
+    variants : how many times each source is resampled, each time by a different factor.
     pool : number of changed images that scale 0 is trained on.
     images, sketches, coarse : how samples are changed.
-    validation_every : each n-th patient is kept out of training to watch the loss; 0 for none.
-    patient : regular expression for what names the patient in the path of a file below DATA: its
-        first group, or all that it matches; None: each file is another patient's.
-    stochastic : whether the model adds `sketches.noise` above scale 0 when it generates, too.
-    start_from : model, by name or folder, whose generators are trained on, or None.
+    validation_every : every n-th patient is kept out of training to monitor the loss; 0: none.
+    patient : regular expression that finds the patient in the path of a file below DATA, as its
+        first group or else its whole match; None: each file is of a different patient.
+    stochastic : whether the model also adds `sketches.noise` when it generates, above scale 0.
+    start_from : name or folder of a model whose generators are trained further, or None.
     warm_start : whether a finer scale starts from the weights of the coarser one.
     spectral_norm : whether the discriminator is spectrally normalised.
-    accuracy_gate : the discriminator is not updated where its accuracy is above this share, as in
-        the paper (which has no spectral_norm), or None.
-    average : decay per step of the running average of the weights, which is what is kept; 0: none.
+    accuracy_gate : the discriminator is not updated while its accuracy is above this share, as in
+        the paper (which has no spectral_norm); None: it always is.
+    average : decay per step of the running average of the weights, which are the ones saved;
+        0: no averaging.
     precision : of the convolutions; "bf16" keeps weights and losses in float32.
-    patience : share of the steps of scale 0 without a better validation loss after which it ends,
-        in its adversarial part; None: never. It needs validation_every.
+    patience : scale 0 ends, once adversarial, after this share of its steps without a better
+        validation loss; None: never. It needs validation_every.
     checkpoint_s : seconds between checkpoints, the most that an interruption costs.
     """
 
@@ -220,5 +222,5 @@ class TrainConfig(Settings):
 
     @property
     def noise(self) -> float:
-        """Return the noise of the model, `ModelSpec.noise`."""
+        """The noise of the model, see `ModelSpec.noise`."""
         return self.sketches.noise if self.stochastic else 0.0

@@ -1,4 +1,4 @@
-"""How much memory and disk a training run takes, before it takes it."""
+"""How much memory and disk space a training run will take."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
     from napari_msgan.training.config import ScaleTraining, TrainConfig
     from napari_msgan.training.survey import TrainingFile
 
-#: Weights, gradients, two moments of Adam and the running average, float32.
+#: Weights, gradients, two moments of Adam and the running average, all float32.
 _BYTES_PER_WEIGHT = 20
 #: Gradients and temporaries of the backward pass, on top of what the forward pass keeps.
 _BACKWARD = 1.5
-#: Image and sketch at every scale and what each scale generates: bytes per voxel.
+#: Bytes per voxel: image and sketch at every scale, and what each scale generates.
 _CACHED = 2 + 1 + 2
 _POOLED = 2
 
 
 def free_memory_of(device: str) -> int:
-    """Return the free bytes of a GPU, or of this machine.
+    """Return the free memory in bytes of a GPU, or of this machine for any other device.
 
-    device : of "cuda" it is the GPU of this process, where several train together.
+    device : "cuda" means the GPU of this process if several processes train together.
     """
     if device.startswith("cuda"):
         rank = os.environ.get("LOCAL_RANK", "0")
@@ -45,9 +45,9 @@ def free_memory_of(device: str) -> int:
 def memory_short_of(
     config: TrainConfig, device: str, devices: int = 1
 ) -> tuple[int, int, int] | None:
-    """Return (scale, bytes needed, bytes free) of the largest step, None where it fits.
+    """Return (scale, bytes needed, bytes free) for the largest step, or None if it fits.
 
-    devices : that share a batch; processes of a CPU share its memory, too.
+    devices : how many share a batch; on the CPU their processes also share the memory.
     """
     share = devices if device.startswith("cuda") else 1
     needed, scale = max(
@@ -61,9 +61,9 @@ def memory_short_of(
 
 @lru_cache(maxsize=64)
 def memory_of(plan: ScaleTraining) -> int:
-    """Return about how many bytes one training step of a scale takes.
+    """Return roughly how many bytes a training step of one scale takes.
 
-    What autograd keeps is counted by a pass over tensors without data.
+    What autograd keeps is counted in a pass over tensors without data.
     """
     low_res = plan.network.type == "low_res"
     with torch.device("meta"):
@@ -92,9 +92,10 @@ def memory_of(plan: ScaleTraining) -> int:
 
 
 def judged_channels(factor: Ints, *, low_res: bool) -> int:
-    """Return what the discriminator of a scale sees: sketch, coarse image, image in two bands.
+    """Return how many channels the discriminator of a scale sees.
 
-    At scale 0 the sketch is folded, there is no coarse image, and the image is whole.
+    They are sketch, coarse image, and the image in two bands. At scale 0 the sketch is folded,
+    there is no coarse image, and the image is one channel.
     """
     return math.prod(factor) + 1 if low_res else 4
 
@@ -114,9 +115,9 @@ def _kept_bytes(network: nn.Module, *inputs: Tensor) -> int:
 
 
 def disk_of(config: TrainConfig, files: Sequence[TrainingFile]) -> int:
-    """Return about how many bytes the resampled images and checkpoints take."""
+    """Return roughly how many bytes the resampled images and checkpoints take on disk."""
     finest = config.scales[-1]
-    # larger images are reduced to the finest scale, at most sqrt(factor) of its size
+    # Larger images are reduced to the finest scale, at most sqrt(factor) times its size.
     longest = config.base_size * finest.factor[-1] ** (len(config.scales) - 0.5)
     voxels = 0.0
     for file in files:

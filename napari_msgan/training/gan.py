@@ -1,4 +1,4 @@
-"""The two networks of a scale and one step of their optimisation."""
+"""The two networks of one scale and a single step of their optimisation."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 _BETAS = (0.5, 0.999)
 _LAST_LEARNING_RATE = 0.02
-#: Details are a hundredth of the range, wider bands some hundredths: brought to one size.
+#: Details are a hundredth of the range, wider bands a few hundredths: gains that even them out.
 _GAINS = (4.0, 2.0)
 
 Losses = dict[str, float]
@@ -44,7 +44,7 @@ NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples as tensors, shape (N, 1, ...); `truthful`, shape (N,), is 1 or 0."""
+    """Samples as tensors, shape (N, 1, ...); `truthful` has shape (N,) and is 1 or 0."""
 
     sketch: Tensor
     image: Tensor
@@ -63,7 +63,7 @@ class Batch:
 
 
 def to_tensor(arrays: Sequence[Float32Array], device: torch.device | str) -> Tensor:
-    """Return a batch, shape (N, 1, ...), of arrays without channels, channels last."""
+    """Stack arrays without channels into a batch, shape (N, 1, ...), in channels-last layout."""
     tensor = torch.from_numpy(np.stack(arrays)[:, None]).to(device)
     return tensor.to(memory_format=_layout(tensor.dim() - 2))
 
@@ -73,11 +73,11 @@ def _layout(ndim: int) -> torch.memory_format:
 
 
 class ScaleGan:
-    """Generator, its running average, discriminator and optimisers of one scale.
+    """Generator with its running average, discriminator and optimisers of one scale.
 
-    Least-squares GAN plus L1 [1]_, the discriminator conditional on sketch and coarse image.
+    A least-squares GAN plus L1 [1]_; the discriminator is conditioned on sketch and coarse image.
 
-    build : makes the generators; others than the project's own are compared with this.
+    build : makes the generators; pass another one to compare other networks with the project's.
 
     References
     ----------
@@ -114,7 +114,7 @@ class ScaleGan:
         rate = config.learning_rate
         self._g_optimiser = torch.optim.Adam(self.generator.parameters(), rate, _BETAS)
         self._d_optimiser = torch.optim.Adam(self.discriminator.parameters(), rate, _BETAS)
-        # The wrapped networks do the steps whose gradients all processes share.
+        # Steps go through the wrapped networks, which share gradients between all processes.
         self._g, self._g_steps = fabric.setup(self.generator, self._g_optimiser)
         self._d, self._d_steps = fabric.setup(self.discriminator, self._d_optimiser)
 
@@ -123,11 +123,11 @@ class ScaleGan:
         return network.to(memory_format=_layout(len(self.plan.factor)))  # type: ignore[call-overload,no-any-return]
 
     def start_average(self) -> None:
-        """Let the running average begin at the generator."""
+        """Start the running average from the generator's current weights."""
         self.average.load_state_dict(self.generator.state_dict())
 
     def parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
-        """Return everything whose state a checkpoint holds."""
+        """Return everything whose state belongs in a checkpoint, by name."""
         return {
             "generator": self.generator,
             "average": self.average,
@@ -144,9 +144,9 @@ class ScaleGan:
         return self.becomes_adversarial and step >= self.plan.gan_from * self.plan.steps
 
     def step(self, step: int, batch: Batch) -> Losses:
-        """Update both networks and return the losses, means over all processes."""
+        """Update both networks and return the losses, averaged over all processes."""
         self._set_rate(step)
-        # each process has other samples, which leave out other channels
+        # Each process has different samples, and drops different channels for them.
         torch.manual_seed(hash((self.config.seed, self.scale, step)) + self.fabric.global_rank)
         fake = self._generate(batch)
         condition = self._condition(batch)
@@ -183,7 +183,7 @@ class ScaleGan:
         return cast("Tensor", self._g(batch.coarse, batch.sketch))
 
     def _condition(self, batch: Batch) -> Tensor:
-        """Return what the discriminator sees beside the image, on the image's grid."""
+        """Return what the discriminator sees besides the image, on the image's grid."""
         factor, sketch = self.plan.factor, batch.sketch
         if batch.coarse is None:
             return fold(sketch, factor)
@@ -193,12 +193,13 @@ class ScaleGan:
         return torch.cat([crop(sketch, margin), aligned], 1)
 
     def _judged(self, image: Tensor) -> Tensor:
-        """Return what the discriminator judges, beside the condition.
+        """Return what the discriminator judges, besides the condition.
 
-        Above scale 0 that is what the scale makes, amplified, in two bands: what its coarse image
-        cannot show, and all that is finer than the blocks whose means it keeps. In the image
-        itself real and generated details differ by a hundredth of the range, and in 160 steps the
-        discriminator found no difference (accuracy 0.50; 8 times amplified: 0.98 after 90).
+        At scale 0 that is the image. Above, it is what the scale adds, amplified, in two bands:
+        what its coarse image cannot show, and everything finer than the blocks whose means it
+        keeps. In the image itself, real and generated details differ by a hundredth of the range,
+        and in 160 steps the discriminator found no difference (accuracy 0.50; amplified 8 times:
+        0.98 after 90 steps).
         """
         if self.scale == 0:
             return image
@@ -209,21 +210,21 @@ class ScaleGan:
         return tuple(f * self.config.coarse.kept for f in self.plan.factor)
 
     def _distance(self, fake: Tensor, batch: Batch) -> Tensor:
-        """Return L1, of untrue coarse images only on what the scale can know."""
+        """Return the L1 loss; for untruthful samples, only of what the scale can know."""
         whole = l1_per_sample(fake, batch.image)
         if batch.coarse is None:
             return whole.mean()
         block, kept = self._kept_block(), (self.config.coarse.kept,) * len(self.plan.factor)
         details = l1_per_sample(detail(fake, block), detail(batch.image, block))
         given = block_means(crop(batch.coarse, self._margin(batch)), kept)
-        # On the coarse grid, so that both have the same blocks where these do not fit.
+        # Via the coarse grid, so that both have the same blocks even if these do not fit evenly.
         made = block_means(block_means(fake, self.plan.factor), kept)
         consistent = l1_per_sample(made, given)
         truthful = batch.truthful
         return (truthful * whole + (1 - truthful) * (details + consistent)).mean()
 
     def _margin(self, batch: Batch) -> Ints:
-        """Return by how many voxels the coarse image reaches over the patch."""
+        """Return by how many coarse voxels the coarse image extends beyond the patch, per side."""
         coarse = cast("Tensor", batch.coarse)
         sizes = zip(coarse.shape[2:], batch.image.shape[2:], self.plan.factor, strict=True)
         return tuple((n - m // f) // 2 for n, m, f in sizes)
@@ -253,21 +254,21 @@ class ScaleGan:
             average.lerp_(current, 1 - decay)
 
     def _shared(self, losses: dict[str, Tensor]) -> Losses:
-        device = self.fabric.device  # they come from it all at once
+        device = self.fabric.device  # fetched from it all at once
         values = torch.stack([losses[name].float().to(device) for name in sorted(losses)])
         if self.fabric.world_size > 1:
             values = cast("Tensor", self.fabric.all_reduce(values, reduce_op="mean"))
         return dict(zip(sorted(losses), values.tolist(), strict=True))
 
     def pictures(self, batch: Batch, made: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return sketch, result and truth of a batch on one grid, in [0, 1]."""
+        """Return sketch, result and truth of a batch on the image's grid, in [0, 1]."""
         sketch = self._condition(batch)
         sketch = sketch.amax(1, keepdim=True) if self.scale == 0 else sketch[:, :1]
         return sketch, (made + 1) / 2, (batch.image + 1) / 2
 
     @torch.inference_mode()
     def apply(self, batch: Batch) -> Tensor:
-        """Return what the running average makes of a batch, float32."""
+        """Run the running average of the generator on a batch; return float32."""
         with self.fabric.autocast():
             inputs = (batch.sketch,) if batch.coarse is None else (batch.coarse, batch.sketch)
             result: Tensor = self.average(*inputs)

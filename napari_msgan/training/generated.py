@@ -1,4 +1,4 @@
-"""What a trained scale makes of the training images, tile by tile: the next one learns from it."""
+"""What a trained scale makes of the training images, tile by tile, for the next scale to learn."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def iter_generate_coarse(
     config: TrainConfig,
     fabric: Fabric,
 ) -> Iterator[tuple[int, int]]:
-    """Write what a scale makes of every image that has a finer one; yield (done, total)."""
+    """Write a scale's result for every image that has a finer scale; yield (done, total)."""
     todo = [p for p in pyramids if p.n_scales > scale + 1]
     for done, pyramid in enumerate(todo, 1):
         path = pyramid.generated_path(scale)
@@ -45,7 +45,7 @@ def iter_generate_coarse(
                 made[box.slices] = quantise(
                     _generate(generator, scale, pyramid, box, config, fabric)
                 )
-            del made  # Windows renames no file that is mapped
+            del made  # Windows cannot rename a file that is still mapped
             sync_file(partial)
             patiently(partial.replace, path)
         yield done, len(todo)

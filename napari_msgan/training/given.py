@@ -1,4 +1,4 @@
-"""Sketches that are given for the training images: where they lie, and what they hold."""
+"""Sketches given for the training images: where they lie in space, and what they contain."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from napari_msgan.volume import Volume, orient
 if TYPE_CHECKING:
     from napari_msgan.geometry import Affine, Ints
 
-#: A sketch is empty, for a network, if all of it is below this share of 1.
+#: To a network a sketch is empty if all of it is below this share of 1.
 _FAINTEST = 0.05
 _FARTHEST_VOXELS = 0.5
 
 
 def turned(volume: Volume) -> Volume:
-    """Return a volume in LPS, anything else as it is."""
+    """Return a 3-D volume in mm oriented to LPS, and any other volume as it is."""
     with_mm = volume.unit == "millimeter" and len(volume.shape) == 3
     return orient(volume, "LPS" if with_mm else None)[0]
 
 
 def sketch_on(image: Volume, sketch: Volume) -> Volume:
-    """Return a sketch with the geometry of its image, turned as `turned` does.
+    """Return a sketch with the geometry of its image, oriented as by `turned`.
 
-    Without a voxel size of its own it is taken voxel by voxel.
+    If either has no voxel size in mm, their voxels are matched one to one.
 
     Raises
     ------
     TrainingError
-        If it has another shape, or lies elsewhere.
+        If the sketch has another shape, or lies elsewhere.
     """
     if image.unit == sketch.unit == "millimeter":
         sketch, image = turned(sketch), turned(image)
@@ -56,22 +56,22 @@ def _check_shape(sketch: Ints, image: Ints) -> None:
 
 
 def _farthest(a: Affine, b: Affine, shape: Ints) -> float:
-    """Return how far corners of two grids lie from each other."""
+    """Return the largest distance between corresponding corners of two grids of one shape."""
     corners = itertools.product(*((0, n - 1) for n in shape))
     return max(float(np.linalg.norm(a.at(c) - b.at(c))) for c in corners)
 
 
 def check_values(sketch: Volume) -> None:
-    """Refuse a sketch of which a network would see nothing.
+    """Refuse a sketch in which a network would see nothing.
 
-    Of a label map the borders are seen.
+    In a label map, a network sees the borders.
 
     Raises
     ------
     VolumeError
-        If it is none: see `check_given`.
+        If it is not a sketch, see `check_given`.
     TrainingError
-        If it fills regions without being labels, or all of it is too faint.
+        If it has filled regions that are not labels, or is too faint everywhere.
     """
     strongest, dtype = check_given(sketch), sketch.data.dtype
     top = top_of(dtype, strongest)

@@ -1,4 +1,4 @@
-"""Losses of the generators and the discriminator."""
+"""Losses of generators and discriminator."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ def l1_per_sample(image: Tensor, truth: Tensor) -> Tensor:
 
 
 def block_means(image: Tensor, block: Ints) -> Tensor:
-    """Return means over blocks of about this shape, which fill the image."""
+    """Return means over blocks of about the given shape, which fill the image exactly."""
     counts = [max(1, round(n / b)) for n, b in zip(image.shape[2:], block, strict=True)]
     return functional.interpolate(image, counts, mode="area")
 
 
 def detail(image: Tensor, block: Ints) -> Tensor:
-    """Return what is finer than blocks of this shape: the image less their means, interpolated."""
+    """Return what is finer than the blocks: the image minus their interpolated means."""
     return image - resize(block_means(image, block), image.shape[2:])
 
 
 def discriminator_accuracy(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """Return the share of windows that the discriminator judges rightly (raw logits at 0.5)."""
+    """Return the share of windows that are judged correctly (raw logits, threshold 0.5)."""
     right = (real_logits > 0.5).float().mean() + (fake_logits < 0.5).float().mean()
     return 0.5 * right

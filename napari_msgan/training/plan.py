@@ -1,4 +1,4 @@
-"""Settings of a training run, derived from the images and the memory there is."""
+"""Settings for a training run, derived from the images and the available memory."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ Preset = Literal["fast", "balanced", "quality"]
 _BASE_SIZE = {2: 128, 3: 32}
 _SHORTEST_BASE = 16
 _SHORTEST_PATCH = 16
-#: Strides of the discriminator: windows of 34 voxels; of 16 for scale 0 and short patches.
+#: Strides of the discriminator: 34-voxel windows; 16-voxel ones for scale 0 and short patches.
 _WIDE: tuple[Literal[1, 2], ...] = (2, 2, 1)
 _NARROW: tuple[Literal[1, 2], ...] = (2, 1)
 _MOST_SCALES = 6
-#: An axis whose voxels are this much longer than the shortest is not refined further.
+#: An axis whose voxels are this many times as long as the shortest is not coarsened further.
 _ANISOTROPIC = 1.4
 _TILE = {2: 512, 3: 128}
 _CHUNK = {2: 256, 3: 64}
-#: Share of the free memory that a training step may take.
+#: Share of the free memory that one training step may take.
 _MEMORY_SHARE = 0.6
-#: Of pictures finer scales learn to mend edges and textures; of volumes that
-#: helped one model and not the other (docs/results.md).
+#: With this mixture, finer scales of 2-D models learn to mend edges and textures; in 3-D it helped
+#: one model and not the other (docs/results.md).
 _COARSE = {
     2: CoarseMixture(true=0.2, generated=0.5, blurred=0.2, grey=0.1, target="detail"),
     3: CoarseMixture(),
@@ -57,7 +57,7 @@ _COARSE = {
 
 @dataclass(frozen=True)
 class _Sizes:
-    """What a preset trains, for 2 or 3 axes."""
+    """The sizes that a preset trains, for 2 or 3 axes."""
 
     widths: Ints
     low_res_steps: int
@@ -92,24 +92,24 @@ def derive_config(
     free_memory: int,
     patient: str | None = None,
 ) -> TrainConfig:
-    """Return settings for these images.
+    """Derive settings for these images.
 
-    Volumes with a voxel size in mm give a physical model whose finest scale is the median
-    voxel of the images; thick slices stay thick until the other axes have caught up. Others give
-    a relative model. Batches, then patches, are made smaller until a step fits into the memory.
+    Volumes with a voxel size in mm give a physical model whose finest scale has the median voxel
+    size of the images; thick slices are kept until the other axes are as coarse. Other images give
+    a relative model. First batches, then patches are made smaller until a step fits into memory.
 
     Parameters
     ----------
     name : of the model.
-    free_memory : bytes, see `free_memory_of`.
+    free_memory : in bytes, see `free_memory_of`.
     patient : see `TrainConfig`.
 
     Raises
     ------
     TrainingError
-        If the images are too small for two scales, or the memory is too small.
+        If the images are too small for two scales, or there is too little memory.
     VolumeError
-        If no patient is found in a name.
+        If `patient` matches nothing in a name.
     """
     ndim = len(files[0].shape)
     physical = files[0].spacing is not None and ndim == 3
@@ -162,11 +162,11 @@ def derive_config(
         validation_every=1,
         patient=patient,
     )
-    return fit_to_images(files, config)  # its voxels may be those of no file, or of those kept out
+    return fit_to_images(files, config)  # maybe no file, or none trained on, has the median voxel
 
 
 def _validation_every(files: Sequence[TrainingFile], config: TrainConfig) -> int:
-    """Return n, where each n-th patient is kept out of training; 0: none can be spared."""
+    """Return n, where every n-th patient is kept out of training; 0 if none can be spared."""
     names = [file.name for file in files if n_scales_reached(file, config) >= 2]
     n_patients = len(set(patients_in(names, config.patient).values()) if config.patient else names)
     if n_patients < 3:
@@ -175,32 +175,32 @@ def _validation_every(files: Sequence[TrainingFile], config: TrainConfig) -> int
 
 
 def preset_steps(preset: Preset, ndim: int) -> tuple[int, int]:
-    """Return the steps of scale 0, and of each further scale."""
+    """Return the number of steps of scale 0, and of each finer scale."""
     sizes = _PRESETS[preset][ndim]
     return sizes.low_res_steps, sizes.patch_steps
 
 
 def fit_to_images(files: Sequence[TrainingFile], config: TrainConfig) -> TrainConfig:
-    """Return settings for images: as many kept out as can be spared, and scales that they reach.
+    """Adapt settings to images: keep out as many as can be spared, drop scales none reaches.
 
-    Settings that keep none out stay so.
+    Settings that keep no images out are left that way.
     """
     if config.validation_every:
         every = _validation_every(files, config)
         config = config.model_copy(update={"validation_every": every})
     reached = n_scales_trained(files, config)
-    if not 2 <= reached < len(config.scales):  # below two there is nothing to train: see check_run
+    if not 2 <= reached < len(config.scales):  # below 2 nothing can be trained, see check_run
         return config
     return config.model_copy(update={"scales": config.scales[:reached]})
 
 
 def plan_file(out: Path) -> Path:
-    """Return where derived settings are written for the user to edit."""
+    """Return the path at which derived settings are written for the user to edit."""
     return out / "plan.json"
 
 
 def plan_table(config: TrainConfig) -> list[tuple[str, ...]]:
-    """Return what is trained, a row per scale, under a row of headings."""
+    """Return a table of what is trained: a row of headings, then one row per scale."""
     rows: list[tuple[str, ...]] = [
         ("scale", "voxel", "factor", "network", "patch", "batch", "steps", "memory")
     ]
@@ -228,7 +228,7 @@ def plan_table(config: TrainConfig) -> list[tuple[str, ...]]:
 
 
 def _spacings(files: Sequence[TrainingFile]) -> list[Floats]:
-    """Return the voxel size of each scale, the coarsest first."""
+    """Return the voxel size in mm of each scale, coarsest first."""
     own = np.median([f.spacing for f in files if f.spacing], axis=0)
     extent = np.median([np.multiply(f.shape, f.spacing) for f in files if f.spacing], axis=0)
     if own.max() < 1.5 * own.min():
@@ -256,14 +256,14 @@ def _factors(spacings: Sequence[Floats]) -> list[Ints]:
 
 
 def _relative_scales(files: Sequence[TrainingFile], ndim: int) -> int:
-    """Return how many scales at least a quarter of the images have."""
+    """Return how many scales at least a quarter of the images reach."""
     longest = _longest(files)
     base = _relative_base(longest, ndim)
     return min(_MOST_SCALES, n_scales_of(round(0.85 * longest), base, 2))
 
 
 def _longest(files: Sequence[TrainingFile]) -> int:
-    """Return the longest side in pixels that at least a quarter of the images have."""
+    """Return the longest side, in pixels, that at least a quarter of the images reach."""
     return sorted(max(f.shape) for f in files)[(3 * len(files)) // 4]
 
 
@@ -275,7 +275,7 @@ def _relative_base(longest: int, ndim: int) -> int:
 
 
 def _base_shape(files: Sequence[TrainingFile], spacings: Sequence[Floats]) -> Ints:
-    """Return the shape of scale 0: of the median image, each side a multiple of 8."""
+    """Return the shape of scale 0, that of the median image; each side is a multiple of 8."""
     if spacings:
         size = _size_at_scale_0(files, spacings)
         return tuple(max(16, 8 * math.ceil(n / 8 - 0.25)) for n in size)
@@ -284,7 +284,7 @@ def _base_shape(files: Sequence[TrainingFile], spacings: Sequence[Floats]) -> In
 
 
 def _size_at_scale_0(files: Sequence[TrainingFile], spacings: Sequence[Floats]) -> Floats:
-    """Return how many voxels the median image has along each axis."""
+    """Return how many voxels the median image has along each axis at scale 0."""
     if spacings:
         extent = np.median([np.multiply(f.shape, f.spacing) for f in files if f.spacing], axis=0)
         return tuple(extent / spacings[0])
@@ -293,9 +293,9 @@ def _size_at_scale_0(files: Sequence[TrainingFile], spacings: Sequence[Floats]) 
 
 
 def _patch(size: Floats, longest: int) -> Ints:
-    """Return the shape of the patches of images of a size.
+    """Return the patch shape for images of `size` voxels.
 
-    What lies outside of an image repeats its border, which there is nothing to learn from.
+    Patches do not extend far beyond an image: there its border is repeated, which teaches nothing.
     """
     return tuple(min(longest, max(_SHORTEST_PATCH, 8 * math.ceil(n / 8))) for n in size)
 
@@ -331,7 +331,7 @@ def _scale(
 
 
 def _fit(plan: ScaleTraining, index: int, free_memory: int) -> ScaleTraining:
-    """Return the plan with smaller batches, then smaller patches, until it fits."""
+    """Return the plan with smaller batches, then smaller patches, until it fits into memory."""
     allowed = _MEMORY_SHARE * free_memory
     least = judged_window(plan.discriminator_strides) + 2
     while memory_of(plan) > allowed:

@@ -1,23 +1,23 @@
-"""When a scale has learnt what it can."""
+"""When a scale has learnt all it can."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-#: A validation loss counts as better when it is lower by this share.
+#: A validation loss counts as better if it is lower by at least this share.
 _BETTER = 0.001
 
 
 @dataclass
 class Plateau:
-    """Watches a validation loss; `patience` is the number of steps without a better one."""
+    """Watches a validation loss; `patience` is the number of steps allowed without a better one."""
 
     patience: int
     best: float = float("inf")
     best_step: int = 0
 
     def is_reached(self, step: int, loss: float) -> bool:
-        """Take note of a loss and tell whether it has not become better for too long."""
+        """Record a loss and return whether it has failed to improve for too long."""
         if loss < self.best * (1 - _BETTER):
             self.best, self.best_step = loss, step
         return step - self.best_step >= self.patience

@@ -1,4 +1,4 @@
-"""What a run leaves behind to look at: a line per interval, and TensorBoard."""
+"""What a run leaves behind for inspection: a line per interval, and TensorBoard."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _MOST_PICTURES = 8
 
 
 class Record:
-    """Means of the losses over an interval, in ``scale_<s>.jsonl`` and for TensorBoard.
+    """Mean losses per interval, written to ``scale_<s>.jsonl`` and to TensorBoard.
 
-    A run that continues drops what was written after its checkpoint.
+    A resumed run drops what was written after its checkpoint.
     """
 
     def __init__(self, work: Path, scale: int, first_step: int) -> None:
@@ -37,7 +37,7 @@ class Record:
         self._board = SummaryWriter(work / "tensorboard", purge_step=first_step + 1)
 
     def state(self) -> dict[str, dict[str, float]]:
-        """Return the interval so far, for a checkpoint."""
+        """Return the unfinished interval, for a checkpoint."""
         return {"sums": dict(self._sums), "counts": {k: float(v) for k, v in self._counts.items()}}
 
     def load_state(self, state: dict[str, dict[str, float]]) -> None:
@@ -50,7 +50,7 @@ class Record:
             self._counts[name] = self._counts.get(name, 0) + 1
 
     def write(self, step: int, more: Losses) -> None:
-        """Write the means of the interval, and begin the next one."""
+        """Write the means of this interval and start the next one."""
         means = {name: total / self._counts[name] for name, total in self._sums.items()} | more
         self._sums, self._counts = {}, {}
         with self._path.open("a", encoding="utf-8") as file:
@@ -59,7 +59,7 @@ class Record:
             self._board.add_scalar(f"scale_{self._scale}/{name}", value, step)
 
     def pictures(self, step: int, *rows: Tensor) -> None:
-        """Show images, shape (N, 1, ...), values in [0, 1]: a row for each tensor."""
+        """Show images, shape (N, 1, ...) with values in [0, 1], one row per tensor."""
         sheet = np.concatenate([np.concatenate(list(_middle(row)), 1) for row in rows], 0)
         self._board.add_image(
             f"scale_{self._scale}/sketch, result, truth", sheet, step, dataformats="HW"
@@ -70,7 +70,7 @@ class Record:
 
 
 def read_record(work: Path, scale: int) -> Iterator[Losses]:
-    """Yield the means of each interval of a scale, and its last step as ``step``."""
+    """Yield the mean losses of each interval of a scale, with its last step as ``step``."""
     for line in _lines(_file_of(work, scale)):
         if _step_of(line) < math.inf:
             yield json.loads(line)
@@ -86,7 +86,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _step_of(line: str) -> float:
-    """Return the step of a line; infinity for what a full disk or a power cut left of one."""
+    """Return the step of a line; infinity for a line torn by a full disk or a power cut."""
     try:
         return float(json.loads(line)["step"])
     except (ValueError, TypeError, KeyError):
@@ -94,7 +94,7 @@ def _step_of(line: str) -> float:
 
 
 def _middle(images: Tensor) -> Float32Array:
-    """Return the middle slice of each of the first images."""
+    """Return the middle slices of the first images (2-D images as they are), in [0, 1]."""
     values: Float32Array = images[:_MOST_PICTURES, 0].float().cpu().numpy()
     if values.ndim == 4:
         values = values[:, values.shape[1] // 2]

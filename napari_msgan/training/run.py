@@ -1,7 +1,7 @@
-"""Training: one scale after the other, each by itself, from images to a model folder.
+"""Training from images to a model folder, one scale after the other.
 
-`iter_train` yields a report per step and per prepared image; a consumer stops by not asking for
-more, and the same call goes on where it stopped.
+`iter_train` yields a report per step and per prepared image. A consumer stops it by no longer
+asking for reports; the same call then resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -55,22 +55,22 @@ def iter_train(
     device: str = "cpu",
     devices: int = 1,
 ) -> Generator[StepReport, None, None]:
-    """Train every scale of `config` and write a model folder to `out`.
+    """Train every scale of `config` and write a model folder to `out`, resuming an earlier run.
 
     Parameters
     ----------
     files : see `napari_msgan.training.survey`.
-    devices : processes (CPU) or GPUs that share each batch. More than one start this program
-        again in other processes, each with its part of the batch.
+    devices : number of processes (CPU) or GPUs that share each batch. If more than one, this
+        program is started again in other processes, each for its part of the batch.
 
     Raises
     ------
     TrainingError
-        See `check_run`; or if another process trains in `out`, or there are fewer GPUs.
+        See `check_run`; also if another process trains in `out`, or there are too few GPUs.
     """
     keep_large_buffers()
     check_run(files, out, config, devices=devices)
-    is_first = devices == 1 or LightningEnvironment().local_rank() == 0  # it begins the others
+    is_first = devices == 1 or LightningEnvironment().local_rank() == 0  # it starts the others
     with _alone_in(out) if is_first else nullcontext():
         fabric = open_fabric(config, device, devices)
         yield from _iter_train(files, out, config, fabric)
@@ -88,7 +88,7 @@ def _iter_train(
 ) -> Generator[StepReport, None, None]:
     work = work_folder(out)
     if fabric.is_global_zero:
-        if not run_file(out).exists():  # whatever a run before left has no settings to go by
+        if not run_file(out).exists():  # no settings tell what an earlier cache was made with
             shutil.rmtree(work / "cache", ignore_errors=True)
         for done, total, _ in prepare(files, work / "cache", config):
             if done == 1:
@@ -120,7 +120,7 @@ def _iter_train(
                     yield StepReport("generate", scale, done, total, {})
         fabric.barrier()
     if fabric.is_global_zero:
-        start = Path(config.start_from).name if config.start_from else None  # no one's folders
+        start = Path(config.start_from).name if config.start_from else None  # no private paths
         text = config.model_copy(update={"start_from": start}).model_dump_json(indent=2) + "\n"
         write_atomically(out / "training.json", text.encode())
         numbers = {"trained": len(training), "kept_out": len(validation)}
@@ -131,7 +131,7 @@ def _iter_train(
 def _forget_what_followed(
     scale: int, work: Path, pyramids: Sequence[SourcePyramid], config: TrainConfig
 ) -> None:
-    """Remove what was made from a scale that begins anew, because its checkpoint was deleted."""
+    """Remove what was made from a scale that starts again because its checkpoint was deleted."""
     for finer in range(scale, len(config.scales)):
         for pyramid in pyramids:
             pyramid.generated_path(finer).unlink(missing_ok=True)
@@ -140,18 +140,18 @@ def _forget_what_followed(
 
 
 def _is_finer_model(out: Path, specs: Sequence[ScaleSpec]) -> bool:
-    """Return whether a folder has these very scales, and finer ones: the run was finished once."""
+    """Return whether `out` already has these very scales and finer ones, from a finished run."""
     if not (out / "model.json").exists():
         return False
     try:
         there = read_spec(out).scales
     except ModelError:
-        return False  # damaged: it is written anew
+        return False  # damaged, so it is rewritten
     return len(there) > len(specs) and list(there[: len(specs)]) == list(specs)
 
 
 def open_fabric(config: TrainConfig, device: str = "cpu", devices: int = 1) -> Fabric:
-    """Return what runs the steps; with more than one device, in every process of the run."""
+    """Return the Fabric that runs the steps; several devices launch one process each."""
     accelerator, _, index = device.partition(":")
     if accelerator == "cuda":
         if devices > (n_gpus := torch.cuda.device_count()):
@@ -162,7 +162,7 @@ def open_fabric(config: TrainConfig, device: str = "cpu", devices: int = 1) -> F
             torch.backends.cudnn.allow_tf32 = True
     strategy = "auto"
     if devices > 1:
-        # Buffers (spectral norm) are equal in all processes anyway, and may not change in between.
+        # Buffers (spectral norm) are equal in all processes anyway, and must not change midway.
         strategy = DDPStrategy(broadcast_buffers=False, timeout=_LONGEST_WAIT)  # type: ignore[assignment]
     precision = (
         Precision() if config.precision == "fp32" else _WholeInputs("bf16-mixed", accelerator)
@@ -171,7 +171,7 @@ def open_fabric(config: TrainConfig, device: str = "cpu", devices: int = 1) -> F
         accelerator="cuda" if accelerator == "cuda" else "cpu",
         devices=[int(index)] if index else devices,
         strategy=strategy,
-        # Processes are begun from here, also in a job of SLURM, MPI or LSF that has more of them.
+        # Processes are started here, even in a SLURM, MPI or LSF job that has more of them.
         plugins=[LightningEnvironment(), precision],
     )
     if devices > 1:
@@ -180,10 +180,10 @@ def open_fabric(config: TrainConfig, device: str = "cpu", devices: int = 1) -> F
 
 
 class _WholeInputs(MixedPrecision):
-    """Mixed precision of the layers alone: what networks are given stays float32.
+    """Mixed precision for layers only: the inputs of networks stay float32.
 
-    Rounded to 8 bits, the coarse image that they add to would be another than that of the loss, of
-    the discriminator and of inference.
+    If it were rounded to 8 bits, the coarse image that generators add to would differ from the one
+    that the loss, the discriminator and inference use.
     """
 
     def convert_input(self, data: T) -> T:
@@ -193,7 +193,7 @@ class _WholeInputs(MixedPrecision):
 def split_pyramids(
     pyramids: Sequence[SourcePyramid], config: TrainConfig
 ) -> tuple[list[SourcePyramid], list[SourcePyramid]]:
-    """Return the images to train on, and those that are kept out to watch the loss."""
+    """Return the images to train on, and those kept out to monitor the loss."""
     kept_out = kept_out_of({p.name for p in pyramids}, config)
     training = [p for p in pyramids if p.name not in kept_out]
     return training, [p for p in pyramids if p.name in kept_out]
@@ -205,7 +205,7 @@ def iter_make_pools(
     work: Path,
     config: TrainConfig,
 ) -> Iterator[StepReport]:
-    """Write what scale 0 learns from, and is validated with, unless it is there."""
+    """Write what scale 0 is trained on and validated with, unless it exists."""
     pools = [("pool", training, config.pool)]
     if validation:
         pools.append(("validation_pool", validation, _VALIDATION_POOL))

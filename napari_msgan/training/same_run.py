@@ -1,4 +1,4 @@
-"""Whether a folder already holds a training run, and whether it is this one."""
+"""Whether a folder already holds a training run, and whether it is the same run."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ T = TypeVar("T")
 
 
 def work_folder(out: Path) -> Path:
-    """Return where a run keeps resampled images, checkpoints and what it is."""
+    """Return the folder in which a run keeps its settings, resampled images and checkpoints."""
     return out / ".training"
 
 
 def run_file(out: Path) -> Path:
-    """Return where a run that has begun keeps its settings."""
+    """Return the file in which a run that has begun keeps its settings."""
     return work_folder(out) / "config.json"
 
 
 def begin_run(files: Sequence[TrainingFile], out: Path, config: TrainConfig) -> None:
-    """Write down what this run is; what is written already stays."""
+    """Record what this run consists of; existing records are left as they are."""
     start = start_identity(config)
     if start and not _start_file(out).exists():
         write_atomically(_start_file(out), start.encode())
@@ -46,12 +46,12 @@ def begin_run(files: Sequence[TrainingFile], out: Path, config: TrainConfig) -> 
 
 
 def check_same_run(files: Sequence[TrainingFile], out: Path, config: TrainConfig) -> None:
-    """Refuse to go on with other settings, images or weights: the result would be neither's.
+    """Refuse to resume with other settings, images or weights: the result would be of neither.
 
     Raises
     ------
     TrainingError
-        That names what is different.
+        If there is a difference; the message names it.
     """
     begun = run_file(out)
     instead = f"Choose another folder, or delete {begun.parent} to start again."
@@ -83,7 +83,7 @@ def check_same_run(files: Sequence[TrainingFile], out: Path, config: TrainConfig
 def _read(path: Path, parse: Callable[[bytes], T]) -> T:
     try:
         return parse(path.read_bytes())
-    except ValueError as error:  # of pydantic, too
+    except ValueError as error:  # includes pydantic's
         raise TrainingError(
             f"{path} is damaged, so it is unknown which run was begun there: delete {path.parent} "
             "to start again"
@@ -99,7 +99,7 @@ def _start_file(out: Path) -> Path:
 
 
 def _described(files: Sequence[TrainingFile]) -> dict[str, list[float]]:
-    """Return what tells an image, or a given sketch, from another version of it, by name."""
+    """Return, by name, what tells each image or given sketch from other versions of it."""
     found = {f.name: [_bytes(f.path), f.low, f.high, float(f.checksum)] for f in files}
     drawn = {f"sketch of {f.name}": [float(f.sketch_checksum)] for f in files if f.sketch}
     return found | drawn

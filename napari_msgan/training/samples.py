@@ -1,7 +1,7 @@
 """Training samples drawn from the sources.
 
-A sample is a function of (seed, scale, step, index): a run that was interrupted, or that is shared
-between processes, draws the same ones.
+A sample is a function of (seed, scale, step, index): a run that was interrupted, or is shared
+between processes, draws the same samples.
 """
 
 from __future__ import annotations
@@ -40,7 +40,10 @@ _POOL_SKETCHES, _POOL_IMAGES = "sketches.npy", "images.npy"
 
 @dataclass(frozen=True)
 class Sample:
-    """One training sample, all float32; `truthful` says that the coarse image is the true one."""
+    """One training sample, all float32; `truthful` if all of the image, not details, is the goal.
+
+    Samples with a generated (if details are their target) or grey coarse image are not truthful.
+    """
 
     sketch: Float32Array
     image: Float32Array
@@ -49,7 +52,7 @@ class Sample:
 
 
 class LowResPool:
-    """Changed whole images for scale 0, made once and kept on disk."""
+    """Changed whole images for scale 0, made once and kept on disk, drawn with changed sketches."""
 
     def __init__(self, folder: Path) -> None:
         self._sketches = open_array(folder / _POOL_SKETCHES)
@@ -63,7 +66,7 @@ class LowResPool:
         return self._sample(index, change_sketch(self._sketches[index], random, config))
 
     def fixed(self, count: int) -> list[Sample]:
-        """Return the first samples without further changes."""
+        """Return the first samples of the pool without further changes."""
         count = min(count, len(self))
         return [self._sample(i, self._sketches[i].astype(np.float32) / 255) for i in range(count)]
 
@@ -74,7 +77,7 @@ class LowResPool:
 def iter_make_pool(
     pyramids: Sequence[SourcePyramid], size: int, folder: Path, config: TrainConfig
 ) -> Iterator[tuple[int, int]]:
-    """Write a pool to a folder unless it is there; yield (done, total)."""
+    """Write a pool to a folder unless it exists; yield (done, total)."""
     if (folder / _POOL_IMAGES).exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -93,7 +96,7 @@ def _iter_fill_pool(
     image_file: Path,
     config: TrainConfig,
 ) -> Iterator[tuple[int, int]]:
-    """Write the two files; they are mapped until this ends (Windows renames no mapped file)."""
+    """Write both files, mapped until this ends (Windows cannot rename a mapped file)."""
     plan = config.scales[0]
     fine = tuple(n * f for n, f in zip(plan.patch_shape, plan.factor, strict=True))
     sketches = create_array_file(sketch_file, np.uint8, (size, *fine))
@@ -112,9 +115,9 @@ def _iter_fill_pool(
 def _changed_image(
     pyramid: SourcePyramid, random: np.random.Generator, config: TrainConfig
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint16]]:
-    """Return sketch (twice as fine) and image of a turned, stretched, bent and shifted source.
+    """Return sketch (at scale 1) and image of a turned, stretched, bent and shifted source.
 
-    Now and then the sketch is found at the next finer scale and reduced, as given ones are.
+    Sometimes the sketch is made at the next finer scale and reduced, as given sketches are.
     """
     factors = [scale.factor for scale in config.scales]
     is_reduced = pyramid.n_scales > 2 and random.random() < config.sketches.reduced
@@ -124,7 +127,7 @@ def _changed_image(
     scale = 1 + is_reduced
     points = _changed_grid(pyramid.shapes[scale], tuple(shape.tolist()), scale, random, config)
     source = dequantise(pyramid.image(scale))
-    order = 1 if is_reduced else 3  # what is reduced again needs no spline
+    order = 1 if is_reduced else 3  # it is reduced afterwards, so linear is enough
     image = ndimage.map_coordinates(source, points, order=order, mode="nearest")
     unit = _changed_grey(np.clip((image + 1) / 2, 0, 1).astype(np.float32), random, config)
     sketch = sketch_of(unit, config.sketch)
@@ -138,7 +141,7 @@ def _changed_image(
 def _changed_grey(
     unit: Float32Array, random: np.random.Generator, config: TrainConfig
 ) -> Float32Array:
-    """Return an image in [0, 1] in other grey values; in CT, air, water and bone keep theirs."""
+    """Change the grey values of an image in [0, 1]; in CT only those between air and water."""
     gamma = np.float32(np.exp(random.normal(0, config.images.gamma)))
     if config.modality != "CT":
         return unit**gamma
@@ -156,6 +159,7 @@ def _changed_grid(
 
     Parameters
     ----------
+    source, shape : shapes of the source and of the changed image.
     scale : of both grids.
     """
     changes, ndim = config.images, len(source)
@@ -180,16 +184,16 @@ def _changed_grid(
 def _field_of_view(
     source: Ints, fine: Ints, random: np.random.Generator, config: TrainConfig
 ) -> npt.NDArray[np.float64]:
-    """Return the size, in source voxels, of what one changed image shows."""
+    """Return the size of what one changed image shows, in source voxels."""
     stretch = np.exp(random.normal(0, config.images.stretch, len(source)))
     if config.kind == "physical":
         return np.array(fine) * random.uniform(*config.images.view) * stretch
-    shorter = sorted(source)[-2]  # of a stack of few slices: of these
+    shorter = sorted(source)[-2]  # for a stack of few slices, a side of the slices
     return random.uniform(0.85 * shorter, max(source)) * stretch
 
 
 def _smooth_displacement(shape: Ints, random: np.random.Generator) -> npt.NDArray[np.float64]:
-    """Return a cubic spline through normal numbers on a coarse grid, shape (ndim, *shape)."""
+    """Interpolate normal random numbers on a coarse grid cubically, shape (ndim, *shape)."""
     nodes = random.standard_normal((len(shape), *(_BEND_NODES,) * len(shape)))
     zoom = [n / _BEND_NODES for n in shape]
     return np.stack(
@@ -200,7 +204,10 @@ def _smooth_displacement(shape: Ints, random: np.random.Generator) -> npt.NDArra
 def change_sketch(
     sketch: npt.NDArray[np.uint8], random: np.random.Generator, config: TrainConfig
 ) -> Float32Array:
-    """Return a sketch as float32 with noise; now and then as a drawn or foreign one might be."""
+    """Return a sketch as float32 with noise, at times altered to resemble a drawn or foreign one.
+
+    Without noise, values lie in [0, 1].
+    """
     changes = config.sketches
     values = sketch.astype(np.float32) / np.float32(255)
     if random.random() < changes.share:
@@ -218,7 +225,7 @@ def change_sketch(
 
 
 class PatchSampler:
-    """Draws patches of one scale from all sources that have it."""
+    """Draws patches of one scale from all sources that reach it."""
 
     def __init__(
         self, pyramids: Sequence[SourcePyramid], scale: int, halo: Ints, config: TrainConfig
@@ -237,7 +244,7 @@ class PatchSampler:
         self._flippable = axes if config.images.flip else ()
 
     def fixed(self, count: int) -> list[Sample]:
-        """Return always the same samples, as a user's images will be: from generated ones."""
+        """Return fixed samples in the situation of a user: generated coarse, unchanged sketch."""
         mixture = CoarseMixture(true=0, generated=1, blurred=0, grey=0, target="truth")
         sketches = SketchChanges(noise=self._config.noise, share=0, reduced=0)
         config = self._config.model_copy(update={"coarse": mixture, "sketches": sketches})
@@ -245,7 +252,7 @@ class PatchSampler:
         return [sampler.draw(sample_random(config, self._scale, 0, i)) for i in range(count)]
 
     def draw(self, random: np.random.Generator) -> Sample:
-        """Return a patch, seldom one without content."""
+        """Return a patch, rarely one without content."""
         for _ in range(4):
             sample = self._draw_once(random)
             if float(sample.image.std()) > 0.03 or random.random() < 0.1:
@@ -293,7 +300,7 @@ class PatchSampler:
     def _sketch(
         self, pyramid: SourcePyramid, window: Box, random: np.random.Generator
     ) -> npt.NDArray[np.uint8]:
-        """Return the sketch of the scale itself or, now and then, of the next finer one."""
+        """Return the sketch of the scale itself or, at times, one reduced from the next finer."""
         scale = self._scale
         if scale + 1 >= pyramid.n_scales or random.random() >= self._config.sketches.reduced:
             return read_padded(pyramid.sketch(scale), window.start, window.stop)
@@ -307,7 +314,7 @@ class PatchSampler:
 
 
 def _blur(coarse: Float32Array, random: np.random.Generator, sigma: float) -> Float32Array:
-    """Return a coarse image as blurred and noisy as a generator's; the sketch can mend it."""
+    """Blur a coarse image and add noise, like a generator's flaws; the sketch allows mending it."""
     blurred: Float32Array = ndimage.gaussian_filter(
         coarse, random.uniform(0, sigma), mode="nearest"
     )
@@ -316,12 +323,12 @@ def _blur(coarse: Float32Array, random: np.random.Generator, sigma: float) -> Fl
 
 
 def _shift_grey(coarse: Float32Array, random: np.random.Generator) -> Float32Array:
-    """Return a coarse image in other grey values, which no sketch can tell."""
+    """Change the grey values of a coarse image, which no sketch reveals."""
     gain, shift = random.uniform(0.9, 1.1), random.uniform(-0.08, 0.08)
     changed: Float32Array = coarse * np.float32(gain) + np.float32(shift)
     return np.clip(changed, -1, 1)
 
 
 def sample_random(config: TrainConfig, scale: int, step: int, index: int) -> np.random.Generator:
-    """Return the random numbers of one sample, whichever process draws it."""
+    """Return the random generator of one sample, the same in whichever process draws it."""
     return np.random.default_rng([config.seed, scale, step, index])

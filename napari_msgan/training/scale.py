@@ -1,4 +1,4 @@
-"""One scale from its first step to its last, with checkpoints on the way."""
+"""Training of one scale from its first step to its last, with checkpoints on the way."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _GPU_LOADERS = 4
 
 @dataclass(frozen=True, slots=True)
 class StepReport:
-    """What happened: `stage` is "prepare", "change", "train", "generate" or "done"."""
+    """Progress of a run: `stage` is "prepare", "change", "train", "generate" or "done"."""
 
     stage: str
     scale: int
@@ -54,22 +54,22 @@ class StepReport:
 
 
 def loaders_for(device: str) -> int:
-    """Return how many threads draw samples, each those of another step.
+    """Return how many threads draw samples, each for a different step.
 
-    A GPU makes steps faster than one thread draws them; beside a CPU that trains, one is enough.
+    A GPU is faster than one thread can draw; one is enough beside a CPU that trains.
     """
     return 1 if device == "cpu" else min(_GPU_LOADERS, n_cores())
 
 
 def checkpoint_of(work: Path, scale: int) -> Path:
-    """Return where a run keeps the checkpoint of a scale."""
+    """Return the path of a scale's checkpoint."""
     return work / f"scale_{scale}.pt"
 
 
 class ScaleTrainer:
-    """Trains one scale; a run that was interrupted goes on as if it had not been.
+    """Trains one scale; an interrupted run resumes as if it had never stopped.
 
-    work : folder of checkpoints, records and (scale 0) pools.
+    work : folder of checkpoints, records and (for scale 0) pools.
     build : see `ScaleGan`.
     """
 
@@ -91,7 +91,7 @@ class ScaleTrainer:
         self._validation: list[Batch] = []
         if self._plan.steps:
             self._open_data(training, validation)
-        # What finer scales learn to the end is texture, which this loss does not see.
+        # What finer scales keep learning is texture, which this loss does not see.
         watched = scale == 0 and self._validation
         patience = config.patience if watched else None
         steps = max(1, round((patience or 0) * self._plan.steps))
@@ -111,12 +111,12 @@ class ScaleTrainer:
             if any(pyramid.n_scales > self._scale for pyramid in validation):
                 sampler = PatchSampler(validation, self._scale, halo, self._config)
                 fixed = sampler.fixed(_VALIDATION_SAMPLES)
-        size = self._plan.batch  # what the memory was planned for
+        size = self._plan.batch  # the size that memory was planned for
         parts = (fixed[start : start + size] for start in range(0, len(fixed), size))
         self._validation = [Batch.of(part, self._fabric.device) for part in parts]
 
     def _warm_start(self) -> None:
-        """Start from the scale before where its networks are the same, and from a given model."""
+        """Start from the coarser scale if its networks are the same, and from a given model."""
         states = self._states_before()
         given = starting_weights(self._config, self._scale)
         if given is not None:
@@ -135,24 +135,24 @@ class ScaleTrainer:
             return {"generator": starting_weights(self._config, self._scale - 1)}
         before = self._load(checkpoint_of(self._work, self._scale - 1))
         states = {"generator": before["average"]}
-        # One of other strides begins anew.
+        # A discriminator with other strides starts afresh.
         if _shapes(before["discriminator"]) == _shapes(self.gan.discriminator.state_dict()):
             states["discriminator"] = before["discriminator"]
         return states
 
     def _restore(self, states: dict[str, Any]) -> None:
-        """Load states of `ScaleGan.parts`, by name."""
+        """Load states into the `ScaleGan.parts` of the same names."""
         parts = self.gan.parts()
         for name, state in states.items():
             parts[name].load_state_dict(state)
 
     @property
     def has_begun(self) -> bool:
-        """Return whether there is a checkpoint to go on from."""
+        """Whether there is a checkpoint to resume from."""
         return self._checkpoint.exists()
 
     def run(self) -> Iterator[StepReport]:
-        """Yield a report per step, from the last checkpoint on."""
+        """Train from the last checkpoint on, and yield a report per step."""
         state = self._load(self._checkpoint) if self.has_begun else None
         first = self._resume(state) if state else 0
         if first >= self._plan.steps:
@@ -191,7 +191,7 @@ class ScaleTrainer:
                     saved = time.monotonic()
                 try:
                     yield StepReport("train", self._scale, done, steps, losses)
-                except GeneratorExit:  # stopped between two steps: nothing is lost
+                except GeneratorExit:  # stopped between two steps, so nothing is lost
                     if not is_over:
                         self._save(done, record)
                     raise
@@ -226,7 +226,7 @@ class ScaleTrainer:
         return samples
 
     def _validate(self, step: int, record: Record | None) -> tuple[Losses, bool]:
-        """Return the losses of the validation samples, and whether the scale has learnt enough."""
+        """Return the losses on the validation samples, and whether the scale has learnt enough."""
         if not self._validation:
             return {}, False
         distances, pictures = [], []
@@ -245,7 +245,7 @@ class ScaleTrainer:
 
     def _load(self, path: Path) -> dict[str, Any]:
         try:
-            # The steps of Adam stay on the CPU, or each of its steps would wait for a GPU.
+            # Adam's step counters must stay on the CPU, or every step would wait for the GPU.
             state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
         except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
             raise TrainingError(

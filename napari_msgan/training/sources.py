@@ -1,4 +1,4 @@
-"""Training images, resampled to a model's scales and kept on disk."""
+"""Training images, resampled to the scales of a model and kept on disk."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from napari_msgan.volume import Volume
 
 _STEPS = 65535
-#: Characters; file systems take 255 bytes.
+#: In characters; file systems allow 255 bytes.
 _LONGEST_NAME = 200
 
 
@@ -58,7 +58,7 @@ class SourcePyramid:
         return len(self.shapes)
 
     def image(self, scale: int) -> npt.NDArray[np.uint16]:
-        """Return the image at a scale, [-1, 1] as in `quantise`."""
+        """Return the image at a scale; uint16, `dequantise` gives values in [-1, 1]."""
         return self._open(f"image_{scale}")
 
     def sketch(self, scale: int) -> npt.NDArray[np.uint8]:
@@ -66,12 +66,12 @@ class SourcePyramid:
         return self._open(f"sketch_{scale}")
 
     def generated(self, scale: int) -> npt.NDArray[np.uint16] | None:
-        """Return what the trained scale made of it, or None where it has not yet."""
+        """Return what the trained scale made of the image, or None if that is still to come."""
         path = self.generated_path(scale)
         return self._open(path.stem) if path.exists() else None
 
     def generated_path(self, scale: int) -> Path:
-        """Return where what the trained scale makes of it is kept."""
+        """Return the file that holds what the trained scale makes of the image."""
         return self.folder / f"generated_{scale}.npy"
 
     def _open(self, name: str) -> npt.NDArray[Any]:
@@ -79,7 +79,7 @@ class SourcePyramid:
 
 
 def open_array(path: Path) -> npt.NDArray[Any]:
-    """Return an array that a run has written, mapped.
+    """Memory-map an array that a run has written.
 
     Raises
     ------
@@ -96,13 +96,13 @@ def open_array(path: Path) -> npt.NDArray[Any]:
 
 
 def quantise(image: Float32Array) -> npt.NDArray[np.uint16]:
-    """Return [-1, 1] as uint16."""
+    """Map [-1, 1] to the range of uint16; values outside are clipped."""
     scaled: Float32Array = (np.clip(image, -1, 1) + np.float32(1)) * np.float32(0.5 * _STEPS)
     return np.rint(scaled).astype(np.uint16)
 
 
 def dequantise(stored: npt.NDArray[np.uint16]) -> Float32Array:
-    """Return the inverse of `quantise`."""
+    """Map uint16 back to float32 in [-1, 1], the inverse of `quantise` up to rounding."""
     unit: Float32Array = stored.astype(np.float32) * np.float32(2 / _STEPS)
     return unit - np.float32(1)
 
@@ -110,10 +110,10 @@ def dequantise(stored: npt.NDArray[np.uint16]) -> Float32Array:
 def prepare(
     files: Sequence[TrainingFile], cache: Path, config: TrainConfig
 ) -> Iterator[tuple[int, int, SourcePyramid | None]]:
-    """Yield (done, total, pyramid) for every resampled source; what is on disk is kept.
+    """Yield (done, total, pyramid) for every resampled source; those on disk are reused.
 
-    Sources are opened once (and unpacked, where they are compressed), and read, resampled and
-    sketched block by block. None stands for one that is too coarse for two scales.
+    Sources are opened once (and unpacked if they are compressed), then read, resampled and
+    sketched block by block. The pyramid is None for a source too coarse for two scales.
     """
     done, total = 0, len(files) * config.variants
     for file in files:
@@ -132,7 +132,7 @@ def _prepare_one(
 ) -> SourcePyramid | None:
     folder = cache / f"{_folder_name(file.name)}.{variant}"
     if not (folder / "ready").exists():
-        shutil.rmtree(folder, ignore_errors=True)  # it was interrupted, maybe with other settings
+        shutil.rmtree(folder, ignore_errors=True)  # interrupted, and maybe with other settings
         folder.mkdir(parents=True)
         _write_pyramid(folder, file, opened(), variant, config)
         sync_tree(folder)
@@ -145,7 +145,7 @@ def _prepare_one(
 
 
 def _folder_name(name: str) -> str:
-    """Return a name for a folder: readable, and short enough for every file system."""
+    """Return a folder name for an image: readable, and short enough for every file system."""
     quoted = quote(os.fsencode(name), safe="")
     if len(quoted) <= _LONGEST_NAME:
         return quoted
@@ -187,7 +187,7 @@ def _zoom(file: TrainingFile, variant: int, config: TrainConfig) -> float:
 
 
 def n_scales_reached(file: TrainingFile, config: TrainConfig) -> int:
-    """Return how many scales a file trains at most, below two for none; nothing is read."""
+    """Return how many scales a file can train at most, below 2 for none, without reading it."""
     zooms = [_zoom(file, variant, config) for variant in range(config.variants)]
     slice_mm = _declared_mm(file.name, config)
     return max(
@@ -196,6 +196,6 @@ def n_scales_reached(file: TrainingFile, config: TrainConfig) -> int:
 
 
 def _declared_mm(name: str, config: TrainConfig) -> float:
-    """Return the true slice thickness that the settings give for a file, 0 for none."""
+    """Return the true slice thickness in mm that the settings state for a file, 0 for none."""
     declared = [mm for pattern, mm in config.slice_mm.items() if fnmatch.fnmatch(name, pattern)]
     return max(declared, default=0.0)

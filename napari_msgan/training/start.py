@@ -1,4 +1,4 @@
-"""The model that a run starts from: its generators, where they fit."""
+"""The model that a run starts from, whose generators are used where they fit."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 
 def check_start(config: TrainConfig, out: Path) -> None:
-    """Refuse a model whose weights do not fit the networks of a run.
+    """Refuse a model to start from whose weights do not fit the networks of the run.
 
     Raises
     ------
     ModelError
         If there is no such model.
     TrainingError
-        If a scale of it has another network or factor, or if it would be overwritten; or if a
-        scale without steps is not in it, or not as it is there; or if no scale has steps.
+        If one of its scales has another network or factor, or it would be overwritten; if a
+        scale without steps is missing from it or differs there; or if no scale has steps.
     """
     taken = [scale for scale, plan in enumerate(config.scales) if plan.steps == 0]
     if len(taken) == len(config.scales):
@@ -53,7 +53,7 @@ def check_start(config: TrainConfig, out: Path) -> None:
 
 
 def _check_taken(config: TrainConfig, scale: int, spec: ModelSpec) -> None:
-    """Refuse a scale without steps that would be another one than in the model it is of."""
+    """Refuse a scale without steps that would differ from that of the model it is taken from."""
     is_taken = f"scale {scale} has 0 steps, so it is taken from {spec.name!r}"
     if scale >= spec.n_scales:
         raise TrainingError(
@@ -65,7 +65,7 @@ def _check_taken(config: TrainConfig, scale: int, spec: ModelSpec) -> None:
         "window": (config.window, spec.window),
         "sketch": (config.sketch, spec.sketch),
     }
-    if scale > 0:  # nothing is added to the sketch of scale 0
+    if scale > 0:  # scale 0 adds no noise to its sketch
         pairs["noise (stochastic, sketches.noise)"] = config.noise, spec.noise
     for name, (ours, theirs) in pairs.items():
         if ours != theirs:
@@ -76,12 +76,12 @@ def _check_taken(config: TrainConfig, scale: int, spec: ModelSpec) -> None:
 
 
 def start_identity(config: TrainConfig) -> str | None:
-    """Return what tells the model that a run starts from from another one; None without one."""
+    """Return the identity of the model that a run starts from, or None without one."""
     return read_spec(find_model(config.start_from)).identity if config.start_from else None
 
 
 def starting_weights(config: TrainConfig, scale: int) -> dict[str, Tensor] | None:
-    """Return the weights that the generator of a scale starts from, if it starts from a model."""
+    """Return the weights that the generator of a scale starts from; None if it starts afresh."""
     if config.start_from is None:
         return None
     model = load_model(config.start_from)
@@ -89,5 +89,5 @@ def starting_weights(config: TrainConfig, scale: int) -> dict[str, Tensor] | Non
 
 
 def _shaped(network: AnyNetwork) -> dict[str, object]:
-    """Return what decides the shapes of the weights."""
+    """Return what determines the shapes of the weights."""
     return network.model_dump(exclude={"upsampling"})

@@ -1,4 +1,4 @@
-"""A look at the training files before anything is computed: what they are, what is wrong."""
+"""A look at the training files before anything is computed: what they are, and what is wrong."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from napari_msgan.geometry import Floats, Ints
     from napari_msgan.training.config import TrainConfig
 
-#: Shorter images have nothing to learn from.
+#: Shorter images contain nothing to learn from.
 _SHORTEST_SIDE = 8
 
 
@@ -28,11 +28,11 @@ _SHORTEST_SIDE = 8
 class TrainingFile:
     """One image of the training data.
 
-    name : path below the data folder, "/" between folders.
-    sketch : its given sketch, or None where the sketch is made from the image.
-    shape, spacing : 3-D images turned to LPS; the spacing in mm, or None if there is none.
-    low, high : 0.5 and 99.5 percentile.
-    checksum, sketch_checksum : of voxels and grid; 0 where no sketch is given.
+    name : path below the data folder, with "/" between folders.
+    sketch : the sketch given for it, or None if the sketch is made from the image.
+    shape, spacing : of the image, in LPS if it is 3-D in mm; spacing is None without mm.
+    low, high : 0.5th and 99.5th percentile.
+    checksum, sketch_checksum : of voxels and grid; 0 if no sketch is given.
     """
 
     name: str
@@ -53,22 +53,22 @@ def survey(
     progress: Callable[[int, int], None] | None = None,
     include: Sequence[str] = (),
 ) -> list[TrainingFile]:
-    """Return what is in a folder, ordered by name.
+    """Return the images in a folder, ordered by name, after checking that all can be used.
 
     Parameters
     ----------
-    config : settings that the images must fit; without them they must fit each other.
+    config : settings that the images must fit; without settings they must fit each other.
     sketches : folder with a sketch or label map for every image, under the same name; the
-        ending may differ.
-    progress : is told how many files of how many have been looked at.
-    include : patterns of paths below the folder; those of `config`, or all, if there are none.
+        extension may differ.
+    progress : called with the number of files examined so far, and of all files.
+    include : patterns for paths below the folder; if empty, those of `config`, or all files.
 
     Raises
     ------
     TrainingError
-        If there is no image.
+        If there is no image, or no such folder.
     UnusableFilesError
-        If some cannot be used: all of them in one list.
+        If some files cannot be used; it lists all of them.
     """
     for folder in (data, sketches):
         if folder is not None and not folder.is_dir():
@@ -139,7 +139,7 @@ def _look_at(name: str, path: Path, given: dict[str, Path] | None) -> TrainingFi
 
 
 def _misfits(files: Sequence[TrainingFile], config: TrainConfig | None) -> list[str]:
-    """Return which files are unlike the settings, or unlike most of the others."""
+    """Describe which files do not fit the settings, or are unlike most of the others."""
     if config is not None:
         ndim, has_mm = len(config.axes), config.kind == "physical"
         wanted = f"the model is {ndim}-D"
