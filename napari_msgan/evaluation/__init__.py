@@ -1,4 +1,4 @@
-"""How good a model is on held-out images, and how its figures are taken."""
+"""How good a model is on held-out images, and how its figures are measured."""
 
 from napari_msgan.evaluation.accuracy import (
     matched_errors,

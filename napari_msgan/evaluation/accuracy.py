@@ -15,22 +15,22 @@ if TYPE_CHECKING:
     from napari_msgan.evaluation.regions import BoolArray
     from napari_msgan.intensity import Float32Array
 
-#: SSIM: Gaussian of 1.5 voxels cut at 3.5 sigma, that is 11 voxels wide.
+#: Gaussian of SSIM: sigma of 1.5 voxels, cut at 3.5 sigma, which makes it 11 voxels wide.
 _SSIM_SIGMA, _SSIM_RADIUS = 1.5, 5
 _BLOCK = {2: 1024, 3: 96}
-#: MS-SSIM halves the image four times, and its window of 11 must still fit: 11 x 16.
+#: MS-SSIM halves the image four times, after which its 11-pixel window must still fit: 11 x 16.
 _MS_SSIM_LEAST = 176
-#: torchmetrics takes 370 bytes for each pixel of a slice, so 6 GB for the largest.
+#: torchmetrics takes 370 bytes per pixel of a slice, so 6 GB for the largest one.
 _MS_SSIM_MOST_PIXELS = 1 << 24
 _MS_SSIM_SLICES = 24
-#: Voxels; what is slower than this is brightness, what is faster is detail.
+#: In voxels; what varies more slowly is brightness, what varies faster is detail.
 LOW_PASS_SIGMA = 6.0
 
 
 def mean_absolute_error(
     made: Float32Array, true: Float32Array, mask: BoolArray | None = None
 ) -> float:
-    """Return mean |made - true|, inside `mask` if it is given; NaN where that is empty.
+    """Return mean |made - true|, inside `mask` if one is given; NaN if the mask is empty.
 
     Raises
     ------
@@ -46,7 +46,7 @@ def mean_absolute_error(
 
 
 def peak_signal_to_noise(made: Float32Array, true: Float32Array, data_range: float) -> float:
-    """Return PSNR in dB; infinite for equal images."""
+    """Return the PSNR in dB; infinite for equal images."""
     from skimage.metrics import peak_signal_noise_ratio
 
     with np.errstate(divide="ignore"):
@@ -58,14 +58,14 @@ def structural_similarity(
 ) -> float:
     """Return the mean SSIM [1]_ inside a mask, with 3-D windows for volumes.
 
-    Gaussian windows of sigma 1.5 (11 voxels), computed block by block. NaN where the image is
-    smaller than a window or the mask is empty.
+    Windows are Gaussian with a sigma of 1.5 (11 voxels); the computation runs block by block. NaN
+    if the image is smaller than a window or the mask is empty.
 
     Parameters
     ----------
-    window : lowest and highest value that images can have. SSIM takes means for brightness and
-        compares their ratio, so values are counted from the lowest: by HU as they are, soft tissue
-        around 0 would be as dark as can be, and 40 HU too little a gross error there.
+    window : lowest and highest value that images can have. SSIM takes means as brightness and
+        compares their ratio, so values are counted from the lowest. Taken as HU, soft tissue around
+        0 would be as dark as can be, and an error of 40 HU there would be far overrated.
 
     References
     ----------
@@ -99,7 +99,7 @@ def structural_similarity(
 
 
 def _at_least(box: Box, size: int) -> Box:
-    """Return a box that reaches to smaller indices until every side has `size` voxels."""
+    """Extend a box towards smaller indices until every side has at least `size` voxels."""
     start = tuple(min(a, b - size) for a, b in zip(box.start, box.stop, strict=True))
     return Box(start, box.stop)
 
@@ -107,10 +107,10 @@ def _at_least(box: Box, size: int) -> Box:
 def multiscale_structural_similarity(
     made: Float32Array, true: Float32Array, window: tuple[float, float]
 ) -> float:
-    """Return MS-SSIM [1]_ over five octaves; of volumes the mean of up to 24 axial slices.
+    """Return MS-SSIM [1]_ over five octaves; for volumes the mean over up to 24 axial slices.
 
-    NaN where a slice is too small for five octaves (less than 176 pixels on a side), or would take
-    too much memory (more than 4096 x 4096). Gaussian and `window` are those of SSIM.
+    NaN if a slice is too small for five octaves (less than 176 pixels on a side), or would take too
+    much memory (more pixels than 4096 x 4096). Gaussian and `window` are those of SSIM.
 
     Raises
     ------
@@ -141,12 +141,12 @@ def multiscale_structural_similarity(
 
 
 def check_torchmetrics() -> None:
-    """Refuse to begin where torchmetrics is missing.
+    """Refuse to begin if torchmetrics is missing.
 
     Raises
     ------
     JobError
-        Saying how to install it.
+        If it is; the message says how to install it.
     """
     try:
         import torchmetrics  # noqa: F401
@@ -159,7 +159,7 @@ def check_torchmetrics() -> None:
 def spread_slices(
     made: Float32Array, true: Float32Array, count: int
 ) -> list[tuple[Float32Array, Float32Array]]:
-    """Return at most `count` pairs of axial slices, evenly spread; of a 2-D image itself."""
+    """Return up to `count` evenly spread pairs of axial slices; for 2-D images the pair itself."""
     if made.ndim == 2:
         return [(made, true)]
     chosen = np.unique(np.linspace(0, len(made) - 1, min(count, len(made))).round().astype(int))
@@ -168,12 +168,12 @@ def spread_slices(
 
 @dataclass(frozen=True, slots=True)
 class MatchedErrors:
-    """What is left after the grey values of a result were matched to the truth.
+    """Errors that remain after the grey values of a result were matched to the truth.
 
-    gain, offset : least squares of ``gain * made + offset`` to the truth.
-    correlation : Pearson's, of made and true.
-    mae, mae_low, mae_high : mean absolute residual, and that of its parts below and above
-        a Gaussian of sigma 6 voxels.
+    gain, offset : least-squares fit of ``gain * made + offset`` to the truth.
+    correlation : Pearson's, between made and true.
+    mae, mae_low, mae_high : mean absolute residual, and that of its parts below and above the
+        cut-off of a Gaussian with a sigma of 6 voxels.
     """
 
     gain: float
@@ -185,7 +185,7 @@ class MatchedErrors:
 
 
 def matched_errors(made: Float32Array, true: Float32Array) -> MatchedErrors:
-    """Return the errors that no change of brightness and contrast takes away.
+    """Return the errors that no change of brightness and contrast can remove.
 
     For a constant result the gain is 0 and the correlation NaN; for a constant truth, which any
     result matches, all are NaN.
@@ -194,7 +194,7 @@ def matched_errors(made: Float32Array, true: Float32Array) -> MatchedErrors:
         return MatchedErrors(*[float("nan")] * 6)
     mean_made, mean_true = (float(a.mean(dtype=np.float64)) for a in (made, true))
     cross = var_made = var_true = 0.0
-    for a, b in zip(made, true, strict=True):  # row by row: float64 copies of a volume are large
+    for a, b in zip(made, true, strict=True):  # row by row, as float64 copies of a volume are large
         x, y = a.astype(np.float64) - mean_made, b.astype(np.float64) - mean_true
         cross += float((x * y).sum())
         var_made += float((x * x).sum())

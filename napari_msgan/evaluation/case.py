@@ -1,4 +1,4 @@
-"""One held-out image: its true pyramid, and what the model makes of its sketch."""
+"""One held-out image: its true pyramid, and what a model makes from its sketch."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ class Computing:
 
     @property
     def cpu_threads(self) -> int:
-        """Return how many threads do what is always done by the CPU."""
+        """Number of threads for the work that is always done on the CPU."""
         return cpu_threads(self.device, self.workers)
 
 
 @dataclass(frozen=True, slots=True)
 class TrueImages:
-    """A true image at every scale, in files that are mapped only while somebody looks at them.
+    """A true image at every scale, in files that are mapped only while an array is in use.
 
-    Windows deletes no file that is mapped, and a case outlives the folder of its files.
+    Windows cannot delete a mapped file, and a case outlives the folder with its files.
     """
 
     files: tuple[Path, ...]
@@ -71,7 +71,7 @@ class TrueImages:
 class Case:
     """An image under evaluation; its files lie in a folder that the caller deletes.
 
-    store : the sketch, and every scale made from the scale before it.
+    store : the sketch, and every scale made from the coarser scale.
     by_true : the same sketch; its images are overwritten scale by scale, see `iter_from_true`.
     truth : the true image at every scale that is measured, in the stored type of the model.
     """
@@ -90,35 +90,35 @@ class Case:
 
     @property
     def finest_scale(self) -> int:
-        """Return the finest scale that is measured; the stores may have finer ones."""
+        """The finest scale that is measured; the stores may have finer ones."""
         return len(self.truth) - 1
 
     def made(self, scale: int) -> npt.NDArray[Any]:
-        """Return the generated image of a scale, in the stored type."""
+        """Return the generated image at a scale, in the stored type of the model."""
         return self.store.read(scale, Box.of_shape(self.store.geometry.shape_at(scale)))
 
 
 def iter_open_case(
     path: Path, model: Model, folder: Path, computing: Computing, scale: int | None = None
 ) -> Generator[float, None, Case]:
-    """Generate an image from its own sketch; yield the share of tiles made.
+    """Generate an image from its own sketch; yield the share of tiles made so far.
 
     Parameters
     ----------
-    folder : empty; the stores and the true pyramid are made in it.
-    scale : finest scale that is made, also beyond what the image supports; None for the finest
-        that it supports. A store has two scales at least, but its second one is not made where
-        the image supports the first one only.
+    folder : an empty folder; the stores and the true pyramid are made in it.
+    scale : finest scale to make, even beyond what the image supports; None for the finest that
+        it supports. A store has at least two scales, but the second is not made if the image
+        supports only the first.
 
     Raises
     ------
     MsganError
-        A subclass that says what does not fit.
+        The subclass says what does not fit.
     """
     volume = read_volume(path)
     with warnings.catch_warnings():
         if scale is None and model.spec.kind == "physical":
-            warnings.simplefilter("ignore", UserWarning)  # of a second scale, which is not made
+            warnings.simplefilter("ignore", UserWarning)  # about a second scale, which is not made
         plan = plan_source(volume, model.spec, scale)
     finest = measured_scale(plan, scale)
     truth = save_truth(plan, model.spec, folder, computing.cpu_threads, finest)
@@ -134,19 +134,19 @@ def iter_open_case(
 
 
 def measured_scale(plan: SourcePlan, scale: int | None) -> int:
-    """Return the finest scale that is measured: the one that is asked for, or that is supported."""
+    """Return the finest scale to measure: the requested one, or the finest supported one."""
     return plan.honest_scale if scale is None else scale
 
 
 def save_truth(
     plan: SourcePlan, spec: ModelSpec, folder: Path, workers: int, finest: int
 ) -> TrueImages:
-    """Return the source at every scale in the stored type of a model, as files in `folder`.
+    """Write the source at every scale, in the stored type of a model, to files in `folder`.
 
-    finest : the last scale.
+    finest : the finest scale to write.
 
-    The window of the source is that of its sketch, as in training: a fixed one for HU, else its
-    own 0.5 to 99.5 percentiles.
+    The window of the source is that of its sketch, as in training: a fixed one for HU, otherwise
+    its own 0.5th to 99.5th percentile.
     """
     window = Window(*spec.window, np.dtype(spec.dtype))
     files = tuple(folder / f"truth_{scale}.npy" for scale in range(finest + 1))
@@ -167,7 +167,7 @@ def _store_with_sketch(
 
 
 def iter_from_true(case: Case, scale: int) -> Generator[float, None, npt.NDArray[Any]]:
-    """Return what a scale makes of the true scale before it; yield the share of tiles made."""
+    """Make a scale from the true coarser scale and return it; yield the share of tiles made."""
     store, computing = case.by_true, case.computing
     context = TileContext(store, case.model, computing.device, computing.precision)
     coarse = case.truth[scale - 1]

@@ -30,27 +30,27 @@ def check_inputs(
     *,
     reader_study: bool,
 ) -> None:
-    """Refuse what would end the evaluation after hours, all images in one list.
+    """Refuse inputs that would end the evaluation after hours; list all unusable images at once.
 
     Parameters
     ----------
-    scale : finest scale that is measured, or None.
+    scale : finest scale to measure, or None.
     compared : scale at which memorisation is measured.
 
     Raises
     ------
     MsganError
-        A subclass that says what does not fit.
+        The subclass says what does not fit.
     """
     if training and scale is not None and scale < compared:
         raise JobError(
             f"memorisation is measured at scale {compared}: leave out --scale {scale} or --training"
         )
     if training:
-        trained_zooms(model.folder)  # whether the model says them
+        trained_zooms(model.folder)  # fails if the model folder states no usable range
     plans, problems = [], []
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # said when an image is made
+        warnings.simplefilter("ignore", UserWarning)  # repeated when an image is made
         for path, finest in [*((p, scale) for p in images), *((p, None) for p in training)]:
             try:
                 volume, _ = read_geometry(path)
@@ -72,14 +72,14 @@ def check_inputs(
 
 
 def iter_read_training(training: Sequence[Path]) -> Generator[tuple[float, str], None, None]:
-    """Read all training images once; yield (share that is done, what is read).
+    """Read all training images once; yield (share done, name of the image being read).
 
-    A damaged one would else end the search after hours.
+    Otherwise a damaged image would end the search after hours.
 
     Raises
     ------
     JobError
-        Naming all that cannot be read.
+        If any cannot be read; it names all of them.
     """
     problems = []
     for number, path in enumerate(training):
@@ -100,12 +100,13 @@ def iter_check_pixels(
 ) -> Generator[tuple[float, str], None, None]:
     """Refuse images that the model was trained on, in whatever kind of file.
 
-    Yields (share that is done, what is compared). Images that cannot be read are left to others.
+    Yields (share done, name of the image being compared). Images that cannot be read are skipped:
+    other checks report them.
 
     Raises
     ------
     JobError
-        Naming all training images that have the pixels of an image.
+        If training images have the pixels of an image to evaluate; it names all of them.
     """
     of_shape: dict[Ints, list[Path]] = {}
     known: dict[str, Path] = {}

@@ -1,4 +1,4 @@
-"""What each figure is called, how it is written, and what it means."""
+"""What each figure is called, how it is formatted, and what it means."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Group = Literal["accuracy", "texture", "fidelity", "seams"]
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One figure of a table. `form` is its format, `meaning` one sentence for the legend."""
+    """One figure of a table; `form` is its format, `meaning` a sentence for the legend."""
 
     name: str
     group: Group
@@ -20,7 +20,7 @@ class Column:
     meaning: str
 
     def write(self, value: float) -> str:
-        """Return a figure as text; nothing for NaN."""
+        """Format a figure; NaN becomes an empty text."""
         return "" if math.isnan(value) else format(value, self.form)
 
 

@@ -1,4 +1,4 @@
-"""Whether a result keeps to what it was made from: its sketch, and the scale before it."""
+"""Whether a result agrees with what it was made from: its sketch, and the coarser scale."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SketchFidelity:
-    """Agreement of two sketches within one voxel.
+    """Agreement of two sketches to within one voxel.
 
     f1 : harmonic mean of precision and recall.
-    chance : what edges as many, placed independently, would reach; large in dense 3-D sketches.
+    chance : what as many edges would reach if placed independently; large in dense 3-D sketches.
     """
 
     f1: float
@@ -33,13 +33,13 @@ class SketchFidelity:
 
 
 def compare_sketches(made: BoolArray, given: BoolArray) -> SketchFidelity:
-    """Return how many edges of each sketch have one of the other within one voxel.
+    """Measure how many edges of each sketch have an edge of the other within one voxel.
 
-    NaN where the given sketch is empty: there is nothing to be faithful to.
+    NaN if the given sketch is empty: there is nothing to be faithful to.
 
     Parameters
     ----------
-    made, given : arrays, bool, of one shape: edges of the result, and those it was made from.
+    made, given : bool arrays of one shape: edges of the result, and those it was made from.
     """
     if not given.any():
         return SketchFidelity(float("nan"), float("nan"))
@@ -60,11 +60,13 @@ def _harmonic_mean(a: float, b: float) -> float:
 
 
 def edges_of(image: ArrayLike, settings: SketchSettings, block_shape: Ints) -> BoolArray:
-    """Return where the sketch of an image has edges, computed block by block.
+    """Return a bool array that is True where the sketch of an image has edges.
+
+    It is computed block by block.
 
     Parameters
     ----------
-    image : array-like, the window of the model in [0, 1].
+    image : array-like, with the window of the model mapped to [0, 1].
     """
     thresholds = measure_thresholds(image, settings)
     edges = np.zeros(tuple(image.shape), bool)
@@ -74,5 +76,5 @@ def edges_of(image: ArrayLike, settings: SketchSettings, block_shape: Ints) -> B
 
 
 def coarse_inconsistency(fine: Float32Array, coarse: Float32Array, factor: Ints) -> float:
-    """Return mean |block mean of a scale - the scale before it|, in the unit of the images."""
+    """Return mean |block mean of a scale - coarser scale|, in the unit of the images."""
     return float(np.abs(reduce_mean(fine, factor) - coarse).mean(dtype=np.float64))

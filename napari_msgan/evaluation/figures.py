@@ -1,4 +1,4 @@
-"""All figures of one scale of one image."""
+"""All figures for one scale of one image."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ScaleFigures:
-    """A row of the tables: an image at a scale.
+    """One row of the tables: an image at a scale.
 
-    spacing_mm : of volumes with one.
-    values : figures by the name of their column; NaN or missing where one cannot be taken.
-    patient : whose image it is; "" where each image is another patient.
+    spacing_mm : for volumes with a spacing in mm.
+    values : figures by column name; NaN or missing if a figure cannot be measured.
+    patient : whose image it is; "" if each image is of a different patient.
     """
 
     image: str
@@ -66,7 +66,7 @@ class ScaleFigures:
 
 
 def iter_measure(case: Case, scale: int) -> Generator[float, None, ScaleFigures]:
-    """Take all figures of a scale; yield the share of tiles made from the true scale."""
+    """Measure all figures of a scale; yield the share of tiles made from the true coarser scale."""
     units = units_of(case.model.spec)
     stored = case.made(scale)
     made, true = units.convert(stored), units.convert(case.truth[scale])

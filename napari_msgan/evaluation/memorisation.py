@@ -1,4 +1,4 @@
-"""Whether a model gives back its training images."""
+"""Whether a model reproduces its training images."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 
 Float64Array = npt.NDArray[np.float64]
 
-#: Voxels on a side of the compared patches, by the number of axes.
+#: Side of the compared patches in voxels, by number of axes.
 PATCH_SIZE = {2: 32, 3: 16}
-#: Windows whose detail deviates by less (reported units) are flat: nothing to remember there.
+#: Windows whose detail deviates by less (in reported units) are flat: nothing to remember there.
 _FLAT = 1e-3
-#: Voxels that are compared at once: patches, at least one, times voxels of a training image.
+#: Voxels compared at once: number of patches, at least one, times voxels of a training image.
 _BATCH_VOXELS = 1 << 24
 
 
 @dataclass(frozen=True, slots=True)
 class PatchPair:
-    """The same place of a generated and of the true image, details only, as `unit_patch` has it."""
+    """The same place in a generated and a true image: details only, as `unit_patch` makes them."""
 
     made: Float32Array
     true: Float32Array
@@ -38,16 +38,16 @@ class PatchPair:
 
 @dataclass(frozen=True, slots=True)
 class Memorisation:
-    """Distances to training images, of `n_patches` generated patches.
+    """Distances to training images, over `n_patches` generated patches.
 
-    median, percentile_1 : of the distance from a generated patch to its nearest training patch
-        over the distance from the true patch of the same place to that training patch. Near 0 is
-        a copy.
+    median, percentile_1 : of the distance from a generated patch to its nearest training patch,
+        divided by the distance of the true patch at the same place to that training patch. Near 0
+        is a copy.
     reference : the median with true and generated patches exchanged. What is nearest to one patch
-        is less near to the other, so without any memory both medians are alike, below 1. Blur
-        lowers only the first: a smooth patch is nearer to everything.
-    n_images : training images that were searched.
-    zooms : factors by which each was resampled for the search, besides being searched as it is.
+        is less near to the other, so without any memorisation both medians are alike, below 1.
+        Blur lowers only the first: a smooth patch is nearer to everything.
+    n_images : number of training images that were searched.
+    zooms : factors by which each was resampled for the search, in addition to its own size.
     """
 
     median: float
@@ -61,7 +61,7 @@ class Memorisation:
 def draw_patches(
     made: Float32Array, true: Float32Array, body: BoolArray, count: int, seed: int = 0
 ) -> list[PatchPair]:
-    """Return patches of random places in the body; none where the image is smaller than one."""
+    """Return patches at random places in the body; none if the image is smaller than a patch."""
     size = PATCH_SIZE[made.ndim]
     half = size // 2
     inside = tuple(slice(half, n - half + 1) for n in body.shape)
@@ -82,13 +82,13 @@ def draw_patches(
 
 
 def high_pass(image: Float32Array) -> Float32Array:
-    """Return an image without what a Gaussian of sigma 6 voxels leaves of it."""
+    """Subtract from an image its blur by a Gaussian with a sigma of 6 voxels."""
     details: Float32Array = image - ndimage.gaussian_filter(image, LOW_PASS_SIGMA, mode="nearest")
     return details
 
 
 def unit_patch(patch: Float32Array) -> Float32Array:
-    """Return a patch of mean 0 and norm 1; zeros for a flat one."""
+    """Scale a patch to mean 0 and norm 1; a flat patch becomes zeros."""
     centred: Float32Array = patch - patch.mean()
     norm = float(np.linalg.norm(centred))
     if norm <= _FLAT * patch.size**0.5:
@@ -98,16 +98,16 @@ def unit_patch(patch: Float32Array) -> Float32Array:
 
 
 class TrainingSearch:
-    """Finds the training patch nearest to each generated one.
+    """Finds the training patch nearest to each patch.
 
-    Every window of every training image is compared, and of its mirror images: as in training, left
-    and right, of volumes also front and back. The distance is that of details of mean 0 and norm 1:
-    brightness and contrast do not count, size does.
+    Every window of every training image and of its mirror images is compared; as in training, left
+    and right are mirrored, in volumes also front and back. The distance is between details with
+    mean 0 and norm 1: brightness and contrast do not count, size does.
 
     Raises
     ------
     VolumeError
-        If there is no patch.
+        If there are no patches.
     """
 
     def __init__(self, pairs: Sequence[PatchPair]) -> None:
@@ -119,11 +119,11 @@ class TrainingSearch:
         self._searched: set[Hashable] = set()
 
     def search(self, image: Float32Array, name: Hashable) -> None:
-        """Compare the patches with a training image of their scale; a too small one is left out.
+        """Compare the patches with a training image at their scale; skip it if it is too small.
 
         Parameters
         ----------
-        name : of the image, the same for each size of it.
+        name : of the image, the same for all its sizes.
         """
         size = self._queries.shape[-1]
         if min(image.shape) < size:
@@ -172,7 +172,7 @@ class TrainingSearch:
 
 
 def _distances(a: Float32Array, b: Float32Array) -> Float64Array:
-    """Return the distance of each pair of patches; at least 1e-6, so that 0 / 0 becomes 1."""
+    """Return the distance between each pair of patches; at least 1e-6, so that 0 / 0 becomes 1."""
     difference = (a.astype(np.float64) - b).reshape(len(a), -1)
     distances: Float64Array = np.maximum(np.linalg.norm(difference, axis=1), 1e-6)
     return distances
@@ -181,13 +181,13 @@ def _distances(a: Float32Array, b: Float32Array) -> Float64Array:
 def _best_matches(
     image: Float32Array, patches: Float32Array
 ) -> tuple[Float64Array, npt.NDArray[np.intp]]:
-    """Return the highest normalised cross-correlation of each patch, and where its window starts.
+    """Return each patch's highest normalised cross-correlation, and where that window starts.
 
-    patches : array, shape (N, ...), each of mean 0 and norm 1.
+    patches : array, shape (N, ...), each with mean 0 and norm 1.
     """
     size, axes = patches.shape[-1], tuple(range(1, patches.ndim))
     grid = tuple(n - size + 1 for n in image.shape)
-    # output i of the filter is the window that starts at i - size // 2
+    # Output i of the filter is for the window that starts at i - size // 2.
     valid = tuple(slice(size // 2, size // 2 + n) for n in grid)
     mean, square = (ndimage.uniform_filter(a, size)[valid] for a in (image, np.square(image)))
     deviation = np.sqrt(np.maximum(square - np.square(mean), 0))
@@ -195,7 +195,7 @@ def _best_matches(
     highest, positions = [], []
     at_once = max(1, _BATCH_VOXELS // image.size)
     for batch in np.array_split(patches, -(-len(patches) // at_once)):
-        mirrored = np.flip(batch, axes)  # a convolution with it is the correlation
+        mirrored = np.flip(batch, axes)  # convolving with it is correlation
         scores = signal.fftconvolve(image[None], mirrored, mode="valid", axes=axes) / norm
         flat = scores.reshape(len(batch), -1)
         positions.append(flat.argmax(axis=1))

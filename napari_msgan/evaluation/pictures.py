@@ -1,4 +1,4 @@
-"""Pictures to look at: sketch, scales, truth and difference side by side, whole and zoomed."""
+"""Pictures of a case: sketch, scales, truth and difference side by side, whole and zoomed."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ if TYPE_CHECKING:
 
 _GAP = 6
 _TITLE_HEIGHT = 14
-#: What the zoomed row shows: this share of the picture, around this place (down, right).
+#: What the zoomed row shows: this share of the picture, around this place (from top, from left).
 _ZOOM, _ZOOM_CENTRE = 0.25, (0.5, 0.33)
-#: Differences of a quarter of the window are white.
+#: A difference of a quarter of the window is white.
 _DIFFERENCE_GAIN = 4
-#: Sketch strengths above this are white: most edges are weak.
+#: Sketch strengths above this are white, because most edges are weak.
 _SKETCH_WHITE = 160
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One picture of the row: grey values in [0, 1], shape (height, width)."""
+    """One picture in a row: grey values in [0, 1], shape (height, width)."""
 
     title: str
     grey: Float32Array
 
 
 def overview(case: Case, *, size: int = 420, with_difference: bool = True) -> Image.Image:
-    """Return all scales of a case in one picture; of volumes the middle coronal slice.
+    """Draw all scales of a case in one picture; for volumes the middle coronal slice.
 
     Parameters
     ----------
-    size : pixels of the longest side of a panel.
+    size : longest side of a panel in pixels.
     with_difference : add |result - truth| (white is a quarter of the window) and a second row
-        that shows a part, four times larger.
+        that shows a part magnified four times.
     """
     panels = _panels(case, with_difference=with_difference)
     shape = panels[-1].grey.shape
@@ -74,12 +74,12 @@ def _panels(case: Case, *, with_difference: bool) -> list[Panel]:
 
 
 def _plane(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return a 2-D image, or the middle coronal slice of a volume, head up."""
+    """Return a 2-D image as it is, or the middle coronal slice of a volume, head up."""
     return array if array.ndim == 2 else array[::-1, array.shape[1] // 2]
 
 
 def _zoomed(grey: Float32Array) -> Float32Array:
-    """Return a part a third from the left, where a lung is; the very middle is the spine."""
+    """Return a part centred a third from the left, where a lung is; the middle is the spine."""
     key = []
     for n, place in zip(grey.shape, _ZOOM_CENTRE, strict=True):
         size = max(1, round(n * _ZOOM))
@@ -89,12 +89,12 @@ def _zoomed(grey: Float32Array) -> Float32Array:
 
 
 def to_unit(stored: npt.NDArray[Any], window: Window) -> Float32Array:
-    """Return stored values as float32, the window of the model in [0, 1]."""
+    """Convert stored values to float32, mapping the window of the model to [0, 1]."""
     return (window.to_network(stored) + np.float32(1)) * np.float32(0.5)
 
 
 def to_picture(grey: Float32Array) -> Image.Image:
-    """Return grey values in [0, 1] as an 8-bit picture; what is outside is clipped."""
+    """Convert grey values in [0, 1] to an 8-bit picture; values outside are clipped."""
     return Image.fromarray(np.rint(np.clip(grey, 0, 1) * 255).astype(np.uint8))
 
 

@@ -20,12 +20,17 @@ if TYPE_CHECKING:
 def find_images(
     data: Path, include: Sequence[str] = ("*",), limit: int | None = None
 ) -> list[Path]:
-    """Return a file, or the images below a folder whose names match, by name.
+    """Return `data` if it is an image, or the images below that folder, that match `include`.
+
+    Parameters
+    ----------
+    include : patterns for file names, without folders.
+    limit : largest number of images to return, in the order of their names; None for all.
 
     Raises
     ------
     VolumeError
-        If there is none.
+        If there are none.
     """
     if not data.exists():
         raise VolumeError(f"{data} does not exist: check the name and the folder")
@@ -43,12 +48,12 @@ def find_images(
 
 
 def names_of(images: Sequence[Path]) -> dict[Path, str]:
-    """Return what images are called in tables: their files' names, with folders where these agree.
+    """Return the name of each image in tables: its file name, with folders if those are equal.
 
     Raises
     ------
     VolumeError
-        If an image is there twice.
+        If an image is listed twice.
 
     Examples
     --------
@@ -63,18 +68,18 @@ def names_of(images: Sequence[Path]) -> dict[Path, str]:
     if len(set(images)) < len(images):
         twice = next(path for path in images if list(images).count(path) > 1)
         raise VolumeError(f"{twice} is there twice")
-    # such as a/b_c and a_b/c
+    # as for a/b_c and a_b/c
     return {path: f"{number}_{path.name}" for number, path in enumerate(images, 1)}
 
 
 def patients_of(images: Sequence[Path], pattern: str) -> dict[Path, str]:
-    """Return whose each image is, by its name; see `napari_msgan.patients.patients_in`.
+    """Return the patient of each image by its name, see `napari_msgan.patients.patients_in`.
 
     Raises
     ------
     VolumeError
-        If nothing is found, or where only some names need their folders (`names_of`), something
-        else with the folders than without.
+        If the pattern matches nothing, or if only some names include folders (see `names_of`) and
+        it finds a different patient with the folders than without.
     """
     names = names_of(images)
     patients = patients_in(names.values(), pattern)
@@ -94,16 +99,16 @@ def patients_of(images: Sequence[Path], pattern: str) -> dict[Path, str]:
 def check_held_out(
     images: Sequence[Path], training: Sequence[Path], pattern: str | None = None
 ) -> None:
-    """Refuse images that the model was trained on, also under another name.
+    """Refuse images that the model was trained on, even under another name.
 
     Parameters
     ----------
-    pattern : finds the patient in the name of an image; None where each is another patient's.
+    pattern : finds the patient in the name of an image; None if each is of a different patient.
 
     Raises
     ------
     VolumeError
-        Naming an image, or a patient, on both sides.
+        If an image or a patient is on both sides; it names the first.
     """
     advice = "hold images out of training, all those of a patient"
     if shared := sorted({p.resolve() for p in images} & {p.resolve() for p in training}):
@@ -126,18 +131,18 @@ def check_held_out(
 
 
 def _found_in(name: str, pattern: str) -> set[str]:
-    with suppress(VolumeError):  # names of a training set may be of another kind
+    with suppress(VolumeError):  # training sets may name their images differently
         return set(patients_in([name], pattern).values())
     return set()
 
 
 def _patients_of_file(path: Path, pattern: str) -> set[str]:
-    """Return whom the name of a file alone tells; folders of series are called alike."""
+    """Return the patient that the file name alone tells; folders of series share their names."""
     return set() if path.is_dir() else _found_in(path.name, pattern)
 
 
 def _files(path: Path) -> list[Path]:
-    """Return the file of an image, or all those of its folder."""
+    """Return the file of an image, or all files below its folder."""
     return [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
 
 
@@ -146,7 +151,7 @@ def _size(path: Path) -> int:
 
 
 def _digest(path: Path) -> bytes:
-    """Return a hash of the content of an image, whatever its files are called."""
+    """Return a hash of the content of an image, regardless of file names."""
     digests = []
     for name in _files(path):
         with name.open("rb") as file:
@@ -155,15 +160,15 @@ def _digest(path: Path) -> bytes:
 
 
 def check_out(out: Path, read: Sequence[Path], *, overwrite: bool) -> None:
-    """Refuse a folder that holds something, unless it may be overwritten.
+    """Refuse a folder that is not empty, unless it may be overwritten.
 
-    read : folders and files of images.
+    read : folders and files that images are read from.
 
     Raises
     ------
     JobError
-        If `out` is a file, holds something, or lies in a folder of `read`: its pictures would be
-        images then.
+        If `out` is a file, is not empty, or lies in a folder of `read`, where its pictures would
+        be taken for images.
     """
     if out.exists() and not out.is_dir():
         raise JobError(f"{out} is a file: name a folder for the tables and pictures")

@@ -1,4 +1,4 @@
-"""A page on which a reader tells real from generated regions, blinded; it needs no network."""
+"""A blinded page on which a reader tells real from generated regions; it works offline."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
     from napari_msgan.geometry import Ints
     from napari_msgan.intensity import Float32Array
 
-#: Pixels on a side of a region, smaller where the image is.
+#: Side of a region in pixels; smaller if the image is.
 _SIZE = {2: 384, 3: 192}
-#: Regions of a volume: more would be of slices so near each other that a reader compares them.
+#: Most regions of a volume: slices of more would be so close that a reader could compare them.
 _MOST_SLICES = 20
 
 
 @dataclass(frozen=True)
 class Region:
-    """The same place of the generated and of the true image; grey in [0, 1]."""
+    """The same place in the generated and in the true image; grey values in [0, 1]."""
 
     made: Float32Array
     true: Float32Array
@@ -43,14 +43,14 @@ class Region:
 def draw_regions(case: Case, body: BoolArray, count: int, seed: int = 0) -> list[Region]:
     """Return random regions of the finest scale that do not overlap.
 
-    Of volumes axial ones, at least a twentieth of the volume's depth apart. The middle of each lies
-    in the body. There are fewer than `count` where they do not fit.
+    Regions of volumes are axial and at least a twentieth of the volume's depth apart. The middle of
+    each lies in the body. There are fewer than `count` if they do not fit.
     """
     random = np.random.default_rng(seed)
     scale = case.finest_scale
     shape = body.shape
     size = np.minimum(_SIZE[body.ndim], shape[-2:])
-    # one region per cell of a grid, so that none overlap; of volumes at most one per slice
+    # One region per cell of a grid, so that none overlap; in volumes at most one per slice.
     cells = [np.arange(0, n - s + 1, s) for n, s in zip(shape[-2:], size, strict=True)]
     apart = _apart(shape)
     depths = range(1) if body.ndim == 2 else range(int(random.integers(apart)), shape[0], apart)
@@ -73,7 +73,7 @@ def draw_regions(case: Case, body: BoolArray, count: int, seed: int = 0) -> list
 
 
 def most_regions(shape: Ints) -> int:
-    """Return how many regions an image has room for, wherever its body is."""
+    """Return how many regions an image has room for, wherever its body lies."""
     if len(shape) == 3:
         return shape[0] // _apart(shape)
     return math.prod(n // min(_SIZE[2], n) for n in shape)
@@ -84,12 +84,12 @@ def _apart(shape: Ints) -> int:
 
 
 def check_regions(count: int) -> None:
-    """Refuse a page of fewer than two regions.
+    """Refuse a page with fewer than two regions.
 
     Raises
     ------
     VolumeError
-        If there are fewer.
+        If `count` is below 2.
     """
     if count < 2:
         raise VolumeError(
@@ -98,17 +98,18 @@ def check_regions(count: int) -> None:
 
 
 def reader_study_page(regions: Sequence[Region], title: str, n_images: int = 1) -> str:
-    """Return an HTML page with every region once, half as it is and half generated.
+    """Return an HTML page that shows every region once, half of them true and half generated.
 
-    The order, and which are generated, follow from the regions: who has seen another page does not
-    know those of this one. All pictures have the same format and depth. The page reports accuracy
-    with its Wilson 95 % interval [1]_ at the end.
+    The order, and which ones are generated, follow from the regions: having seen another page does
+    not help with this one. All pictures have the same format and bit depth. At the end the page
+    reports the accuracy with its Wilson 95 % interval [1]_.
 
-    n_images : from which the regions are; the page says so.
+    n_images : number of images that the regions are from, which the page states.
 
     Raises
     ------
     VolumeError
+        If there are fewer than two regions.
         If there are fewer than two regions.
 
     References

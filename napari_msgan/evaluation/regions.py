@@ -1,4 +1,4 @@
-"""Where figures are taken: the body, and its tissues in CT; always from the true image."""
+"""Where figures are measured: the body, and its tissues in CT; always from the true image."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ BoolArray = npt.NDArray[np.bool_]
 
 _BODY_ABOVE_HU = -500
 _BODY_ABOVE_SHARE = 0.05
-#: HU, low end inside, high end outside; fat (-150 to -50) and partial volumes belong to none.
+#: In HU, including the low and excluding the high end; fat (-150 to -50) and partial volumes are
+#: in none.
 TISSUES_HU = {
     "lung": (-np.inf, -500.0),
     "soft_tissue": (-50.0, 150.0),
@@ -25,10 +26,10 @@ TISSUES_HU = {
 
 
 def body_mask(true: Float32Array, units: ReportUnits) -> BoolArray:
-    """Return the body: the largest connected part that is no air, holes of its slices filled.
+    """Return the body: the largest connected part that is not air, with its slices' holes filled.
 
-    Air is below -500 HU, or in the lowest 5 % of the window where values are no HU. Where
-    nothing is above that, the whole image counts.
+    Air is what is below -500 HU or, if values are not HU, in the lowest 5 % of the window. If
+    nothing is above that, the whole image counts as body.
 
     Parameters
     ----------
@@ -45,17 +46,17 @@ def body_mask(true: Float32Array, units: ReportUnits) -> BoolArray:
     largest = 1 + int(np.argmax(np.bincount(parts.ravel())[1:]))
     body: BoolArray = parts == largest
     slices = body if body.ndim == 3 else body[None]
-    for plane in slices:  # lungs are open at the ends of a volume, in a slice they are not
+    for plane in slices:  # lungs are open at the ends of a volume, but not within a slice
         plane[...] = ndimage.binary_fill_holes(plane)
     return body
 
 
 def tissue_masks(true: Float32Array, body: BoolArray) -> dict[str, BoolArray]:
-    """Return lung (below -500 HU), soft tissue (-50 to 150) and bone (200 and more) of the body.
+    """Return lung (below -500 HU), soft tissue (-50 to 150) and bone (200 or more) of the body.
 
     Parameters
     ----------
     true : array, the true image in HU.
-    body : array, bool, as `body_mask` makes it.
+    body : bool array, as returned by `body_mask`.
     """
     return {name: body & (true >= low) & (true < high) for name, (low, high) in TISSUES_HU.items()}

@@ -1,4 +1,4 @@
-"""The files of an evaluation, and those of a former one that must not stay beside them."""
+"""The files of an evaluation, and removing those of an earlier one beside them."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 
 _FIGURES, _SUMMARY, _REPORT, _PAGE = "figures.csv", "summary.csv", "report.md", "reader-study.html"
 _PICTURES = "pictures"
-#: Bytes of a file name that file systems take, less the ending that is added.
+#: Bytes of a file name that file systems allow, less the extension that is added.
 _LONGEST_NAME = 255 - len(".png")
 
 
 class Results:
-    """Writes what an evaluation finds into a folder.
+    """Writes the results of an evaluation to a folder.
 
-    Files of a former evaluation stay until the first image is finished, and then go together.
+    Files of an earlier evaluation stay until the first image is finished, then all are removed.
 
-    folder : made with the first file.
+    folder : created with the first file.
     """
 
     def __init__(self, folder: Path, spec: ModelSpec, computing: Computing) -> None:
@@ -55,7 +55,7 @@ class Results:
         problems: Sequence[str],
         memorisation: Memorisation | None = None,
     ) -> None:
-        """Write means and report; `problems` say what could not be measured, and why."""
+        """Write summary and report; `problems` say what could not be measured, and why."""
         report = report_markdown(
             rows,
             model_name=self._spec.name,
@@ -89,12 +89,12 @@ class Results:
             (self._folder / name).unlink(missing_ok=True)
 
     def _write(self, name: str, text: str) -> None:
-        # names of files need not be UTF-8
+        # file names need not be UTF-8
         write_atomically(self._folder / name, text.encode(errors="backslashreplace"))
 
 
 def picture_name(image: str) -> str:
-    """Return the name of an image's picture; of a long one its begin and a hash of all.
+    """Return the file name of an image's picture; a long name is cut, and a hash of it added.
 
     Examples
     --------

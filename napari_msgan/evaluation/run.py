@@ -1,4 +1,4 @@
-"""Evaluation of a model on a folder of held-out images: figures, tables and pictures."""
+"""Evaluation of a model on held-out images: figures, tables and pictures."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
     from napari_msgan.evaluation.regions import BoolArray
     from napari_msgan.intensity import Float32Array
 
-#: Patches and regions of all images together.
+#: Numbers of patches and regions, for all images together.
 _MEMORISATION_PATCHES = 48
 _READER_REGIONS = 40
-#: Scale at which memorisation is measured: 512 pixels, 3 or 2 mm of the bundled models.
+#: Scale at which memorisation is measured: 512 pixels, or 3 or 2 mm, for the bundled models.
 _MEMORISATION_SCALE = 2
-#: Share of the time of an image that generating takes; the rest is measuring.
+#: Share of an image's time that generating takes; the rest is measuring.
 _GENERATING = 0.4
 
 
@@ -47,7 +47,7 @@ Stage = Literal["reading training images", "evaluating", "searching training ima
 
 @dataclass(frozen=True, slots=True)
 class EvaluationStep:
-    """How far an evaluation is: `done` in [0, 1] of its stage."""
+    """Progress of an evaluation: `done`, in [0, 1], is the share of its stage."""
 
     stage: Stage
     done: float
@@ -56,10 +56,10 @@ class EvaluationStep:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation found, as its tables have it.
+    """The results of an evaluation, as in its tables.
 
-    problems : what could not be measured, and why; a text each.
-    n_regions : that the page for readers shows.
+    problems : one text each for what could not be measured, and why.
+    n_regions : number of regions on the page for readers.
     """
 
     rows: tuple[ScaleFigures, ...]
@@ -71,16 +71,16 @@ class Evaluation:
 def iter_evaluate_image(
     path: Path, model: Model, folder: Path, computing: Computing, scale: int | None = None
 ) -> Generator[tuple[float, str], None, tuple[Case, list[ScaleFigures]]]:
-    """Generate one image and take all its figures; yield (share that is done, what is done).
+    """Generate one image and measure all its figures; yield (share done, what is being done).
 
     Parameters
     ----------
-    folder : an empty one; the case that is returned lies in it.
+    folder : an empty folder; the returned case lies in it.
 
     Raises
     ------
     MsganError
-        A subclass that says what does not fit; a note names the image.
+        The subclass says what does not fit; a note names the image.
     """
     try:
         opening = iter_open_case(path, model, folder, computing, scale)
@@ -100,7 +100,7 @@ def iter_evaluate_image(
 
 
 def _part(start: float, share: float, note: str) -> Callable[[float], tuple[float, str]]:
-    """Return the function from how far a part is to how far the whole is."""
+    """Return a function that converts the progress of a part to that of the whole."""
     return lambda done: (start + share * done, note)
 
 
@@ -116,7 +116,7 @@ def evaluate(
     reader_study: bool = False,
     patients: Mapping[Path, str] | None = None,
 ) -> Evaluation:
-    """Evaluate a model and return the figures; parameters and errors are of `iter_evaluate`."""
+    """Evaluate a model and return its figures; parameters and errors as for `iter_evaluate`."""
     steps = iter_evaluate(
         model,
         images,
@@ -141,30 +141,30 @@ def iter_evaluate(
     reader_study: bool = False,
     patients: Mapping[Path, str] | None = None,
 ) -> Generator[EvaluationStep, None, Evaluation]:
-    """Evaluate a model; yield progress, return the figures.
+    """Evaluate a model; yield progress and return its figures.
 
-    Each image is turned into its sketch, and the image that is generated from it is compared with
-    it, at every scale. The same input gives the same figures. An image that turns out to be
+    The sketch of each image is made, an image is generated from that sketch, and the two images are
+    compared at every scale. The same input gives the same figures. An image that turns out to be
     damaged is left out, and `Evaluation.problems` names it.
 
     Parameters
     ----------
-    model : loaded, or its name or folder.
-    images : files, or folders of DICOM and OME-Zarr; `find_images` lists those of a folder.
-    out : folder, made if it is missing. Written are ``figures.csv``, ``summary.csv``,
-        ``report.md``, ``pictures/<image>.png`` and, if asked for, ``reader-study.html``. Those of
-        a former evaluation go when the first image is finished.
-    computing : None for the CPU, one worker.
-    scale : finest scale that is measured; None for the finest that each image supports.
-    training : the images that the model was trained on, to measure memorisation. That `images` are
-        not among them is checked by `check_held_out` and `iter_check_pixels`, not here.
-    patients : whose each image is; None where each is another patient's.
+    model : a loaded model, or a name or folder.
+    images : files, or folders of DICOM and OME-Zarr; `find_images` lists those in a folder.
+    out : folder, created if missing, for ``figures.csv``, ``summary.csv``, ``report.md``,
+        ``pictures/<image>.png`` and, if requested, ``reader-study.html``. Those of an earlier
+        evaluation are removed when the first image is finished.
+    computing : None for the CPU with one worker.
+    scale : finest scale to measure; None for the finest that each image supports.
+    training : the images that the model was trained on, to measure memorisation. `check_held_out`
+        and `iter_check_pixels` check that `images` are not among them; this function does not.
+    patients : the patient of each image; None if each image is of a different patient.
 
     Raises
     ------
     MsganError
-        A subclass that says what does not fit; JobError where torchmetrics is missing, or where
-        no image was given, or could be evaluated.
+        The subclass says what does not fit; JobError if torchmetrics is missing, if no image is
+        given, or if none could be evaluated.
     """
     check_torchmetrics()
     model = load_model(model)
@@ -187,7 +187,7 @@ def iter_evaluate(
     problems: list[str] = []
     try:
         for number, path in enumerate(paths):
-            # An error may still have a file open, which Windows does not delete.
+            # An error may still hold a file open, which Windows cannot delete.
             with TemporaryDirectory(prefix="napari-msgan-", ignore_cleanup_errors=True) as folder:
                 steps = iter_evaluate_image(path, model, Path(folder), computing, scale)
                 as_step = _as_step(number, len(paths), names[path])
@@ -201,7 +201,7 @@ def iter_evaluate(
                 results.add_image(names[path], overview(case), rows)
                 samples.draw(case, seed=number)
     except BaseException:
-        if rows:  # what is finished is not lost
+        if rows:  # so that what is finished is not lost
             results.write_tables(rows, [*problems, _stopped(rows, paths, seen)])
         raise
     if not rows:
@@ -228,7 +228,7 @@ def iter_evaluate(
 
 
 def _stopped(rows: Sequence[ScaleFigures], images: Sequence[Path], training: Sequence[Path]) -> str:
-    """Return what a report lacks that is written before all is done."""
+    """Say what is missing from a report that is written before the end."""
     n_done = len({row.image for row in rows})
     lacks = f"this evaluation was stopped, {n_done} of {len(images)} images are measured"
     return lacks + "; training images were not searched" * bool(training)
@@ -236,11 +236,11 @@ def _stopped(rows: Sequence[ScaleFigures], images: Sequence[Path], training: Seq
 
 @dataclass
 class _Samples:
-    """What is drawn from the images while they are there.
+    """What is drawn from the images while their files exist.
 
-    patches_at : scale of the patches that are searched in the training images; None for none.
-    n_patches, n_regions : of each image.
-    n_shown : images that the regions are from.
+    patches_at : scale of the patches to search for in the training images; None to draw none.
+    n_patches, n_regions : numbers per image.
+    n_shown : number of images that the regions are from.
     """
 
     patches_at: int | None
@@ -262,7 +262,7 @@ class _Samples:
 
 
 def _as_step(number: int, total: int, name: str) -> Callable[[tuple[float, str]], EvaluationStep]:
-    """Return the function from how far one image is to how far all are."""
+    """Return a function that converts the progress of one image to that of all."""
     return lambda step: EvaluationStep(
         "evaluating", (number + step[0]) / total, f"{name}: {step[1]}"
     )
@@ -273,7 +273,7 @@ def _as_stage(stage: Stage) -> Callable[[tuple[float, str]], EvaluationStep]:
 
 
 def _in_units(case: Case, scale: int) -> tuple[Float32Array, Float32Array, BoolArray]:
-    """Return the generated and the true image in reported units, and the body."""
+    """Return the generated and the true image in reported units, and the body mask."""
     units = units_of(case.model.spec)
     true = units.convert(case.truth[scale])
     return units.convert(case.made(scale)), true, body_mask(true, units)

@@ -1,4 +1,4 @@
-"""Whether tiles show: the same image is made on two tile grids, and both are compared."""
+"""Whether tiles are visible: an image is made on two tile grids, and the results are compared."""
 
 from __future__ import annotations
 
@@ -23,21 +23,22 @@ if TYPE_CHECKING:
     from napari_msgan.networks.generator import Generator
     from napari_msgan.networks.megan import MeganPatchGenerator
 
-#: What a generator makes of a tile, float32; the box may leave the image.
+#: Makes a tile with a generator, float32; the box may extend past the image.
 MakeTile = Callable[[Box], Float32Array]
 
-#: Voxels to each side of a tile plane that count as near it.
+#: Voxels on each side of a tile border that count as near it.
 _NEAR = 4
-#: Voxels over which the gradient of the neighbourhood is averaged.
+#: Voxels over which gradients are averaged to get that of the neighbourhood.
 _BACKGROUND = 16
 
 
 @dataclass(frozen=True, slots=True)
 class SeamCertificate:
-    """Difference of an image to that of a tile grid shifted by half a tile.
+    """Difference between an image and the one made on a tile grid shifted by half a tile.
 
-    Near means within 4 voxels of a tile border of either grid. In the unit of the tiles. NaN where
-    no border lies in the region: then both grids make the same, and nothing is known of seams.
+    Near means within 4 voxels of a tile border of either grid. Values are in the unit of the tiles.
+    All are NaN if no border lies in the region: both grids then give the same image, which says
+    nothing about seams.
     """
 
     mean_near: float
@@ -47,18 +48,18 @@ class SeamCertificate:
 
 
 def tile_maker(context: TileContext, scale: int, generator: Generator | None = None) -> MakeTile:
-    """Return the function from a box to what its generator makes of it, before it is rounded.
+    """Return a function that makes a box of a scale with its generator, without rounding.
 
     Parameters
     ----------
-    context : with the generator of the scale prepared; the scale before it is in its store.
-    generator : that makes the tiles; None for that of the scale.
+    context : with the generator of the scale prepared, and the coarser scale in its store.
+    generator : the generator to use; None for that of the scale.
 
     Returns
     -------
     function of a box of the scale
-        It returns float32 in [-1, 1], the first voxel is that of the box. The box starts inside
-        the image, at a multiple of the factor; it may end outside.
+        It returns float32 in [-1, 1], starting at the first voxel of the box. The box must start
+        inside the image, at a multiple of the factor; it may end outside.
     """
     import torch
 
@@ -82,11 +83,11 @@ def tile_maker(context: TileContext, scale: int, generator: Generator | None = N
 def certify_seams(
     make_tile: MakeTile, shape: Ints, tile_shape: Ints, factor: Ints
 ) -> SeamCertificate:
-    """Return how much an image changes when the tile grid is shifted by half a tile.
+    """Measure how much an image changes when the tile grid is shifted by half a tile.
 
-    Two tiles per axis in the middle of the image are made, on both grids. Generators whose output
-    depends on its receptive field only, with a halo that covers it, differ by rounding
-    (1e-6 of the window); anything that depends on the tile shows: too small a halo near the
+    Two tiles per axis in the middle of the image are made on both grids. If the output of a
+    generator depends only on its receptive field, and the halo covers that, they differ by rounding
+    alone (1e-6 of the window). Anything that depends on the tile shows: too small a halo near the
     borders, statistics over the tile everywhere.
 
     Parameters
@@ -100,7 +101,7 @@ def certify_seams(
     whole = _assemble(make_tile, region, tile_shape, (0,) * len(shape))
     whole -= _assemble(make_tile, region, tile_shape, shift)
     borders = [
-        {*range(s, n, t), *range(t, n, t)} - {0}  # there the image begins
+        {*range(s, n, t), *range(t, n, t)} - {0}  # 0 is where the image begins
         for n, t, s in zip(shape, tile_shape, shift, strict=True)
     ]
     return _certificate(np.abs(whole), region, borders)
@@ -109,11 +110,10 @@ def certify_seams(
 def certify_patches(
     context: TileContext, scale: int, generator: MeganPatchGenerator
 ) -> SeamCertificate:
-    """Return how much an image changes when the patches of a patchwork lie half a stride elsewhere.
+    """Measure how much an image changes when the patches of its patchwork shift by half a stride.
 
-    Tiles of such a generator are cut from one patchwork, wherever they lie, so shifting them shows
-    nothing: its seams are those of the patches. Two strides per axis in the middle of the image
-    are made.
+    Tiles of such a generator are all cut from the same patchwork, so shifting them shows nothing:
+    its seams are those of the patches. Two strides per axis in the middle of the image are made.
 
     Parameters
     ----------
@@ -128,7 +128,7 @@ def certify_patches(
 
 
 def _patch_borders(size: int, shifts: Iterable[int]) -> set[int]:
-    """Return where the part of a patch that counts begins or ends; none without a second patch."""
+    """Return where the counting part of a patch begins or ends; nothing with only one patch."""
     starts = [start for shift in shifts for start in patch_starts(size, shift)]
     if len(set(starts)) == 1:
         return set()
@@ -138,7 +138,7 @@ def _patch_borders(size: int, shifts: Iterable[int]) -> set[int]:
 def _certificate(
     difference: Float32Array, region: Box, borders: Sequence[set[int]]
 ) -> SeamCertificate:
-    """Return the figures of a region; `borders` are the first voxels behind one, per axis."""
+    """Return the figures of a region; `borders` are the first voxels past a border, per axis."""
     near = np.zeros(region.shape, bool)
     for axis, (start, stop) in enumerate(zip(region.start, region.stop, strict=True)):
         along = [-1 if i == axis else 1 for i in range(region.ndim)]
@@ -150,18 +150,18 @@ def _certificate(
 
 
 def middle_tiles(shape: Ints, tile_shape: Ints) -> Box:
-    """Return the two tiles per axis around the tile border nearest the middle of the image."""
+    """Return the two tiles per axis around the tile border nearest to the middle of the image."""
     centre = tuple(max(1, round(n / 2 / t)) * t for n, t in zip(shape, tile_shape, strict=True))
     return Box(centre, centre).grow(tile_shape).intersect(Box.of_shape(shape))
 
 
 def _assemble(make_tile: MakeTile, region: Box, tile_shape: Ints, shift: Ints) -> Float32Array:
-    """Return a region, made on the tile grid whose borders lie at `shift` + n tiles."""
+    """Make a region on the tile grid whose borders lie at `shift` + n tiles."""
     made = np.empty(region.shape, np.float32)
     shifted = region.relative_to(shift)
     for index in shifted.cover(tile_shape).indices():
         tile = Box.of_cell(index, tile_shape).shift(shift)
-        # tiles start inside the image, so at its border those of a shifted grid are smaller
+        # Tiles start inside the image, so those of a shifted grid are smaller at its border.
         tile = Box(tuple(max(0, a) for a in tile.start), tile.stop)
         values = make_tile(tile)
         part = tile.intersect(region)
@@ -176,26 +176,26 @@ def _mean_and_max(values: Float32Array) -> tuple[float, float]:
 
 
 def tile_phase_share(image: Float32Array, tile_shape: Ints, factor: Ints, first: int = 0) -> float:
-    """Return how the tile borders rank among all other grids of their spacing.
+    """Rank the gradient at tile borders among all other grids of the same period.
 
-    For every phase p the mean gradient between voxels i - 1 and i with i = p (modulo the tile) is
-    taken, over that of the neighbourhood. An axis has the share of phases whose gradient is at
-    least that of the tile borders (p = `first`): borders that show have the smallest possible one.
-    Phases inside a coarse voxel are left out, because those have another gradient than the
-    borders between coarse voxels, in every image that is made from a coarse one.
+    For every phase p, the mean gradient between voxels i - 1 and i with i = p (modulo the tile) is
+    divided by that of the neighbourhood. The share of an axis is that of the phases whose gradient
+    is at least that of the tile borders (p = `first`): visible borders have the smallest possible
+    share. Phases inside a coarse voxel are left out, because in every image made from a coarse one
+    the gradient there differs from that at the borders between coarse voxels.
 
     Parameters
     ----------
-    factor : of the scale, the fine voxels of a coarse one.
+    factor : of the scale, the number of its voxels per coarse voxel.
     first : voxel of the first border on every axis, a multiple of the factor.
 
     Returns
     -------
     float
-        The smallest share of all axes times the number of axes (Bonferroni's correction), at most
-        1; NaN where no axis has a tile border. A share p of images without visible borders has p
-        or less. It is at least axes x factor / tile: where that is more than 0.05 (patches of the
-        authors' models: 0.2, volumes 0.3), one image proves nothing, and several have to be seen.
+        The smallest share of any axis times the number of axes (Bonferroni correction), at most 1;
+        NaN if no axis has a tile border. Of images without visible borders, a share of p has a
+        value of p or less. It is at least axes x factor / tile: if that exceeds 0.05 (patches of
+        the authors' models: 0.2, volumes 0.3), one image proves nothing, and several are needed.
     """
     shares = []
     for axis, (tile, step) in enumerate(zip(tile_shape, factor, strict=True)):

@@ -32,9 +32,9 @@ class MeanFigure:
 
 
 def bootstrap_interval(values: Sequence[float]) -> tuple[float, float]:
-    """Return the 95 % percentile bootstrap interval of the mean [1]_, 9999 resamples.
+    """Return the 95 % percentile bootstrap interval of the mean [1]_, from 9999 resamples.
 
-    NaN for fewer than two values. With few values it is too narrow: of three patients, it says
+    NaN for fewer than two values. For few values it is too narrow: for three patients, it says
     little more than their range.
 
     References
@@ -59,11 +59,11 @@ def bootstrap_interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 def summarise(rows: Sequence[ScaleFigures]) -> list[MeanFigure]:
-    """Return the mean of every figure that was taken, for each scale.
+    """Return the mean of every measured figure at each scale.
 
-    The images of a patient are averaged first: they are alike, and counting each would make the
-    interval too narrow. Figures that are not finite (an image too small, PSNR of equal images) are
-    left out.
+    The images of one patient are averaged first: they are alike, and counting each of them would
+    make the interval too narrow. Figures that are not finite (image too small, PSNR of equal
+    images) are left out.
     """
     found = []
     for scale in sorted({row.scale for row in rows}):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from napari_msgan.evaluation.memorisation import Memorisation
     from napari_msgan.evaluation.summary import MeanFigure
 
-#: What begins a formula in spreadsheets.
+#: What formulas begin with in spreadsheets.
 _FORMULA = tuple("=+-@")
 _TITLES: dict[Group, str] = {
     "accuracy": "Accuracy",
@@ -30,7 +30,7 @@ _TITLES: dict[Group, str] = {
 
 
 def figures_csv(rows: Sequence[ScaleFigures]) -> str:
-    """Return a line per image and scale, under the names of the columns."""
+    """Return a CSV table with one line per image and scale."""
     names = ["image", "patient", "scale", "shape", "spacing_mm", *(c.name for c in COLUMNS)]
     lines = [
         [
@@ -47,7 +47,7 @@ def figures_csv(rows: Sequence[ScaleFigures]) -> str:
 
 
 def images_of(figures: str) -> set[str]:
-    """Return the images that a text of `figures_csv` has lines of; none of another text."""
+    """Return the images in a text made by `figures_csv`; none if the text is something else."""
     try:
         named = [row.get("image") for row in csv.DictReader(io.StringIO(figures))]
     except csv.Error:
@@ -58,7 +58,7 @@ def images_of(figures: str) -> set[str]:
 
 
 def summary_csv(rows: Sequence[ScaleFigures]) -> str:
-    """Return a line per scale and figure: mean and 95 % interval over patients."""
+    """Return a CSV table with mean and 95 % interval over patients per scale and figure."""
     names = ["scale", "figure", "images", "patients", "mean", "low_95", "high_95"]
     lines = [
         [
@@ -74,7 +74,7 @@ def summary_csv(rows: Sequence[ScaleFigures]) -> str:
 
 
 def _no_formula(name: str) -> str:
-    """Return a name as text for programs that would calculate with it."""
+    """Return a name that spreadsheets take as text, not as a formula."""
     return f"'{name}" if name[:1] in _FORMULA else name
 
 
@@ -83,7 +83,7 @@ def _exact(value: float) -> str:
 
 
 def _cell(name: str) -> str:
-    """Return a name as text of one cell of Markdown."""
+    """Escape a name for one cell of a Markdown table."""
     return re.sub(r"([\\|<`*_\[\]])", r"\\\1", " ".join(name.split()))
 
 
@@ -102,10 +102,10 @@ def report_markdown(
     memorisation: Memorisation | None = None,
     problems: Sequence[str] = (),
 ) -> str:
-    """Return all tables with a legend; one group of figures after the other.
+    """Return a report with all tables and a legend, one group of figures after the other.
 
     made_by : program, model and machine, so that the figures can be cited.
-    problems : what could not be measured, and why; a text each.
+    problems : one text each for what could not be measured, and why.
     """
     n_images = len({row.image for row in rows})
     n_patients = len({row.patient or row.image for row in rows})

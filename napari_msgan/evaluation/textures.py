@@ -1,4 +1,4 @@
-"""Whether a generated image looks like a true one, wherever its structures are."""
+"""Whether a generated image looks like a true one, regardless of where its structures are."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ _PROJECTIONS = 512
 _SMALLEST_LEVEL = 16
 _SLICES = 16
 _SPECTRUM_BINS = 32
-#: Burt and Adelson's filter: binomial, 5 taps per axis.
+#: Burt and Adelson's binomial filter, 5 taps per axis.
 _KERNEL: Float32Array = np.array([1, 4, 6, 4, 1], np.float32) / np.float32(16)
 
 
 @dataclass(frozen=True, slots=True)
 class SlicedWasserstein:
-    """Distances times 1000, mean over the levels of the Laplacian pyramid.
+    """Distances times 1000, averaged over the levels of the Laplacian pyramid.
 
-    floor : of the true image against itself, at other random patches; a perfect result has this.
+    floor : of the true image to itself, with other random patches; a perfect result reaches this.
     """
 
     distance: float
@@ -42,18 +42,18 @@ class SlicedWasserstein:
 
 
 def sliced_wasserstein(made: Float32Array, true: Float32Array) -> SlicedWasserstein:
-    """Return the sliced Wasserstein distance of patches of Laplacian pyramids [1]_.
+    """Return the sliced Wasserstein distance between patches of Laplacian pyramids [1]_.
 
-    As there: levels while the shorter side has 16 pixels, the last one is the low-pass image;
-    patches of 7 x 7 pixels; at each level the set of an image is normalised to mean 0 and
-    deviation 1 by itself, so brightness and contrast of a whole level do not count; 512 random
-    directions; mean over levels, times 1000.
+    As in the paper: there are levels while the shorter side has 16 pixels, and the last one is the
+    low-pass image; patches have 7 x 7 pixels; at each level the patches of each image are
+    normalised on their own to mean 0 and deviation 1, so brightness and contrast of a whole level
+    do not count; 512 random directions; mean over levels, times 1000.
 
-    Unlike there, an image is compared with one other, not 16384 with as many: 4096 patches of each
-    level come from it. Patches of volumes come from up to 16 axial slices, so that thick or few
-    slices cost no level. There is one channel.
+    Unlike in the paper, one image is compared with one other, not 16384 with as many: 4096 patches
+    of each level come from it. Patches of volumes come from up to 16 axial slices, so that few or
+    thick slices cost no level. There is one channel.
 
-    NaN where an image is smaller than 16 pixels, or the true one constant.
+    NaN if an image is smaller than 16 pixels, or the true one is constant.
 
     References
     ----------
@@ -77,26 +77,26 @@ def sliced_wasserstein(made: Float32Array, true: Float32Array) -> SlicedWasserst
 
 
 def projected_distance(a: Float32Array, b: Float32Array, directions: Float32Array) -> float:
-    """Return the mean 1-Wasserstein distance of two point sets over projections.
+    """Return the 1-Wasserstein distance of two point sets, averaged over projections.
 
     Parameters
     ----------
-    a, b : arrays, shape (N, D), as many points in both.
-    directions : array, shape (D, P), unit vectors.
+    a, b : arrays, shape (N, D), with equally many points.
+    directions : array of unit vectors, shape (D, P).
     """
-    # of equally many points on a line, the optimal transport joins them in their order
+    # For equally many points on a line, optimal transport joins them in order.
     lines_a, lines_b = (np.sort((points @ directions).T.copy()) for points in (a, b))
     return float(np.abs(lines_a - lines_b).mean(dtype=np.float64))
 
 
 def _laplacian_levels(planes: Sequence[Float32Array]) -> list[list[Float32Array]]:
-    """Return the Laplacian pyramids of images of one shape: per level, the level of every image."""
+    """Return Laplacian pyramids of images of one shape: for each level, that of every image."""
     pyramids = [laplacian_pyramid(plane) for plane in planes]
     return [list(levels) for levels in zip(*pyramids, strict=True)]
 
 
 def laplacian_pyramid(image: Float32Array) -> list[Float32Array]:
-    """Return what each octave adds to the next coarser one, finest first, and the low-pass [1]_.
+    """Return what each octave adds to the next coarser one, finest first, then the low-pass [1]_.
 
     Parameters
     ----------
@@ -105,8 +105,8 @@ def laplacian_pyramid(image: Float32Array) -> list[Float32Array]:
     Returns
     -------
     list of arrays, float32
-        Each has half the side of the one before, rounded up, and its shorter side has at least 16
-        pixels. The last is the image itself, blurred; of a smaller image it is all.
+        Each has half the side of the one before, rounded up, and a shorter side of at least 16
+        pixels. The last is the blurred image; for an image too small to halve, it is the only one.
 
     References
     ----------
@@ -114,7 +114,7 @@ def laplacian_pyramid(image: Float32Array) -> list[Float32Array]:
        Communications 31, 1983.
     """
     levels = [image]
-    while min(levels[-1].shape) > 2 * (_SMALLEST_LEVEL - 1):  # half of it, rounded up, has enough
+    while min(levels[-1].shape) > 2 * (_SMALLEST_LEVEL - 1):  # half of it, rounded up, suffices
         coarse = _blurred(levels[-1], _KERNEL)[::2, ::2]
         levels[-1] = levels[-1] - upsampled(coarse, levels[-1].shape)
         levels.append(coarse)
@@ -122,7 +122,9 @@ def laplacian_pyramid(image: Float32Array) -> list[Float32Array]:
 
 
 def upsampled(coarse: Float32Array, shape: Ints) -> Float32Array:
-    """Return an image of twice the side, or one pixel less: the transpose of blur and every second.
+    """Return an image with twice the side, or one pixel less.
+
+    It is the transpose of blurring and keeping every second pixel.
 
     Parameters
     ----------
@@ -156,8 +158,8 @@ def _patches(planes: Sequence[Float32Array], random: np.random.Generator) -> Flo
 def radial_power_spectrum(image: Float32Array) -> Float64Array:
     """Return the mean power in 32 rings (shells) from frequency 0 to Nyquist.
 
-    The mean is taken away and a Hann window is applied, so that borders do not count as edges.
-    NaN for rings without a frequency (images of less than 64 voxels).
+    The mean is subtracted and a Hann window applied, so that borders do not count as edges. NaN for
+    rings without a frequency (in images of fewer than 64 voxels).
     """
     values = image - image.mean(dtype=np.float64).astype(np.float32)
     radius = np.zeros((1,) * image.ndim, np.float32)
@@ -177,10 +179,10 @@ def radial_power_spectrum(image: Float32Array) -> Float64Array:
 
 @dataclass(frozen=True, slots=True)
 class SpectrumDifference:
-    """Difference of two radial power spectra.
+    """Difference between two radial power spectra.
 
     distance_db : mean |10 log10(made / true)| over the rings.
-    fine_share : power above half of Nyquist, made over true; below 1 is blur, above 1 noise.
+    fine_share : power above half of Nyquist, made over true; below 1 is blur, above 1 is noise.
     """
 
     distance_db: float
@@ -200,10 +202,10 @@ def compare_spectra(made: Float32Array, true: Float32Array) -> SpectrumDifferenc
 
 
 def checkerboard_index(image: Float32Array, factor: Ints) -> float:
-    """Return how unequal the gradient energy of the positions inside a block of `factor` is.
+    """Return how unequal the gradient energy is between positions inside blocks of `factor`.
 
-    (largest - smallest) / mean over the positions, e.g. the four of a 2 x 2 block: 0 without
-    any pattern. Compare it with that of the true image. NaN for constant images, and for those
+    It is (largest - smallest) / mean over the positions, e.g. the four of a 2 x 2 block: 0 without
+    any pattern. Compare it with that of the true image. NaN for constant images, and for images
     that lack a position.
     """
     if any(n <= f for n, f in zip(image.shape, factor, strict=True)):

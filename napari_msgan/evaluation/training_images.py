@@ -1,4 +1,4 @@
-"""The search of generated patches in training images, at every size that training showed."""
+"""Search for generated patches in training images, at every size that training showed."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from napari_msgan.volume import Volume
 
 _FILE = "training.json"
-#: Neighbouring factors differ by at most this share: half of it moves the border of a patch of 32
-#: voxels by half a voxel.
+#: Neighbouring factors differ by about this share, or more where `_MOST_FACTORS` is reached: half
+#: of it moves the border of a patch of 32 voxels by half a voxel.
 _STEP = 0.06
 _MOST_FACTORS = 9
 
@@ -39,7 +39,7 @@ _Factor = Annotated[float, Field(ge=1e-3, le=1e3)]
 
 
 class _Resampling(BaseModel):
-    """What counts here of the settings that a model was trained with."""
+    """The part of a model's training settings that matters here."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -47,14 +47,14 @@ class _Resampling(BaseModel):
 
 
 def trained_zooms(folder: Path) -> tuple[float, ...]:
-    """Return 2 to 9 factors over the range by which training resampled its images.
+    """Return 2 to 9 factors that span the range by which training resampled its images.
 
-    None at all where the model folder has no ``training.json``: then nobody knows.
+    Returns none if the model folder has no ``training.json``, because the range is then unknown.
 
     Raises
     ------
     ModelError
-        If that file does not say the range.
+        If that file does not state the range.
     """
     path = folder / _FILE
     if not path.is_file():
@@ -77,11 +77,11 @@ def check_sizes(
     finest: int | None,
     scale: int,
 ) -> None:
-    """Refuse images that all are smaller than a patch at the scale where patches are compared.
+    """Refuse images that are all smaller than a patch at the scale where patches are compared.
 
     Parameters
     ----------
-    finest : scale of the images that is asked for, or None.
+    finest : requested finest scale of the images, or None.
     scale : where patches are compared.
 
     Raises
@@ -106,15 +106,15 @@ def iter_search_training(
     scale: int,
     workers: int,
 ) -> Generator[tuple[float, str], None, Memorisation]:
-    """Search the patches in all training images; yield (share that is done, what is searched).
+    """Search for the patches in all training images; yield (share done, name of the image).
 
-    Each image is searched as it is, and as training resampled it, one after the other: in memory
-    is one image of one size.
+    Each image is searched at its own size and at those that training resampled it to, one after
+    the other, so that memory holds one image at one size.
 
     Raises
     ------
     MsganError
-        A subclass that says what does not fit; a note names the image.
+        The subclass says what does not fit; a note names the image.
     """
     zooms = trained_zooms(model.folder)
     search, total = TrainingSearch(patches), len(training) * (1 + len(zooms))
@@ -135,7 +135,7 @@ def iter_search_training(
 def _iter_sizes(
     volume: Volume, model: Model, scale: int, zooms: Sequence[float], workers: int
 ) -> Iterator[Float32Array | None]:
-    """Yield an image at a scale in reported units, native first; None where it lacks the scale."""
+    """Yield an image at a scale in reported units, own size first; None if it lacks the scale."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that an image is larger than the model's
         plan = plan_source(volume, model.spec)

@@ -1,4 +1,4 @@
-"""The units of reported figures: HU for physical models of CT, grey levels of 255 for the rest."""
+"""Units of reported figures: HU for physical CT models, grey levels of 255 for all others."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ReportUnits:
-    """How stored values become reported ones.
+    """How stored values are converted to reported ones.
 
     low : stored value at the low end of the model's window.
     factor : reported units per stored unit.
     zero : reported value of `low`.
-    data_range : width of the model's window in reported units; that of PSNR.
+    data_range : width of the model's window in reported units, which PSNR uses.
     """
 
     name: str
@@ -36,11 +36,11 @@ class ReportUnits:
 
     @property
     def window(self) -> tuple[float, float]:
-        """Return the model's window in reported units."""
+        """The model's window in reported units."""
         return self.zero, self.zero + self.data_range
 
     def convert(self, stored: npt.NDArray[Any]) -> Float32Array:
-        """Return stored values as float32 in reported units."""
+        """Convert stored values to float32 in reported units."""
         above: Float32Array = np.asarray(stored, np.float32) - np.float32(self.low)
         return above * np.float32(self.factor) + np.float32(self.zero)
 
@@ -48,8 +48,8 @@ class ReportUnits:
 def units_of(spec: ModelSpec) -> ReportUnits:
     """Return the units for the results of a model.
 
-    A relative model, and one whose sketch says so, stretches its source by percentiles: its values
-    are no HU, even of a CT.
+    A relative model, or one whose sketch settings say so, stretches its source by percentiles, so
+    its values are not HU, even for a CT.
     """
     low, high = spec.window
     is_stretched = spec.sketch.window == "percentiles"
