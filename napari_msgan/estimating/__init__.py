@@ -1,4 +1,4 @@
-"""Time, memory and disk of a job before it is run, from what this machine was measured to need."""
+"""Estimated time, memory and disk space of a job, from one measurement of this machine."""
 
 from napari_msgan.estimating._calibration import (
     Calibration,

@@ -1,4 +1,4 @@
-"""What a tile, a voxel of sketch and a stored voxel cost on this machine, measured once."""
+"""What tiles, sketches and stored voxels cost on this machine, measured once."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ if TYPE_CHECKING:
 
 
 class Calibration(Settings):
-    """Costs on this machine; seconds are of the clock, with all workers busy.
+    """Costs on this machine; seconds are wall time, with all workers busy.
 
-    start_s : until the program and the model are loaded, and at its end until the process is gone.
-    warm_up_s : what the first sketch of a process takes beside its voxels.
-    sketch_s, threshold_s : per voxel of the finest scale, and per voxel that is sampled.
+    start_s : until program and model are loaded, plus at the end until the process is gone.
+    warm_up_s : what the first sketch of a process takes in addition to its voxels.
+    sketch_s, threshold_s : per voxel of the finest scale, and per sampled voxel.
     first_s, first_bytes : per voxel of scale 0.
-    tile_s : of one tile of scale `scale`; N workers make N tiles in N times that.
-    sample_first_s, sample_tiles_s : of scale 0 and of all other tiles of the sample, the first tile
-        of each scale and worker included, which takes longer than others.
-    sample_first, sample_tiles : voxels of its scale 0, and tiles of each scale from 0 on.
+    tile_s : for one tile of scale `scale`; N workers make N tiles in N times that.
+    sample_first_s, sample_tiles_s : for scale 0 and for all other tiles of the sample, including
+        the first tile of each scale and worker, which takes longer than others.
+    sample_first, sample_tiles : voxels of the sample's scale 0, and its tiles per scale from 0 on.
     base_bytes : of the process with its model.
-    sketch_bytes : that making a sketch takes on top.
-    tile_bytes : that a worker takes on top while it makes a tile, without chunks that are kept.
-    stored_image, stored_sketch : bytes on the disk per voxel.
+    sketch_bytes : what making a sketch takes in addition.
+    tile_bytes : what a worker takes in addition while it makes a tile, without cached chunks.
+    stored_image, stored_sketch : bytes on disk per voxel.
     """
 
     start_s: float
@@ -66,7 +66,7 @@ class Calibration(Settings):
 def calibrate(
     model: Model, device: str, precision: Precision, workers: int, *, again: bool = False
 ) -> Calibration:
-    """Return what is known of this model on this machine; measure it if nothing is, or `again`.
+    """Return the costs of this model on this machine, measured if they are unknown or `again`.
 
     Raises
     ------
@@ -78,27 +78,27 @@ def calibrate(
     if known is not None:
         return known
     arguments = [str(model.folder.absolute()), device, precision, str(workers)]
-    # -P: nothing that lies in the current folder is run
+    # -P: run nothing that lies in the current folder
     command = [sys.executable, "-P", "-m", "napari_msgan.estimating._measuring", *arguments]
-    # as the terminal program does before it imports numpy
+    # as the terminal program sets it before importing numpy
     environment = os.environ | {"MALLOC_ARENA_MAX": "1"}
     ended = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    gone = time.perf_counter()  # the same clock for all processes of a computer
+    gone = time.perf_counter()  # a clock that all processes of a computer share
     try:
         text, told = ended.stdout.split()
         found = Calibration.model_validate_json(text)
         found = found.model_copy(update={"start_s": found.start_s + gone - float(told)})
-    except ValueError as error:  # what pydantic raises is one, too
+    except ValueError as error:  # includes pydantic's
         said = (ended.stderr.strip() or "nothing").splitlines()[-1]
         raise JobError(f"this machine could not be measured; the process said: {said}") from error
-    with suppress(OSError):  # where nothing can be kept, it is measured again next time
+    with suppress(OSError):  # if it cannot be kept, it is measured again next time
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(file, found.model_dump_json(indent=2).encode())
     return found
 
 
 def calibration_file(model: Model, device: str, precision: Precision, workers: int) -> Path:
-    """Return where the measurement of a model under these conditions is kept."""
+    """Return the file that keeps the measurement of a model under these conditions."""
     import torch
     from platformdirs import user_cache_path
 
@@ -111,7 +111,7 @@ def calibration_file(model: Model, device: str, precision: Precision, workers: i
 
 
 def read_calibration(file: Path) -> Calibration | None:
-    """Return what a file holds; None if there is none to read, or it is not of this version."""
+    """Read a measurement; return None if the file cannot be read or has another layout."""
     try:
         return Calibration.model_validate_json(file.read_bytes())
     except (OSError, ValidationError):

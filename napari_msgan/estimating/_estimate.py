@@ -1,4 +1,4 @@
-"""Time, memory and disk of a job before it is run."""
+"""Estimate the time, memory and disk space of a job before it runs."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ if TYPE_CHECKING:
     from napari_msgan.estimating._calibration import Calibration
     from napari_msgan.source import SourcePlan
 
-#: Voxels of a scale that thresholds are measured on at most; see `napari_msgan.sketch`.
+#: Most voxels of a scale that thresholds are measured on, see `napari_msgan.sketch`.
 _SAMPLED = 1.25 * 2**24
-#: Copies of the sampled voxels while percentiles are taken, in voxels of the source's type.
+#: Copies of the sampled voxels held while percentiles are computed, in the type of the source.
 _SAMPLE_COPIES = 4.5
-#: Bytes per voxel of the temporary images of every scale.
+#: Bytes per voxel in the temporary images of every scale.
 _PYRAMID_BYTES = 2
-#: Bytes per second that gzip unpacks, an assumption: it is a small part of any job.
+#: Bytes per second that gzip unpacks; an assumption, as it is a small part of any job.
 _UNPACKED_PER_S = 120e6
 
 
 @dataclass(frozen=True)
 class Space:
-    """Room on a disk: where, how many bytes are needed at most, how many are free."""
+    """Space on a disk: a folder there, bytes needed at most, and bytes free."""
 
     folder: Path
     needed: int
@@ -51,14 +51,14 @@ class Space:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a job takes.
+    """What a job will take.
 
     shape : of the finest scale of the pyramid.
-    tiles : how many would be computed, per scale.
-    seconds, first_s : until all is there, and until scale 0 is, start of the program included.
-    memory_bytes, memory_free : of the whole process at its peak, and what this machine has free.
-    store_bytes : of the finished store.
-    store, temporary : the disk of the store at its fullest, and that of unpacked images.
+    tiles : number of tiles to compute, per scale.
+    seconds, first_s : until everything, and until scale 0, is done, including program start.
+    memory_bytes, memory_free : peak of the whole process, and free memory of this machine.
+    store_bytes : size of the finished store.
+    store, temporary : the disk of the store when it is fullest, and that of unpacked images.
     """
 
     shape: tuple[int, ...]
@@ -73,7 +73,7 @@ class Estimate:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Return what does not fit, and what to do about it."""
+        """What does not fit, and what to do about it; one text each."""
         found = []
         if self.memory_bytes > self.memory_free:
             found.append("there is not enough free memory: use fewer --workers")
@@ -105,21 +105,21 @@ def estimate(
     workers: int | None = None,
     again: bool = False,
 ) -> Estimate:
-    """Return what `generate` would take; nothing of the image is read but its header.
+    """Estimate what `generate` would take, reading only the header of the image.
 
-    The first call for a model, precision and number of workers measures this machine, in half a
-    minute or so; the result is kept.
+    The first call for a model, precision and number of workers measures this machine, which takes
+    about half a minute; the result is kept.
 
     Parameters
     ----------
-    out : where the store would be made, or the folder of it: its disk is looked at.
-    scale, region, precision, spacing, device, workers : as of `napari_msgan.generate`.
-    again : measure this machine anew, for instance when something else was running before.
+    out : where the store would be made, or its folder, to check the space on that disk.
+    scale, region, precision, spacing, device, workers : as for `napari_msgan.generate`.
+    again : measure this machine again, for instance if something else was running before.
 
     Raises
     ------
     MsganError
-        A subclass that says what does not fit, as `generate` would.
+        The subclass says what does not fit, as with `generate`.
     """
     volume, packed = (source, 0) if isinstance(source, Volume) else read_geometry(source)
     volume = with_spacing(volume, spacing)
@@ -138,7 +138,7 @@ def estimate(
     before_s += known.warm_up_s + sketch_seconds(plan, known, sketchers)
     n_tiles = [cells[s].size for s in range(scale + 1)]
     of_sample = tiles_seconds(model, known, known.sample_tiles, workers)
-    # what the first tiles of a process cost on top, as much for any image
+    # what the first tiles of a process cost in addition, the same for any image
     first_s = before_s + known.first_s * math.prod(geometry.shape_at(0))
     first_s += max(0.0, known.sample_first_s - known.first_s * known.sample_first)
     tiles_s = tiles_seconds(model, known, n_tiles, workers)
@@ -163,9 +163,9 @@ def estimate(
 
 
 def needed_cells(tiling: Tiling, region: Box, scale: int) -> dict[int, Box]:
-    """Return the tiles that `plan_tiles` lists for an empty store, per scale as a box of cells.
+    """Return the tiles that `plan_tiles` lists for an empty store, as a box of cells per scale.
 
-    They are boxes, because what a box of tiles reads is a box: nothing is listed, so an image may
+    Whatever a box of tiles reads is a box again, so nothing needs to be listed, and an image may
     have any size.
     """
     box = tiling.geometry.box_at(scale, region)
@@ -180,15 +180,15 @@ def needed_cells(tiling: Tiling, region: Box, scale: int) -> dict[int, Box]:
 
 
 def written_box(tiling: Tiling, scale: int, cells: Box) -> Box:
-    """Return the voxels of these tiles."""
+    """Return the box of voxels that these tiles write."""
     grid = tiling.grid(scale)
     return cells.multiply(grid.tile_shape).intersect(Box.of_shape(grid.shape))
 
 
 def sketch_seconds(plan: SourcePlan, known: Calibration, workers: int) -> float:
-    """Return the seconds for the sketch of all scales, hash and temporary images included.
+    """Return the seconds to sketch all scales, including the hash and temporary images.
 
-    workers : that make the sketch.
+    workers : number of threads that make the sketch.
     """
     geometry = plan.geometry
     sampled = sum(min(math.prod(geometry.shape_at(s)), _SAMPLED) for s in range(geometry.n_scales))
@@ -197,11 +197,13 @@ def sketch_seconds(plan: SourcePlan, known: Calibration, workers: int) -> float:
 
 
 def tiles_seconds(model: Model, known: Calibration, n_tiles: Sequence[int], workers: int) -> float:
-    """Return the seconds for tiles of scales 1 and up: few take as long as one per worker.
+    """Return the seconds for tiles of scales 1 and above.
+
+    A few tiles take as long as one tile per worker.
 
     Parameters
     ----------
-    n_tiles : of each scale from 0 on.
+    n_tiles : number of tiles of each scale, from scale 0 on.
     """
     seconds = 0.0
     for scale, count in enumerate(n_tiles[1:], 1):
@@ -212,7 +214,7 @@ def tiles_seconds(model: Model, known: Calibration, n_tiles: Sequence[int], work
 
 
 def tile_work(model: Model, scale: int) -> float:
-    """Return about how many multiplications a tile of a patch generator takes."""
+    """Return roughly how many multiplications a tile of a patch generator takes."""
     weights = sum(p.numel() for p in model.generator(scale).parameters())
     factor, halo = model.factor(scale), model.halo(scale)
     coarse = [n / f + h for n, f, h in zip(model.spec.tile_shape, factor, halo, strict=True)]
@@ -220,12 +222,12 @@ def tile_work(model: Model, scale: int) -> float:
 
 
 def busy_workers(cells: Mapping[int, Box], workers: int) -> int:
-    """Return how many tiles are made at the same time at most; scale 0 is one tile."""
+    """Return how many tiles are made at the same time at most; scale 0 is a single tile."""
     return min(workers, max(box.size for box in cells.values()))
 
 
 def memory_bytes(plan: SourcePlan, spec: ModelSpec, known: Calibration, workers: int) -> int:
-    """Return the peak of the process: making the sketch, scale 0 or tiles, whichever is largest."""
+    """Return the peak memory of the process: that of sketch, scale 0 or tiles, if larger."""
     geometry = plan.geometry
     sampled = min(_SAMPLED, math.prod(plan.volume.shape))
     first = known.first_bytes * math.prod(geometry.shape_at(0))

@@ -1,7 +1,7 @@
 """Measures what the tiles of a model cost: ``python -m napari_msgan.estimating._measuring``.
 
-A process of its own makes a small image with all workers busy, and says what that took: so
-nothing else is in its memory, and its threads are set as those of a real run.
+A separate process makes a small image with all workers busy and reports what that took. Its memory
+holds nothing else, and its threads are configured as in a real run.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ if TYPE_CHECKING:
     from napari_msgan.model import Model
     from napari_msgan.pyramid import PyramidStore
 
-#: Tiles that each worker makes: the first ones warm up and are not timed.
+#: Tiles that each worker makes; the first ones warm up and are not timed.
 _ROUNDS = 3
 _SAMPLE_EVERY_S = 0.003
 
 
 def measure(model: Model, device: str, precision: Precision, workers: int) -> Calibration:
-    """Make a small image and return what it cost; in a process that has done nothing before."""
+    """Make a small image and return what it cost; call it first thing in a fresh process."""
     process = psutil.Process()
     start_s = time.time() - process.create_time()
     base = private_bytes()
@@ -58,7 +58,7 @@ def measure(model: Model, device: str, precision: Precision, workers: int) -> Ca
     threshold_s = _threshold_seconds(volume, model.spec, sketchers)
     first_s, first_bytes = _measure_first(model, device)
     n_voxels = math.prod(geometry.shape)
-    # What every sketch takes, however small, is in both: it must not count for each voxel.
+    # The fixed cost of any sketch, however small, is in both; it must not count per voxel.
     both_s = max(0.0, run.sketch_s - run.piece_warm_s) / (n_voxels - run.piece_voxels)
     sampled = sum(math.prod(geometry.shape_at(s)) for s in range(geometry.n_scales))
     ends = run.tile_ends[geometry.finest_scale]
@@ -84,14 +84,14 @@ def measure(model: Model, device: str, precision: Precision, workers: int) -> Ca
 
 
 def _seconds_between(ends: Sequence[float], device: str, workers: int) -> float:
-    """Return the seconds from tile to tile, without those in which workers warm up.
+    """Return the seconds from tile to tile, leaving out those in which workers warm up.
 
-    On a CPU that is the first tile of each. On a GPU a worker records its network first, which
-    takes as long as many tiles, and the others go on meanwhile; the quickest quarter is without.
+    On a CPU that is each worker's first tile. On a GPU a worker first records its network, which
+    takes as long as many tiles while the others go on; the quickest quarter is free of that.
     """
     if device == "cpu":
         return (ends[-1] - ends[workers - 1]) / (len(ends) - workers)
-    rounds = np.subtract(ends[workers:], ends[:-workers])  # workers may end together
+    rounds = np.subtract(ends[workers:], ends[:-workers])  # workers may finish together
     return float(np.quantile(rounds, 0.25)) / workers
 
 
@@ -99,12 +99,12 @@ def _seconds_between(ends: Sequence[float], device: str, workers: int) -> float:
 class _Run:
     """What making the sample took.
 
-    piece_cold_s, piece_warm_s, piece_voxels : the sketch of a small piece of it, as the first of
-        the process and after that of the whole sample.
-    sketch_s, sketch_peak : the sketch of the whole sample, and the bytes of the process meanwhile.
-    tile_ends : of each scale, seconds from the first tile's begin to the end of each tile.
+    piece_cold_s, piece_warm_s, piece_voxels : for the sketch of a small piece of the sample, as the
+        first sketch of the process, and again after that of the whole sample.
+    sketch_s, sketch_peak : for the sketch of the whole sample; bytes of the process meanwhile.
+    tile_ends : per scale, seconds from the start of the first tile to the end of each tile.
     tile_peak : bytes of the process while tiles are made.
-    stored_image, stored_sketch : bytes on the disk per voxel.
+    stored_image, stored_sketch : bytes on disk per voxel.
     """
 
     piece_cold_s: float
@@ -121,12 +121,12 @@ class _Run:
 def _make_sample(
     volume: Volume, model: Model, device: str, precision: Precision, workers: int
 ) -> _Run:
-    """Make the sample, and a piece of it, as `napari_msgan.generate` does."""
+    """Make the sample and a piece of it the way `napari_msgan.generate` does."""
 
     def sketched(
         source: Volume, out: Path
     ) -> tuple[Generator[Progress, None, PyramidStore], float]:
-        """Return the steps after the sketch, and the seconds that it took."""
+        """Return the steps that follow the sketch, and the seconds that the sketch took."""
         planned = plan_source(source, model.spec, _scale_to_measure(model.spec))
         begun = time.perf_counter()
         steps = iter_generate(
@@ -173,12 +173,12 @@ def _make_sample(
 
 
 def _scale_to_measure(spec: ModelSpec) -> int | None:
-    """Return the last scale, so that scale 0 is small beside the tiles; None: the image decides."""
+    """Return the last scale, beside whose tiles scale 0 is small; None if the image decides."""
     return None if spec.kind == "relative" else spec.n_scales - 1
 
 
 def sample_volume(spec: ModelSpec, workers: int) -> Volume:
-    """Return smooth noise in a disc or cylinder, of enough tiles for all workers."""
+    """Return smooth noise in a disc or cylinder, with enough tiles for all workers."""
     tiles = [1] * len(spec.axes)
     while math.prod(tiles) < _ROUNDS * workers:
         tiles[-1 - (tiles[-1] > tiles[-2])] += 1
@@ -198,7 +198,7 @@ def sample_volume(spec: ModelSpec, workers: int) -> Volume:
 
 
 def _threshold_seconds(volume: Volume, spec: ModelSpec, workers: int) -> float:
-    """Return seconds per voxel and thread, with all workers busy."""
+    """Return the seconds per voxel and thread, with all workers busy."""
     unit = lazy_unit(volume.data, *spec.window)
     begun = time.perf_counter()
     measure_thresholds(unit, spec.sketch, workers)
@@ -206,7 +206,7 @@ def _threshold_seconds(volume: Volume, spec: ModelSpec, workers: int) -> float:
 
 
 def _measure_first(model: Model, device: str) -> tuple[float, float]:
-    """Return seconds and bytes (of this process) per voxel of scale 0, computed with one thread."""
+    """Return seconds and bytes (of this process) per voxel of scale 0, computed by one thread."""
     import torch
 
     factor = model.factor(1)
@@ -220,7 +220,7 @@ def _measure_first(model: Model, device: str) -> tuple[float, float]:
         with _peak() as peak:
             generator(sketch).cpu()
             begun = time.perf_counter()
-            generator(sketch).cpu()  # waits for a GPU
+            generator(sketch).cpu()  # waits for the GPU
             seconds = time.perf_counter() - begun
     return seconds / math.prod(shape), max(0, peak[0] - before) / math.prod(shape)
 
@@ -233,7 +233,7 @@ def _bytes_per_voxel(store: PyramidStore, *, sketch: bool) -> float:
 
 @contextmanager
 def _peak() -> Iterator[list[int]]:
-    """Give a list whose only item is the largest memory seen while the body runs."""
+    """Provide a list whose only item is the largest memory seen in the body, in bytes."""
     peak, ended = [private_bytes()], threading.Event()
 
     def watch() -> None:
