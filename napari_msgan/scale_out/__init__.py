@@ -1,7 +1,7 @@
 """Tiles and exports on the workers of a Dask cluster.
 
-`dask.distributed` is imported when a cluster is asked for. Between this process and the workers
-travel paths, numbers, strings, bytes and tuples of these.
+`dask.distributed` is imported only when a cluster is requested. Only paths, numbers, strings, bytes
+and tuples of these travel between this process and the workers.
 """
 
 from napari_msgan.scale_out.blocks import filled_by

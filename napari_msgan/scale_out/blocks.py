@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from napari_msgan.pyramid import PyramidStore
     from napari_msgan.scale_out.cluster import Cluster
 
-#: Chunks per axis of a block, so that a call takes long compared with sending it.
+#: Chunks per axis of a block, chosen so that a call takes long compared with sending it.
 _CHUNKS_PER_BLOCK = {2: 4, 3: 2}
 
 
 def filled_by(cluster: Cluster, store: PyramidStore, scale: int, region: Box, grid: Grid) -> Fill:
-    """Return what has a cluster write the chunks of an export; parameters as of `grid_volumes`."""
+    """Return a function that has a cluster fill an export; parameters as for `grid_volumes`."""
 
     def fill(target: Path, progress: Callable[[float], None]) -> None:
         mark = target / f".{uuid.uuid4().hex}.partial"
@@ -48,7 +48,7 @@ def filled_by(cluster: Cluster, store: PyramidStore, scale: int, region: Box, gr
         shapes = [volume.shape for volume in grid_volumes(store, scale, region, grid)]
         _write_levels(cluster, job, shapes, progress)
         mark.unlink()
-        for leftover in target.rglob("*.partial"):  # of workers that were killed
+        for leftover in target.rglob("*.partial"):  # from workers that were killed
             leftover.unlink(missing_ok=True)
 
     return fill
@@ -65,7 +65,7 @@ def _write_levels(
             if outcome is not None:
                 raise failure(outcome)
         while True:
-            # workers may have left since these calls began
+            # Asked for each time, because workers may leave while calls run.
             for level, box in islice(waiting, max(0, calls.capacity - len(calls))):
                 calls.begin(
                     (level, box), worker.write_block, tuple(job), level, box.start, box.stop

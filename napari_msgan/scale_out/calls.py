@@ -1,4 +1,4 @@
-"""Calls of functions on the workers of a cluster, few at a time."""
+"""Calls of functions on the workers of a cluster, a few at a time."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 Name = TypeVar("Name")
 
-#: Calls that each thread of a worker has: one that runs, others that are there when it ends.
+#: Calls per worker thread: one that runs, and others ready for when it ends.
 IN_FLIGHT = 3
-#: Calls that one worker alone has: Dask sends messages in groups, up to 10 ms later.
+#: Calls for a single worker, because Dask sends messages in groups, up to 10 ms later.
 _FEWEST_IN_FLIGHT = 6
 _COUNT_EVERY_S, _ASK_AGAIN_S, _WAIT_S = 5.0, 0.5, 1.0
 
 
 def failure(outcome: worker.Outcome, note: str = "") -> JobError:
-    """Return what a worker told as an error, with a note unless it has that note already."""
+    """Turn a worker's outcome into an error, adding `note` unless the outcome has it already."""
     _, address, text, *notes = outcome
     problem = JobError(text)
     for line in dict.fromkeys([*notes, *filter(None, [note]), f"on worker {address}"]):
@@ -36,14 +36,14 @@ def failure(outcome: worker.Outcome, note: str = "") -> JobError:
 
 
 class Calls(Generic[Name]):
-    """Calls of functions on workers, each under a name.
+    """Calls of functions on workers, each with a name.
 
-    note : text for the error of a call.
+    note : returns the note that the error of a call gets, by its name.
     """
 
     def __init__(self, cluster: Cluster, note: Callable[[Name], str]) -> None:
         self._cluster, self._note = cluster, note
-        #: Name, future, and the only worker that may run it.
+        #: By key: name, future, and the only worker that may run the call (None for any).
         self._running: dict[Any, tuple[Name, Future[Any], str | None]] = {}
         self._ended: SimpleQueue[Future[Any]] = SimpleQueue()
         self._counted_s, self._capacity = float("-inf"), 0
@@ -53,7 +53,7 @@ class Calls(Generic[Name]):
 
     @property
     def capacity(self) -> int:
-        """Return how many calls keep all workers busy; workers may come and go."""
+        """How many calls keep all workers busy; it follows workers that come and go."""
         now = time.monotonic()
         if now > self._counted_s + _COUNT_EVERY_S:
             self._counted_s = now
@@ -69,7 +69,7 @@ class Calls(Generic[Name]):
         rank: int = 0,
         at: str | None = None,
     ) -> None:
-        """Call a function on any worker, or at one; of calls that wait, the lowest rank is next."""
+        """Submit a call to any worker, or to the one `at` an address; lower ranks go first."""
         future = self._cluster.client.submit(
             function, *arguments, pure=False, priority=-rank, workers=None if at is None else [at]
         )
@@ -77,9 +77,10 @@ class Calls(Generic[Name]):
         future.add_done_callback(self._ended.put)
 
     def finished(self) -> list[tuple[Name, Any]]:
-        """Wait for a call, a second at most; return the names and results of those that ended.
+        """Wait up to a second for a call to end; return names and results of those that have.
 
-        A call at one worker is dropped when that is gone: its successor has another address.
+        A call bound to one worker is dropped if that worker is gone: its successor has another
+        address.
 
         Raises
         ------
@@ -91,8 +92,8 @@ class Calls(Generic[Name]):
             if future.key not in self._running:
                 continue  # it was dropped
             name, _, _ = self._running.pop(future.key)
-            # Fetching a result takes as long as all the rest; that it is None comes with the news,
-            # and stays true where the worker that had it has left by now ("lost").
+            # Fetching a result takes as long as all the rest. The news of its end says if it is
+            # None, and that stays true if the worker that holds it has left since ("lost").
             is_none = future.type is type(None) and future.status in ("finished", "lost")
             if future.status != "finished" and not is_none:
                 problem = JobError(self._problem(future))
@@ -102,17 +103,18 @@ class Calls(Generic[Name]):
         return results
 
     def abandon(self, token: str) -> None:
-        """Begin no call of a job any more, and wait for those that run, whatever becomes of them.
+        """Start no further calls of a job, and wait for running ones, whatever their outcome.
 
-        What runs is counted by the workers: Ctrl-C may have come between two lines of this class.
+        The workers themselves count what is running, because Ctrl-C may have struck between two
+        lines of this class.
         """
         futures = [future for _, future, _ in self._running.values()]
         self._running.clear()
         client, told = self._cluster.client, set[str]()
-        with suppress(OSError):  # the scheduler is gone, and with it all that it would begin
+        with suppress(OSError):  # the scheduler is gone, and everything it would start with it
             if client.status == "running":
                 client.cancel(futures)
-            # Asked again is who could not be reached, for as long as the scheduler has it.
+            # Workers that could not be reached are asked again while the scheduler lists them.
             while client.status == "running" and (others := self._cluster.workers.keys() - told):
                 answers = client.run(worker.stop, token, workers=[*others], on_error="return")
                 reached = {at for at, answer in answers.items() if not isinstance(answer, OSError)}
@@ -121,7 +123,7 @@ class Calls(Generic[Name]):
                 told |= reached
 
     def _wait(self) -> list[Future[Any]]:
-        """Return calls that ended, none after a second: who waits may have been cancelled."""
+        """Return calls that ended, none after a second: awaited ones may have been cancelled."""
         ended: list[Future[Any]] = []
         if self._running:
             try:

@@ -1,4 +1,4 @@
-"""A Dask cluster, started for one job or joined."""
+"""A Dask cluster, started for one job or already running."""
 
 from __future__ import annotations
 
@@ -27,28 +27,29 @@ if TYPE_CHECKING:
     from napari_msgan.model import Model
 
 _CONNECT_S, _WORKERS_S = 15.0, 60.0
-#: How long after its time a connection is given up that keeps no time.
+#: How long past its timeout a connection that ignores it is waited for.
 _LATE_S = 3.0
-#: Ctrl-C reaches all processes of a terminal; workers end when this process says so.
+#: Ctrl-C reaches all processes of a terminal; workers must end only when this process says so.
 _IGNORE_CTRL_C = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
 _SAFE_PATH = "PYTHONSAFEPATH"
-#: By what processes that begin find the script of this one.
+#: What new processes find the script of this one by.
 _OF_SCRIPT: tuple[str, ...] = ("__file__", "__spec__")
 
 
 @contextmanager
 def open_cluster(text: str) -> Iterator[Cluster]:
-    """Give a cluster; what was started for it is ended afterwards.
+    """Provide a cluster; whatever was started for it is ended afterwards.
 
     Parameters
     ----------
-    text : "local:4" for four processes of one thread on this computer, which listen on the
-        loopback only; or the address of a scheduler that runs, "tcp://host:port" or "tls://...".
+    text : "local:4" for four single-threaded processes on this computer, which listen on the
+        loopback interface only; or the address of a running scheduler, "tcp://host:port" or
+        "tls://...".
 
     Raises
     ------
     JobError
-        If the text is neither, Dask is not installed, nobody answers, or there is no worker.
+        If the text is neither, Dask is not installed, nobody answers, or there are no workers.
     """
     count = re.fullmatch(r"local:([1-9][0-9]{0,3})", text)
     if count is None and re.fullmatch(r"(tcp|tls)://[^\s/]+:[0-9]+", text) is None:
@@ -68,7 +69,7 @@ def open_cluster(text: str) -> Iterator[Cluster]:
             yield Cluster(client, text)
         return
     with (
-        # Workers that are just ending have files open, which Windows does not delete.
+        # Workers may still hold files open as they end, which Windows cannot delete.
         tempfile.TemporaryDirectory(prefix="napari-msgan-", ignore_cleanup_errors=True) as scratch,
         _nothing_run_from_here.held(),
         _started(int(count[1]), scratch) as local,
@@ -89,7 +90,7 @@ def _started(n_workers: int, scratch: str) -> LocalCluster:
             memory_limit=0,
             local_directory=scratch,
             preload=[_IGNORE_CTRL_C],
-            silence_logs=logging.CRITICAL,  # what goes wrong is raised
+            silence_logs=logging.CRITICAL,  # problems are raised instead
         )
     except RuntimeError as error:
         raise JobError(
@@ -99,7 +100,7 @@ def _started(n_workers: int, scratch: str) -> LocalCluster:
 
 @contextmanager
 def joined_cluster(cluster: Cluster | str | None) -> Iterator[Cluster | None]:
-    """Give the cluster that a text stands for, as `open_cluster`, or the one that is open."""
+    """Provide the cluster of a text, as `open_cluster` does, or a cluster that is already open."""
     if isinstance(cluster, str):
         with open_cluster(cluster) as opened:
             yield opened
@@ -113,10 +114,10 @@ def joined_cluster(cluster: Cluster | str | None) -> Iterator[Cluster | None]:
 
 
 def _keep_from_files() -> Callable[[], None]:
-    """Keep processes that begin from running files; return what lets them again.
+    """Keep new processes from running files; return a function that lifts this again.
 
-    Modules of the current folder may be anybody's. The script of this process would begin its work
-    once more, such as to open a window, and nothing that is sent to workers lies in it.
+    Modules in the current folder may be anybody's. The script of this process would start its work
+    over, such as opening a window, and workers need nothing from it.
     """
     path = os.environ.get(_SAFE_PATH)
     main = vars(sys.modules["__main__"])
@@ -135,7 +136,7 @@ def _keep_from_files() -> Callable[[], None]:
     return put_back
 
 
-#: While a cluster is open: workers begin then, too, in the place of one that died.
+#: Held while a cluster is open, because workers also start later, to replace one that died.
 _nothing_run_from_here = Held(_keep_from_files)
 
 
@@ -153,12 +154,12 @@ def _connected(address: str) -> Iterator[Client]:
 
 
 def _joined(address: str) -> Client:
-    """Return a connection to a scheduler.
+    """Connect to a scheduler.
 
     Raises
     ------
     JobError
-        If there is none in time: what is no scheduler may answer with anything, or never.
+        If there is none in time; something else at that address may answer anything, or never.
     """
     from distributed import Client
 
@@ -176,7 +177,7 @@ def _joined(address: str) -> Client:
         else:
             answers.put(answer)
 
-    # a daemon, because what takes a connection and says nothing is waited for without an end
+    # A daemon thread, because a server that accepts and then stays silent is waited for forever.
     Thread(target=join, daemon=True, name="join-dask").start()
     try:
         answer = answers.get(timeout=_CONNECT_S + _LATE_S)
@@ -196,7 +197,7 @@ class Cluster:
     """Workers that make tiles and write blocks.
 
     client : connection to their scheduler.
-    address : as the user gave it.
+    address : as given by the user.
     """
 
     client: Client
@@ -204,19 +205,19 @@ class Cluster:
 
     @property
     def workers(self) -> dict[str, int]:
-        """Return the addresses of the workers, and how many threads each has."""
+        """The number of threads of each worker, by its address."""
         threads: dict[str, int] = self.client.nthreads()
         return threads
 
     def device(self, wanted: str) -> tuple[str, str | None]:
-        """Return "cpu" or "cuda": what is wanted, or for "auto" what all workers have.
+        """Choose "cpu" or "cuda": what is wanted, or for "auto" what all workers have.
 
-        With it comes the name of the GPU, if all have the same one.
+        The second item is the name of the GPU if all workers have the same one, else None.
 
         Raises
         ------
         JobError
-            If a worker cannot run napari-msgan or lacks the GPU, or workers differ.
+            If a worker cannot run napari-msgan or lacks the GPU, or if workers differ.
         """
         seen = dict(self.ask_all(machine.describe))
         kinds = {kind for kind, _ in seen.values()} if wanted == "auto" else {wanted}
@@ -240,14 +241,14 @@ class Cluster:
         return kind, gpu
 
     def ask_all(self, function: Callable[..., Any], *arguments: Any) -> Iterator[tuple[str, Any]]:
-        """Yield each worker's address and what the function returned there.
+        """Call a function on every worker; yield each worker's address and result.
 
-        Workers that die meanwhile are left out; their successors get ready at their first call.
+        Workers that die meanwhile are left out; their successors prepare at their first call.
 
         Raises
         ------
         JobError
-            If the function raised, or all of them died.
+            If the function raised, or all workers died.
         """
         calls: Calls[str] = Calls(self, "on worker {}".format)
         asked, n_answers = sorted(self.workers), 0
@@ -264,13 +265,13 @@ class Cluster:
             )
 
     def send_model(self, model: Model, address: str) -> None:
-        """Give a worker the files of a model, unless it is gone; it checks their hashes."""
+        """Send a worker the files of a model, unless it is gone; it checks their hashes."""
         for name in ("model.json", *(scale.file for scale in model.spec.scales)):
             content = (model.folder / name).read_bytes()
             take = machine.take_file, model.spec.identity, name, content
             try:
                 self.client.run(*take, workers=[address])
-            except OSError:  # of the connection, or of its disk
+            except OSError:  # of the connection, or of the worker's disk
                 if address in self.workers:
                     raise
                 return

@@ -1,4 +1,4 @@
-"""What a worker has: its device, its threads and its models."""
+"""What a worker has: its device and its models."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 
 class NoModelError(Exception):
-    """The model is not on this worker."""
+    """The model is not on this worker, so it must be sent."""
 
 
 def describe() -> tuple[str, str]:
-    """Return "cuda" or "cpu", and which: what decides the last bit."""
+    """Return "cuda" or "cpu", and the GPU or CPU capability that decides the last bit."""
     import torch
 
     if torch.cuda.is_available():
@@ -31,7 +31,7 @@ def describe() -> tuple[str, str]:
 
 
 def own_device(kind: str) -> str:
-    """Return the device of this worker: of several GPUs, that of the number its name ends in."""
+    """Return this worker's device; its name ends in the number of its GPU if there are several."""
     if kind == "cpu":
         return kind
     import torch
@@ -53,7 +53,7 @@ def address() -> str:
 
 
 def take_file(identity: str, name: str, content: bytes, dask_worker: Worker) -> None:
-    """Keep a file of a model, for as long as the worker lives; ``model.json`` comes first.
+    """Keep a file of a model for as long as the worker lives; ``model.json`` must come first.
 
     dask_worker : filled in by `Client.run`.
     """
@@ -66,7 +66,7 @@ def take_file(identity: str, name: str, content: bytes, dask_worker: Worker) -> 
 
 @lru_cache(maxsize=2)
 def own_model(identity: str, recorded: str | None) -> Model:
-    """Return a model of this worker, or one that was sent to it, every file checked.
+    """Return a model found on this worker or sent to it, with every file checked.
 
     Raises
     ------

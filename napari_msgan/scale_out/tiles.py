@@ -1,4 +1,4 @@
-"""The driver of tiles on a cluster; it runs where the lock of the store is held."""
+"""The driver of tiles on a cluster; it runs in the process that holds the store's lock."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 
 def on_cluster(cluster: Cluster) -> Drive:
-    """Make tiles on the workers of a cluster.
+    """Return a driver that makes tiles on the workers of a cluster.
 
-    Workers write chunks without the lock; this process holds it, says who writes what, and cleans
-    up under it. When it is stopped it waits for the tiles in progress: nobody writes once the lock
-    is free.
+    Workers write chunks without the lock. This process holds it, decides who writes what, and
+    cleans up under it. When stopped, it waits for the tiles in progress, so that nobody writes
+    once the lock is free.
     """
     return partial(_on_workers, cluster=cluster)
 
@@ -71,12 +71,12 @@ class _Workers:
         return self._calls.capacity
 
     def check(self) -> None:
-        """Let all workers get ready, those without the model take it.
+        """Let all workers prepare, and send the model to those without it.
 
         Raises
         ------
         JobError
-            If one has other versions, lacks the device, or does not see the store.
+            If a worker has other versions, lacks the device, or does not see the store.
         """
         for _, outcome in [*self._cluster.ask_all(worker.check_tiles, self._job)]:
             if outcome is not None and outcome[0] == worker.NEEDS_MODEL:
@@ -94,7 +94,7 @@ class _Workers:
             if outcome is None:
                 wait_until_seen(self._context.store, tile)
                 made.append(tile)
-            elif outcome[0] == worker.NEEDS_MODEL:  # it joined after the others
+            elif outcome[0] == worker.NEEDS_MODEL:  # a worker that joined later
                 self._cluster.send_model(self._context.model, outcome[1])
                 self._submit(tile, 0)
             else:
@@ -102,7 +102,7 @@ class _Workers:
         return made
 
     def stop(self) -> None:
-        """Begin no other tile, and wait for those that are being made."""
+        """Start no further tiles, and wait for those in progress."""
         self._calls.abandon(self._token)
 
     def _submit(self, tile: Tile, rank: int) -> None:

@@ -1,4 +1,4 @@
-"""What runs on a worker: it is given plain values, and tells how it went in strings."""
+"""What runs on a worker: it takes plain values, and reports its outcome as strings."""
 
 from __future__ import annotations
 
@@ -34,33 +34,33 @@ if TYPE_CHECKING:
     from napari_msgan.pyramid import PyramidStore
     from napari_msgan.volume import ArrayLike
 
-#: First of what a call returns that did not do it (else it returns None); then comes the worker,
-#: and after FAILED what happened, and notes.
+#: First item of an outcome that is not success (which is None); the worker's address follows
+#: (except after STOPPED), and after FAILED also the message and notes.
 STOPPED, NEEDS_MODEL, FAILED = "stopped", "needs model", "failed"
 Outcome = tuple[str, ...]
 
-#: How long a shared folder may take to show here what was written elsewhere.
+#: Seconds that a shared folder may take to show here what was written elsewhere.
 PATIENCE_S = 10.0
 _SHARE = (
     "Stores and exports must lie in a folder that this computer and all workers share, under the "
     "same name; stores may also lie at a URL that all of them reach."
 )
 
-#: Jobs that may still be at work here; one whose coordinator died is pushed out by later ones.
+#: Jobs that may still be active here; later ones push out a job whose coordinator died.
 _ready: dict[str, tuple[Any, ExitStack]] = {}
 _MOST_READY = 4
 _ready_lock = threading.Lock()
 
 _stopped: set[str] = set()
-#: Calls of each job that run here.
+#: Number of running calls here, per job.
 _running: Counter[str] = Counter()
 _running_lock = threading.Lock()
 
 
 class TileJob(NamedTuple):
-    """The same for all tiles of a job.
+    """What all tiles of a job have in common.
 
-    token : name of the file in the store by which a worker knows that it sees the same folder.
+    token : name of a file in the store that shows a worker that it sees the same folder.
     """
 
     token: str
@@ -74,7 +74,7 @@ class TileJob(NamedTuple):
 
 
 class ExportJob(NamedTuple):
-    """The same for all blocks of an export; `token` is a file beside `target`."""
+    """What all blocks of an export have in common; `token` names a file in `target`."""
 
     token: str
     store: str
@@ -92,7 +92,7 @@ Ready = TypeVar("Ready")
 
 
 def _call_of_job(function: Callable[..., Outcome | None]) -> Callable[..., Outcome | None]:
-    """Run a call unless its job was stopped; return what went wrong instead of raising it."""
+    """Make a call skip jobs that were stopped, and return what went wrong instead of raising it."""
 
     @wraps(function)
     def call(job: tuple[Any, ...], *arguments: object) -> Outcome | None:
@@ -109,7 +109,7 @@ def _call_of_job(function: Callable[..., Outcome | None]) -> Callable[..., Outco
 
 @contextmanager
 def _counted(token: str) -> Iterator[bool]:
-    """Count a call of a job while it runs; give False if the job was stopped."""
+    """Count a call of a job while it runs; provide False if the job was stopped."""
     with _running_lock:
         is_wanted = token not in _stopped
         if is_wanted:
@@ -123,7 +123,7 @@ def _counted(token: str) -> Iterator[bool]:
 
 
 async def stop(token: str) -> None:
-    """Begin no other call of a job, wait for those that run, and forget what was got ready."""
+    """Start no further calls of a job, wait for running ones, and drop what was prepared for it."""
     with _running_lock:
         _stopped.add(token)
     while _running[token] > 0:
@@ -135,19 +135,19 @@ async def stop(token: str) -> None:
 
 @_call_of_job
 def check_tiles(job: tuple[object, ...]) -> Outcome | None:
-    """Get ready for the tiles of a job."""
+    """Prepare for the tiles of a job."""
     _got_ready(TileJob._make(job), _open_context)
     return None
 
 
 @_call_of_job
 def run_tile(job: tuple[object, ...], scale: int, index: Ints) -> Outcome | None:
-    """Make one tile."""
+    """Make one tile and write it to the store."""
     described = TileJob._make(job)
     context = _got_ready(described, _open_context)
     tile, tiling = Tile(scale, index), context.store.tiling
     for needed in tiling.dependencies(tile):
-        # A network folder may not show yet what another computer wrote.
+        # A network folder may not yet show what another computer wrote.
         wait_until_seen(context.store, needed)
     with own_threads(context.device):
         make_tile(context, tile)
@@ -156,14 +156,14 @@ def run_tile(job: tuple[object, ...], scale: int, index: Ints) -> Outcome | None
 
 @_call_of_job
 def check_export(job: tuple[object, ...]) -> Outcome | None:
-    """Get ready for the blocks of an export."""
+    """Prepare for the blocks of an export."""
     _got_ready(ExportJob._make(job), _open_levels)
     return None
 
 
 @_call_of_job
 def write_block(job: tuple[object, ...], level: int, start: Ints, stop: Ints) -> Outcome | None:
-    """Write a block of one level, chunk by chunk."""
+    """Write one block of a level, chunk by chunk."""
     from napari_msgan.io.ome_zarr import write_chunks
 
     described = ExportJob._make(job)
@@ -173,16 +173,16 @@ def write_block(job: tuple[object, ...], level: int, start: Ints, stop: Ints) ->
 
 
 def wait_until_seen(store: PyramidStore, tile: Tile) -> None:
-    """Wait until a tile that another process wrote is seen in this one's view of the folder.
+    """Wait until a tile written by another process is visible to this one.
 
     Raises
     ------
     JobError
-        If it is not.
+        If it does not become visible within `PATIENCE_S`.
     """
     core = store.tiling.core(tile)
     if store.is_refined(tile.scale, core):
-        return  # under the coordinator's lock nobody removes what was seen
+        return  # under the coordinator's lock, nobody removes what was seen
     until = time.monotonic() + PATIENCE_S
     while not store.look(tile.scale, core):
         if time.monotonic() > until:
@@ -194,13 +194,13 @@ def wait_until_seen(store: PyramidStore, tile: Tile) -> None:
 
 
 def info_hash(store: PyramidStore) -> str:
-    """Return the hash of what a store says of itself from its beginning on."""
+    """Return a hash of the metadata that a store has had since its creation."""
     text = store.info.model_dump_json(exclude={"fingerprint"})
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _got_ready(job: Job, get_ready: Callable[[Job, ExitStack], Ready]) -> Ready:
-    with _ready_lock:  # threads of a worker would do it at the same time
+    with _ready_lock:  # or several threads of a worker would prepare at once
         if job.token not in _ready:
             with ExitStack() as stack:
                 _ready[job.token] = (get_ready(job, stack), stack.pop_all())
