@@ -1,4 +1,4 @@
-"""The files of a store: strangers among them, unreadable chunks, the hash of the sketch."""
+"""The files of a store: foreign files, unreadable chunks, and the hash of the sketch."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _NEW_STORE = (
     "A store cannot make its sketch again: generate the image anew from its source, under another "
     "name."
 )
-#: Chunks of the sketch of a scale that are named; there can be millions.
+#: Most unreadable sketch chunks that are named per scale; there can be millions.
 _NAMED = 20
 
 
 def judge_strays(strays: list[Stray], found: Findings, *, busy: bool) -> None:
-    """Sort what does not belong there; the leftovers of a busy store may be in use."""
+    """Sort files that do not belong in a store; leftovers in a busy store may be in use."""
     for stray in strays:
         if stray.kind == "stranger":
             found.notes.append(f"{stray.key}: {stray.seen}; it does no harm.")
@@ -47,14 +47,14 @@ def judge_strays(strays: list[Stray], found: Findings, *, busy: bool) -> None:
 
 
 class FileCheck:
-    """Reads every chunk of a store."""
+    """Reads every chunk of a store and records what is wrong."""
 
     def __init__(self, store: PyramidStore, found: Findings) -> None:
         self._store, self._found = store, found
-        self._unreadable: Counter[int] = Counter()  # chunks of the sketch, per scale
+        self._unreadable: Counter[int] = Counter()  # sketch chunks, per scale
 
     def run(self) -> Iterator[VerifyStep]:
-        """Read all chunks, in the blocks that the hash of the sketch is made of."""
+        """Read all chunks, in the blocks over which the hash of the sketch is computed."""
         store, chunk_shape = self._store, self._store.info.chunk_shape
         total = 0
         for scale in range(store.n_scales):
@@ -65,7 +65,7 @@ class FileCheck:
             yield VerifyStep("verify", self._found.chunks, total)
 
     def _iter_sketch(self) -> Iterator[None]:
-        """Compare with the recorded hash, see `napari_msgan.creating.iter_make_sketch`."""
+        """Check against the recorded hash, see `napari_msgan.creating.iter_make_sketch`."""
         store, whole, changed = self._store, hashlib.sha256(), self._found.changed_sketches
         for scale, block, chunks in self._blocks():
             missing = [c for c in chunks if not has_sketch_chunk(store, scale, c)]
@@ -79,7 +79,7 @@ class FileCheck:
             yield
         self._count_others()
         if not changed and whole.hexdigest() != store.info.sketch.sha256:
-            changed.update(range(store.n_scales))  # which of them the hash does not tell
+            changed.update(range(store.n_scales))  # the hash does not tell which of them
             seen = (
                 f"its pixels have the hash {whole.hexdigest()[:12]}, recorded is "
                 f"{str(store.info.sketch.sha256)[:12]}: it was changed after it was made"
@@ -98,7 +98,7 @@ class FileCheck:
                 self._found.problems.append(problem)
 
     def _count_others(self) -> None:
-        """Tell of parts of the sketch that were not named one by one."""
+        """Report the number of sketch chunks that were not named individually."""
         for scale, count in self._unreadable.items():
             if count > _NAMED:
                 where = level_name(scale, self._store.n_scales, sketch=True)
@@ -136,7 +136,7 @@ class FileCheck:
         try:
             return read(scale, box)
         except StoreError:
-            return None  # which of its chunks it is, and why, is asked next
+            return None  # which of its chunks is at fault, and why, is asked next
 
     def _error(self, sketch: bool, scale: int, chunk: Box) -> BaseException | None:
         read = self._store.read_sketch if sketch else self._store.read

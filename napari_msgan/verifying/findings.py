@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class VerifyStep:
-    """How far it is: chunks are read, then tiles are compared."""
+    """Progress of a verification: chunks are read first, then tiles are compared."""
 
     stage: Literal["verify", "compare"]
     done: int
@@ -24,10 +24,10 @@ class VerifyStep:
 class Findings:
     """What has been found so far.
 
-    changed_sketches : scales at which it is not as it was when the tiles were made.
-    damaged : tiles that cannot be trusted, so that nothing is compared with them.
-    chunks, compared : chunks that were read (those of the sketch too), tiles that were made again.
-    removed : what a repair removed, per scale the boxes of tiles; None before it.
+    changed_sketches : scales whose sketch may differ from when the tiles were made.
+    damaged : tiles that cannot be trusted, so nothing is compared with them.
+    chunks, compared : number of chunks read (including the sketch), and of tiles made again.
+    removed : boxes of the tiles that a repair removed, per scale; None before a repair.
     """
 
     problems: list[Problem] = field(default_factory=list)
@@ -43,11 +43,11 @@ class Findings:
 class Verification:
     """What was found in a store.
 
-    problems : what is wrong, or was before it was repaired.
-    notes : what is no damage but good to know, such as a check that could not be made.
-    chunks : how many were read, those of the sketch too.
-    compared : how many tiles were made again.
-    removed : what a repair removed, per scale the boxes of tiles; None if nothing was to be.
+    problems : what is wrong, or was wrong before the repair.
+    notes : what is not damage but worth knowing, such as a check that could not be done.
+    chunks : number of chunks read, including the sketch.
+    compared : number of tiles made again.
+    removed : boxes of the tiles that a repair removed, per scale; None without a repair.
     """
 
     problems: tuple[Problem, ...]
@@ -58,11 +58,11 @@ class Verification:
 
     @property
     def remaining(self) -> tuple[Problem, ...]:
-        """Return the problems that are still there."""
+        """The problems that are still there."""
         repaired = self.removed is not None
         return tuple(p for p in self.problems if not (repaired and p.can_be_repaired))
 
     @property
     def is_sound(self) -> bool:
-        """Return whether nothing is wrong (any more)."""
+        """Whether nothing is wrong, or nothing any more after the repair."""
         return not self.remaining

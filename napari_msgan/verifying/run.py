@@ -23,26 +23,26 @@ if TYPE_CHECKING:
 def iter_verify_store(
     place: Place, load: Callable[[PyramidStore], Model], *, sample: int | None, repair: bool
 ) -> Generator[VerifyStep, None, Verification]:
-    """Check a store; yield how far it is.
+    """Check a store and, if asked, repair it; yield progress, return the findings.
 
     Parameters
     ----------
-    load : gives the model that made the store; its ModelError becomes a note.
-    sample : tiles to make again and compare; None for all.
+    load : returns the model that made the store; a ModelError it raises becomes a note.
+    sample : number of tiles to make again and compare; None for all.
     repair : remove what cannot be trusted, under the lock of the store.
 
     Raises
     ------
     StoreError
-        If there is no store; or if it is to be repaired, and another process is writing or the
-        disk refuses.
+        If there is no store; or if a repair finds that another process is writing, or the disk
+        refuses.
     """
     found = Findings()
     info, found.problems = check_metadata(place)
     if info is not None:
         writer = None if repair else place.writer()
-        strays = list(iter_strays(place, info))  # who takes the lock removes leftovers
-        if not repair:  # it may have come, or ended, while the files were listed
+        strays = list(iter_strays(place, info))  # leftovers may go with whoever takes the lock
+        if not repair:  # a writer may have come or gone while the files were listed
             writer = writer or place.writer()
         if writer is not None:
             found.notes.append(
@@ -97,7 +97,7 @@ def _iter_check(
 
 
 def _remove_files(place: Place, found: Findings) -> None:
-    """Remove files that do not belong there; one where a folder does keeps a store from opening."""
+    """Remove foreign files; one in the place of a folder keeps the store from opening."""
     doomed = [file for problem in found.problems for file in problem.files]
     if doomed:
         with place.lock():
@@ -107,7 +107,7 @@ def _remove_files(place: Place, found: Findings) -> None:
 
 
 def _repair(store: PyramidStore, found: Findings) -> None:
-    """Remove tiles that cannot be trusted, and everything that was made from them."""
+    """Remove tiles that cannot be trusted, and everything made from them."""
     doomed: set[Tile] = set()
     for problem in found.problems:
         if problem.can_be_repaired:

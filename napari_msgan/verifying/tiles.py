@@ -1,4 +1,4 @@
-"""The tiles of a store: whether each has what it was made from, and a sample made again."""
+"""The tiles of a store: whether their sources exist, and whether a sample comes out the same."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ _SEED = 0
 
 
 class TileCheck:
-    """Looks at the tiles of a store, after its chunks have been read."""
+    """Checks the tiles of a store, after its chunks have been read."""
 
     def __init__(self, store: PyramidStore, found: Findings) -> None:
         self._store, self._found = store, found
 
     def find_orphans(self) -> None:
-        """Find tiles without what they were made from; clearing never leaves such ones."""
+        """Find tiles whose sources are missing, which clearing a store never leaves behind."""
         unfinished = 0
         for tile in self._iter_tiles():
             core = self._store.tiling.core(tile)
@@ -60,7 +60,7 @@ class TileCheck:
             )
 
     def _iter_tiles(self) -> Iterator[Tile]:
-        """Yield the tiles of which something is there, the coarsest first."""
+        """Yield all tiles of which at least a part exists, coarsest scale first."""
         tiling, chunk_shape = self._store.tiling, self._store.info.chunk_shape
         for scale in range(self._store.n_scales):
             refined = self._store.refined_chunks(scale)
@@ -72,7 +72,7 @@ class TileCheck:
     def _missing_sources(self, tile: Tile) -> list[Tile]:
         store = self._store
         needed = [(t, store.tiling.core(t)) for t in store.tiling.dependencies(tile)]
-        # Somebody may be refining: what was listed before it came is looked for once more.
+        # Another process may be refining, so look again for what was not there at first.
         return [
             t
             for t, core in needed
@@ -86,7 +86,7 @@ class TileCheck:
     def iter_compare(
         self, load: Callable[[PyramidStore], Model], sample: int | None
     ) -> Iterator[VerifyStep]:
-        """Make a sample of tiles again and compare all voxels."""
+        """Make a sample of tiles again and compare all their voxels."""
         tiles = self._sample(sample)
         made, store = self._store.info.fingerprint, self._store
         left_out = [s for s in range(store.n_scales) if not self._has_sketch(s)]
@@ -131,17 +131,17 @@ class TileCheck:
             yield VerifyStep("compare", done, len(tiles))
 
     def _has_sketch(self, scale: int) -> bool:
-        """Return whether the sketch is sound that tiles of a scale are made from."""
+        """Return whether the sketch that tiles of a scale are made from is sound."""
         return self._store.info.sketch_scale(scale) not in self._found.changed_sketches
 
     def _sample(self, size: int | None) -> list[Tile]:
-        """Return complete tiles of sound sources: every scale in turn, and always the same ones."""
+        """Return complete tiles with sound sources, each scale in turn; always the same ones."""
         per_scale: list[list[Tile]] = [[] for _ in range(self._store.n_scales)]
         if size == 0:
             return []
         for tile in self._iter_tiles():
             if not self._has_sketch(tile.scale):
-                continue  # sound ones would seem wrong
+                continue  # even sound tiles would look wrong
             needed = self._store.tiling.dependencies(tile)
             whole = self._store.is_refined(tile.scale, self._store.tiling.core(tile))
             if whole and self._found.damaged.isdisjoint([tile, *needed]):
@@ -158,7 +158,7 @@ class TileCheck:
     def _compare(self, tile: Tile, made: npt.NDArray[Any], excuse: str) -> None:
         gone: list[Ints] = []
         stored = self._store.read(tile.scale, self._store.tiling.core(tile), missing=gone)
-        if gone:  # another process may clear what it likes
+        if gone:  # another process may clear tiles at any time
             self._found.notes.append(f"{self._tile_name(tile)} was removed meanwhile.")
             return
         if stored.tobytes() == made.tobytes():
@@ -181,10 +181,10 @@ class TileCheck:
 
 
 def excuse_of(made: Fingerprint) -> str:
-    """Return why tiles may differ from those made here without being damaged; "" if they may not.
+    """Return why sound tiles may differ from those made here; "" if there is no such reason.
 
-    Another processor of the same kind may differ by one step of integers, which `TileCheck` allows;
-    other kinds, and other kernels of a GPU, in bfloat16 by more.
+    Another processor of the same kind may differ by one integer step, which `TileCheck` allows;
+    in bfloat16, other kinds and other GPU kernels may differ by more.
     """
     import torch
 
