@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-# No deadline: the first example pays for imports, and CI shares its cores.
+# No deadline: the first example pays for the imports, and CI runners share their cores.
 settings.register_profile("local", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
@@ -32,5 +32,5 @@ def rng() -> np.random.Generator:
 def no_user_models(
     monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Let no test depend on the models that happen to be on this computer."""
+    """Keep tests independent of the models that happen to be on this computer."""
     monkeypatch.setenv("NAPARI_MSGAN_MODELS", str(tmp_path_factory.getbasetemp() / "no-models"))

@@ -1,10 +1,10 @@
-"""CUDA emulated on the CPU, for the code that drives a GPU: what it asks for runs late.
+"""CUDA emulated on the CPU, to test the code that drives a GPU: requested work runs late.
 
-Streams are queues that run when somebody waits for them, graphs are tapes of operations that are
-played again. So a buffer that is used again too early, or read before it is written, gives another
-image. What a real GPU computes, and how fast, this does not tell.
+Streams are queues that run when somebody waits for them; graphs are tapes of operations that are
+replayed. So a buffer that is reused too early, or read before it is written, changes the image.
+What a real GPU computes, and how fast, this does not show.
 
-`install` changes torch for the whole process: use it in one of its own.
+`install` changes torch for the whole process, so use it in a separate one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-#: What was asked for: its kind, and the number of the stream.
+#: Everything requested so far: its kind, and the number of its stream.
 events: list[tuple[str, int]] = []
 _here = threading.local()
 _captures: dict[int, CUDAGraph] = {}
@@ -27,7 +27,7 @@ _module_to = torch.nn.Module.to
 
 
 class Stream:
-    """Work that is done when it is waited for."""
+    """Work that is done only when somebody waits for it."""
 
     def __init__(self, device=None):
         self.number, self.queue = next(_numbers), []
@@ -35,7 +35,7 @@ class Stream:
 
     def add(self, kind, work):
         events.append((kind, self.number))
-        inference = torch.is_inference_mode_enabled()  # as where it was asked for
+        inference = torch.is_inference_mode_enabled()  # the mode at the time of the request
 
         def run():
             with torch.inference_mode(inference), torch.autocast("cpu", enabled=False):
@@ -99,7 +99,7 @@ def _tensors(tree):
 
 
 class CUDAGraph:
-    """Operations that are done again on the tensors that they had."""
+    """Operations that are repeated on the tensors they were recorded with."""
 
     def replay(self):
         _refuse_in_capture("replay")
@@ -110,7 +110,7 @@ class CUDAGraph:
             given = {t.untyped_storage().data_ptr() for t in _tensors((args, kwargs))}
             again = _tensors(function(*args, **kwargs))
             for old, new in zip(_tensors(made), again, strict=True):
-                if old.untyped_storage().data_ptr() not in given:  # no view of what it had
+                if old.untyped_storage().data_ptr() not in given:  # not a view of its input
                     _copy(old, new)
 
 
@@ -181,7 +181,7 @@ class _Autocast(torch.autocast):
 
 
 def install() -> None:
-    """Let torch believe in one GPU."""
+    """Make torch believe that there is one GPU."""
     for name, value in {
         "CUDAGraph": CUDAGraph,
         "Stream": Stream,

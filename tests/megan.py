@@ -1,4 +1,4 @@
-"""Checkpoints in the layout of the method's authors, with random weights."""
+"""Checkpoints with the layers of the method's authors and random weights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def layout(width: int, *, low_res: bool) -> dict[str, tuple[int, ...]]:
-    """Return the names and shapes of one of their generators."""
+    """Return the names and shapes of the weights of one of their generators."""
     shapes: dict[str, tuple[int, ...]] = {}
     place = itertools.count()
 
@@ -58,7 +58,7 @@ def random_weights(width: int, *, low_res: bool, seed: int) -> dict[str, torch.T
 def write_checkpoints(
     folder: Path, *, widths: tuple[int, ...] = (2, 3, 2), experiment: str = "Toy"
 ) -> Path:
-    """Write one checkpoint per scale; `widths` differ to see that each is found by itself."""
+    """Write a checkpoint per scale; `widths` differ to test that each is found separately."""
     for scale, width in enumerate(widths):
         part = folder / f"{experiment}_{f'HR{scale}' if scale else 'LR'}"
         part.mkdir(parents=True)

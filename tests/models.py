@@ -28,9 +28,9 @@ def write_model(
     strength: float = 3.0,
     noise: float = 0.0,
 ) -> Path:
-    """Write a model folder: 2-D relative or 3-D physical (finest spacing 1 mm).
+    """Write a model folder: 2-D relative, or 3-D physical (finest spacing 1 mm).
 
-    strength : of the last layer of the patch generators, so that they change the image visibly.
+    strength : of the last layer of the patch generators, so that they visibly change the image.
     """
     folder.mkdir(parents=True, exist_ok=True)
     factor = factor or (2,) * ndim
