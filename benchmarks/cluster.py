@@ -1,11 +1,11 @@
-"""Tiles per second on a Dask cluster of this computer, and what handing out a call costs.
+"""Tiles per second on a Dask cluster on this computer, and the cost of handing out a call.
 
     python benchmarks/cluster.py [--workers 1 2] [--calls 2000] [--blocks 6] [--csv FILE]
 
-Every worker is a process of one thread. Throughput: all tiles of one scale of a 3-D image, by a
-network with random weights (its speed does not depend on them); counted from the first to the last
-finished tile, so that starting the workers is left out. Overhead: calls that do nothing, on the
-same way as tiles. The scheduler runs in this process, so its memory is that of this process.
+Every worker is a process with one thread. Throughput: all tiles of one scale of a 3-D image, made
+by a network with random weights (its speed does not depend on them), counted from the first to the
+last finished tile, so that starting the workers is left out. Overhead: calls that do nothing, sent
+the same way as tiles. The scheduler runs in this process, so its memory is that of this process.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def write_model(folder: Path) -> Path:
 
 
 def make_store(folder: Path, blocks: int) -> Path:
-    """Return a store of ``blocks ** 3`` tiles, of which only scale 0 is made."""
+    """Make a store of ``blocks ** 3`` tiles with only scale 0, and return its path."""
     size = blocks * _TILE
     ramp = np.linspace(-900, 500, size, dtype=np.float32)
     waves = (ramp[:, None, None] + 300 * np.sin(ramp / 9)[None, :, None] + ramp * 0).astype(
@@ -82,7 +82,7 @@ def make_store(folder: Path, blocks: int) -> Path:
 
 
 def tiles_per_second(cluster: Cluster, store: Path) -> float:
-    """Return the rate of scale 1, which is cleared first."""
+    """Clear scale 1, make it again and return its tiles per second."""
     opened = open_pyramid(store, writable=True)
     with opened.writing():
         opened.clear(1, Box.of_shape(opened.geometry.shape))
@@ -91,7 +91,7 @@ def tiles_per_second(cluster: Cluster, store: Path) -> float:
 
 
 def overhead(cluster: Cluster, n_calls: int) -> dict[str, float]:
-    """Return what a call that does nothing costs, and what the scheduler keeps of it."""
+    """Return the cost of a call that does nothing, and the bytes that the scheduler keeps of it."""
     calls: Calls[int] = Calls(cluster, str)
     own = psutil.Process()
     begun = ended = 0
@@ -109,7 +109,7 @@ def overhead(cluster: Cluster, n_calls: int) -> dict[str, float]:
 
 
 def main() -> None:
-    """Print the table."""
+    """Measure and print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--workers", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--calls", type=int, default=2000)

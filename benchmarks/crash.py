@@ -2,15 +2,15 @@
 
     python benchmarks/crash.py [--kills 18] [--seed 0] [--csv crash.csv]
 
-Nine of ten kills come while the command does one of its stages (sketch, tiles, ...), each as often,
-the others while it starts. Exports overwrite an old one, whose name has to stand for the old or the
-new content after the kill.
+Nine of ten kills strike in one of the command's stages (sketch, tiles, ...), equally often in each;
+the others strike while it starts. Exports overwrite an old one, so after a kill the name must stand
+for either the old or the new content.
 
-Each kill (SIGKILL to the whole process group) is followed by the same command, which has to end
-with exactly what a run that nobody disturbed left: the voxels of every level and the sketch, the
-bytes of an export, the weights of a model, and the same files, none more. Stores are also checked
-by `verify`, before and after they are completed. At the end of each command one byte of its result
-is changed, which the same check has to find: so it can fail.
+Each kill (SIGKILL to the whole process group) is followed by the same command, which must end with
+exactly the result of an undisturbed run: the voxels of every level and the sketch, the bytes of an
+export, the weights of a model, and the same files and no others. Stores are also checked by
+`verify`, before and after they are completed. At the end of each command one byte of its result is
+changed, which the same check must detect: this shows that it can fail.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ KEPT_NAMES = ("tensorboard",)  # its file names hold times and process ids
 
 @dataclass(frozen=True)
 class Case:
-    """One command: `begin` prepares a folder, `result` is what it makes there."""
+    """One command: `begin` prepares a folder, `result` is what the command makes there."""
 
     name: str
     result: str
@@ -96,7 +96,7 @@ class Case:
         return [sys.executable, "-m", "napari_msgan", *texts, "--quiet"]
 
     def stage(self, folder: Path) -> str:
-        """Return what the command is at, as its files show it."""
+        """Return the stage that the command is in, judging by its files."""
         out = folder / self.result
         hidden = [p.name for p in folder.iterdir() if ".partial-" in p.name]
         if self.name == "export":
@@ -111,7 +111,7 @@ class Case:
         return "tiles" if written else _NO_STAGE
 
     def digest(self, folder: Path) -> dict[str, str]:
-        """Return the hash of each part of the result that has to be the same."""
+        """Return the hash of each part of the result that must stay the same."""
         out = folder / self.result
         if self.name in ("generate", "refine"):
             store = open_pyramid(out)
@@ -124,7 +124,7 @@ class Case:
         return hashes(out)
 
     def files(self, folder: Path) -> set[str]:
-        """Return the names of everything that the command left."""
+        """Return the names of all files that the command left."""
         names = (str(p.relative_to(folder)) for p in folder.rglob("*"))
         return {n for n in names if not any(kept in n for kept in KEPT_NAMES)}
 
@@ -158,12 +158,12 @@ CASES = (
 
 
 def sha256(content: bytes) -> str:
-    """Return the hash of some bytes."""
+    """Return the SHA-256 of some bytes."""
     return hashlib.sha256(content).hexdigest()
 
 
 def hashes(out: Path) -> dict[str, str]:
-    """Return the hash of each file of a result by its name in it."""
+    """Return the hash of each file of a result, by its name there."""
     files = [out] if out.is_file() else sorted(p for p in out.rglob("*") if p.is_file())
     kept = [p for p in files if ".training" not in p.parts]
     return {str(p.relative_to(out)): sha256(_UUID.sub(b"", p.read_bytes())) for p in kept}
@@ -176,12 +176,12 @@ def picture(shape: tuple[int, int], seed: int) -> np.ndarray:
 
 
 def napari_msgan(*arguments: str | Path) -> None:
-    """Run a command that has to succeed."""
+    """Run a command that must succeed."""
     subprocess.run([sys.executable, "-m", "napari_msgan", *map(str, arguments), "-q"], check=True)
 
 
 def prepare(base: Path) -> None:
-    """Write images, a model and the stores that the commands start from."""
+    """Write the images, models and stores that the commands start from."""
     (base / "images").mkdir()
     for index in range(3):
         tifffile.imwrite(base / "images" / f"{index}.tif", picture((150, 130), index))
@@ -204,7 +204,7 @@ def prepare(base: Path) -> None:
 
 
 def timed(case: Case, base: Path, folder: Path) -> dict[str, float]:
-    """Run a command undisturbed; return the seconds of each stage."""
+    """Run a command undisturbed; return the seconds spent in each stage."""
     spent: Counter[str] = Counter()
     process = subprocess.Popen(case.command(base, folder), start_new_session=True)
     last = time.monotonic()
@@ -237,7 +237,7 @@ def run_and_kill(
 
 
 def problems(case: Case, folder: Path, expected: dict[str, str], files: set[str]) -> list[str]:
-    """Return what is not as it was in the run that nobody disturbed."""
+    """Return how the result differs from that of an undisturbed run."""
     found = []
     try:
         seen = case.digest(folder)
@@ -252,7 +252,7 @@ def problems(case: Case, folder: Path, expected: dict[str, str], files: set[str]
 
 
 def torn(case: Case, base: Path, folder: Path, expected: dict[str, str]) -> list[str]:
-    """Return what is wrong right after the kill: with an export, or by `verify` with a store."""
+    """Return what is wrong with an export, or by `verify` with a store, right after the kill."""
     out = folder / case.result
     if case.name == "export":
         is_complete = hashes(out) in (hashes(base / f"old-{case.result}"), expected)
@@ -264,7 +264,7 @@ def torn(case: Case, base: Path, folder: Path, expected: dict[str, str]) -> list
 
 
 def run_case(case: Case, base: Path, kills: int, random: random.Random) -> dict[str, str]:
-    """Return the row of a command."""
+    """Kill one command again and again; return its row of the table."""
     folder = base / "work"
     case.begin(base, folder)
     spent = timed(case, base, folder)
@@ -304,7 +304,7 @@ def run_case(case: Case, base: Path, kills: int, random: random.Random) -> dict[
 
 
 def write_csv(path: Path, rows: list[dict[str, str]]) -> None:
-    """Write the rows that there are."""
+    """Write the rows measured so far."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
@@ -312,7 +312,7 @@ def write_csv(path: Path, rows: list[dict[str, str]]) -> None:
 
 
 def main() -> None:
-    """Print the table; the exit code is 1 if something was lost, or the control not found."""
+    """Print the table; exit with 1 if something was lost or the control was not detected."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--kills", type=int, default=18, help="per command (default: 18)")
     parser.add_argument("--seed", type=int, default=0)

@@ -2,11 +2,11 @@
 
     python -m benchmarks.editing MODEL IMAGE [IMAGE ...] [--scale S] [--csv editing.csv]
 
-The edges in a ball, a tenth of the longest side wide, in the middle of the left half are erased
-from the sketch of each image. The image made from that is compared with the one before: with
-*edited_from*, which keeps what was not touched, and with *input_is_sketch*, which takes it for any
-sketch. *Inside* and *outside* are mean absolute differences at the finest scale made, in % of the
-output window, within half the ball's width of its border and beyond that.
+From the sketch of each image, the edges in a ball in the middle of the left half are erased; the
+ball is a tenth of the longest side wide. The image made from the edited sketch is compared with the
+one before: with *edited_from*, which keeps what was not touched, and with *input_is_sketch*, which
+treats it as any other sketch. *Inside* and *outside* are mean absolute differences at the finest
+scale made, in % of the output window, within half the ball's width of its border and beyond that.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Row = tuple[str, str, float, float]
 
 
 def measure(model_name: str, image: Path, scale: int | None = None) -> list[Row]:
-    """Return a row for each way to give the edited sketch."""
+    """Return one row for each way of passing the edited sketch."""
     model, rows = load_model(model_name), []
     with tempfile.TemporaryDirectory() as work:
         before = generate(image, f"{work}/before.ome.zarr", model, scale=scale)
@@ -50,7 +50,7 @@ def measure(model_name: str, image: Path, scale: int | None = None) -> list[Row]
 
 
 def distance(shape: tuple[int, ...]) -> np.ndarray:
-    """Return how far each voxel lies from the middle of the left half."""
+    """Return the distance of each voxel from the middle of the left half."""
     middle = [n / 2 for n in shape[:-1]] + [shape[-1] / 4]
     squares = ((np.arange(n) - m) ** 2 for n, m in zip(shape, middle, strict=True))
     return np.sqrt(sum(np.ix_(*squares)))
@@ -59,7 +59,7 @@ def distance(shape: tuple[int, ...]) -> np.ndarray:
 def compare(
     before: PyramidStore, after: PyramidStore, away: np.ndarray, reach: float
 ) -> tuple[float, float]:
-    """Return the mean change nearer than `reach` to the middle of the edit, and beyond it."""
+    """Return the mean change nearer than `reach` to the middle of the edit, and beyond."""
     scale = scales_made(before)[-1]
     one, other = (np.asarray(s.array(scale)[...], np.float32) for s in (before, after))
     low, high = before.info.window
@@ -71,7 +71,7 @@ def compare(
 
 
 def table(rows: list[Row]) -> str:
-    """Return the mean over images as Markdown, a line per way."""
+    """Return the mean over images as a Markdown table, one line per way."""
     ways = defaultdict(list)
     for row in rows:
         ways[row[1]].append(row[2:])
@@ -83,7 +83,7 @@ def table(rows: list[Row]) -> str:
 
 
 def main() -> None:
-    """Measure the images that are given and print the table."""
+    """Measure the given images and print the table."""
     options = parser_of("editing", __doc__).parse_args()
     report(options, NAMES, lambda image: measure(options.model, image, options.scale), table)
 

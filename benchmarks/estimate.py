@@ -1,10 +1,10 @@
-"""What `napari-msgan estimate` predicts beside what `generate` then takes, in a table.
+"""What `napari-msgan estimate` predicts, beside what `generate` then takes, in a table.
 
     python -m benchmarks.estimate --ct 128 256 --xray 2048 4096 --precision fp32 bf16
 
-On a machine with nothing else to do: the calibration is measured anew for each model and precision
-at the start. Bar: 25 % for time, memory (largest sum of anonymous memory in samples, see
-`memory.py`) and size of the store. Every run is a process of its own; the images are synthetic.
+Run it on an otherwise idle machine: each model and precision is calibrated afresh at the start.
+Bar: 25 % for time, memory (largest sum of anonymous memory in samples, see `memory.py`) and size of
+the store. Every run is a separate process; the images are synthetic.
 """
 
 from __future__ import annotations

@@ -2,11 +2,11 @@
 
     python benchmarks/memory.py --ct 64 128 256 512 --xray 2048 8192 --csv memory.csv
 
-Every run is a process of its own. Peak is the largest sum of anonymous and shared memory (RssAnon
-and RssShmem of /proc/PID/status, with child processes) seen in samples every few milliseconds:
-mapped pages of files do not count, as the system takes them back when it likes; VmHWM, which counts
-them, is printed beside it. Idle is a process that has imported what the command imports, and loaded
-the model where the command loads one. Rows that the CSV file has already are not measured again.
+Every run is a separate process. Peak is the largest sum of anonymous and shared memory (RssAnon and
+RssShmem of /proc/PID/status, including child processes) in samples taken every few milliseconds.
+Mapped pages of files do not count, as the system can reclaim them at any time; VmHWM, which counts
+them, is printed beside it. Idle is a process that has imported what the command imports, and has
+loaded the model if the command loads one. Rows already in the CSV file are not measured again.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Peak:
-    """What a process took at most."""
+    """The most memory that a process took."""
 
     anonymous_mb: float
     hwm_mb: float
@@ -97,7 +97,7 @@ def watch(command: list[str], *, until_line: bool = False) -> Peak:
 
 
 def memory_of(pid: int) -> tuple[int, int]:
-    """Return anonymous and shared bytes, and VmHWM, of a process and its children."""
+    """Return anonymous and shared bytes, and VmHWM, of a process with its children."""
     anonymous = hwm = 0
     try:
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
@@ -120,7 +120,7 @@ def memory_of(pid: int) -> tuple[int, int]:
 
 
 def phantom(shape: tuple[int, ...], low: float, high: float, dtype: str) -> LazyArray:
-    """Return smooth noise with ellipsoids and a little grain, computed where it is read."""
+    """Return smooth noise with ellipsoids and a little grain, computed as it is read."""
     rng = np.random.default_rng(5)
     grids = [rng.random((n,) * len(shape), np.float32) for n in (6, 24, 96)]
     centres = rng.uniform(0.2, 0.8, (24, len(shape)))
@@ -151,7 +151,7 @@ def phantom(shape: tuple[int, ...], low: float, high: float, dtype: str) -> Lazy
 
 
 def make_source(kind: str, size: int, suffix: str, folder: Path) -> Path:
-    """Write a synthetic source once, slab by slab, and return its path."""
+    """Write a synthetic source, slab by slab, unless it exists, and return its path."""
     path = folder / f"{kind}-{size}.{suffix}"
     if path.exists():
         return path
@@ -217,7 +217,7 @@ def has_command(name: str) -> bool:
 
 
 def is_needed_later(arguments: list[str], folder: Path) -> bool:
-    """Return whether a job makes a store that others read, and that is not there (yet)."""
+    """Return whether a job makes a store that other jobs read and that does not yet exist."""
     if arguments[0] != "generate":
         return False
     made = Path(arguments[2])
@@ -225,7 +225,7 @@ def is_needed_later(arguments: list[str], folder: Path) -> bool:
 
 
 def measure(kind: str, size: int, precision: str, folder: Path, only: str, file: Path) -> None:
-    """Run the jobs of one size that are not in the file yet."""
+    """Run the jobs of one size that are not yet in the file."""
     done = {row.key for row in read_rows(file)}
     idle = {
         name: watch(
@@ -263,7 +263,7 @@ def measure(kind: str, size: int, precision: str, folder: Path, only: str, file:
 
 
 def read_rows(file: Path) -> list[Row]:
-    """Return what was measured before."""
+    """Return earlier measurements."""
     if not file.exists():
         return []
     with file.open(newline="") as content:
@@ -274,7 +274,7 @@ def read_rows(file: Path) -> list[Row]:
 
 
 def print_table(rows: list[Row]) -> None:
-    """Print a row per job: MB above idle by size, and bytes per voxel from size to size."""
+    """Print one row per job: MB above idle by size, and bytes per voxel from size to size."""
     print(f"{platform.machine()}, {os.cpu_count()} cores; MB above the idle process\n")
     for kind in MODELS:
         own = [row for row in rows if row.image.startswith(f"{kind} ")]
@@ -305,7 +305,7 @@ def print_table(rows: list[Row]) -> None:
 
 
 def slope(seen: dict[int, Row], first: int) -> str:
-    """Return bytes per voxel from the first of these sizes to the largest."""
+    """Return the bytes per voxel from the first of these sizes to the largest."""
     if len(seen) < 2:
         return "-"
     voxels = sorted(seen)
@@ -315,7 +315,7 @@ def slope(seen: dict[int, Row], first: int) -> str:
 
 
 def main() -> None:
-    """Measure what is asked for and print the table of all that is known."""
+    """Measure what is requested and print the table of all known measurements."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--ct", nargs="*", type=int, default=[], metavar="N", help="N^3 voxels")
     parser.add_argument("--xray", nargs="*", type=int, default=[], metavar="N", help="N^2 pixels")

@@ -2,11 +2,11 @@
 
     python benchmarks/model_card.py MODEL_FOLDER IMAGE [IMAGE ...] [--append] [--scale S]
 
-Writes ``heldout.csv`` (a row per image and scale), the table between the markers of
+Writes ``heldout.csv`` (one row per image and scale), the table between the markers in
 ``README.md``, and ``preview.png`` of the first image: sketch, each scale, truth. The figures are
-those of ``napari-msgan evaluate``, which takes many more. Each scale is measured twice: from
-the generated scale before it (what a user gets) and from the true one (what the scale does by
-itself).
+those of ``napari-msgan evaluate``, which measures many more. Each scale is measured twice: made
+from the generated coarser scale (what a user gets), and from the true one (what the scale itself
+contributes).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ NAMES = ("image", "scale", "shape", "spacing", *FIGURES)
 
 
 def as_record(row):
-    """Return a line of ``heldout.csv``."""
+    """Return a row as a line of ``heldout.csv``."""
     columns = {column.name: column for column in COLUMNS}
     return {
         "image": row.image,
@@ -50,7 +50,7 @@ def as_record(row):
 
 
 def table(records, units):
-    """Return the lines of the Markdown table, a row per scale."""
+    """Return the lines of the Markdown table, one row per scale."""
     lines = [
         f"MAE in {units}; PSNR in dB over the output window; SSIM Gaussian, sigma 1.5, inside the "
         "body. 'from true' starts from the true previous scale. Mean over images (lowest to "
@@ -79,7 +79,7 @@ def _cell(name, values):
 
 
 def measure(image, model, scale, work):
-    """Return the case and the rows of one image; print them."""
+    """Measure one image, print its rows, and return the case and the rows."""
     case, rows = run_to_end(iter_evaluate_image(image, model, work, Computing(), scale))
     records = [as_record(row) for row in rows]
     for record in records:
@@ -88,7 +88,7 @@ def measure(image, model, scale, work):
 
 
 def main() -> None:
-    """Measure, write, draw."""
+    """Measure the images, write the figures and draw the preview."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

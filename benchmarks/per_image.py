@@ -1,4 +1,4 @@
-"""The command line of benchmarks that take images one by one: rows as CSV, a table printed."""
+"""Command line of benchmarks that take images one by one: rows as CSV, and a printed table."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def parser_of(name: str, text: str | None) -> argparse.ArgumentParser:
-    """Return a parser of what all of them take: model, images, last scale and CSV file."""
+    """Return a parser for the common arguments: model, images, last scale and CSV file."""
     parser = argparse.ArgumentParser(
         prog=f"python -m benchmarks.{name}",
         description=text,
@@ -30,7 +30,7 @@ def parser_of(name: str, text: str | None) -> argparse.ArgumentParser:
 
 
 def scales_made(store: PyramidStore) -> list[int]:
-    """Return the scales that were generated; a store also declares what it can be refined to."""
+    """Return the generated scales; a store also declares those it can be refined to."""
     return [scale for scale in range(store.n_scales) if store.refined_fraction(scale) == 1]
 
 
@@ -45,7 +45,7 @@ def report(
     Parameters
     ----------
     names : of the columns.
-    measure : returns the rows of an image.
+    measure : returns the rows of one image.
     """
     rows = []
     for image in options.images:

@@ -1,9 +1,10 @@
-"""How far bfloat16 is from float32: share of the voxels within one grey level of 255, by scale.
+"""How far bfloat16 is from float32: share of voxels within one grey level of 255, by scale.
 
     python -m benchmarks.precision MODEL IMAGE [IMAGE ...] [--scale S] [--csv precision.csv]
 
-Each image is generated twice, from its sketch on, so that what a scale rounds is passed on to the
-next. A grey level is 1/255 of the output window. The bar is 99.9 % (docs/performance.md).
+Each image is generated twice, starting from its sketch, so that the rounding of a scale is passed
+on to the next. A grey level is 1/255 of the output window. The bar is 99.9 %
+(docs/performance.md).
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def compare(exact: PyramidStore, rounded: PyramidStore, scale: int) -> tuple[int
 
 
 def measure(model: str, image: Path, scale: int | None = None) -> list[Row]:
-    """Return a row per scale of an image, up to `scale` (None: the finest that it supports)."""
+    """Return one row per scale of an image, up to `scale` (None: the finest that it supports)."""
     with tempfile.TemporaryDirectory() as work, warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that a source is coarse
         stores = [
@@ -59,7 +60,7 @@ def measure(model: str, image: Path, scale: int | None = None) -> list[Row]:
 
 
 def table(rows: list[Row]) -> str:
-    """Return the worst image of each scale as Markdown."""
+    """Return the worst image at each scale as a Markdown table."""
     scales = defaultdict(list)
     for row in rows:
         scales[row[1]].append(row)
@@ -78,7 +79,7 @@ def table(rows: list[Row]) -> str:
 
 
 def main() -> None:
-    """Measure the images that are given and print the table."""
+    """Measure the given images and print the table."""
     options = parser_of("precision", __doc__).parse_args()
     report(options, NAMES, lambda image: measure(options.model, image, options.scale), table)
 

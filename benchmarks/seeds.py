@@ -1,10 +1,11 @@
-"""How much another seed changes: of stochastic models, by scale.
+"""How much the image of a stochastic model changes with the seed, by scale.
 
     python -m benchmarks.seeds MODEL IMAGE [IMAGE ...] [--scale S] [--seeds 4] [--csv seeds.csv]
 
-Each image is generated with every seed. *Change* is the mean absolute difference between two
-seeds, *largest* the largest one, in grey levels of 255 over the output window; *low-pass* is the
-change of means over blocks of 8 voxels: what of it is more than texture. All over pairs of seeds.
+Each image is generated with every seed. *Change* is the mean absolute difference between two seeds
+and *largest* the largest one, in grey levels of 255 over the output window; *low-pass* is the
+change of means over blocks of 8 voxels, the part that is more than texture. All are over pairs of
+seeds.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ Row = tuple[str, int, float, float, float]
 
 
 def measure(model: str, image: Path, seeds: int, scale: int | None = None) -> list[Row]:
-    """Return a row per scale of an image."""
+    """Return one row per scale of an image."""
     rows = []
     with tempfile.TemporaryDirectory() as work:
         stores = [
@@ -46,7 +47,7 @@ def measure(model: str, image: Path, seeds: int, scale: int | None = None) -> li
 
 
 def compare(images: list[np.ndarray]) -> tuple[float, float, float]:
-    """Return mean, low-pass and largest difference of all pairs."""
+    """Return the mean, low-pass and largest difference over all pairs."""
     found = []
     for one, other in combinations(images, 2):
         difference = one - other
@@ -58,7 +59,7 @@ def compare(images: list[np.ndarray]) -> tuple[float, float, float]:
 
 
 def table(rows: list[Row]) -> str:
-    """Return the mean over images as Markdown, a line per scale."""
+    """Return the mean over images as a Markdown table, one line per scale."""
     scales = defaultdict(list)
     for row in rows:
         scales[row[1]].append(row[2:])
@@ -73,7 +74,7 @@ def table(rows: list[Row]) -> str:
 
 
 def main() -> None:
-    """Measure the images that are given and print the table."""
+    """Measure the given images and print the table."""
     parser = parser_of("seeds", __doc__)
     parser.add_argument("--seeds", type=int, default=4, help="how many")
     options = parser.parse_args()

@@ -3,11 +3,11 @@
     python -m benchmarks.engine                      # every row, 2048^2 and 256^3, 3 rounds
     python -m benchmarks.engine --sizes-2d --sizes-3d 352 --rows limit refine torchio
     python -m benchmarks.engine --sizes-2d 2048 --sizes-3d 512 --rows program
-    python -m benchmarks.engine --table              # nothing but the table of what was measured
+    python -m benchmarks.engine --table              # only the table of what was measured before
 
-Each row runs in a process of its own; all rows of a round follow each other, every second round
-backwards. What was measured is kept in the CSV file after each row and not measured again: start
-anew with --fresh, or with another --csv. The peers come from an environment of their own:
+Each row runs in a separate process. The rows of a round follow each other, in every second round in
+reverse order. Measurements are saved to the CSV file after each row and not repeated: start over
+with --fresh, or with another --csv. The peers run in a separate environment:
 
     python3.11 -m venv peers
     peers/bin/pip install -c constraints.txt -e . -r benchmarks/requirements.txt
@@ -49,7 +49,7 @@ _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def main() -> None:
-    """Measure what is asked for and not measured yet, and print the table."""
+    """Measure the requested rows that are missing, and print the table."""
     options = _parser().parse_args()
     if options.csv is None:
         options.csv = options.work / "rows.csv"

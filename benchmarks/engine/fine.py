@@ -1,13 +1,13 @@
-"""The generator as the frameworks for windows want it: from an array to one of the same shape.
+"""The generator as window frameworks need it: from an array to another one of the same shape.
 
-They know one grid, so the coarse image comes as a second channel of the finest grid, each voxel
-repeated, and the wrapper takes every f-th voxel back (exact, as windows start at multiples of f).
-What the network reads around its output comes in one of two ways:
+They know only one grid, so the coarse image is passed as a second channel on the finest grid, with
+each voxel repeated, and the wrapper takes back every f-th voxel (exact, as windows start at
+multiples of f). What the network reads around its output is provided in one of two ways:
 
 - `around="padded"` (frameworks that blend overlapping windows and have no halo): the border of the
   window is repeated by the halo, so the network has "same" padding, as their users' networks have;
-- `around="in window"` (frameworks that crop a halo): the window has the halo, the network's smaller
-  output is framed with zeros, which the framework throws away. The network computes what ours does.
+- `around="in window"` (frameworks that crop a halo): the window includes the halo, and the smaller
+  output is framed with zeros, which the framework discards. The network computes what ours does.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class FineNetwork(torch.nn.Module):
 class FineGrid:
     """Coarse image in [-1, 1] and sketch in [0, 1] as one array-like, shape (2, Z, Y, X), float32.
 
-    A box is read from the store when it is asked for.
+    A box is read from the store when it is indexed.
     """
 
     def __init__(self, store: PyramidStore) -> None:

@@ -1,4 +1,4 @@
-"""Seconds, CPU seconds and memory of what runs in this process, and differences between images."""
+"""Seconds, CPU seconds and memory of code in this process, and differences between images."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _SLAB = 64
 
 @dataclass(frozen=True)
 class Made:
-    """What a row made.
+    """The result of a row.
 
-    voxels : how many of the finest scale.
-    read : returns rows of the first axis in the stored type; None where there is no image.
-    columns : further columns, or better values of those that are measured from outside.
+    voxels : number of voxels made at the finest scale.
+    read : returns rows along the first axis in the stored type; None if there is no image.
+    columns : additional columns, or better values for those measured from outside.
     """
 
     voxels: int
@@ -38,7 +38,7 @@ class Made:
 
 
 class Meter:
-    """Measures a ``with`` block; memory is anonymous (and shared), above what was there before."""
+    """Measures a ``with`` block; memory is anonymous (and shared), in excess of that before it."""
 
     def __enter__(self) -> Meter:
         self._is_over = threading.Event()
@@ -65,7 +65,7 @@ class Meter:
 
 
 def anonymous_bytes(process: str = "self") -> int:
-    """Return what a process cannot give back: mapped files do not count."""
+    """Return the bytes that a process cannot give back, that is, without mapped files."""
     lines = Path(f"/proc/{process}/status").read_text().splitlines()
     return sum(
         1024 * int(line.split()[1]) for line in lines if line.startswith(("RssAnon:", "RssShmem:"))
@@ -73,7 +73,7 @@ def anonymous_bytes(process: str = "self") -> int:
 
 
 def measure_process(command: list[str]) -> dict[str, float]:
-    """Return seconds, CPU seconds and peak memory (not above anything) of a process."""
+    """Return seconds, CPU seconds and peak memory (the total, not an excess) of a process."""
     with tempfile.TemporaryFile() as errors:
         started, peak = time.perf_counter(), 0
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors)
@@ -105,7 +105,7 @@ def difference(
 
     Parameters
     ----------
-    read : returns rows of the first axis, in the stored type as `whole` is.
+    read : returns rows along the first axis, in the same stored type as `whole`.
     span : high minus low end of the output window.
     """
     largest, equal = 0.0, 0

@@ -1,6 +1,6 @@
 """Rows of this project: the bare network, the refine job, the whole program, the authors' layout.
 
-Each function prepares a row and returns what is measured.
+Each function prepares a row and returns the function that is measured.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ _START = "import napari_msgan.jobs, napari_msgan.io.nifti, napari_msgan.io.tiff,
 
 
 def bare_network(job: Job) -> Callable[[], Made]:
-    """Tiles that lie in memory through the network, a single-thread worker per core: the limit.
+    """Run tiles from memory through the network, one single-threaded worker per core: the limit.
 
-    The first tile of each worker is not measured. Inputs are converted, outputs dropped.
+    The first tile of each worker is not measured. Inputs are converted, outputs discarded.
     """
     store, model = job.scene.store(), job.scene.model()
     scale = store.geometry.finest_scale
@@ -70,10 +70,10 @@ def bare_network(job: Job) -> Callable[[], Made]:
 
 
 def refine_job(job: Job, device: str = "cpu") -> Callable[[], Made]:
-    """Open a store that lacks its finest scale, refine it, have it on disk.
+    """Open a store without its finest scale, refine it, and wait until it is on disk.
 
-    On a GPU `gpu_mb` is the most memory that torch took there, for it holds that of recordings also
-    while nothing is in it.
+    On a GPU, `gpu_mb` is the most memory that torch reserved there, because that includes the
+    memory of recordings even while nothing is in it.
     """
     model = job.scene.model()
     for name in _IMPORTED_LATE:
@@ -97,17 +97,17 @@ def refine_job(job: Job, device: str = "cpu") -> Callable[[], Made]:
 
 
 def refine_job_again(job: Job, device: str = "cpu") -> Callable[[], Made]:
-    """Do the same in a process that has done it before, as napari or a library's user has."""
+    """Repeat that in a process that has done it before, as in napari or when used as a library."""
     refine_job(job, device)()
     shutil.rmtree(job.folder / "store.ome.zarr")
     return refine_job(job, device)
 
 
 def whole_program(job: Job, device: str = "cpu") -> Callable[[], Made]:
-    """``napari-msgan generate`` from the image file: sketch, all scales, OME-Zarr on disk.
+    """Run ``napari-msgan generate`` on the image file: sketch, all scales, OME-Zarr on disk.
 
-    `start_s` is what a process takes that only imports what `generate` needs and loads the model;
-    memory is above that process.
+    `start_s` is the time of a process that only imports what `generate` needs and loads the model;
+    memory is the excess over that process.
     """
     scene = job.scene
 
@@ -125,12 +125,12 @@ def whole_program(job: Job, device: str = "cpu") -> Callable[[], Made]:
 
 
 def authors_all_threads(job: Job) -> Callable[[], Made]:
-    """Patches of the authors' generator one after the other, every core in each: their program."""
+    """Run patches of the authors' generator one by one on all cores, as in their program."""
     return _authors(job, workers=1, threads=CORES)
 
 
 def authors_workers(job: Job) -> Callable[[], Made]:
-    """Compute the same patches with single-thread workers, as we compute tiles."""
+    """Run the same patches with single-threaded workers, as we compute tiles."""
     return _authors(job, workers=CORES, threads=1)
 
 

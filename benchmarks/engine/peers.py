@@ -1,9 +1,9 @@
 """Rows of other frameworks, each used as its documentation shows, with our network and tile.
 
-All have the network with its weights loaded and in the layout that is fastest for it, all cores
-(torch's threads), no gradients, float32, one window at a time. Where an option fits our network
-better than the default (the border is repeated, no counting array), they get it. Reading from the
-store, and writing where the framework writes, is part of what is measured.
+All get the network with its weights loaded and in the layout that is fastest for it, all cores
+(torch's threads), no gradients, float32, and one window at a time. If an option suits our network
+better than the default (repeating the border, no counting array), they get it. Reading from the
+store, and writing if the framework writes, is part of what is measured.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class _Setting:
         return str(self._folder / name)
 
     def made(self, result: Any) -> Made:
-        """Return an image in [-1, 1], an array or tensor with leading axes of length 1."""
+        """Wrap an image in [-1, 1], an array or tensor with leading axes of length 1."""
         first = (0,) * (len(result.shape) - len(self.shape))
 
         def read(rows: slice) -> np.ndarray[Any, Any]:
@@ -65,12 +65,12 @@ class _Setting:
 
 
 def monai_constant(job: Job) -> Callable[[], Made]:
-    """Blend windows with equal weight, overlap 0.25: the defaults."""
+    """Blend windows with equal weight and an overlap of 0.25, the defaults."""
     return _monai_sliding(job, overlap=0.25, mode="constant")
 
 
 def monai_gaussian(job: Job) -> Callable[[], Made]:
-    """Blend windows with gaussian weights, overlap 0.5: what segmentation uses."""
+    """Blend windows with Gaussian weights and an overlap of 0.5, as used in segmentation."""
     return _monai_sliding(job, overlap=0.5, mode="gaussian")
 
 
@@ -88,7 +88,7 @@ def _monai_sliding(job: Job, **options: Any) -> Callable[[], Made]:
 
 
 def monai_patches(job: Job) -> Callable[[], Made]:
-    """Split with overlap 0.25, merge the mean in Zarr arrays on disk."""
+    """Split with an overlap of 0.25, and merge to the mean in Zarr arrays on disk."""
     from monai.inferers import PatchInferer, SlidingWindowSplitter, ZarrAvgMerger
     from zarr.storage import LocalStore
 
@@ -109,7 +109,7 @@ def monai_patches(job: Job) -> Callable[[], Made]:
 
 
 def torchio_crop(job: Job) -> Callable[[], Made]:
-    """Windows with our halo from a volume whose border is repeated; the halo is cropped."""
+    """Take windows with our halo from a volume with repeated border; the halo is cropped."""
     import torchio
 
     setting = _Setting(job, "in window")
@@ -140,12 +140,12 @@ def torchio_crop(job: Job) -> Callable[[], Made]:
 
 
 def torch_em_halo(job: Job) -> Callable[[], Made]:
-    """Blocks with our halo, read from the store and written to a Zarr array on disk."""
+    """Read blocks with our halo from the store and write them to a Zarr array on disk."""
     return _torch_em(job, "predict_with_halo")
 
 
 def torch_em_pipelined(job: Job) -> Callable[[], Made]:
-    """Do the same with threads that read and write beside the network."""
+    """Do the same, with threads that read and write while the network runs."""
     return _torch_em(job, "predict_with_halo_pipelined")
 
 
@@ -200,10 +200,10 @@ def _torch_em_prediction() -> ModuleType:
 
 
 def tiler_overlap(job: Job) -> Callable[[], Made]:
-    """Windows with our halo from an array whose border is repeated, merged as "overlap-tile".
+    """Take windows with our halo from an array with repeated border; merge as "overlap-tile".
 
-    The frame is half the overlap. `Tiler.calculate_padding` would take half a tile, and so 27
-    windows instead of 8 for 256^3: the smaller one is enough, and in favour of tiler.
+    The frame is half the overlap. `Tiler.calculate_padding` would use half a tile, and therefore 27
+    windows instead of 8 for 256^3: the smaller frame suffices, and favours tiler.
     """
     from tiler import Merger, Tiler
 

@@ -29,8 +29,8 @@ BOTH = ("fp32", "bf16")
 class Row:
     """One line of the table.
 
-    prepare : returns what is measured.
-    environment : further variables of its process.
+    prepare : returns the function that is measured.
+    environment : additional environment variables of its process.
     """
 
     title: str

@@ -1,7 +1,7 @@
-"""What every row starts from: an image file, a store that lacks its finest scale, the right answer.
+"""What every row starts from: an image file, a store without its finest scale, the right answer.
 
-The answer is the network's pass over the whole image at once, in float32 and with one thread, in
-the stored type. All of it is made once per size and kept.
+The answer is a pass of the network over the whole image at once, in float32 and with one thread,
+converted to the stored type. Everything is made once per size and kept.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Scene:
         return open_pyramid(self.folder / "store.ome.zarr", writable=writable)
 
     def copy_store(self, out: Path) -> None:
-        """Copy the store by hard links: the program replaces files and never changes one."""
+        """Copy the store with hard links: the program replaces files and never changes one."""
         shutil.copytree(self.folder / "store.ome.zarr", out, copy_function=os.link)
 
     @property
@@ -76,14 +76,14 @@ class Scene:
         return MODELS[self.ndim]
 
     def model(self) -> Model:
-        """Return the model that ships, without a random part: no peer adds noise to the sketch."""
+        """Return the bundled model without its random part, as no peer adds noise to the sketch."""
         model, plain = load_model(self.model_name), {"stochastic": False, "noise": 0.0}
         return replace(model, spec=model.spec.model_copy(update=plain))
 
 
 @dataclass(frozen=True)
 class Job:
-    """One row's work; `folder` is empty, and removed when the result has been compared."""
+    """The work of one row; `folder` is empty, and is removed once the result has been compared."""
 
     scene: Scene
     precision: str
@@ -91,7 +91,7 @@ class Job:
 
 
 def prepare_image(scene: Scene) -> None:
-    """Write the image file, unless it is there."""
+    """Write the image file unless it exists."""
     if scene.image.exists():
         return
     scene.folder.mkdir(parents=True, exist_ok=True)
@@ -109,7 +109,7 @@ def prepare_image(scene: Scene) -> None:
 
 
 def prepare_store(scene: Scene) -> None:
-    """Make the sketch, every scale but the finest, and the answer, unless they are there."""
+    """Make the sketch, every scale but the finest, and the answer, unless they exist."""
     prepare_image(scene)
     path = scene.folder / "store.ome.zarr"
     if not path.exists():
@@ -138,7 +138,7 @@ def _forget_fingerprint(path: Path) -> None:
 
 
 def whole_pass(store: PyramidStore, model: Model) -> np.ndarray[Any, Any]:
-    """Return the finest scale of the network's pass over all of it, in the stored type."""
+    """Return the finest scale from a single pass of the network, in the stored type."""
     scale = store.geometry.finest_scale
     halo, factor = model.halo(scale), model.factor(scale)
     coarse, sketch = store.array(scale - 1), store.sketch_array(scale)
@@ -166,7 +166,7 @@ def whole_pass(store: PyramidStore, model: Model) -> np.ndarray[Any, Any]:
 
 
 def window_of(store: PyramidStore) -> Window:
-    """Return the intensities of a store."""
+    """Return the output window of a store."""
     low, high = store.info.window
     return Window(low, high, np.dtype(store.info.dtype))
 
@@ -174,7 +174,7 @@ def window_of(store: PyramidStore) -> Window:
 def network_inputs(
     window: Window, coarse: np.ndarray[Any, Any], sketch: np.ndarray[Any, Any]
 ) -> list[torch.Tensor]:
-    """Return a stored coarse image and a stored sketch as the generator takes them."""
+    """Convert a stored coarse image and a stored sketch to the inputs of the generator."""
     arrays = window.to_network(coarse), sketch.astype(np.float32) / SKETCH_TOP
     return [torch.from_numpy(a[None, None]) for a in arrays]
 

@@ -2,8 +2,8 @@
 
     python -m benchmarks.engine.startup [--times 10]
 
-`--help` is to answer in 0.3 s, `models` in 0.5 s. Every run is a process of its own; the first of
-each command, which reads files that the system has not read yet, is not counted.
+`--help` should answer within 0.3 s, `models` within 0.5 s. Every run is a separate process; the
+first run of each command, which reads files that the system has not yet cached, is not counted.
 """
 
 from __future__ import annotations

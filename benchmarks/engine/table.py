@@ -33,7 +33,7 @@ Line = Mapping[str, str]
 
 
 def read_lines(path: Path) -> list[dict[str, str]]:
-    """Return the measurements of a file; none if it is not there."""
+    """Return the measurements in a file; none if it does not exist."""
     if not path.exists():
         return []
     with path.open(newline="") as file:
@@ -41,7 +41,7 @@ def read_lines(path: Path) -> list[dict[str, str]]:
 
 
 def write_lines(path: Path, lines: Sequence[Line]) -> None:
-    """Write measurements, so that a reader sees the old or the new file."""
+    """Write measurements so that a reader sees either the old or the new file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     with partial.open("w", newline="") as file:
@@ -52,20 +52,20 @@ def write_lines(path: Path, lines: Sequence[Line]) -> None:
 
 
 def key_of(line: Line) -> tuple[str, ...]:
-    """Return what tells a measurement from others."""
+    """Return what identifies a measurement."""
     return tuple(line[name] for name in KEY)
 
 
 def measured_keys(lines: Sequence[Line]) -> set[tuple[str, ...]]:
-    """Return what need not be measured again: what did not fail."""
+    """Return the keys that need not be measured again, because they did not fail."""
     return {key_of(line) for line in lines if not line["note"]}
 
 
 def text_table(lines: Sequence[Line]) -> str:
     """Return a Markdown table for each image and precision.
 
-    Every figure is the median over the rounds. The ratio to the limit is that of the same round,
-    as the speed of a machine changes from minute to minute.
+    Every figure is the median over the rounds. Ratios to the limit are taken within a round,
+    because the speed of a machine changes from minute to minute.
     """
     images: dict[tuple[str, str], list[Line]] = defaultdict(list)
     for line in lines:
@@ -78,7 +78,7 @@ def text_table(lines: Sequence[Line]) -> str:
 
 
 def ratio_to_limit(lines: Sequence[Line], limits: Sequence[Line]) -> float | None:
-    """Return the median over the rounds of speed by that of the fastest limit in that round."""
+    """Return the median over rounds of the speed relative to the fastest limit of that round."""
     speeds: dict[str, float] = defaultdict(float)
     for line in limits:
         speeds[line["round"]] = max(speeds[line["round"]], float(line["mvoxel_s"]))

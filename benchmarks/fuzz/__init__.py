@@ -1,4 +1,4 @@
-"""Damaged and hostile inputs for everything that reads files or arguments of strangers.
+"""Damaged and hostile inputs for everything that reads files or arguments from strangers.
 
 ``python -m benchmarks.fuzz`` runs all targets and prints a table; ``tests/fuzz`` runs a few hundred
 seeded inputs of each.

@@ -1,8 +1,8 @@
 """Fuzz every target and print a table: ``python -m benchmarks.fuzz --runs 10000``.
 
-Each target runs in a process of its own, guided by coverage where atheris is installed
-(``pip install -r benchmarks/requirements.txt``), else with seeded random inputs. Exit code 1 if
-anything was found; the inputs are in the CSV file, to be tried again with ``--try TARGET HEX``.
+Each target runs in a separate process, guided by coverage if atheris is installed
+(``pip install -r benchmarks/requirements.txt``), otherwise with seeded random inputs. The exit code
+is 1 if anything was found; the inputs are in the CSV file: repeat one with ``--try TARGET HEX``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _SECONDS_PER_INPUT = 2.0
 
 
 def main() -> int:
-    """Return 1 if anything was found."""
+    """Run the fuzzer; return 1 if anything was found, else 0."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--runs", type=int, default=10_000, metavar="N", help="inputs per target")
     parser.add_argument("--seed", type=int, default=0)

@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class Choices:
-    """Choices that bytes stand for; when they are used up, each is the first one."""
+    """The choices that bytes encode; once they are used up, each choice is the first option."""
 
     def __init__(self, data: bytes) -> None:
         self._data, self._at = data, 0

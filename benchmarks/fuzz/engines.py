@@ -1,4 +1,4 @@
-"""Run a target with many inputs, in a process of its own: seeded ones, or guided by coverage."""
+"""Run a target with many inputs in a separate process, either seeded or guided by coverage."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ _STARTING_INPUTS = 64
 
 
 def seeded_inputs(count: int, seed: int) -> Iterator[bytes]:
-    """Yield inputs of random bytes, always the same ones."""
+    """Yield inputs of random bytes, the same ones for the same seed."""
     for index in range(seed, seed + count):
         yield random.Random(index).randbytes(INPUT_BYTES)
 
 
 def scratch_folder() -> Path:
-    """Return a new folder, in memory where there is such a place: inputs are many small files."""
+    """Return a new folder, in memory if possible, because inputs are many small files."""
     memory = Path("/dev/shm")
     return Path(tempfile.mkdtemp(prefix="fuzz-", dir=memory if memory.is_dir() else None))
 
 
 class Run:
-    """Counts inputs of a target and keeps the first of each kind of finding."""
+    """Counts the inputs of a target and keeps the first of each kind of finding."""
 
     def __init__(self, name: str, runs: int, result: Path) -> None:
         from benchmarks.fuzz.targets import TARGETS
@@ -49,7 +49,7 @@ class Run:
         self._begun = time.monotonic()
 
     def one(self, data: bytes) -> None:
-        """Try an input; the process ends after the last one."""
+        """Try one input; after the last one, end the process."""
         found = self._target.check(data)
         self._done += 1
         if found is not None:

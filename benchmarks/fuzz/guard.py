@@ -1,6 +1,6 @@
-"""Run one input and tell what it did that no input may do.
+"""Run one input and report whatever it did that no input may do.
 
-It may succeed, or raise a `MsganError`. It may not raise anything else, take longer or more memory
+It may succeed, or raise a `MsganError`. It may not raise anything else, take more time or memory
 than `Limits`, or touch a path outside its own folder. (Linux only.)
 """
 
@@ -41,7 +41,7 @@ _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 class Limits:
     """What one input may take; memory is what the process grows by.
 
-    seconds : on the clock, generous, as the machine may be busy with other things.
+    seconds : of wall time, generous because the machine may be busy with other things.
     cpu_seconds : of all threads.
     """
 
@@ -52,7 +52,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Finding:
-    """What an input did that no input may do."""
+    """Something an input did that no input may do."""
 
     kind: str
     what: str
@@ -63,7 +63,7 @@ class Finding:
 
 
 class TookTooLong(BaseException):
-    """No `Exception`, so that nothing that is tested catches it."""
+    """Not an `Exception`, so that no code under test catches it."""
 
 
 class _Watch:
@@ -102,7 +102,7 @@ _watch: _Watch | None = None
 
 @contextmanager
 def watching(inside: Path, forbidden: Path) -> Iterator[list[str]]:
-    """Collect what is touched in `forbidden`, and what is written anywhere but in `inside`."""
+    """Collect what is touched in `forbidden`, and what is written outside `inside`."""
     global _watch
     _watch = _watch or _Watch()
     _watch.touched = touched = []
@@ -149,7 +149,7 @@ def _address_space(more: int) -> Iterator[None]:
 def examine(
     run: Callable[[], None], inside: Path, forbidden: Path, limits: Limits | None = None
 ) -> Finding | None:
-    """Return what is wrong with what `run` did, None if nothing is."""
+    """Return what is wrong with what `run` did, or None."""
     limits = limits or Limits()
     _forget_peak()
     rss = psutil.Process().memory_info().rss

@@ -1,4 +1,4 @@
-"""Changes to bytes, to JSON and to folders, as damage and malice make them."""
+"""Changes to bytes, JSON and folders, such as damage and malice cause."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def changed_bytes(choices: Choices, content: bytes, *, head: int = 512) -> bytes
 
 
 def changed_json(choices: Choices, content: Any) -> bytes:
-    """Return JSON text with one to three changed places: values, names, depth, double names."""
+    """Return JSON text with one to three changed places: values, names, depth, duplicate names."""
     content = copy.deepcopy(content)
     for _ in range(1 + choices.below(3)):
         _change_a_place(choices, content)
@@ -111,7 +111,7 @@ def _change_a_place(choices: Choices, content: Any) -> None:
 
 
 def change_folder(choices: Choices, folder: Path, names: Sequence[str], outside: Path) -> None:
-    """Replace a file or folder of `folder` by what nobody expects there, or by a link outside."""
+    """Replace a file or folder in `folder` with something unexpected, or with a link outside."""
     path = folder / choices.pick(names)
     content = path.read_bytes() if path.is_file() else b""
     if path.is_dir():

@@ -1,4 +1,4 @@
-"""The terminal program in this process, and what every ending of it must look like."""
+"""The terminal program in this process, and how every run of it must end."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
 
 class BadEnding(Exception):
-    """The program ended in another way than with success or with one line that says why."""
+    """The program ended neither with success nor with a single line that says why."""
 
 
 def run_terminal(arguments: Sequence[str], cwd: Path | None = None) -> int:
-    """Return the exit code: 0, or 2 after one line on standard error.
+    """Run the program and return its exit code: 0, or 2 after one line on standard error.
 
     Raises
     ------
     BadEnding
-        If the code is another one, or the message is.
+        If the code or the message is anything else.
     """
     # As strict as a terminal in UTF-8: what it cannot encode is an error.
     out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors=e) for e in _ERRORS)

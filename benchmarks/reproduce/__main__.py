@@ -2,7 +2,7 @@
 
     make reproduce PARTS="xray-time memory" MINUTES=90
 
-Each part goes on where it stopped, with the settings that it was begun with.
+Each part resumes where it stopped, with the settings it was begun with.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _NO_SETTINGS = ("--methods", "--data", "--work", "--results", "--docs")
 
 
 def run_part(part, options, places):
-    """Run one part, and write the page anew."""
+    """Run one part, then rewrite the page."""
     if part == "memory":
         measure_memory(places, {2: options.longest_2d, 3: options.longest_3d})
     elif part == "translation":
@@ -118,7 +118,7 @@ def _refuse_other_settings(part, places):
 
 
 def main():
-    """Run the parts that are asked for."""
+    """Run the requested parts."""
     epilog = "parts:\n" + "\n".join(f"  {name:<13} {what}" for name, what in PARTS.items())
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.reproduce",

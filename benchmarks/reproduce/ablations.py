@@ -1,4 +1,4 @@
-"""Our settings, changed one at a time; all with the steps of the unchanged ones."""
+"""Our settings with one changed at a time, all trained for the steps of the unchanged ones."""
 
 from __future__ import annotations
 

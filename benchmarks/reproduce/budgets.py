@@ -1,7 +1,7 @@
-"""How many steps a method may take: equal time, or equal number of patches.
+"""How many steps a method may take: equal time, or an equal number of patches.
 
-The learning rate follows the number of steps, so that is fixed before training begins: for equal
-time, from the measured seconds of a step.
+The learning rate follows the number of steps, so that number is fixed before training begins; for
+equal time it is derived from the measured seconds of a step.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _FEWEST_STEPS = 20
 
 @dataclass(frozen=True)
 class Budget:
-    """What every method of a table gets, one of the three.
+    """What every method of a table gets: one of the three.
 
-    patches : of the size of `ours`; a larger image counts as the patches that it holds.
+    patches : of the size that `ours` uses; a larger image counts as the patches that fit in it.
     steps : of each scale.
     """
 
@@ -36,7 +36,7 @@ class Budget:
     steps: dict[int, int] | None = None
 
     def share(self, scales, scale):
-        """Return the share of one scale: half for scale 0, the other half for all others."""
+        """Return the share of one scale: half for scale 0, the other half for all the others."""
         if len(scales) == 1:
             return 1.0
         return 0.5 if scale == 0 else 0.5 / (len(scales) - 1)
@@ -48,7 +48,7 @@ def patches_of(plan, patch_shape):
 
 
 def with_steps(config, scale, steps):
-    """Return settings with another number of steps of one scale."""
+    """Return settings with another number of steps for one scale."""
     plans = list(config.scales)
     plans[scale] = plans[scale].model_copy(update={"steps": max(_FEWEST_STEPS, round(steps))})
     return config.model_copy(update={"scales": tuple(plans)})
@@ -59,7 +59,7 @@ def budgeted(run, budget, patch_shape, seconds_per_step):
 
     Parameters
     ----------
-    seconds_per_step : function of a scale, called for equal time only.
+    seconds_per_step : function of a scale, called only for equal time.
     """
     config = run.config
     for scale in run.scales:
@@ -77,8 +77,8 @@ def budgeted(run, budget, patch_shape, seconds_per_step):
 def measure_step(run, scale, folder, training, fabric):
     """Return the mean seconds of a step over the whole of its training, with and without GAN.
 
-    On a CPU they are processor seconds of a step that one thread computes (and another draws
-    samples for), so that a method gets no fewer steps because other work ran beside it.
+    On a CPU these are processor seconds of a step that one thread computes (while another draws
+    samples), so that a method gets no fewer steps because other work ran beside it.
     """
     work = folder / f"calibration_{scale}"
     shutil.rmtree(work, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""A part that trains methods on a data set, takes their figures and publishes them."""
+"""A part that trains methods on a data set, measures their figures and publishes them."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _LOG = logging.getLogger("reproduce")
 
 
 def iter_compare(part, data, methods, chosen, budget, places, *, same_steps_as=None):
-    """Train and measure methods one after the other; yield the name of each that is published.
+    """Train and measure methods one after the other; yield the name of each once published.
 
     Parameters
     ----------
-    methods : by name, in the order of the tables; those that only show another view of a trained
+    methods : by name, in the order of the tables; methods that only show another view of a trained
         method come after it.
     chosen : names of those to run.
-    same_steps_as : name of the method whose numbers of steps all get: as it was trained in this
-        folder of work, else as it was published.
+    same_steps_as : name of the method whose numbers of steps all methods get: as it was trained in
+        this work folder, otherwise as it was published.
     """
     if not data.heldout:
         raise SystemExit(f"there are no held-out images for {data.name}: see --data")
@@ -83,8 +83,8 @@ def _steps_of(method, run, work, published):
 def publish(part, data, methods, work, places):
     """Write the tables of the finished methods of a part, its curves and its pictures.
 
-    What was published of other methods stays: they may have been run elsewhere. Figures that were
-    taken in another way go.
+    Published results of other methods stay, since these may have been run elsewhere. Figures that
+    were measured in another way are removed.
     """
     figures, runs, points = {}, {}, {}
     finished = {n: m for n, m in methods.items() if _is_finished(work / n, data)}

@@ -22,12 +22,12 @@ _XRAY_VALIDATION_EVERY = 16
 class DataSet:
     """Images, and the settings that `ours` is trained with on them.
 
-    training : folder of the images, `config.include` says which.
+    training : folder of the images, of which `config.include` selects some.
     heldout : images of other patients.
-    patch : voxels per side of a patch of the authors' layout.
+    patch : side of a patch of the authors' layout, in voxels.
     whole_scale : the scale whose image the whole-image method makes at once.
     whole_tile : side of a tile that holds any image of that scale.
-    tile : side of the tiles of exact generators, when figures are taken.
+    tile : side of the tiles of exact generators when figures are measured.
     """
 
     name: str
@@ -49,9 +49,10 @@ class DataSet:
 
 
 def xray(data, work, size):
-    """Return chest X-rays of children, made smaller to `size` pixels on their longest side.
+    """Return chest X-rays of children, reduced to `size` pixels on their longest side.
 
-    Without the blocks of 8 pixels of their JPEG files, and so that scale 0 has 96 to 128 pixels.
+    This removes the 8-pixel blocks of their JPEG files, and gives scale 0 a size of 96 to 128
+    pixels.
     """
     config = bundled_config("chest-xray")
     n_scales = 1
@@ -85,7 +86,7 @@ def xray(data, work, size):
 def ct(data, n_scales):
     """Return thorax CT from 12 mm on: to 3 mm with three scales, to 1.5 mm with four.
 
-    The whole-image method makes at most 3 mm, the finest that fits into memory.
+    The whole-image method makes 3 mm at the finest, which is what fits into memory.
     """
     config = bundled_config("thorax-ct")
     config = config.model_copy(
@@ -105,7 +106,7 @@ def ct(data, n_scales):
 
 
 def bundled_config(name):
-    """Return the settings of a bundled model, but for the steps, which a budget decides."""
+    """Return the settings of a bundled model, except for the steps, which a budget decides."""
     path = find_model(bundled_folder() / name) / "training.json"
     config = TrainConfig.model_validate_json(path.read_bytes())
     scales = tuple(plan.model_copy(update={"steps": 1}) for plan in config.scales)

@@ -30,14 +30,14 @@ _SINCE = "2026-11-29"
 
 
 def measures_of(data):
-    """Return how figures are taken of a data set: others are not compared with them."""
+    """Return how figures of a data set are measured; others are not compared with them."""
     return f"{_SINCE}, noise {data.config.noise:g}" if data.config.noise else _SINCE
 
 
 def model_of(data, generators, tile, folder):
-    """Return a model of any generators, so that images are made as users make them.
+    """Return a model with any generators, so that images are made as users make them.
 
-    Its description says where voxels lie; its networks are given, and need no files.
+    Its description says where voxels lie; its networks are passed in, and need no files.
     """
     scales = [
         ScaleSpec(
@@ -58,7 +58,7 @@ def model_of(data, generators, tile, folder):
 def measure_heldout(data, model, folder):
     """Write a row for each held-out image to ``figures.csv``.
 
-    Those that are there are kept, unless they were taken in another way. The images themselves are
+    Existing rows are kept, unless they were measured in another way. The images themselves are
     kept beside it, as uint8 over the window of the model.
     """
     rows = measured(data, folder)
@@ -74,14 +74,14 @@ def measure_heldout(data, model, folder):
 
 
 def measured(data, folder):
-    """Return the rows of ``figures.csv`` that were taken as figures are now."""
+    """Return the rows of ``figures.csv`` that were measured in the current way."""
     path = folder / "figures.csv"
     rows = read_csv(path) if path.exists() else []
     return [row for row in rows if is_comparable(data, row)]
 
 
 def is_comparable(data, row):
-    """Return whether figures of a data set were taken as they are now."""
+    """Return whether figures of a data set were measured in the current way."""
     return row.get("measures") == measures_of(data)
 
 
@@ -113,7 +113,7 @@ def _plane(array):
 
 
 def read_csv(path):
-    """Return the rows of a file as dicts of text."""
+    """Return the rows of a CSV file as dicts of text."""
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
 
@@ -127,7 +127,7 @@ def write_csv(path, rows):
 
 
 def mean_and_interval(values):
-    """Return mean and 95 % bootstrap interval of the finite values; NaN where there are none."""
+    """Return mean and 95 % bootstrap interval of the finite values; NaN if there are none."""
     finite = [value for value in values if math.isfinite(value)]
     mean = sum(finite) / len(finite) if finite else math.nan
     return mean, *bootstrap_interval(finite)
@@ -138,6 +138,6 @@ def paired_difference(ours, other):
 
     Parameters
     ----------
-    ours, other : a figure by the name of the image; only images of both count.
+    ours, other : a figure by image name; only images in both count.
     """
     return mean_and_interval([other[image] - ours[image] for image in ours if image in other])

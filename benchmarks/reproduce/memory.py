@@ -1,9 +1,9 @@
-"""Peak memory of generating and of training against the size of the image.
+"""Peak memory of generating and training against the size of the image.
 
-Every number comes from a fresh process, which is watched from outside. Counted is anonymous memory
-(what a process cannot give back) above that of the idle process, which has imported everything and
-looked at nothing; mapped files are not counted, because the system drops their pages when it needs
-the memory.
+Every number comes from a fresh process that is watched from outside. It counts anonymous memory
+(which a process cannot give back) above that of the idle process, which has imported everything but
+not read any data; mapped files do not count, because the system drops their pages when it needs
+memory.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _STEPS = 3
 
 
 def measure_memory(places, longest):
-    """Measure what is not in the table yet, and publish it.
+    """Measure what is not yet in the table, and publish it.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ def _measure(job, ndim, size, before):
 def watch_job(command):
     """Return the most memory (MB) above idle, and the seconds, of a process.
 
-    It prints a line when it is idle, and begins when it gets one.
+    The process prints a line when it is idle, and begins when it is sent one.
     """
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe) as process:
@@ -100,7 +100,7 @@ def watch_job(command):
 
 
 def run_job():
-    """Run one job in this process when standard input says so."""
+    """Run one job in this process once standard input says so."""
     from napari_msgan import generate
     from napari_msgan.training import iter_train, survey
     from napari_msgan.training.gan import Batch, ScaleGan
@@ -153,7 +153,7 @@ def _whole_config(ndim, size):
 
 
 def in_proportion(job, ndim, size, before):
-    """Return what a size would take if memory grew with its voxels from the largest measured."""
+    """Extrapolate memory to a size in proportion to voxels, from the largest measured size."""
     measured = [
         row
         for row in before

@@ -1,7 +1,7 @@
 """The compared methods.
 
-All of them share images, changes of sketches, discriminator, losses, optimiser and schedule, those
-of `napari_msgan.training`. They differ in the generators and in what these read.
+All share the images, sketch changes, discriminator, losses, optimiser and schedule of
+`napari_msgan.training`. They differ in their generators and in what these read.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ _WHOLE_BATCH = 1
 
 @dataclass(frozen=True)
 class Run:
-    """What is trained, one scale after the other, on some images.
+    """What is trained on some images, one scale after the other.
 
-    scales : that are trained, of `config`.
+    scales : the scales of `config` that are trained.
     build : makes their generators.
-    view : what of a resampled image is seen.
+    view : what is seen of a resampled image.
     for_tiles : turns a trained generator into one that makes tiles.
     tile : side of the tiles that the next scale learns from.
-    has_own_pool : whether scale 0 learns from other whole images than that of `ours`.
-    first_is : which scale of the data set `scales` begins with, where that is another number.
+    has_own_pool : whether scale 0 learns from a pool of whole images other than that of `ours`.
+    first_is : the scale of the data set at which `scales` begins, if its number differs.
     """
 
     config: TrainConfig
@@ -53,7 +53,7 @@ class Run:
     first_is: int | None = None
 
     def shown(self, scale):
-        """Return which scale of the data set a trained scale is."""
+        """Return which scale of the data set a trained scale corresponds to."""
         return scale if self.first_is is None else self.first_is
 
 
@@ -61,9 +61,9 @@ class Run:
 class Method:
     """One row of the tables.
 
-    run : what is trained on a data set, or None for what another method has trained.
-    generators : of every scale of the data set, from those that were trained.
-    tile : side of the tiles of figures.
+    run : what is trained on a data set; None for a method that uses what another has trained.
+    generators : for every scale of the data set, from those that were trained.
+    tile : side of the tiles used for figures.
     """
 
     title: str
@@ -222,13 +222,13 @@ class WithoutCoarse(SourcePyramid):
 
 @dataclass(frozen=True)
 class OneScale(SourcePyramid):
-    """A resampled image of which both scales are one and the same."""
+    """A resampled image in which both scales are the same."""
 
     kept: int = 0
 
     @classmethod
     def at(cls, scale):
-        """Return the function from a resampled image to this view, None where it is too coarse."""
+        """Return a function from a resampled image to this view, or to None if it is too coarse."""
 
         def view(pyramid):
             if pyramid.n_scales <= scale:

@@ -1,7 +1,7 @@
 """Generators that the project's own are compared with, for 2 and 3 axes.
 
-The layout of the method's authors (padded convolutions, instance normalisation, six residual blocks
-at a quarter of the grid) is that of `napari_msgan.networks.megan`, with what only training needs.
+The layers of the method's authors (padded convolutions, instance normalisation, six residual blocks
+at a quarter of the grid) are those of `napari_msgan.networks.megan`, plus what only training needs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _MARGIN_SHARE = 6 / 32
 
 
 class MeganLowRes(Generator):
-    """The authors' low-resolution generator: the whole image from the sketch twice as fine."""
+    """The authors' low-resolution generator: makes the whole image from a sketch twice as fine."""
 
     def __init__(self, ndim, width):
         super().__init__()
@@ -40,17 +40,17 @@ class MeganLowRes(Generator):
         return (0,) * self.ndim
 
     def forward(self, sketch):
-        """Return the image, shape (N, 1, ...) in [-1, 1], of a sketch in [0, 1] twice as large."""
+        """Return the image, shape (N, 1, ...) in [-1, 1], for a sketch in [0, 1] twice as large."""
         shape = [n // 2 for n in sketch.shape[2:]]
         return cut(self.model(_padded(2 * sketch - 1, multiple=8)), Box.of_shape(shape))
 
 
 class MeganPatch(Generator):
-    """The authors' patch generator, as it is trained: whole patches.
+    """The authors' patch generator as it is trained, on whole patches.
 
-    patch : voxels per side.
-    reads_coarse : whether it sees the coarse image, twice the field of view of the patch, as in
-        the multi-scale scheme; else it sees the sketch alone, the common patch GAN.
+    patch : side of a patch in voxels.
+    reads_coarse : whether it sees the coarse image, with twice the field of view of the patch, as
+        in the multi-scale scheme; otherwise it sees only the sketch, as a common patch GAN does.
     """
 
     def __init__(self, ndim, width, patch, *, reads_coarse):
@@ -64,7 +64,7 @@ class MeganPatch(Generator):
         return (self.patch // 4 if self.reads_coarse else 0,) * self.ndim
 
     def forward(self, coarse, sketch):
-        """Return the patch: as many voxels as the coarse window has, or else as the sketch has."""
+        """Return the patch, with as many voxels as the coarse window, or else the sketch, has."""
         shape = coarse.shape[2:] if self.reads_coarse else sketch.shape[2:]
         x = 2 * _middle(sketch, shape) - 1
         if self.reads_coarse:
@@ -73,9 +73,9 @@ class MeganPatch(Generator):
 
 
 class MiddleOfPatch(Generator):
-    """Makes tiles as the authors' program does: of each patch, only the middle is kept.
+    """Makes tiles as the authors' program does, keeping only the middle of each patch.
 
-    A tile has 20/32 of the side of a patch. Factors of 2 only.
+    A tile has 20/32 of the side of a patch. For factors of 2 only.
     """
 
     def __init__(self, network):
@@ -118,9 +118,9 @@ class Upsampling(Generator):
 
 
 class Blank(Generator):
-    """Grey, where a method has no coarser image.
+    """Grey, for a method without a coarser image.
 
-    factor : how much larger the sketch is than the result.
+    factor : how many times larger the sketch is than the result.
     """
 
     def __init__(self, factor):
@@ -149,7 +149,7 @@ class WholeImage(Generator):
         return (0,) * self.ndim
 
     def tile(self, windows, *inputs):
-        """Return the image; tiles reach over its border, where there is nothing to see."""
+        """Return the image; tiles extend past its border, where there is nothing to see."""
         return self.network(cut(inputs[-1], Box.of_shape(windows.core.shape)))
 
 

@@ -22,9 +22,9 @@ _COLUMNS = "columns"
 
 
 def curve_plot(points, path):
-    """Draw L1 of validation (where there is none, of training) against the share of the steps.
+    """Draw the L1 of validation (or of training, without one) against the share of the steps.
 
-    One panel per scale; a method has the same colour in all of them.
+    There is one panel per scale; a method has the same colour in all of them.
     """
     scales = sorted({row["scale"] for row in points})
     titles = list(dict.fromkeys(row["title"] for row in points))
@@ -53,7 +53,7 @@ def _watched(row):
 
 
 def memory_plot(rows, path):
-    """Draw peak memory above idle against the length of a side; what would be needed, dotted."""
+    """Draw peak memory above idle against side length; memory that would be needed is dotted."""
     dimensions = sorted({row["axes"] for row in rows})
     figure = Figure(figsize=(4.2 * len(dimensions), 3.2), layout="constrained")
     axes = figure.subplots(1, len(dimensions), squeeze=False)[0]
@@ -80,12 +80,12 @@ def _sizes_and_gb(rows, column):
 
 
 def picture_sheet(folders, path, order):
-    """Draw sketch, what each method made of it and the truth: whole, and a part enlarged.
+    """Draw sketch, the result of each method, and truth, both whole and with a part enlarged.
 
     Parameters
     ----------
-    folders : of the figures of each method, by its title.
-    order : titles of all methods of the sheet; those without a folder are on the one that is there.
+    folders : folder with the figures of each method, by its title.
+    order : titles of all methods of the sheet; those without a folder come from the existing sheet.
     """
     first = next(iter(folders.values()))
     names = sorted(file.name for file in (first / "pictures").glob("*.npz"))[:_SHOWN]

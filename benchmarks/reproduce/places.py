@@ -1,4 +1,4 @@
-"""Where parts work, and where what they found is published."""
+"""Where parts work, and where their results are published."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Places:
-    """Folders.
+    """Folders of a reproduction.
 
-    work : trained networks and everything unfinished; not for the repository.
-    results : tables, a folder per part.
-    docs : of ``results.md`` and its pictures.
+    work : for trained networks and everything unfinished; not part of the repository.
+    results : for tables, one folder per part.
+    docs : for ``results.md`` and its pictures.
     """
 
     work: Path
@@ -24,13 +24,13 @@ class Places:
     docs: Path
 
     def part(self, name):
-        """Return the folder of the tables of a part."""
+        """Return the folder with the tables of a part."""
         folder = self.results / name
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
     def picture(self, name):
-        """Return the path of a picture of the page."""
+        """Return the path of a picture on the page."""
         folder = self.docs / "images" / "results"
         folder.mkdir(parents=True, exist_ok=True)
         return folder / name
@@ -42,16 +42,16 @@ class Places:
 
     @property
     def introduction(self):
-        """Return the beginning of the page."""
+        """Return the introduction of the page."""
         return Path(__file__).with_name("introduction.md").read_text(encoding="utf-8")
 
     def command(self, part):
-        """Return what a part was run with, None if it was not run."""
+        """Return the command that a part was run with, or None if it was not run."""
         path = self.results / part / "about.json"
         return json.loads(path.read_text())["command"] if path.exists() else None
 
     def sign(self, part, command):
-        """Write what a part was run with."""
+        """Record the command that a part was run with."""
         about = {"command": command, "date": str(date.today()), "machine": _machine()}
         (self.part(part) / "about.json").write_text(json.dumps(about, indent=2) + "\n")
 

@@ -1,6 +1,6 @@
-"""docs/results.md, from the tables of the parts that have been run.
+"""docs/results.md, made from the tables of the parts that have been run.
 
-What somebody has to say about a part is read from `notes.md` beside its tables.
+Comments on a part are read from `notes.md` beside its tables.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _HOUNSFIELD, _GREY_LEVELS = 1600.0, 255.0
 
 
 def write_report(places):
-    """Write the page; parts that have no tables are named as not run."""
+    """Write the page; parts without tables are listed as not run."""
     lines = [places.introduction.strip(), ""]
     for part, title in _TITLES.items():
         lines += [f"## {title}", ""]
@@ -90,7 +90,7 @@ def _comparison_lines(part, folder):
 
 
 def training_table(runs):
-    """Return how long each method was trained, on how much."""
+    """Return how long each method was trained, and on how much."""
     columns = "| method | scale: steps | minutes on the clock | patches seen |"
     lines = [columns, "|---|---|---:|---:|"]
     for title, of_one in _by_title(runs).items():
@@ -102,7 +102,7 @@ def training_table(runs):
 
 
 def figure_table(rows):
-    """Return the mean of every figure over images, a line per method."""
+    """Return the mean of every figure over images, one line per method."""
     titles = _by_title(rows)
     n_images = len(next(iter(titles.values())))
     lines = _heading(f"mean of {n_images}")
@@ -117,7 +117,7 @@ def figure_table(rows):
 
 
 def difference_table(rows):
-    """Return differences to the first method, image by image; bold where the interval has no 0."""
+    """Return differences from the first method, image by image; bold if the interval excludes 0."""
     titles = _by_title(rows)
     first, *others = titles
     lines = _heading(f"minus {first}, mean of {len(titles[first])}")

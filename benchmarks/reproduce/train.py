@@ -1,4 +1,4 @@
-"""Training of one method, resumed by itself: the trainers are those of the project."""
+"""Training of one method, which resumes by itself; the trainers are those of the project."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _SAVE_EVERY_S = 30.0
 
 
 def prepare_base(data, folder):
-    """Resample the images and change those of scale 0, once for all methods of a data set."""
+    """Resample the images, and change those of scale 0, once for all methods of a data set."""
     _keep_or_refuse(folder / "settings.json", data.config.model_dump(mode="json"))
     files = survey(data.training, data.config)
     for done, total, _ in prepare(files, folder / "cache", data.config):
@@ -43,8 +43,8 @@ def prepare_base(data, folder):
 def train(run, data, files, base, folder, budget):
     """Train every scale of a run and return its generators, as makers of tiles, by scale.
 
-    What was trained before is kept; the number of steps is decided once. The minutes of each scale
-    are kept in ``minutes.json``: steps only, without preparation and calibration.
+    Earlier training is kept; the number of steps is decided only once. The minutes of each scale
+    are kept in ``minutes.json``: for steps only, without preparation and calibration.
     """
     keep_large_buffers()
     _keep_or_refuse(folder / "budget.json", asdict(budget))
@@ -71,14 +71,14 @@ def train(run, data, files, base, folder, budget):
 
 
 def seconds_per_step(run, data, files, folder, scale):
-    """Return the seconds of a step of a run, from the images of a folder, without training it."""
+    """Measure the seconds of a step of a run on the images of a folder, without training it."""
     keep_large_buffers()
     training, _ = split_pyramids(_pyramids(files, folder, data, run.view), run.config)
     return _measured(run, folder, training, open_fabric(run.config), scale)
 
 
 def training_summary(run, folder, patch_shape):
-    """Return a row per scale: steps, minutes and patches that were seen."""
+    """Return one row per scale: steps, minutes and number of patches seen."""
     config = TrainConfig.model_validate_json((folder / "config.json").read_bytes())
     minutes = json.loads((folder / "minutes.json").read_text())
     return [
@@ -95,7 +95,7 @@ def training_summary(run, folder, patch_shape):
 
 
 def curves(run, folder):
-    """Return (scale, share of the steps, L1 of training, of validation or "") of each interval."""
+    """Return (scale, share of steps, L1 of training, of validation or "") for each interval."""
     rows = []
     config = TrainConfig.model_validate_json((folder / "config.json").read_bytes())
     for scale in run.scales:

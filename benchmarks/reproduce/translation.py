@@ -1,4 +1,4 @@
-"""Images of a domain that a model has not seen, turned into its own domain."""
+"""Images of a domain that a model has not seen, translated into its own domain."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ FIGURES = ("ssim", "mae", "sketch_f1", "sketch_f1_chance", "dice")
 
 @dataclass(frozen=True)
 class Translation:
-    """What is translated: `source` becomes an image of the model's domain.
+    """What is translated: `source` becomes an image in the model's domain.
 
-    truth : a true image of that domain of the same patient, or the source itself.
+    truth : a true image of the same patient in that domain, or the source itself.
     """
 
     title: str
@@ -63,7 +63,7 @@ TRANSLATIONS = (
 
 
 def translate_all(data, places):
-    """Measure every image that is not in the table yet; say which models are missing."""
+    """Measure every image that is not yet in the table; name the models that are missing."""
     folder = places.work / "translation"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "figures.csv"
@@ -146,7 +146,7 @@ def _dice_of_organ(made, true, body, units):
 
 
 def dice(a, b):
-    """Return twice the intersection over the sum of two masks; NaN where both are empty."""
+    """Return the Dice overlap, twice the intersection over the sum; NaN if both are empty."""
     total = int(a.sum()) + int(b.sum())
     return 2 * int((a & b).sum()) / total if total else float("nan")
 

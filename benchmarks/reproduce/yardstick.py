@@ -1,6 +1,6 @@
 """Equal time for methods that are trained on another day than `ours`.
 
-The speed of a machine changes from day to day by a third and more. So a method that joins a
+The speed of a machine changes from day to day by a third or more. So a method that joins a
 published table gets the processor time that the published steps of `ours` take here and now.
 """
 
@@ -20,14 +20,14 @@ _LOG = logging.getLogger("reproduce")
 
 
 def on_this_machine(budget, methods, data, files, base, work, published):
-    """Return a budget of minutes as minutes of this machine; any other budget as it is.
+    """Convert a budget in minutes to minutes of this machine; return any other budget as it is.
 
-    Measured once for all methods of a part, and kept in ``yardstick.json``.
+    The time is measured once for all methods of a part, and kept in ``yardstick.json``.
 
     Parameters
     ----------
     base : folder of the images that all methods share.
-    work : folder of what is trained; `ours` is the yardstick only where it was trained elsewhere.
+    work : folder of trained networks; `ours` is the yardstick only if it was trained elsewhere.
     published : path of the table of published runs, which need not exist.
     """
     steps = published_steps(published, OURS)
@@ -45,7 +45,7 @@ def on_this_machine(budget, methods, data, files, base, work, published):
 
 
 def minutes_of(steps, seconds):
-    """Return the minutes of some steps of each scale.
+    """Return the minutes that the steps of all scales take.
 
     Parameters
     ----------
@@ -56,6 +56,6 @@ def minutes_of(steps, seconds):
 
 
 def published_steps(path, method):
-    """Return the steps of each scale of a method in a table of runs, which need not exist."""
+    """Return a method's steps per scale from a table of runs, which need not exist."""
     rows = read_csv(path) if path.exists() else ()
     return {int(row["scale"]): int(row["steps"]) for row in rows if row["method"] == method}

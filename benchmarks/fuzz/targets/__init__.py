@@ -1,4 +1,4 @@
-"""What is fuzzed: each target harms a small valid input, and uses it as the program would."""
+"""What is fuzzed: each target harms a small valid input, then uses it as the program would."""
 
 from benchmarks.fuzz.targets.base import Target
 from benchmarks.fuzz.targets.files import Dicom, Nifti, NiftiGz, OmeTiff, Picture, Tiff

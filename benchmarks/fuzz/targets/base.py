@@ -1,4 +1,4 @@
-"""What every target of the fuzzer does."""
+"""What all targets of the fuzzer have in common."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Target(ABC):
-    """One kind of input. `make` writes a valid one, `harm` changes a copy, `use` reads it."""
+    """One kind of input: `make` writes a valid one, `harm` changes a copy, `use` reads it."""
 
     def __init__(self, folder: Path) -> None:
         self.outside = folder / "outside"
@@ -34,7 +34,7 @@ class Target(ABC):
     def make(self, folder: Path) -> None: ...
 
     def chosen(self, choices: Choices) -> str:
-        """Return which folder in `pristine` is copied; all of it if empty."""
+        """Return the name of the folder in `pristine` to copy; "" for all of it."""
         return ""
 
     @abstractmethod
@@ -44,7 +44,7 @@ class Target(ABC):
     def use(self, choices: Choices, folder: Path) -> None: ...
 
     def check(self, data: bytes, limits: Limits | None = None) -> Finding | None:
-        """Return what is wrong with what the package does with this input."""
+        """Return what is wrong with how the package treats this input, or None."""
         choices = Choices(data)
         if self.case.exists():
             shutil.rmtree(self.case)

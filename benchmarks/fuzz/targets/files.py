@@ -1,4 +1,4 @@
-"""Single files of images: NIfTI, TIFF, PNG and JPEG."""
+"""Image files: NIfTI, TIFF, DICOM, PNG and JPEG."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class OmeTiff(Reader):
 
 
 class Tiff(Reader):
-    """TIFF of other programs: strips or tiles, compressions, colours, ImageJ."""
+    """TIFF as other programs write it: strips or tiles, compressions, colours, ImageJ."""
 
     suffix = ".tif"
 
@@ -106,7 +106,7 @@ class Tiff(Reader):
 
 
 class Dicom(Target):
-    """A series, frames and single images of several compressions, one of their files changed."""
+    """A series, frames and single images in several compressions, one of their files changed."""
 
     def make(self, folder: Path) -> None:
         import imagecodecs
@@ -203,7 +203,7 @@ class Dicom(Target):
 
 
 class Picture(Reader):
-    """PNG and JPEG of several kinds of pixels."""
+    """PNG and JPEG with several pixel types."""
 
     suffix = ".png"
 

@@ -1,4 +1,4 @@
-"""Models, checkpoints of other programs, and settings of training."""
+"""Models, checkpoints of other programs, and training settings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class ModelJson(Target):
-    """``model.json`` of any content."""
+    """``model.json`` with arbitrary content."""
 
     def make(self, folder: Path) -> None:
         from tests.models import write_model
@@ -41,7 +41,7 @@ class ModelJson(Target):
 
 
 class ModelFolder(Target):
-    """Weights, card, links and odd files of a model whose hashes fit."""
+    """Weights, card, links and odd files in a model folder whose hashes match."""
 
     names: ClassVar[tuple[str, ...]] = (
         "model.json", "README.md", "scale_0.safetensors", "scale_1.safetensors", "LICENSE",
@@ -83,7 +83,7 @@ class ModelFolder(Target):
 
 
 class Checkpoints(Target):
-    """Checkpoints of the method's authors: archives, pickles, tensors of odd kinds."""
+    """Checkpoints of the method's authors: archives, pickles, odd tensors."""
 
     def make(self, folder: Path) -> None:
         import torch
@@ -143,7 +143,7 @@ class Checkpoints(Target):
 
 
 class TrainingSettings(Target):
-    """``--config`` of any content, up to the plan that is shown."""
+    """``--config`` with arbitrary content, up to the plan that is shown."""
 
     def make(self, folder: Path) -> None:
         from napari_msgan.training import survey

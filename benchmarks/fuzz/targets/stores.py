@@ -1,4 +1,4 @@
-"""Stores of this program, and OME-Zarr of others."""
+"""Stores of this program, and OME-Zarr of other programs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Store(Target):
-    """A pyramid store: root and level metadata, chunk files, links."""
+    """A pyramid store: metadata of root and levels, chunk files, links."""
 
     def make(self, folder: Path) -> None:
         from napari_msgan.jobs import generate

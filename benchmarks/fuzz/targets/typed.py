@@ -48,7 +48,7 @@ class Regions(Target):
 
 
 class CommandLines(Target):
-    """Arguments of any kind for every command, with valid files at hand."""
+    """Arbitrary arguments for every command, with valid files at hand."""
 
     WORDS = (
         "models", "sketch", "generate", "refine", "info", "export", "train", "evaluate",
