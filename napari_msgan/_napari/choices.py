@@ -1,4 +1,4 @@
-"""What can be chosen, in words: of a model for a source, and of a store. No Qt."""
+"""What can be chosen, in words: a model for a source, and the scales of a store. No Qt."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from napari_msgan.pyramid import PyramidStore
 from napari_msgan.source import plan_edited, plan_source
 from napari_msgan.volume import Volume
 
-#: Between the numbers of a size.
+#: Stands between the numbers of a size.
 TIMES = " \N{MULTIPLICATION SIGN} "
 _LACKS_MM = (
     "The layer has no voxel size in mm, which the model needs. Set its scale (slices, rows, "
@@ -31,7 +31,7 @@ _KINDS = {"XR": "X-ray", "CT": "CT", "MR": "MRI"}
 
 @dataclass(frozen=True)
 class Choice:
-    """An entry of a list: a scale, and what it means."""
+    """An entry of a list: a scale, and its description."""
 
     scale: int
     text: str
@@ -39,12 +39,13 @@ class Choice:
 
 @dataclass(frozen=True)
 class SourceCheck:
-    """Whether a layer can be the source of a model.
+    """Whether a layer can be the source for a model.
 
-    text : its size.
-    problem : what stands in the way, with advice; None if nothing does.
-    lacks_mm : whether it would do if its scale were in mm.
-    finest : to which scale the result can go, the advised one first; later ones invent detail.
+    text : the size of the layer, with notes.
+    problem : what prevents its use, with advice; None if nothing does.
+    lacks_mm : whether declaring its scale to be in mm would help.
+    finest : the finest scales that the result may have, the recommended one first; later ones
+        invent detail.
     """
 
     text: str
@@ -54,7 +55,7 @@ class SourceCheck:
 
 
 def mm_text(spacing: Floats) -> str:
-    """Return a voxel size: one number if it is the same on all axes.
+    """Format a voxel size: as one number if it is the same on all axes.
 
     Examples
     --------
@@ -67,17 +68,17 @@ def mm_text(spacing: Floats) -> str:
 
 
 def pixels_text(shape: tuple[int, ...]) -> str:
-    """Return a size as people say it: width by height, or the shape of a volume."""
+    """Format a size as people say it: width by height, or the shape of a volume."""
     return TIMES.join(str(n) for n in as_said(shape)) + (" px" if len(shape) == 2 else "")
 
 
 def as_said(numbers: Sequence[T]) -> Sequence[T]:
-    """Return what is along each axis as people say it: of a picture width by height."""
+    """Return numbers in the order in which people say them: width by height for a picture."""
     return numbers[::-1] if len(numbers) == 2 else numbers
 
 
 def model_text(spec: ModelSpec) -> str:
-    """Return one line about a model."""
+    """Describe a model in one line."""
     kind = _KINDS.get(spec.modality, spec.modality)
     if spec.kind == "physical":
         coarsest, finest = spec.scales[0].spacing_mm, spec.scales[-1].spacing_mm
@@ -90,7 +91,7 @@ def model_text(spec: ModelSpec) -> str:
 
 
 def check_source(layer: Layer | None, spec: ModelSpec | None) -> SourceCheck:
-    """Return whether a layer fits a model, before anything is run."""
+    """Check whether a layer fits a model, before anything is run."""
     if spec is None:
         return SourceCheck("", "There is no model: browse for a model folder.")
     if layer is None:
@@ -119,18 +120,18 @@ def check_source(layer: Layer | None, spec: ModelSpec | None) -> SourceCheck:
 
 
 def original_of(layer: Layer, spec: ModelSpec) -> PyramidStore | None:
-    """Return the store whose sketch a layer is an edited copy of, if the model made that store."""
+    """Return the store whose edited sketch a layer is, if this model made it; else None."""
     if (path := copied_from(layer)) is None:
         return None
     try:
         store = shared_store(path)
-    except StoreError:  # it is gone: what was painted still is a sketch
+    except StoreError:  # the store is gone, but what was painted is still a sketch
         return None
     return store if store.info.model_sha256 == spec.identity else None
 
 
 def _finest(volume: Volume, spec: ModelSpec) -> tuple[tuple[Choice, ...], list[str]]:
-    """Return the finest scales to choose from, and what is to be said of all of them."""
+    """Return the finest scales to choose from, and notes that apply to all of them."""
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         plan = plan_source(volume, spec)
@@ -150,21 +151,21 @@ def _finest(volume: Volume, spec: ModelSpec) -> tuple[tuple[Choice, ...], list[s
             text += ", as fine as the source"
         if spec.scales[scale].experimental:
             text += ", experimental"
-            if scale == finest:  # a narrow list cuts the text
+            if scale == finest:  # also as a note, because a narrow list cuts off the text
                 notes.append(f"{mm_text(spacing)} is experimental")
         choices.append(Choice(scale, text))
     return tuple(choices), notes
 
 
 def scale_text(geometry: PyramidGeometry, scale: int) -> str:
-    """Return the voxel size of a scale, or its size in pixels where there is none."""
+    """Return the voxel size of a scale, or its size in pixels if it has none in mm."""
     if geometry.unit == "millimeter":
         return mm_text(geometry.spacing_at(scale))
     return pixels_text(geometry.shape_at(scale))
 
 
 def scale_choices(store: PyramidStore, first: int = 0) -> tuple[Choice, ...]:
-    """Return the scales of a store, and which of them say more than the source knew."""
+    """Return the scales of a store from `first` on, noting which exceed the source's detail."""
     choices = []
     for scale in range(first, store.geometry.n_scales):
         text = f"{scale} — {scale_text(store.geometry, scale)}"
@@ -174,7 +175,7 @@ def scale_choices(store: PyramidStore, first: int = 0) -> tuple[Choice, ...]:
 
 
 def scale_note(store: PyramidStore, scale: int) -> str:
-    """Return what a scale cannot know of the source, nothing where all is well."""
+    """Say how a scale exceeds its source or its model; "" if it does not."""
     geometry, info = store.geometry, store.info
     honest = min(info.source.honest_scale, geometry.finest_scale)
     notes = []
@@ -186,7 +187,7 @@ def scale_note(store: PyramidStore, scale: int) -> str:
 
 
 def work_text(tiles: int | None, tile_s: float | None) -> str:
-    """Return how many tiles are to be made, and how long that takes where it is known.
+    """Say how many tiles are still to be made and, if known, how long that takes.
 
     Examples
     --------
@@ -202,7 +203,7 @@ def work_text(tiles: int | None, tile_s: float | None) -> str:
 
 
 def time_text(seconds: float) -> str:
-    """Return a duration in words.
+    """Format a duration.
 
     Examples
     --------

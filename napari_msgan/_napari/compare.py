@@ -1,4 +1,4 @@
-"""Source against result in one layer: left and right of a line, or their difference."""
+"""Source and result compared in one layer: on either side of a line, or as their difference."""
 
 from __future__ import annotations
 
@@ -20,23 +20,24 @@ from napari_msgan.resampling import resample
 from napari_msgan.volume import ArrayLike, LazyArray, Orientation, turn
 
 _COMPARED = KEY + "_compare"
-#: Voxels of the source per axis of a voxel that is shown, at least: a coarse level, which napari
-#: reads at every slice for its thumbnail, would read hundreds of slices of the source else.
+#: Least number of source voxels read per axis of a shown voxel; others are skipped. Otherwise a
+#: coarse level, which napari reads at every slice for its thumbnail, would read hundreds of slices
+#: of the source.
 _SAMPLES = 4
 Mode = Literal["wipe", "difference"]
 Range = tuple[float, float]
 
 
 def is_comparison(layer: Layer) -> bool:
-    """Return whether a layer shows a comparison: it is no image to make another one from."""
+    """Return whether a layer shows a comparison, which cannot be the source of another image."""
     return _COMPARED in layer.metadata
 
 
 class _Comparison(LazyArray):
-    """Array-like of one level: result and source on the grid of the result, where it is read.
+    """Array-like of one level that compares result and source on the result's grid as it is read.
 
     The grey values of the source are mapped from its contrast limits to those of the result, so
-    that both look alike where they are alike; not where both are Hounsfield units.
+    that both look alike where they are alike; but not if both are in Hounsfield units.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class _Comparison(LazyArray):
         return np.where(where == line, self.line_value, shown) if 0 < line < size else shown
 
     def _read_source(self, box: Box) -> npt.NDArray[np.float32]:
-        """Return the source on this grid; the last block is kept, for moving the line."""
+        """Return the source on this grid; the last block is cached, for moving the line."""
         if self._last is None or self._last[0] != box:
             block = resample(self._source, self._step, self._first, box)
             self._last = (box, np.asarray(block, np.float32))
@@ -73,7 +74,7 @@ class _Comparison(LazyArray):
 
 
 def _every(array: ArrayLike, nth: Ints) -> ArrayLike:
-    """Return every n-th voxel along each axis, of blocks of n the middle one."""
+    """Return every n-th voxel along each axis, the middle one of each block of n."""
     if max(nth) == 1:
         return array
     middle = [(n - 1) // 2 for n in nth]
@@ -92,7 +93,7 @@ def _every(array: ArrayLike, nth: Ints) -> ArrayLike:
 
 
 class Comparison:
-    """A layer that shows a result against its source."""
+    """A layer that compares a result with its source."""
 
     def __init__(self, store: PyramidStore, result: Image, source: Image) -> None:
         volume = to_volume(source)
@@ -103,7 +104,7 @@ class Comparison:
             )
         self.result, self.source = result, source
         self._are_same_units = is_ct(store) and is_in_hu(source)
-        # voxel i of a level lies at first + step * i of the source
+        # voxel i of a level lies at voxel first + step * i of the source
         to_source = np.linalg.inv(layer_matrix(source)) @ layer_matrix(result)
         steps, starts = np.diag(to_source)[:-1], to_source[:-1, -1]
         flipped = tuple(bool(step < 0) for step in steps)
@@ -140,12 +141,12 @@ class Comparison:
         )
 
     def set(self, mode: Mode, cut: float, axis: int) -> None:
-        """Choose what is shown; the line lies at `cut` (0 to 1) of an axis."""
+        """Choose what is shown; the line lies at the share `cut` (0 to 1) of an axis."""
         for level in self._levels:
             level.mode, level.cut, level.axis = mode, cut, axis
 
     def link_contrast(self) -> None:
-        """Map the contrast limits of the source to those of the result; the line is white."""
+        """Map the contrast limits of the source to those of the result, and make the line white."""
         low, high = self.source.contrast_limits
         goal_low, goal_high = self.result.contrast_limits
         gain = (goal_high - goal_low) / (high - low)

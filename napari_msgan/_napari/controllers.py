@@ -1,9 +1,9 @@
 """What the buttons of the panel do; no Qt. A view reports wishes and shows the state.
 
-The cycle of a job: a controller checks the wish and builds the steps (a generator of `Progress`,
-nothing runs yet); `JobController.start` hands them to a runner, which executes them in a thread
-and calls back on ours: `on_step` for every report, then once `on_error` or `on_end`. Replies
-of a job that is no longer the current one are dropped by its number.
+The cycle of a job: a controller checks the wish and builds its steps (a generator of `Progress`;
+nothing runs yet). `JobController.start` passes them to a runner, which executes them in a thread
+and calls back on ours: `on_step` for every report, then once `on_error` or `on_end`. Callbacks of a
+job that is no longer the current one are recognised by its number and ignored.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from napari_msgan.pyramid import PyramidStore
 from napari_msgan.refiner import TileReport
 
 Steps = Generator[Progress, None, object]
-#: Tiles along each axis that are removed before cancelling is asked for again.
+#: Tiles along each axis that are removed between checks for cancellation.
 _CLEARED_AT_ONCE = 4
 
 
 class Job(Protocol):
-    """A running job, as a runner gives it."""
+    """A running job, as returned by a runner."""
 
     def cancel(self) -> None: ...
     def wait(self, timeout_s: float) -> bool: ...
 
 
 class Runner(Protocol):
-    """Executes the steps of a job; see `workers.start_in_thread`."""
+    """Executes the steps of a job, see `workers.start_in_thread`."""
 
     def __call__(
         self,
@@ -50,7 +50,7 @@ class Runner(Protocol):
 
 
 class JobController:
-    """Runs one job at a time and keeps `JobState` true to it, whatever happens to the job."""
+    """Runs one job at a time and keeps `JobState` up to date, however the job ends."""
 
     def __init__(self, state: JobState, run: Runner) -> None:
         self.state = state
@@ -69,8 +69,8 @@ class JobController:
     ) -> None:
         """Run a job.
 
-        on_error : is called where it failed; what went wrong is said anyway.
-        on_end : is given whether it ran to its end, returns what to say about that.
+        on_error : called if it fails; the error itself is always reported.
+        on_end : takes whether the job ran to its end, and returns the outcome to show.
 
         Raises
         ------
@@ -110,13 +110,13 @@ class JobController:
             raise
 
     def cancel(self) -> None:
-        """Stop after the tile that is being made."""
+        """Stop after the tile in progress."""
         if self._job is not None and self.state.is_running:
             self.state.is_cancelling = True
             self._job.cancel()
 
     def close(self, timeout_s: float = 60.0) -> None:
-        """Stop, wait for the tile that is being made, and listen to nothing any more."""
+        """Stop, wait for the tile in progress, and ignore all further callbacks."""
         self._number += 1
         if self._job is not None:
             self._job.cancel()
@@ -141,7 +141,7 @@ class StoreScene(Protocol):
 
 @dataclass(frozen=True)
 class GenerateWish:
-    """A checked wish for a new store: its steps, where it will lie, and what it is called."""
+    """A checked wish for a new store: its steps, where its layers will lie, the source's name."""
 
     steps: Steps
     opened: Callable[[PyramidStore], Opened]
@@ -149,7 +149,7 @@ class GenerateWish:
 
 
 class StoreController:
-    """Generates and refines: tiles are shown while they are made."""
+    """Generates and refines; tiles are shown as they are made."""
 
     def __init__(self, session: SessionState, jobs: JobController, scene: StoreScene) -> None:
         self.session, self.jobs, self._scene = session, jobs, scene
@@ -182,9 +182,9 @@ class StoreController:
         cluster: str | None = None,
         on_done: Callable[[], None] = lambda: None,
     ) -> None:
-        """Make the tiles of these boxes, those that are looked at first.
+        """Make the tiles of these boxes, those in view first.
 
-        cluster : whose workers make them; None for threads of this process.
+        cluster : the cluster whose workers make them; None for threads of this process.
         on_done : called once all of them are made.
         """
         store = self.session.require().store
@@ -233,7 +233,7 @@ class StoreController:
         self.jobs.start("clear", steps(), on_error=show, on_end=on_end)
 
     def redraw_if_stale(self) -> None:
-        """Show the tiles that came since the last call; a timer calls this."""
+        """Show the tiles that arrived since the last call; a timer calls this."""
         if self._is_stale and self.session.opened is not None:
             self._is_stale = False
             self._scene.redraw(self.session.opened.store)
@@ -265,10 +265,10 @@ class _Cancelled(Exception):
 
 
 def as_steps(function: Callable[[OnProgress], object]) -> Steps:
-    """Return a plain function with a progress callback as the steps of a job.
+    """Turn a plain function with a progress callback into the steps of a job.
 
-    The function waits at each report until the next step is asked for. So closing the steps stops
-    it where it reported last, and what was cancelled is never finished nevertheless.
+    The function waits at each report until the next step is requested. Closing the steps therefore
+    stops it at its last report, so that what was cancelled is not completed after all.
     """
     reports: SimpleQueue[Progress | None] = SimpleQueue()
     turns, stop = Semaphore(0), Event()
@@ -294,7 +294,7 @@ def as_steps(function: Callable[[OnProgress], object]) -> Steps:
 
 
 class SaveController:
-    """Exports a store."""
+    """Exports the open store."""
 
     def __init__(self, session: SessionState, jobs: JobController) -> None:
         self._session, self._jobs = session, jobs
@@ -302,7 +302,7 @@ class SaveController:
     def save(
         self, path: Path, *, scale: int, region: Box | None, grid: Grid, overwrite: bool
     ) -> None:
-        """Write a scale of the open store, or a region of it; the file is whole or not there."""
+        """Write a scale of the open store, or a region of it; the file is complete or absent."""
         store = self._session.require().store
 
         def write(report: OnProgress) -> object:

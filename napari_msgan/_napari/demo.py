@@ -1,4 +1,4 @@
-"""The demonstration: napari with the panel and a sample; unattended, it leaves pictures."""
+"""The demonstration: napari with the panel and a sample; unattended, it saves screenshots."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def run(output: Path, *, unattended: bool) -> None:
     Parameters
     ----------
     output : folder for the stores, and for the pictures and files of an unattended run.
-    unattended : refine, save, go on to a CT in 3-D, leave pictures, and close.
+    unattended : refine, save, continue with a CT in 3-D, save screenshots, and close.
 
     Raises
     ------
@@ -109,7 +109,7 @@ class Demo:
         self.finish()
 
     def finish(self) -> None:
-        """Wait for the running job.
+        """Wait for the running job to end.
 
         Raises
         ------
@@ -129,12 +129,12 @@ class Demo:
             time.sleep(0.01)
 
     def settle(self) -> None:
-        """Let the window draw."""
+        """Give the window time to draw."""
         ends = time.monotonic() + 0.5
         self.wait(lambda: time.monotonic() > ends)
 
     def picture(self, name: str) -> None:
-        """Save a picture of the whole window."""
+        """Save a screenshot of the whole window."""
         self.settle()
         self.viewer.screenshot(str(self._output / f"{name}.png"), canvas_only=False, flash=False)
 
@@ -153,7 +153,7 @@ class Demo:
         self.settle()
 
     def _free(self, stem: str, suffix: str) -> Path:
-        """Return a name in the output folder; a second run makes new ones."""
+        """Return a path in the output folder that does not exist, so that nothing is replaced."""
         number = 1
         while (path := self._output / f"{stem}_{number}{suffix}").exists():
             number += 1

@@ -14,12 +14,12 @@ from qtpy.QtWidgets import (  # type: ignore[attr-defined]
 )
 
 W = TypeVar("W", bound=QWidget)
-#: More pixels than a screen has: all that is left.
+#: More pixels than any screen has, to claim all remaining space.
 _REST = 10_000
 
 
 def leave_room(content: QWidget) -> None:
-    """Make the dock of a widget as high as it has to be; others beside it get the rest."""
+    """Make the dock of a widget as high as it needs to be; docks beside it get the rest."""
     dock, window = _holder(content, QDockWidget), _holder(content, QMainWindow)
     if dock is not None and window is not None:
         area = window.dockWidgetArea(dock)
@@ -28,17 +28,17 @@ def leave_room(content: QWidget) -> None:
             for other in window.findChildren(QDockWidget)
             if other is not dock and other.isVisible() and window.dockWidgetArea(other) == area
         ]
-        # of one dock alone Qt changes the height half the way only
+        # Qt changes the height of a single dock only half way.
         sizes = [dock.minimumSizeHint().height(), *(_REST for _ in others)]
         window.resizeDocks([dock, *others], sizes, Qt.Orientation.Vertical)
 
 
 def make_canvas_current(content: QWidget) -> None:
-    """Make the OpenGL context of the canvas, beside which a widget is docked, the current one.
+    """Make the OpenGL context of the canvas beside which a widget is docked the current one.
 
-    To be called before a layer is removed: napari 0.9 frees the programs and textures of the layer
-    at once, in whatever context is current. Where that is Qt's own, Mesa's software rendering, of
-    machines without a GPU, ends the whole process with the next image that it draws in 3-D.
+    Call it before a layer is removed: napari 0.9 frees the layer's programs and textures at once,
+    in whatever context is current. If that is Qt's own, Mesa's software rendering (on machines
+    without a GPU) kills the whole process at the next image that it draws in 3-D.
     """
     window = _holder(content, QMainWindow)
     if window is not None:
@@ -48,7 +48,7 @@ def make_canvas_current(content: QWidget) -> None:
 
 
 def _holder(content: QWidget, kind: type[W]) -> W | None:
-    """Return the innermost widget of a kind that holds a widget; a floating dock has a window."""
+    """Return the innermost widget of a kind that holds `content`; a floating dock has a window."""
     holder: QWidget | None = content
     while holder is not None and not isinstance(holder, kind):
         holder = holder.parentWidget()
@@ -64,11 +64,11 @@ class Docked(QWidget):
         self._is_closed = False
 
     def let_go(self) -> None:
-        """Stop what runs, and listen to the viewer no longer."""
+        """Stop whatever is running, and stop listening to the viewer."""
         raise NotImplementedError
 
     def close_session(self) -> None:
-        """Let go of the viewer, if that was not done yet."""
+        """Let go of the viewer, unless that was done before."""
         if self._is_closed:
             return
         self._is_closed = True
@@ -87,7 +87,7 @@ class Docked(QWidget):
 
     def changeEvent(self, event: QEvent | None) -> None:
         super().changeEvent(event)
-        # napari takes the widget out of a dock that is closed, and forgets it.
+        # napari removes the widget from a dock that is closed, and forgets it.
         is_taken_out = event is not None and event.type() == QEvent.Type.ParentChange
         if is_taken_out and self.parent() is None and self._window is not None:
             self.close_session()
@@ -95,12 +95,12 @@ class Docked(QWidget):
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
         if watched is not self._window or event is None or event.type() != QEvent.Type.Close:
             return False
-        # The window may ask, and stay. Where it goes, it tells none of its docks.
+        # The window may ask the user, and stay open. If it closes, it does not tell its docks.
         window = self._window
         assert window is not None
         window.event(event)
         if event.isAccepted():
-            window.hide()  # a job ends with its tile, which may take long: not before the eyes
+            window.hide()  # at once, as a job ends only with its tile, which may take long
             for docked in window.findChildren(Docked):
                 docked.close_session()
         return True

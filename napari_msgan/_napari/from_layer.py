@@ -1,7 +1,7 @@
 """Layer to `Volume`: where a layer lies, which store it shows, and its voxels as an image.
 
-Of a layer that somebody else made, scale and translate are taken for the upright world that
-`to_layer` describes. A layer of ours that nobody moved has the exact affine of its file.
+For layers made by others, scale and translate are taken to describe the upright world defined in
+`to_layer`. A layer of ours that nobody moved has the exact affine of its file.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from napari_msgan.labels import blocks_of, is_label_map
 from napari_msgan.pyramid import SketchView, view_volume
 from napari_msgan.volume import ArrayLike, LazyArray, Volume
 
-#: Key of what we know of a layer, in its metadata.
+#: Metadata key for what we know about a layer.
 KEY = "napari_msgan"
 Role = Literal["result", "sketch", "box"]
 
@@ -40,11 +40,11 @@ class StoreLink:
 
 
 def store_link(layer: Layer) -> StoreLink | None:
-    """Return which store a layer shows; None for every other layer."""
+    """Return which store a layer shows; None for all other layers."""
     note = layer.metadata.get(KEY)
     if not isinstance(note, dict) or "store" not in note:
         return None
-    # split, projected, converted, one level of it: napari copies the metadata
+    # napari also copies the metadata to split, projected and converted layers, and single levels
     is_whole = note["ndim"] == layer.ndim and layer.multiscale == (note["role"] != "box")
     if not isinstance(layer, Image) or not is_whole:
         return None
@@ -52,19 +52,19 @@ def store_link(layer: Layer) -> StoreLink | None:
 
 
 def copied_from(layer: Layer) -> Path | None:
-    """Return the store whose sketch a layer is a copy of, to be painted on; None if of none."""
+    """Return the store whose sketch was copied to this layer for painting; None if none was."""
     note = layer.metadata.get(KEY)
     path = note.get("copied_from") if isinstance(note, dict) else None
     return Path(path) if isinstance(layer, Labels) and path else None
 
 
 def layer_matrix(layer: Layer) -> npt.NDArray[np.float64]:
-    """Return voxel index to layer world, which may scale, flip and shift only.
+    """Return the matrix from voxel index to layer world, which may only scale, flip and shift.
 
     Raises
     ------
     VolumeError
-        If the layer is rotated or sheared: its voxels cannot be read as upright slices.
+        If the layer is rotated or sheared, so its voxels cannot be read as upright slices.
     """
     origin = np.asarray(layer.data_to_world((0.0,) * layer.ndim))
     matrix = np.eye(layer.ndim + 1)
@@ -88,13 +88,13 @@ def units_of(layer: Layer) -> tuple[str, ...]:
 def to_units(
     points: npt.ArrayLike, units: Sequence[Any] | None, own: Sequence[Any]
 ) -> npt.NDArray[np.float64]:
-    """Return points of a world, of the viewer or another layer, in the world of a layer.
+    """Convert points in the world of the viewer, or of another layer, to the world of a layer.
 
     Parameters
     ----------
-    points : shape (..., axes), of which the last ones are those of the layer.
-    units : of the points, one per axis; None where those of the layers in a viewer do not fit
-        together, so that napari takes all numbers as they are.
+    points : shape (..., axes); the last axes are those of the layer.
+    units : of the points, one per axis; None if the units of the viewer's layers do not match, in
+        which case napari takes all numbers as they are.
     own : units of the layer.
     """
     inside = np.asarray(points, float)[..., -len(own) :]
@@ -114,12 +114,12 @@ def has_voxel_size(layer: Layer) -> bool:
 
 
 def declare_mm(layer: Layer) -> None:
-    """Say that the scale of a layer is in mm, which its file did not say."""
+    """Declare that the scale of a layer is in mm, which its file did not say."""
     layer.units = ("mm",) * layer.ndim
 
 
 def _as_numpy(data: Any) -> LazyArray:
-    """Return what a layer holds (dask, zarr, xarray, bool) as an array-like of numpy arrays."""
+    """Wrap the data of a layer (dask, zarr, xarray, bool) as an array-like of numpy arrays."""
     dtype = np.dtype(data.dtype).newbyteorder("=")
     shape = tuple(int(n) for n in data.shape)
     kind = np.uint8 if dtype.kind == "b" else dtype
@@ -127,23 +127,23 @@ def _as_numpy(data: Any) -> LazyArray:
 
 
 def _luminance_of(colours: Any) -> LazyArray:
-    """Return an image whose last axis holds colours as grey values."""
+    """Convert an image whose last axis holds colours to grey values."""
     shape = tuple(int(n) for n in colours.shape[:-1])
     dtype = np.dtype(colours.dtype).newbyteorder("=")
     return LazyArray(shape, dtype, lambda box: luminance(np.asarray(colours[box.slices])))
 
 
 def _painted(labels: ArrayLike) -> LazyArray:
-    """Return labels as a sketch, uint32: the largest label is the strongest edge.
+    """Convert labels to a sketch, uint32, in which the largest label is the strongest edge.
 
-    Of a label map the largest label stays below the largest of the type: so the library finds
-    that these are labels, and takes the borders between them.
+    In a label map the largest label stays below the maximum of the type. That tells the library
+    that these are labels, and it uses the borders between them.
     """
-    dtype = np.dtype(np.uint32)  # keeps all labels apart
+    dtype = np.dtype(np.uint32)  # keeps all labels distinct
 
     @cache
     def factor() -> float:
-        """Look through all labels: not before they are read, and once."""
+        """Scan all labels, only once and not before they are read."""
         top = max(int(labels[box.slices].max()) for box in blocks_of(labels))
         return (np.iinfo(dtype).max - int(is_label_map(labels))) / max(top, 1)
 
@@ -155,7 +155,7 @@ def _painted(labels: ArrayLike) -> LazyArray:
 
 
 def _drawn_on(labels: ArrayLike) -> LazyArray:
-    """Return labels on a copy of a sketch, uint8: they are its strengths."""
+    """Convert labels on a copy of a sketch, which are its strengths, to uint8."""
 
     def compute(box: Box) -> npt.NDArray[Any]:
         strengths: npt.NDArray[Any] = np.clip(labels[box.slices], 0, 255).astype(np.uint8)
@@ -167,7 +167,7 @@ def _drawn_on(labels: ArrayLike) -> LazyArray:
 def labels_of(layer: Labels) -> tuple[LazyArray, bool]:
     """Return the labels of a layer in a small unsigned type, and whether they fill regions.
 
-    Where they do, the largest stays below the largest of the type: that would be an edge.
+    If they do, the largest stays below the maximum of the type, which would mean an edge.
     """
     data = _as_numpy(layer.data[0] if layer.multiscale else layer.data)
     is_map = is_label_map(data)
@@ -178,12 +178,12 @@ def labels_of(layer: Labels) -> tuple[LazyArray, bool]:
 
 
 def holds_edges(layer: Layer) -> bool:
-    """Return whether a layer is a sketch: painted, of a store, or of a file that says so."""
+    """Return whether a layer is a sketch: painted, of a store, or declared so by its file."""
     note = layer.metadata.get(KEY)
     said = note.get("description") if isinstance(note, dict) else None
     is_said = isinstance(said, dict) and said.get("content") == "sketch"
-    is_of_store = isinstance(note, dict) and note.get("role") == "sketch"  # also one level of it
-    is_of_store |= isinstance(note, dict) and "copied_from" in note  # made an image by napari
+    is_of_store = isinstance(note, dict) and note.get("role") == "sketch"  # or one level of it
+    is_of_store |= isinstance(note, dict) and "copied_from" in note  # converted to an image
     return isinstance(layer, Labels) or is_said or is_of_store
 
 
@@ -192,16 +192,16 @@ def is_colour(layer: Layer) -> bool:
 
 
 def to_volume(layer: Layer, *, is_kept: bool = False) -> Volume:
-    """Return the image of a layer with its geometry; of a Labels layer, the sketch painted on it.
+    """Return the image of a layer with its geometry; for a Labels layer, the sketch painted on it.
 
-    Of colours the luminance counts, as where such a file is read (`napari_msgan.io`).
+    Colours are converted to luminance, as when such a file is read (`napari_msgan.io`).
 
-    is_kept : as it is now, though painting goes on.
+    is_kept : copy what is painted, so that further painting does not change it.
 
     Raises
     ------
     VolumeError
-        If it is no 2-D or 3-D image of numbers, or not upright.
+        If it is not a 2-D or 3-D image of numbers, or not upright.
     """
     if not isinstance(layer, Image | Labels):
         raise VolumeError(f"layer {layer.name!r} is not an image layer")
@@ -234,7 +234,7 @@ def to_volume(layer: Layer, *, is_kept: bool = False) -> Volume:
 
 
 def _is_where_it_was(layer: Layer, matrix: npt.NDArray[np.float64], note: dict[str, Any]) -> bool:
-    """Return whether nobody moved or rescaled the layer since its file said where it is."""
+    """Return whether the layer still lies where its file placed it, unmoved and not rescaled."""
     was = np.array(note.get("layer_matrix", ()))
     is_unmoved = was.shape == matrix.shape and np.allclose(was, matrix, rtol=1e-9, atol=1e-9)
     return is_unmoved and set(units_of(layer)) == {note["unit"]}
@@ -252,5 +252,5 @@ def _volume_of_store(link: StoreLink, layer: Layer) -> Volume:
 
 
 def is_anatomical(layer: Layer) -> bool:
-    """Return whether (z, y, x) of a layer are (S, P, L): ours, three axes, in mm."""
+    """Return whether (z, y, x) of a layer are (S, P, L): ours, with three axes in mm."""
     return layer.ndim == 3 and KEY in layer.metadata and has_voxel_size(layer)

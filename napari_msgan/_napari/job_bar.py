@@ -1,4 +1,4 @@
-"""How far a job is, with a button that cancels it."""
+"""Progress of a job, with a button that cancels it."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _STAGES: dict[Stage, str] = {
 
 
 class JobBar(QWidget):
-    """Bar, time left and outcome; the bar is hidden while nothing runs.
+    """Progress bar, remaining time and outcome; the bar is hidden while nothing runs.
 
-    explanation : tooltip of the button.
+    explanation : tooltip of the cancel button.
     """
 
     def __init__(self, cancel: Callable[[], None], explanation: str) -> None:

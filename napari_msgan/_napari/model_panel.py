@@ -1,4 +1,4 @@
-"""Which model: a list of folders, and the card of the chosen one."""
+"""Choosing a model: a list of folders, and the card of the chosen one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from napari_msgan.model import find_model, list_models, read_spec, user_folder
 
 
 class ModelPanel(Section):
-    """Lists the bundled models, those in the user's folder, and folders that were browsed for."""
+    """Lists bundled models, those in the user's model folder, and folders the user browsed to."""
 
     changed = Signal()
 
@@ -62,11 +62,11 @@ class ModelPanel(Section):
 
     @property
     def spec(self) -> ModelSpec | None:
-        """Return the chosen model, None if there is none that can be used."""
+        """The description of the chosen model; None if there is none that can be used."""
         return self._spec_at(self.box.currentIndex())
 
     def reload(self) -> None:
-        """List the models again; the chosen one stays chosen."""
+        """List the models again, keeping the choice."""
         chosen = self.box.currentData()
         with signals_blocked(self.box):
             self.box.clear()
@@ -80,12 +80,12 @@ class ModelPanel(Section):
             self.box.setCurrentIndex(max(0, self.box.findData(chosen)) if self.box.count() else -1)
 
     def choose(self, folder: Path) -> None:
-        """Choose a model folder, which is added to the list if need be.
+        """Choose a model folder, adding it to the list if necessary.
 
         Raises
         ------
         ModelError
-            If it is none.
+            If it is not a model folder.
         """
         spec = read_spec(folder)
         if self.box.findData(str(folder)) < 0:
@@ -96,23 +96,23 @@ class ModelPanel(Section):
         self._on_changed()
 
     def choose_name(self, name: str) -> None:
-        """Choose a listed model by its name.
+        """Choose a model by its name.
 
         Raises
         ------
         ModelError
-            If there is none.
+            If there is none of that name.
         """
         self.choose(find_model(name))
 
     def choose_for(self, ndim: int, *, in_hu: bool | None = False) -> None:
         """Choose a model for images with this many axes.
 
-        It is the one that the user last chose for such images, else one of their kind: the chosen
-        one if it is, else the first.
+        That is the model that the user last chose for such images; otherwise the current model if
+        it suits the image, or the first that does.
 
-        in_hu : the image is in Hounsfield units, so it needs a model of CT, else any other. None
-            if that is unknown, as of a sketch: any model is of its kind.
+        in_hu : whether the image is in Hounsfield units, which a CT model suits, and otherwise any
+            other model. None if unknown, as for a sketch, which any model suits.
         """
         by_hand = self.box.findData(self._by_hand.get(ndim, ""))
 
@@ -171,7 +171,7 @@ class ModelPanel(Section):
 
 
 class ModelCard(QDialog):
-    """The model card with its preview."""
+    """Shows the card of a model with its preview."""
 
     def __init__(self, parent: QWidget, folder: Path, spec: ModelSpec) -> None:
         super().__init__(parent)

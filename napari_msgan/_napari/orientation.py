@@ -12,18 +12,18 @@ from napari.utils.events import Event
 
 from napari_msgan._napari.from_layer import has_voxel_size, is_anatomical
 
-#: What lies at the low and the high end of the axes z, y, x.
+#: What lies at the low and at the high end of the axes z, y, x.
 _ENDS = (("I", "S"), ("A", "P"), ("R", "L"))
-#: Of z, y, x: the axis across the slices of a plane, then the vertical and the horizontal one.
+#: For each plane, as indices into (z, y, x): the axis across its slices, vertical, horizontal.
 PLANES = {"Axial": (0, 1, 2), "Coronal": (1, 0, 2), "Sagittal": (2, 0, 1)}
 _PLACES = ("top_center", "bottom_center", "middle_left", "middle_right")
 _PREFIX = "napari_msgan_"
-#: What decides which images are shown, and whether they are patients.
+#: Changes that affect which images are shown, and whether they are anatomical.
 _LAYER_CHANGES = ("inserted", "removed", "visible", "units")
 
 
 def _is_even(order: Sequence[int]) -> bool:
-    """Return whether an order comes about by an even number of swaps."""
+    """Return whether an order results from an even number of swaps."""
     pairs = combinations(order, 2)
     return sum(a > b for a, b in pairs) % 2 == 0
 
@@ -54,13 +54,13 @@ class UprightView:
         self.update()
 
     def show_plane(self, name: str) -> None:
-        """Show slices of a plane, at the place where the sliders stand."""
+        """Show slices of a plane at the current slider position."""
         dims = self._viewer.dims
         first = dims.ndim - 3
         dims.order = (*range(first), *(first + axis for axis in PLANES[name]))
 
     def letters(self) -> dict[str, str]:
-        """Return what is written at each edge; nothing where it would not be true."""
+        """Return the letter for each edge; nothing if letters would not be true."""
         if not self._is_anatomical() or self._viewer.dims.ndisplay == 3:
             return {}
         offset = self._viewer.dims.ndim - 3
@@ -82,7 +82,7 @@ class UprightView:
             overlay.visible = place in letters
 
     def close(self) -> None:
-        """Leave the viewer as it was."""
+        """Restore the viewer to how it was."""
         for emitter, callback in self._connections:
             emitter.disconnect(callback)  # type: ignore[attr-defined]
         for place in _PLACES:
@@ -90,13 +90,13 @@ class UprightView:
         self._viewer.scene.camera.orientation = self._default
 
     def _on_layers(self, event: Event) -> None:
-        if event.type in _LAYER_CHANGES:  # those of the list and of every layer come
+        if event.type in _LAYER_CHANGES:  # events of the list and of every layer arrive here
             self.update()
 
     def _is_anatomical(self) -> bool:
-        """Return whether there is a volume of ours, and all images shown can be such volumes.
+        """Return whether there is a volume of ours, and all shown images could be such volumes.
 
-        Its source counts as one: who hides the one to see the other sees both the same way up.
+        The source of a volume qualifies, so both appear the same way up when either is hidden.
         """
         layers = self._viewer.layers
         shown = [layer for layer in layers if isinstance(layer, Image) and layer.visible]
@@ -107,11 +107,11 @@ class UprightView:
         camera, dims = self._viewer.scene.camera, self._viewer.dims
         depth, vertical, horizontal = self._default
         if self._is_anatomical() and dims.ndisplay == 2:
-            # z grows upwards in a patient, y towards the back: down, as in every axial slice
+            # z grows upwards in a patient, and y towards the back: down, as in every axial slice
             is_z = dims.displayed[0] == dims.ndim - 3
             vertical, horizontal = ("up" if is_z else "down"), "right"
         elif self._is_anatomical():
-            # Left, posterior, superior are right-handed; napari's default mirrors such volumes.
+            # Left, posterior, superior is right-handed; napari's default mirrors such volumes.
             depth = "away" if _is_even(dims.displayed) else "towards"
             vertical, horizontal = "down", "right"
         wanted = (depth, vertical, horizontal)
@@ -119,7 +119,7 @@ class UprightView:
             camera.orientation = wanted
 
     def look_from_the_front(self) -> None:
-        """Turn the camera of a 3-D display to the patient's front, head up."""
+        """Turn the camera of the 3-D display to the patient's front, head up."""
         last = self._viewer.dims.ndim - 1
         towards_back = tuple(float(axis == last - 1) for axis in self._viewer.dims.displayed)
         upwards = tuple(float(axis == last - 2) for axis in self._viewer.dims.displayed)

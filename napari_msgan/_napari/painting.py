@@ -1,4 +1,4 @@
-"""Sketches that are painted on, as Labels layers, and the store whose sketch one is a copy of."""
+"""Sketches to paint on, as Labels layers, and copies of the sketches of stores."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from napari_msgan.volume import Volume
 
 STRONGEST = 255
 _AMBER = np.array([1.0, 0.75, 0.2])
-#: A painted sketch lies in memory.
+#: Most voxels of a painted sketch, which is held in memory.
 _MAX_VOXELS = 1 << 30
-#: Strokes are about this share of the longest side: edges are a voxel wide, which nobody sees.
+#: Brush size as a share of the longest side; edges are one voxel wide, which nobody would see.
 _STROKE = 1 / 700
 
 
 def _strengths() -> DirectLabelColormap:
-    """Return the colours of edges: the stronger, the brighter."""
+    """Return a colour map for edges: the stronger, the brighter."""
     colours = {
         strength: np.array([*(_AMBER * strength / STRONGEST), 1.0])
         for strength in range(1, STRONGEST + 1)
@@ -60,12 +60,12 @@ def add_sketch(
 
 
 def copy_in(viewer: ViewerModel, store: PyramidStore) -> Labels | None:
-    """Return the layer on which the sketch of a store is painted on already."""
+    """Return the layer that already holds a copy of the sketch of a store; None without one."""
     return next((x for x in viewer.layers if copied_from(x) == store.path), None)
 
 
 def iter_read_sketch(store: PyramidStore, out: Uint8Array) -> Generator[Progress, None, None]:
-    """Read the finest sketch of a store into an array of its shape; all of it, or not."""
+    """Read the finest sketch of a store into an array of its shape; missing chunks are errors."""
     yield Progress("unpacking", 0, 0)
     finest = store.level(store.geometry.finest_scale, sketch=True)
     boxes = Box.of_shape(out.shape).blocks(store.info.tile_shape)
@@ -75,7 +75,7 @@ def iter_read_sketch(store: PyramidStore, out: Uint8Array) -> Generator[Progress
 
 
 def empty_copy(store: PyramidStore) -> Uint8Array:
-    """Return an array for the finest sketch of a store.
+    """Return an array of zeros for the finest sketch of a store.
 
     Raises
     ------

@@ -33,7 +33,7 @@ from napari_msgan.errors import ModelError, MsganError
 from napari_msgan.model import find_by_identity
 from napari_msgan.pyramid import PyramidStore
 
-#: How often new tiles are drawn.
+#: Interval at which new tiles are drawn.
 REDRAW_MS = 100
 NOTICE = (
     "Synthetic, not for diagnosis. An image made from a patient's sketch keeps that patient's "
@@ -42,7 +42,7 @@ NOTICE = (
 
 
 class GeneratePanel(Docked):
-    """Makes a low-resolution image from a layer and refines what is asked for."""
+    """Makes a low-resolution image from a layer, and refines the chosen regions."""
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ class GeneratePanel(Docked):
         self._connect()
 
     def let_go(self) -> None:
-        """Stop a running job after its tile, and let go of the viewer; nothing done is lost."""
+        """Stop a running job after its tile and let go of the viewer; finished work is kept."""
         self._timer.stop()
         self.jobs.close()
         for emitter, callback in self._connections:
@@ -157,13 +157,13 @@ class GeneratePanel(Docked):
         self._show_job()
 
     def _guarded(self, action: Callable[[], None]) -> None:
-        """Do what a button asks for; what does not fit is told, not raised into Qt."""
+        """Run the action of a button; errors of ours are shown, not raised into Qt."""
         try:
             action()
         except MsganError as error:
             tell(error)
             if not self.job.is_running:
-                self.job.outcome = str(error)  # stays to be read, and no former job's does
+                self.job.outcome = str(error)  # stays readable, and replaces an earlier outcome
 
     def _generate(self) -> None:
         self.stores.generate(self.source.wish())
@@ -173,7 +173,7 @@ class GeneratePanel(Docked):
 
         def remember() -> None:
             if opened is not None and opened.store.geometry.ndim == 3:
-                for box in boxes:  # a slice is no box
+                for box in boxes:  # a single slice is not a box
                     if min(box.shape) > 1:
                         self.scene.remember_box(opened.store, ShownBox(scale, box))
 
@@ -208,9 +208,9 @@ class GeneratePanel(Docked):
         self.jobs.start("sketch", iter_read_sketch(store, edges), on_end=on_end)
 
     def _paint_on(self, painted: Labels, store: PyramidStore) -> None:
-        """Choose a sketch as the source, and what else the image of its store was made with."""
+        """Make a sketch the source, and choose model, seed and precision of its store."""
         self.source.choose(painted)
-        with suppress(ModelError):  # it is not here: the sketch counts as any other, which is said
+        with suppress(ModelError):  # not here: the sketch is used as any other, as the hint says
             self.model.choose(find_by_identity(store.info.model_sha256, store.info.model_path))
         self.source.seed.setValue(store.info.seed)
         if (made := store.info.fingerprint) is not None:
@@ -255,10 +255,10 @@ class GeneratePanel(Docked):
             self.model.choose_for(layer.ndim, in_hu=in_hu)
 
     def _show_store(self, *_: object) -> None:
-        self.refine.list_results()  # where the open one is gone, this opens another
+        self.refine.list_results()  # if the open one is gone, this opens another
         opened: Opened | None = self.session.opened
         if opened is not self._shown and not self.job.is_running:
-            self.job.outcome = ""  # of a job on another one
+            self.job.outcome = ""  # it belonged to another store
         self._shown = opened
         self.refine.show_store(opened)
         self.view.show_store(opened)
@@ -275,7 +275,7 @@ class GeneratePanel(Docked):
         for section in (self.model, self.source, self.source.where, self.refine.result):
             section.setEnabled(not running)
         layer = self._viewer.layers.selection.active
-        # not the layer: of one, napari gives the panel a new proxy each time, and it would live on
+        # Not the layer itself: it would be kept alive, and each access gives the panel a new proxy.
         active = None if layer is None else key_of(layer)
         if running and not self._was_running:
             self._active_at_start = active
@@ -285,15 +285,15 @@ class GeneratePanel(Docked):
         if has_ended:
             self.source.propose_next_path()
             self.refine.update_summary()
-            if active != self._active_at_start:  # something was selected meanwhile
+            if active != self._active_at_start:  # another layer was selected meanwhile
                 self._on_active()
         if not running:
             self._timer.stop()
-        elif not self._timer.isActive():  # starting it again would put the redraw off
+        elif not self._timer.isActive():  # restarting it would delay the redraw
             self._timer.start()
 
     def _redraw(self) -> None:
-        """Show new tiles; less often where drawing is slow, so that the window stays awake."""
+        """Show new tiles; less often if drawing is slow, so that the window stays responsive."""
         started = time.monotonic()
         if started >= self._next_redraw_s:
             self.stores.redraw_if_stale()

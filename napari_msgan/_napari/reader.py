@@ -1,4 +1,4 @@
-"""File > Open: our stores, to go on with them; our exports, NIfTI and DICOM, upright and in mm."""
+"""File > Open: our stores, to continue them; our exports, NIfTI and DICOM, upright and in mm."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Reader = Callable[[Paths], list[LayerTuple]]
 
 
 def get_reader(path: Paths) -> Reader | None:
-    """Return what reads this path, None if it is not for us.
+    """Return the function that reads this path, or None if it is not for us.
 
     npe2 asks for every folder, whatever its name.
     """
@@ -39,7 +39,7 @@ def get_reader(path: Paths) -> Reader | None:
 
 
 def read_store(path: Paths) -> list[LayerTuple]:
-    """Return result and sketch of a store; the panel goes on where it was left.
+    """Return result and sketch of a store; the panel can continue it.
 
     Raises
     ------
@@ -62,7 +62,7 @@ def read_image(path: Paths) -> list[LayerTuple]:
     Raises
     ------
     VolumeError
-        If it is damaged, or no grey 2-D or 3-D image.
+        If it is damaged, or not a grey 2-D or 3-D image.
     """
     name = Path(str(path)).name
     for suffix in (".gz", ".nii", ".dcm", ".zarr", ".tif", ".tiff", ".ome"):

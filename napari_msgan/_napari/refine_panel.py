@@ -1,4 +1,4 @@
-"""Which scale and which region to refine."""
+"""Choosing the scale and the region to refine."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ VIEW, DRAWN, ALL = "Current view", "Rectangles", "Everything"
 
 
 class RefinePanel(Section):
-    """Target scale and region of the open store, with its size and the tiles it takes."""
+    """Target scale and region of the open store, with the region's size and missing tiles."""
 
     def __init__(self, viewer: ViewerModel, session: SessionState, scene: Scene) -> None:
         super().__init__("Refine")
@@ -99,15 +99,15 @@ class RefinePanel(Section):
         self.region.currentIndexChanged.connect(self._on_region)
         self.scale.currentIndexChanged.connect(self._on_scale)
         self.result.currentIndexChanged.connect(self._open_result)
-        # the slices that were chosen, [first, stop) per axis, and the axis whose ones are shown
+        # slices chosen per axis, [first, stop), and the axis whose slices are shown
         self._slices: dict[int, tuple[int, int]] = {}
         self._axis: int | None = None
-        # the scale that was chosen, per store: it may be opened again, or left for another one
+        # scale chosen per store, which may be reopened or left for another one
         self._targets: dict[str, int] = {}
         self._on_region()
 
     def list_results(self) -> None:
-        """List the result layers again; a new one is opened if none is."""
+        """List the result layers again, and open one if none is open."""
         chosen = self._layer()
         with signals_blocked(self.result):
             self.result.clear()
@@ -122,8 +122,8 @@ class RefinePanel(Section):
             self.result.setCurrentIndex(self.result.count() - 1)
 
     def watch_shapes(self) -> None:
-        """Count tiles again when rectangles change, in layers of the user's own, too."""
-        self.close_all()  # none is watched twice
+        """Count tiles again when rectangles change, including those in the user's own layers."""
+        self.close_all()  # so that no layer is watched twice
         for layer in self._viewer.layers:
             if isinstance(layer, Shapes):
                 for change in (layer.events.set_data, layer.events.highlight):
@@ -131,14 +131,14 @@ class RefinePanel(Section):
         self.update_later()
 
     def close_all(self) -> None:
-        """Let go of the rectangles."""
+        """Stop watching the rectangles."""
         for layer in self._viewer.layers:
             if isinstance(layer, Shapes):
                 for change in (layer.events.set_data, layer.events.highlight):
                     change.disconnect(self.update_later)
 
     def show_store(self, opened: Opened | None) -> None:
-        """Offer the scales of a store; the finest honest one is chosen, unless another was."""
+        """Offer the scales of a store; the finest honest one is preselected, or the last choice."""
         if opened is None:
             set_choices(self.scale, ())
             return
@@ -177,12 +177,12 @@ class RefinePanel(Section):
         return drawn_boxes(self._viewer, shapes, layer, geometry, self._slices)
 
     def boxes_to_clear(self) -> list[Box]:
-        """Return the chosen region, which has to be meant: a view in 3-D is everything.
+        """Return the chosen region, which must be deliberate: a view in 3-D would be everything.
 
         Raises
         ------
         MsganError
-            As of `boxes`, or if the region is a view in 3-D.
+            As for `boxes`, or if the region is a view in 3-D.
         """
         if self.region.currentText() == VIEW and self._viewer.dims.ndisplay == 3:
             raise GeometryError(
@@ -197,7 +197,7 @@ class RefinePanel(Section):
         return opened is not None and opened.store.geometry.shape in [box.shape for box in boxes]
 
     def focus(self) -> Box | None:
-        """Return what is looked at: its tiles come first."""
+        """Return the box in view, whose tiles come first; None if nothing of the image is."""
         layer = self._layer()
         if layer is None or self._session.opened is None:
             return None
@@ -212,7 +212,7 @@ class RefinePanel(Section):
         return int(self.scale.currentData())
 
     def follow_camera(self, event: object = None) -> None:
-        """Count again where the camera says what is refined."""
+        """Count again if the region follows the camera."""
         if self.region.currentText() == VIEW:
             self.update_later()
 
@@ -220,7 +220,7 @@ class RefinePanel(Section):
         self._timer.start()
 
     def update_summary(self) -> None:
-        """Say how large the region is and how many tiles it still needs."""
+        """Show how large the region is and how many tiles it still needs."""
         opened, scale = self._session.opened, self.scale.currentData()
         self.problem.say("")
         self.note.say("" if opened is None or scale is None else scale_note(opened.store, scale))
@@ -253,7 +253,7 @@ class RefinePanel(Section):
         return None if opened is None else self._scene.result_of(opened.store)
 
     def _shapes(self) -> Shapes | None:
-        """Return the chosen Shapes layer, else ours, else the last one."""
+        """Return the active Shapes layer, else ours, else the last one."""
         active = self._viewer.layers.selection.active
         if isinstance(active, Shapes):
             return active
@@ -270,9 +270,9 @@ class RefinePanel(Section):
             return
         self.region.setCurrentText(DRAWN)
         if self._viewer.dims.ndisplay == 3:
-            self._viewer.dims.ndisplay = 2  # shapes are drawn on slices only
+            self._viewer.dims.ndisplay = 2  # shapes can be drawn only on slices
         try:
-            layer_matrix(layer)  # rectangles on one that is rotated could not be read
+            layer_matrix(layer)  # raises if it is rotated: rectangles on it could not be read
             self._scene.regions_layer(layer)
             self._around_slice()
         except MsganError as error:
@@ -295,7 +295,7 @@ class RefinePanel(Section):
         self.show_row(self._depth, visible=shown)
 
     def _set_depth_range(self) -> None:
-        """Let the slices be those of the axis that is not displayed, as they were chosen there."""
+        """Show the slices chosen for the axis that is not displayed, or those around the slider."""
         layer, opened = self._layer(), self._session.opened
         if layer is None or opened is None:
             return
@@ -309,7 +309,7 @@ class RefinePanel(Section):
         self._show_depth()
 
     def _show_slices(self, first: int, stop: int) -> None:
-        """Show slices of the axis that is not displayed."""
+        """Show a range of slices, [first, stop), of the axis that is not displayed."""
         assert self._axis is not None
         assert self._session.opened is not None
         last = self._session.opened.store.geometry.shape[self._axis] - 1

@@ -1,4 +1,4 @@
-"""Which boxes of a volume are refined: 3-D display shows each at its own resolution."""
+"""Which boxes of a volume are refined: the 3-D display shows each at its own resolution."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from napari_msgan.geometry import Box
 from napari_msgan.pyramid import PyramidStore
 from napari_msgan.scheduling import plan_tiles
 
-#: More boxes than these are not looked for: each is a layer, and is read as a whole.
+#: No more boxes than this are found: each is a layer, and is read as a whole.
 MAX_FOUND = 8
 
 
 @dataclass(frozen=True)
 class ShownBox:
-    """A refined region of the finest scale, which 3-D display shows by itself."""
+    """A refined region in voxels of the finest scale, shown separately in the 3-D display."""
 
     scale: int
     region: Box
 
 
 def refined_boxes(store: PyramidStore, known: Sequence[ShownBox] = ()) -> list[ShownBox]:
-    """Return the known boxes, and boxes around all else that is refined, the finest first.
+    """Return the known boxes, then boxes around everything else that is refined, finest first.
 
-    Coarser tiles that were made for a finer box count as part of it, and so does what touches a
-    known box: the frame that was asked for says enough. The whole image is a box only if all of it
+    Coarser tiles made for a finer box count as part of it, and so does whatever touches a known
+    box: its frame, which was requested, says enough. The whole image is a box only if all of it
     is refined.
     """
     geometry, tiling = store.geometry, store.tiling

@@ -17,9 +17,9 @@ from napari_msgan.pyramid import PyramidStore
 from napari_msgan.scheduling import plan_tiles
 from napari_msgan.tiling import Tile
 
-#: Counting the tiles of a larger region takes longer than anybody waits for a label.
+#: Counting more tiles would take longer than anybody waits for a label.
 MAX_COUNTED_TILES = 4_000
-#: Depth that a rectangle in a volume gets at first.
+#: Initial depth of a rectangle in a volume.
 DEPTH_MM = 32.0
 
 
@@ -33,7 +33,7 @@ def sliced_axis(viewer: ViewerModel, layer: Image) -> int | None:
 
 
 def current_index(viewer: ViewerModel, layer: Image, axis: int) -> int:
-    """Return the voxel of an axis that the slider stands at, inside the layer."""
+    """Return the index along an axis at which the slider stands, clipped to the layer."""
     point = to_units(viewer.dims.point, viewer.dims.units, layer.units)
     matrix = layer_matrix(layer)
     index = round(float((point[axis] - matrix[axis, -1]) / matrix[axis, axis]))
@@ -41,7 +41,7 @@ def current_index(viewer: ViewerModel, layer: Image, axis: int) -> int:
 
 
 def view_box(viewer: ViewerModel, layer: Image, geometry: PyramidGeometry) -> Box:
-    """Return what is seen of a result: in 2-D display the visible part of the slice, in 3-D all.
+    """Return the visible part of a result: of the slice in 2-D display, everything in 3-D.
 
     Raises
     ------
@@ -70,7 +70,7 @@ def view_box(viewer: ViewerModel, layer: Image, geometry: PyramidGeometry) -> Bo
 
 
 def _voxels(corners: npt.NDArray[np.float64], layer: Image, points: Sequence[int] = ()) -> Box:
-    """Return the voxels that a box in the world of a layer touches; one on the axes `points`."""
+    """Return the voxels touched by a box in a layer's world; just one along the axes `points`."""
     matrix = layer_matrix(layer)
     index = (corners - matrix[:-1, -1]) / np.diag(matrix)[:-1]
     start = np.floor(index.min(axis=0) + 0.5)
@@ -88,19 +88,19 @@ def drawn_boxes(
     geometry: PyramidGeometry,
     depths: Mapping[int, tuple[int, int]],
 ) -> list[Box]:
-    """Return the boxes of the selected shapes, or of all if none is selected.
+    """Return the boxes of the selected shapes, or of all shapes if none is selected.
 
     Parameters
     ----------
-    depths : per axis, the slices [first, stop) that a rectangle gets which lies on one of them and
-        is flat along the axis. One that lies elsewhere gets `DEPTH_MM` around itself. One of a
-        layer of two axes is shown on every slice, and gets those of the first axis, or all.
+    depths : per axis, the slices [first, stop) given to a rectangle that is flat along that axis
+        and lies on one of them. A rectangle that lies elsewhere gets `DEPTH_MM` around itself. One
+        in a layer with two axes is shown on every slice; it gets those of the first axis, or all.
 
     Raises
     ------
     GeometryError
-        If there is no shape, or none on the image, if a last slice comes before the first, or flat
-        shapes are seen somewhere else than they lie, as other axes are shown than theirs.
+        If there is no shape, or none on the image; if the last slice comes before the first; or if
+        other axes are displayed than those of a 2-D layer, whose shapes then appear elsewhere.
     """
     shown = tuple(viewer.dims.displayed[-2:])
     if shapes.ndim < layer.ndim and shown != (viewer.dims.ndim - 2, viewer.dims.ndim - 1):
@@ -126,7 +126,7 @@ def _drawn_box(
     world: npt.NDArray[np.float64], layer: Image, depths: Mapping[int, tuple[int, int]]
 ) -> Box:
     """Return the box of a shape, given its vertices in the world of the image."""
-    missing = layer.ndim - world.shape[-1]  # a 2-D layer shows on every slice
+    missing = layer.ndim - world.shape[-1]  # a 2-D layer appears on every slice
     first_voxel = layer.data_to_world((0.0,) * layer.ndim)[:missing]
     world = np.hstack([np.tile(first_voxel, (len(world), 1)), world])
     box = _voxels(np.stack([world.min(axis=0), world.max(axis=0)]), layer)
@@ -149,7 +149,7 @@ def _drawn_box(
 
 
 def size_text(geometry: PyramidGeometry, box: Box) -> str:
-    """Return the size of a box of the finest scale, in mm where that is known."""
+    """Format the size of a box of the finest scale, in mm if that is known."""
     if geometry.unit == "millimeter":
         sizes = [n * v for n, v in zip(box.shape, geometry.affine.spacing, strict=True)]
         return TIMES.join(f"{size:.0f}" for size in as_said(sizes)) + " mm"
@@ -157,7 +157,7 @@ def size_text(geometry: PyramidGeometry, box: Box) -> str:
 
 
 def count_tiles(store: PyramidStore, boxes: Sequence[Box], scale: int) -> int | None:
-    """Return how many tiles the boxes still need; None for too many to count."""
+    """Return how many tiles the boxes still need; None if they are too many to count."""
     targets = (store.geometry.box_at(scale, box) for box in boxes)
     if sum(box.cover(store.tiling.tile_shape).size for box in targets) > MAX_COUNTED_TILES:
         return None

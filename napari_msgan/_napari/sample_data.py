@@ -1,4 +1,4 @@
-"""File > Open Sample: small synthetic images, made by the bundled models."""
+"""File > Open Sample: small synthetic images made by the bundled models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Saves what is seen of a scale, or of a region of it, as a file for other programs."""
+"""Saves what is shown of a scale, or of a region of it, as a file for other programs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from napari_msgan.geometry import Box
 
 FORMATS = {"OME-Zarr": ".ome.zarr", "OME-TIFF": ".ome.tif", "NIfTI": ".nii.gz"}
 PICTURES = {"PNG": ".png"}
-#: Typed in place of the whole ending of a format.
+#: May be typed in place of the whole extension of a format.
 _ENDINGS = (".nii", ".tif", ".tiff", ".zarr")
 GRIDS: dict[str, Grid] = {"the result's grid": "store", "the source's grid": "source"}
 
@@ -79,15 +79,15 @@ class SavePanel(Section):
         chosen = self.format.currentText()
         self.format.clear()
         self.format.addItems([*FORMATS, *(PICTURES if ndim == 2 else ())])
-        self.format.setCurrentText(chosen)  # the first, where it is not listed any more
+        self.format.setCurrentText(chosen)  # remains the first one if it is no longer listed
 
     def save_to(self, path: Path, *, overwrite: bool = False) -> None:
-        """Save as the panel says.
+        """Save with the settings in the panel.
 
         Raises
         ------
         MsganError
-            If the name is taken or does not fit the format, or the region is not one box.
+            If the name is taken or does not fit the format, or the region is not a single box.
         """
         region = None
         if self.region.currentIndex() == 1:
@@ -118,5 +118,5 @@ class SavePanel(Section):
         if not asked:
             ending = next((e for e in _ENDINGS if path.name.lower().endswith(e)), "")
             path = path.with_name(path.name[: len(path.name) - len(ending)] + suffix)
-        # The dialog asked before it let a file be replaced; a folder is never replaced.
+        # The dialog asks before a file is replaced; a folder is never replaced.
         self.save_to(path, overwrite=asked and path.is_file())

@@ -48,7 +48,7 @@ class Scene:
     """Layers of a viewer.
 
     boxes : regions of volumes that were drawn and refined, per store.
-    _flat_looks : what 3-D display changed, as it is in slices, per layer.
+    _flat_looks : attributes that the 3-D display changed, with their values in slices, per layer.
     """
 
     viewer: ViewerModel
@@ -56,7 +56,7 @@ class Scene:
     _flat_looks: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def layers_of(self, store: PyramidStore | None, role: Role) -> list[Image]:
-        """Return the layers that show a store; with None, those of all stores."""
+        """Return the layers that show a store in a role; with None, those of all stores."""
         return [
             layer
             for layer in self.viewer.layers
@@ -69,7 +69,7 @@ class Scene:
         return self.result_at(store.path)
 
     def result_at(self, path: Path) -> Image | None:
-        """Return the result layer of the store in a folder."""
+        """Return the result layer of the store at a path; None without one."""
         return next((x for x in self.results() if store_link(x) == StoreLink("result", path)), None)
 
     def results(self) -> list[Image]:
@@ -93,7 +93,7 @@ class Scene:
         return Opened(store, Placement(matrix, tuple(str(unit) for unit in layer.units)))
 
     def show(self, opened: Opened, source: str) -> Image:
-        """Add the layers of a store, the sketch on top; or return the one that is there."""
+        """Add the layers of a store, sketch on top, unless they exist; return the result."""
         store = opened.store
         if (shown := self.result_of(store)) is not None:
             return shown
@@ -102,7 +102,7 @@ class Scene:
         result = self.add(result_layer(store, opened.placement, name))
         sketch = self.add(sketch_layer(store, opened.placement, f"sketch of {source}"))
         for layer in [x for x in self.viewer.layers if isinstance(x, Labels) and x.name == source]:
-            # what is painted next has to be seen, and nothing twice
+            # what is painted next must be visible, and nothing should show twice
             self.viewer.layers.move(self.viewer.layers.index(layer), len(self.viewer.layers))
             sketch.visible = not layer.visible
         self.viewer.layers.selection.active = result
@@ -115,7 +115,7 @@ class Scene:
         return layer
 
     def attach(self, layer: Image) -> None:
-        """Give a layer of a store what a tuple of layer data cannot hold."""
+        """Set on a layer of a store what a layer data tuple cannot hold."""
         link = store_link(layer)
         if link is not None and link.role != "sketch":
             limits = layer.contrast_limits
@@ -125,7 +125,7 @@ class Scene:
             follow(layer.data, partial(_position, self.viewer, layer_matrix(layer), layer.units))
 
     def tile_arrived(self, store: PyramidStore, report: TileReport) -> None:
-        """Bring what napari keeps in memory up to date with a tile; `redraw` shows it."""
+        """Update what napari holds in memory with a new tile; `redraw` then shows it."""
         if report.tile.scale == 0:
             for layer in self.layers_of(store, "result"):
                 coarsest = np.asarray(layer.data[-1])  # the array itself, not a copy
@@ -134,7 +134,7 @@ class Scene:
             _read_again(store, layer, report)
 
     def redraw(self, store: PyramidStore, *, thumbnail: bool = False) -> None:
-        """Draw what is new in the store."""
+        """Draw what is new in a store."""
         for role in ("result", "box"):
             for layer in self.layers_of(store, role):
                 if layer.visible:
@@ -150,21 +150,21 @@ class Scene:
         return add_copy(self.viewer, store, placement, edges, name)
 
     def remember_box(self, store: PyramidStore, box: ShownBox) -> None:
-        """Note a refined region; in 3-D display it appears at once."""
+        """Remember a refined region; in 3-D display it appears at once."""
         known = self.boxes.setdefault(str(store.path), [])
         if not any(_covers(store, there, box) for there in known):
             known[:] = [*(there for there in known if not _covers(store, box, there)), box]
         self._show_boxes_in_3d(store)
 
     def forget_boxes(self, store: PyramidStore) -> None:
-        """Show the boxes anew, after something was cleared."""
+        """Rebuild the boxes of a store after something was cleared."""
         self.boxes.pop(str(store.path), None)
         for layer in self.layers_of(store, "box"):
             self.viewer.layers.remove(layer)
         self._show_boxes_in_3d(store)
 
     def show_boxes(self, store: PyramidStore) -> None:
-        """Show what is refined as volumes of their own, with a frame."""
+        """Show what is refined as separate volumes, each with a frame."""
         result = self.result_of(store)
         if result is None or store.geometry.ndim < 3:
             return
@@ -175,7 +175,7 @@ class Scene:
         for layer in self.layers_of(store, "box"):
             note = layer.metadata[KEY]
             is_moved = not np.allclose(note["placement"], placement.matrix)
-            if is_moved or (note["scale_asked"], note["region"]) not in wanted:  # it grew since
+            if is_moved or (note["scale_asked"], note["region"]) not in wanted:  # it may have grown
                 self.viewer.layers.remove(layer)
             else:
                 there.add((note["scale_asked"], note["region"]))
@@ -190,16 +190,16 @@ class Scene:
             layer.bounding_box.visible = True
             layer.bounding_box.points = False
             layer.bounding_box.line_color = "#ffb000"
-            # a new layer becomes the active one; another result would be opened in its turn
+            # A new layer becomes the active one; activating another result would open that one.
             is_other = active in self.results()
             self.viewer.layers.selection.active = result if is_other else active
 
     def show_for_display(self, opened: Opened | None, ndisplay: int, *, alone: bool) -> None:
-        """Let layers look as 3-D display needs it, or as they did in slices.
+        """Make layers look as needed for 3-D display, or as they did in slices.
 
-        Refined boxes appear in 3-D only. What another open store changed there is taken back.
+        Refined boxes appear only in 3-D. What another open store changed there is undone.
 
-        alone : hide in 3-D what would cover the open result.
+        alone : in 3-D, hide whatever would cover the open result.
         """
         store = None
         if opened is not None and ndisplay == 3:
@@ -217,7 +217,7 @@ class Scene:
             layer.visible = store is not None and layer in self.layers_of(store, "box")
 
     def regions_of(self, layer: Image) -> Shapes | None:
-        """Return the Shapes layer that regions of images with as many axes are drawn on."""
+        """Return our Shapes layer with as many axes as this image; None without one."""
         for shapes in self.viewer.layers:
             is_ours = isinstance(shapes, Shapes) and shapes.name.startswith(REGIONS_NAME)
             if is_ours and shapes.ndim == layer.ndim:
@@ -225,7 +225,7 @@ class Scene:
         return None
 
     def regions_layer(self, layer: Image) -> Shapes:
-        """Return the Shapes layer to draw regions on, made if need be, ready to draw."""
+        """Return the Shapes layer for regions, created if necessary and ready to draw on."""
         shapes = self.regions_of(layer)
         if shapes is None:
             shapes = self.viewer.add_shapes(
@@ -244,12 +244,12 @@ class Scene:
         return shapes
 
     def _look_in_3d(self, layer: Layer, store: PyramidStore, *, alone: bool) -> dict[str, Any]:
-        """Return what a layer has to look like where a store is shown in 3-D."""
+        """Return the attributes that a layer needs while a store is shown in 3-D."""
         results, boxes = self.layers_of(store, "result"), self.layers_of(store, "box")
         if layer not in results and layer not in boxes:
             return {"visible": False} if alone else {}
         look: dict[str, Any] = {"contrast_limits": PROJECTION} if is_ct(store) else {}
-        if alone and boxes and layer in results:  # they shall stand out in the coarse whole
+        if alone and boxes and layer in results:  # so that boxes stand out from the coarse whole
             look["opacity"] = 0.6
         return look
 
@@ -258,7 +258,7 @@ class Scene:
             self.show_boxes(store)
 
     def _placement_of(self, result: Image, store: PyramidStore) -> Placement:
-        """Return where a result lies now; where the user has rotated it, its place in the file."""
+        """Return where a result lies now or, if the user has rotated it, its place in the file."""
         try:
             return self.open_layer(result).placement
         except VolumeError:
@@ -266,13 +266,13 @@ class Scene:
 
 
 def _covers(store: PyramidStore, box: ShownBox, other: ShownBox) -> bool:
-    """Return whether a box shows all that another one shows."""
+    """Return whether a box shows everything that another one shows."""
     shown = [shown_scale(store, b.scale, b.region) for b in (box, other)]
     return shown[0] >= shown[1] and box.region.contains(other.region)
 
 
 def key_of(layer: Layer) -> str:
-    """Return what names a layer for as long as it lives, also after it was renamed."""
+    """Return a key for a layer that stays valid for its lifetime, even if it is renamed."""
     return str(layer.unique_id)
 
 

@@ -1,4 +1,4 @@
-"""*Edge sketch of an image*: a sketch that can be painted on and given back as the source."""
+"""*Edge sketch of an image*: makes a sketch to be painted on and used as the source."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ from napari_msgan.sketch import lazy_sketch
 from napari_msgan.steps import iter_in_threads
 from napari_msgan.volume import Volume
 
-#: Computed at once: small enough to cancel soon, large beside what is read around it.
+#: Block computed at a time: small enough to cancel soon, large beside what is read around it.
 _BLOCK = {2: (1024, 1024), 3: (64, 128, 128)}
 
 
 def settings_of(ndim: int, percent: float) -> SketchSettings:
-    """Return the usual settings with another share of voxels that become edges."""
+    """Return the default settings with another share (in percent) of voxels that become edges."""
     usual = SketchSettings.of_ndim(ndim)
     low = percent / 100
     high = low * usual.high_density / usual.low_density
@@ -64,7 +64,7 @@ def iter_sketch(
 
 
 class SketchWidget(Docked):
-    """Makes the sketch of a layer as a Labels layer: 255 is a strong edge, 0 is none."""
+    """Makes the sketch of a layer as a Labels layer: 255 is the strongest edge, 0 is none."""
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
         super().__init__()
@@ -110,16 +110,16 @@ class SketchWidget(Docked):
     def showEvent(self, event: QShowEvent | None) -> None:
         super().showEvent(event)
         leave_room(self)
-        self.reset_choices()  # from here on the form finds its viewer
+        self.reset_choices()  # only now can the form find its viewer
         if not self._has_proposed:
             self._has_proposed = True
             self._propose()
 
     def _propose(self) -> None:
-        """Choose the active image, or the first that was not made by us."""
+        """Choose the active image, or the first one, among those not of a store."""
         active = self._viewer.layers.selection.active
         images = [layer for layer in self._viewer.layers if isinstance(layer, Image)]
-        real = [layer for layer in images if store_link(layer) is None]  # not made by us
+        real = [layer for layer in images if store_link(layer) is None]
         if real:
             self.image.value = active if active in real else real[0]
 
@@ -129,7 +129,7 @@ class SketchWidget(Docked):
         self._viewer.layers.events.removing.disconnect(self._before_removal)
 
     def reset_choices(self, event: object = None) -> None:
-        """List the images anew; napari calls this whenever its layers change."""
+        """List the images again; napari calls this whenever its layers change."""
         self._form.reset_choices()
         self._show_job()
 
@@ -137,7 +137,7 @@ class SketchWidget(Docked):
         make_canvas_current(self)
 
     def _make(self) -> None:
-        """Start to make the sketch; the layer is added when it is done."""
+        """Start making the sketch; the layer is added when it is done."""
         layer = self.image.value
         if layer is None:
             return
@@ -167,7 +167,7 @@ class SketchWidget(Docked):
 
 
 def sketch_widget() -> SketchWidget:
-    """Return the widget for the window in front: napari tells a function of none.
+    """Return the widget for the current viewer, which napari does not pass to functions.
 
     Raises
     ------

@@ -1,10 +1,10 @@
-"""Levels of a volume as napari slices them: only what is asked for, and at the right depth.
+"""Levels of a volume as napari slices them: only what is needed, and at the right depth.
 
 napari cuts a slice in two steps: first the visible window with the whole depth, then one index of
-the depth. An array that reads at the first step reads a volume for every slice, so ours waits for
-the second. And napari finds that index by rounding ``i / F``, while voxel i of the finest level
-lies in coarse voxel ``i // F``: half a coarse voxel off, so that slices jump when one zooms. Who
-knows where the slider stands tells `Depth`, and the index is put right.
+the depth. An array that read at the first step would read a volume for every slice, so ours wait
+for the second. Moreover napari finds that index by rounding ``i / F``, whereas voxel i of the
+finest level lies in coarse voxel ``i // F``. This is half a coarse voxel off, so slices jump when
+zooming. `Depth` is told where the sliders stand, and corrects the index.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from napari_msgan.volume import ArrayLike
 class Depth:
     """Where the sliders of a viewer stand, in (fractional) voxels of the finest level.
 
-    position : returns that, one number per axis; None while nobody knows.
+    position : returns that, as one number per axis; None while it is unknown.
     """
 
     def __init__(self) -> None:
         self.position: Callable[[], Sequence[float]] | None = None
 
     def index(self, axis: int, rounded: int, factor: int) -> int:
-        """Return the index of a level, given the one that napari rounded to."""
+        """Return the correct index into a level, given the one that napari rounded to."""
         if self.position is None or factor == 1:
             return rounded
         exact = math.floor((round(self.position()[axis]) + 0.5) / factor)
@@ -42,9 +42,9 @@ class SlicedLevel:
 
     Parameters
     ----------
-    array : read with slices.
-    factor : how much coarser it is than the finest level, per axis.
-    window : part of it that this one stands for.
+    array : the level; it is read with slices.
+    factor : how many times coarser it is than the finest level, per axis.
+    window : the part of it that this object stands for; None for all of it.
     """
 
     def __init__(
@@ -92,24 +92,24 @@ class SlicedLevel:
         return np.asarray(self._array[self._window.slices], dtype=dtype)
 
     def __deepcopy__(self, memo: object) -> SlicedLevel:
-        return self  # it shows a store, which is one
+        return self  # it shows a store, which is not copied
 
     def _index(self, axis: int, part: int) -> int:
         size = self.shape[axis]
         index = part + size if part < 0 else part
         if not 0 <= index < size:
             raise IndexError(f"index {part} is outside an axis of {size} voxels")
-        if size == self._array.shape[axis]:  # the whole axis: it is napari's slice
+        if size == self._array.shape[axis]:  # the whole axis, so this is napari's slice
             index = self.depth.index(axis, index, self._factor[axis])
         return min(max(index, 0), size - 1)
 
 
 def sliced_levels(arrays: Sequence[ArrayLike], geometry: PyramidGeometry) -> list[Any]:
-    """Return the levels of a layer, finest first."""
+    """Wrap the levels of a layer, finest first."""
     depth = Depth()
     levels = []
     for scale, array in zip(reversed(range(geometry.n_scales)), arrays, strict=True):
-        # Of an image napari keeps the coarsest level, which has to be written in place.
+        # napari keeps the coarsest level of a 2-D image, so it must be written in place.
         is_kept = len(array.shape) == 2 and isinstance(array, np.ndarray)
         factor = geometry.total_factor(scale)
         levels.append(array if is_kept else SlicedLevel(array, factor, depth))
@@ -117,7 +117,7 @@ def sliced_levels(arrays: Sequence[ArrayLike], geometry: PyramidGeometry) -> lis
 
 
 def follow(levels: Sequence[Any], position: Callable[[], Sequence[float]]) -> None:
-    """Tell the levels of a layer where the sliders stand."""
+    """Let the levels of a layer know where the sliders stand."""
     for level in levels:
         if isinstance(level, SlicedLevel):
             level.depth.position = position

@@ -1,4 +1,4 @@
-"""What the image is made from, and where the result goes."""
+"""Choosing what the image is made from, and where the result goes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from napari_msgan.jobs import Progress, iter_generate
 from napari_msgan.pyramid import PyramidStore
 
 DEVICES = {"Automatic": "auto", "Processor (CPU)": "cpu", "GPU (CUDA)": "cuda"}
-#: Events of a layer after which it has to be checked again.
+#: Layer events after which the layer must be checked again.
 _LAYER_CHANGES = ("data", "scale", "rotate", "shear", "affine", "units")
 _LARGEST_SEED = 999_999
 PRECISIONS: dict[str, Precision] = {"float32": "fp32", "bfloat16 (faster, coarser)": "bf16"}
@@ -46,7 +46,7 @@ class SourcePanel(Section):
     """Source layer, device, precision and folder; says what does not fit before anything runs."""
 
     changed = Signal()
-    #: Another layer is the source.
+    #: Emitted when another layer becomes the source.
     layer_changed = Signal()
 
     def __init__(self, viewer: ViewerModel) -> None:
@@ -122,16 +122,16 @@ class SourcePanel(Section):
 
     def set_model(self, folder: Path | None, spec: ModelSpec | None) -> None:
         self._model, self._spec = folder, spec
-        self.finest.clear()  # scales of another model
+        self.finest.clear()  # its scales belonged to another model
         self.show_row(self.seed, visible=spec is not None and spec.stochastic)
         if self.path.text() in ("", self._proposed):  # not what the user typed
             self._propose_path()
         self._check()
 
     def list_layers(self) -> None:
-        """List the image layers again; results are left out, they are no sources.
+        """List the image layers again, without results, which cannot be sources.
 
-        An image that was opened meanwhile becomes the source.
+        An image opened since the last call becomes the source.
         """
         chosen = self.box.currentData()
         known = {self.box.itemData(i) for i in range(self.box.count())}
@@ -147,13 +147,13 @@ class SourcePanel(Section):
                         chosen = key_of(layer)
             index = self.box.findData(chosen)
             if index < 0 and self.box.count():
-                # a sketch of ours is a source only for who chooses it
+                # a sketch of ours becomes the source only if the user chooses it
                 index = next((i for i in range(self.box.count()) if not self._is_ours(i)), -1)
             self.box.setCurrentIndex(index)
         self._check()
 
     def close_all(self) -> None:
-        """Let go of the chosen layer."""
+        """Stop watching the chosen layer."""
         self._watch(None)
 
     def choose_precision(self, precision: Precision) -> None:
@@ -163,7 +163,7 @@ class SourcePanel(Section):
         self.box.setCurrentIndex(self.box.findData(key_of(layer)))
 
     def wish(self) -> GenerateWish:
-        """Return the checked wish to make a store, with its low-resolution image only.
+        """Return the checked wish to make a store with only its low-resolution image.
 
         Raises
         ------
@@ -175,13 +175,13 @@ class SourcePanel(Section):
         if self.check.problem is not None or layer is None or spec is None or model is None:
             raise MsganError(self.check.problem or "there is nothing to make an image from")
         if self.path.text() == self._proposed:
-            self.propose_next_path()  # another window may have taken it
+            self.propose_next_path()  # another window may have taken the name
         if not self.path.text().strip():
             raise MsganError("there is no name for the store: fill it in under Where")
         path = Path(self.path.text()).expanduser()
         if not path.name.endswith(".ome.zarr"):
             path = path.with_name(path.name + ".ome.zarr")
-        if os.path.lexists(path):  # never raises: the name may be too long to be looked up
+        if os.path.lexists(path):  # does not raise, even if the name is too long to look up
             raise MsganError(
                 f"{path} exists already. Choose another name under Where, or continue it: Open… "
                 "under Refine."
@@ -225,7 +225,7 @@ class SourcePanel(Section):
         return GenerateWish(steps(), opened, layer.name)
 
     def propose_next_path(self) -> None:
-        """Propose a free name again, if the one that stands there was used."""
+        """Propose a new free name if the current one has been used."""
         if os.path.lexists(self.path.text()):
             self._propose_path()
 
@@ -234,7 +234,7 @@ class SourcePanel(Section):
         return layer is not None and store_link(layer) is not None
 
     def _propose_path(self, folder: Path | None = None) -> None:
-        """Propose a free name that is named after the model, in the folder that is chosen."""
+        """Propose a free name based on the model, in `folder` or the one already chosen."""
         if self._spec is not None:
             if folder is None and self.path.text():
                 folder = Path(self.path.text()).parent
@@ -252,7 +252,7 @@ class SourcePanel(Section):
             declare_mm(self.layer)
 
     def _watch(self, layer: Layer | None) -> None:
-        """Check again when this layer is changed; listen to no other."""
+        """Check again when this layer changes, and ignore all others."""
         if self._watched is not None:
             for name in _LAYER_CHANGES:
                 self._watched.events[name].disconnect(self._check)
@@ -267,7 +267,7 @@ class SourcePanel(Section):
         is_other = layer is not self._watched
         if is_other:
             self._watch(layer)
-            self.finest.clear()  # what another image resolves
+            self.finest.clear()  # its scales were those of another image
             self.is_sketch.setChecked(layer is not None and holds_edges(layer))
         self.hint.say(self.check.text)
         self.problem.say(self.check.problem or "")

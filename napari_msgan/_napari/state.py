@@ -21,7 +21,7 @@ class JobState:
 
     kind : "" while nothing runs.
     stage : None before the first report.
-    outcome : what became of the last one, in words.
+    outcome : how the last job ended, in words.
     """
 
     events: ClassVar[SignalGroupDescriptor] = SignalGroupDescriptor()
@@ -44,7 +44,7 @@ class JobState:
 class Opened:
     """A store that is open in the viewer.
 
-    tile_s : seconds from one tile to the next in the last job; None before there was one.
+    tile_s : seconds per tile in the last job; None before the first one.
     """
 
     store: PyramidStore

@@ -11,14 +11,14 @@ from weakref import WeakValueDictionary
 
 from napari_msgan.pyramid import PyramidStore, open_pyramid
 
-#: Folder for new stores, instead of the default one.
+#: Environment variable with the folder for new stores, in place of the default.
 STORES_VARIABLE = "NAPARI_MSGAN_STORES"
 
 _open: WeakValueDictionary[Path, PyramidStore] = WeakValueDictionary()
 
 
 def shared_store(path: Path | str) -> PyramidStore:
-    """Return the store of a folder, open for writing; the same object while it is in use.
+    """Return the store in a folder, open for writing; the same object as long as it is in use.
 
     Raises
     ------
@@ -33,12 +33,12 @@ def shared_store(path: Path | str) -> PyramidStore:
 
 
 def share(store: PyramidStore) -> None:
-    """Make this object the one that `shared_store` gives."""
+    """Make this object the one that `shared_store` returns for its folder."""
     _open[store.path.resolve()] = store
 
 
 def stores_folder() -> Path:
-    """Return where new stores go unless the user says otherwise."""
+    """Return the folder for new stores unless the user chooses another."""
     from platformdirs import user_data_path
 
     if chosen := os.environ.get(STORES_VARIABLE):
@@ -47,9 +47,9 @@ def stores_folder() -> Path:
 
 
 def free_path(model_name: str, folder: Path | None = None) -> Path:
-    """Return a name that is not taken; not after the source, which may name a patient.
+    """Return a free name based on the model, never on the source, which may name a patient.
 
-    A store that was deleted keeps its name while layers show it: they are known by it.
+    The name of a deleted store stays taken while layers show it, because it identifies them.
     """
     names = _names(folder or stores_folder(), f"{model_name}_{date.today():%Y-%m-%d}")
     return next(path for path in names if not os.path.lexists(path) and path.resolve() not in _open)

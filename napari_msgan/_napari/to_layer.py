@@ -1,9 +1,9 @@
 """`Volume` to layer: the only place that sets scale, translate and units of a layer.
 
 All our layers stand upright: index axes (z, y, x) grow towards S, P, L (DICOM's LPS), in mm. A file
-in another orientation is turned when it is opened, and its exact affine stays in the metadata. A
-result lies in the world of its source layer, whatever that is: `Placement` leads from the one to
-the other.
+in another orientation is turned when it is opened, and its exact affine is kept in the metadata. A
+result lies in the world of its source layer, whatever that is; `Placement` maps its store's world
+to that one.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from napari_msgan.volume import Volume, orient
 
 LayerTuple = tuple[Any, dict[str, Any], str]
 
-#: napari draws no volume with a longer side, and a larger one is no fun to turn.
+#: napari draws no volume with a longer side, and a larger volume is no fun to rotate.
 MAX_BOX_SIDE = 2048
 MAX_BOX_VOXELS = 1 << 27
-#: Unpacked chunks that a layer keeps: those of a slice of 512 x 512 voxels of 16 bits.
+#: Bytes of unpacked chunks that a layer keeps: those of a 512 x 512 slice of 16-bit voxels.
 _KEPT_BYTES = 1 << 26
 
 
 class Transform(TypedDict):
-    """Where a layer lies, as napari wants it."""
+    """Where a layer lies, as napari's layer arguments."""
 
     scale: tuple[float, ...]
     translate: tuple[float, ...]
@@ -54,12 +54,12 @@ class Placement:
 
     @classmethod
     def of_layer(cls, layer: Layer, volume: Volume) -> Placement:
-        """Return how results of this source layer come to lie on it."""
+        """Return the placement that makes results lie on this source layer."""
         return cls(layer_matrix(layer) @ np.linalg.inv(volume.affine.matrix), units_of(layer))
 
     @classmethod
     def of_affine(cls, affine: Affine, unit: Unit) -> Placement:
-        """Return the upright place of an image without a layer; oblique ones are straightened."""
+        """Return an upright placement for an image without a layer, straightened if oblique."""
         units = (unit,) * affine.ndim
         if affine.is_upright:
             return cls(np.eye(affine.ndim + 1), units)
@@ -67,7 +67,7 @@ class Placement:
         return cls(straight.matrix @ np.linalg.inv(affine.matrix), units)
 
     def transform(self, affine: Affine) -> Transform:
-        """Return the place of a layer that has this affine in the world of the store."""
+        """Return where a layer with this affine in the world of the store lies."""
         matrix = self.matrix @ affine.matrix
         return Transform(
             scale=tuple(float(v) for v in np.diag(matrix)[:-1]),
@@ -77,12 +77,12 @@ class Placement:
 
 
 def _kept_slices(store: PyramidStore) -> ChunkCache | None:
-    """Return what keeps the chunks of a slice: the next one lies in the same chunks."""
+    """Return a cache for the chunks of a slice, because the next slice lies in the same chunks."""
     return ChunkCache(_KEPT_BYTES) if store.geometry.ndim == 3 else None
 
 
 def result_layer(store: PyramidStore, placement: Placement, name: str) -> LayerTuple:
-    """Return the multiscale layer of a store, which shows tiles as they come."""
+    """Return the multiscale layer of a store's image, which shows tiles as they are made."""
     info = store.info
     return (
         sliced_levels(levels(store, cache=_kept_slices(store)), store.geometry),
@@ -104,7 +104,7 @@ def result_layer(store: PyramidStore, placement: Placement, name: str) -> LayerT
 
 
 def sketch_layer(store: PyramidStore, placement: Placement, name: str) -> LayerTuple:
-    """Return the multiscale layer of the sketch that the image of a store is made from."""
+    """Return the multiscale layer of the sketch that a store's image is made from."""
     return (
         sliced_levels(sketch_levels(store, cache=_kept_slices(store)), store.geometry),
         {
@@ -130,7 +130,7 @@ def box_layer(
 ) -> LayerTuple:
     """Return a region at the resolution of one scale, for 3-D display.
 
-    The finest scale up to `scale` is taken that a graphics card draws.
+    It uses the finest scale, up to `scale`, that a graphics card can draw.
     """
     scale = shown_scale(store, scale, region)
     volume = view_volume(store, scale, region)
@@ -161,7 +161,7 @@ def box_layer(
 
 
 def shown_scale(store: PyramidStore, scale: int, region: Box) -> int:
-    """Return the finest scale up to this one at which a graphics card draws a region."""
+    """Return the finest scale, up to this one, at which a graphics card can draw a region."""
     while scale and not _is_drawable(store.geometry.box_at(scale, region)):
         scale -= 1
     return scale
@@ -172,9 +172,9 @@ def _is_drawable(box: Box) -> bool:
 
 
 def exact_place(volume: Volume, transform: Transform) -> dict[str, Any]:
-    """Return what the metadata of a layer say of where its image lies, oblique or not.
+    """Return the metadata of a layer that record where its image lies exactly, even if oblique.
 
-    transform : of the layer; the exact place counts as long as nobody moves it.
+    transform : of the layer; the exact place applies as long as nobody moves it.
     """
     straight = Affine.of_spacing(transform["scale"], transform["translate"])
     return {
@@ -187,7 +187,7 @@ def exact_place(volume: Volume, transform: Transform) -> dict[str, Any]:
 def volume_layer(
     volume: Volume, name: str, *, description: dict[str, Any] | None = None, **options: Any
 ) -> LayerTuple:
-    """Return an upright layer of an image from a file, and what that file said of itself."""
+    """Return an upright layer for an image from a file, keeping the file's description."""
     if len(volume.shape) == 3 and volume.unit == "millimeter":
         volume, _ = orient(volume, "LPS")
     transform = Placement.of_affine(volume.affine, volume.unit).transform(volume.affine)

@@ -1,4 +1,4 @@
-"""How results are looked at: windows, comparison with the source, letters, 3-D."""
+"""How results are viewed: windows, comparison with the source, letters, 3-D."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from napari_msgan._napari.widgets import Hint, Section, button, combo, guarded_f
 from napari_msgan._napari.windows import CT_WINDOWS, is_ct, is_in_hu
 from napari_msgan.errors import MsganError
 
-#: Result below the source, equal, above it.
+#: Colours for a result below, equal to, and above the source.
 _DIFFERENCE = Colormap([[0.25, 0.6, 1, 1], [0, 0, 0, 1], [1, 0.65, 0.1, 1]], name="difference")
-#: Share of the canvas that the longest side of a volume takes in 3-D.
+#: Share of the canvas that the longest side of a volume fills in 3-D.
 _FILLED = 0.9
 _MODES: dict[str, Mode | None] = {"Off": None, "Wipe": "wipe", "Difference": "difference"}
 
@@ -43,7 +43,7 @@ class ViewPanel(Section):
         self._comparison: Comparison | None = None
         self._compared: Image | None = None
         self._is_alone = False
-        self._point: tuple[float, ...] = ()  # of the slice that was left for 3-D
+        self._point: tuple[float, ...] = ()  # slider positions before 3-D
         self.windows = {
             name: button(name, f"{low:g} to {high:g} HU.", partial(self._set_window, name))
             for name, (low, high) in CT_WINDOWS.items()
@@ -89,7 +89,7 @@ class ViewPanel(Section):
         self.form.addRow("Slices", self._planes_row)
         self._volume_row = row(self.letters, self.in_3d)
         self.form.addRow(self._volume_row)
-        # A move of the line reads the slice again: not more often than it can be drawn.
+        # Moving the line reads the slice again: do that no more often than it can be drawn.
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
         self._timer.setInterval(30)
@@ -115,7 +115,7 @@ class ViewPanel(Section):
             self._show_for_display()
 
     def close_all(self) -> None:
-        """Let go of the viewer, and take the comparison with it."""
+        """Let go of the viewer, and remove the comparison."""
         self._remove_comparison()
         self._scene.show_for_display(None, 2, alone=False)
         self._orientation.close()
@@ -164,7 +164,7 @@ class ViewPanel(Section):
         if layer is None or comparison is None or mode is None:
             return
         if layer not in self._viewer.layers:
-            self.compare.setCurrentIndex(0)  # the user removed it
+            self.compare.setCurrentIndex(0)  # the user removed the layer
             return
         axis = max(0, self._viewer.dims.displayed[-1] - (self._viewer.dims.ndim - layer.ndim))
         comparison.link_contrast()
@@ -198,7 +198,7 @@ class ViewPanel(Section):
                 layer.contrast_limits_range = opened.store.info.window
                 layer.contrast_limits = (low, high)
         source = self._source()
-        in_slices = self._viewer.dims.ndisplay == 2  # what 3-D changed of results is taken back
+        in_slices = self._viewer.dims.ndisplay == 2  # 3-D changes of results are undone later
         if in_slices and isinstance(source, Image) and is_in_hu(source):
             source.contrast_limits = (low, high)
 
@@ -213,11 +213,11 @@ class ViewPanel(Section):
         self._is_alone = dims.ndisplay == 2
         if self._is_alone:
             self._point = dims.point
-            # before napari turns what is hidden in 3-D into a volume, and sends it to the graphics
+            # before napari turns layers hidden in 3-D into volumes and uploads them to the GPU
             self._scene.show_for_display(self._session.opened, 3, alone=True)
         dims.ndisplay = 3 if self._is_alone else 2
         if dims.ndisplay == 2 and len(self._point) == dims.ndim:
-            # napari goes on at the depth that 3-D looked at
+            # napari would stay at the depth that 3-D looked at
             dims.set_point(range(dims.ndim), self._point)
         if dims.ndisplay == 3:
             self._viewer.reset_view()
@@ -225,7 +225,7 @@ class ViewPanel(Section):
             self._frame_result()
 
     def _frame_result(self) -> None:
-        """Let the result fill the canvas: napari frames layers that are hidden, too."""
+        """Let the result fill the canvas; napari would also frame hidden layers."""
         opened = self._session.opened
         result = None if opened is None else self._scene.result_of(opened.store)
         if result is None:
@@ -237,7 +237,7 @@ class ViewPanel(Section):
             else to_units(result.extent.world, own, units[-len(own) :])
         )
         dims, camera = self._viewer.dims, self._viewer.scene.camera
-        # the camera's axes are those that are displayed, in their order
+        # the axes of the camera are the displayed ones, in their order
         shown = [axis - (dims.ndim - len(low)) for axis in dims.displayed]
         camera.center = tuple(((low + high) / 2)[shown])
         camera.zoom = _FILLED * min(self._viewer.canvas.size) / float((high - low).max())

@@ -30,16 +30,16 @@ from napari_msgan._napari.choices import Choice
 W = TypeVar("W", bound=QWidget)
 
 _QUIET = "font-size: 11px;"
-#: Amber that is read on a dark and on a light ground: 7 and 5 times as bright, or as dark.
+#: Ambers readable on dark and on light backgrounds, at a contrast of 7 and 5.
 _ON_DARK, _ON_LIGHT = "#e8960c", "#8a5200"
-#: Around what belongs to a section, left, top, right and bottom.
+#: Margins around the content of a section: left, top, right, bottom.
 INDENT = (10, 0, 0, 4)
-#: Pixels left and right of the text of a list.
+#: Pixels to the left and right of the text of a list.
 _TEXT_MARGIN = 3
 
 
 class Section(QWidget):
-    """A part of the panel with a title that folds it away."""
+    """A part of the panel under a title that folds it away."""
 
     def __init__(self, title: str, *, is_open: bool = True) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class Section(QWidget):
         self._fold(is_open)
 
     def show_row(self, field: QWidget, *, visible: bool) -> None:
-        """Show or hide a row of the form, with its label."""
+        """Show or hide a row of the form, including its label."""
         field.setVisible(visible)
         label = self.form.labelForField(field)
         if isinstance(label, QWidget):
@@ -77,7 +77,7 @@ class Section(QWidget):
 
 
 class UprightScrollArea(QScrollArea):
-    """Scrolls up and down only: never narrower than what it shows and the scroll bar."""
+    """Scrolls only vertically, and is never narrower than its content plus the scroll bar."""
 
     def __init__(self, content: QWidget) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class UprightScrollArea(QScrollArea):
         self.setWidget(content)
 
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
-        """Ask for more or less room when what is shown changes."""
+        """Adapt the minimum width when the content changes."""
         content, bar = self.widget(), self.verticalScrollBar()
         if event is not None and event.type() == QEvent.Type.LayoutRequest and content and bar:
             around = bar.sizeHint().width() + 2 * self.frameWidth()
@@ -96,9 +96,9 @@ class UprightScrollArea(QScrollArea):
 
 
 class ElidingComboBox(QComboBox):
-    """A list that shows dots in a chosen text that is too long, and has the whole in its tooltip.
+    """A list that elides a chosen text that is too long, and shows all of it in its tooltip.
 
-    elide : where the dots are.
+    elide : which part of the text is left out.
     """
 
     def __init__(self, elide: Qt.TextElideMode) -> None:
@@ -113,7 +113,7 @@ class ElidingComboBox(QComboBox):
         painter.drawControl(QStyle.ControlElement.CE_ComboBoxLabel, option)
 
     def elided_text(self) -> str:
-        """Return what of the chosen text is seen."""
+        """Return the visible part of the chosen text."""
         style, option, text = self.style(), QStyleOptionComboBox(), self.currentText()
         self.initStyleOption(option)
         if style is None:
@@ -134,19 +134,19 @@ class ElidingComboBox(QComboBox):
 
 
 class _WheelGuard(QObject):
-    """Lets the wheel scroll the panel, where the control under it was not chosen."""
+    """Lets the wheel scroll the panel unless the control under it has the focus."""
 
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
         is_wheel = event is not None and event.type() == QEvent.Type.Wheel
         if not is_wheel or not isinstance(watched, QWidget) or watched.hasFocus():
             return False
         assert event is not None
-        event.ignore()  # what it lies in gets it
+        event.ignore()  # so that the parent receives it
         return True
 
 
 def guarded_from_wheel(control: W) -> W:
-    """Return a control that the wheel changes only after it was clicked."""
+    """Make a control react to the wheel only after it was clicked, and return it."""
     control.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
     control.installEventFilter(_WheelGuard(control))
     return control
@@ -173,11 +173,11 @@ class Hint(QLabel):
         self._colour()
 
     def _colour(self) -> None:
-        """Let a warning stand out from the ground that the theme gives it."""
+        """Make a warning stand out from the background colour of the theme."""
         if self._is_warning:
             ground = self.palette().color(QPalette.ColorRole.Window)
             style = f"{_QUIET} color: {_ON_DARK if ground.lightness() < 128 else _ON_LIGHT};"
-            if style != self.styleSheet():  # setting it is a change of style, too
+            if style != self.styleSheet():  # because setting it counts as a change of style
                 self.setStyleSheet(style)
 
     def say(self, text: str) -> None:
@@ -186,9 +186,9 @@ class Hint(QLabel):
 
 
 def combo(tooltip: str, elide: Qt.TextElideMode = Qt.TextElideMode.ElideRight) -> QComboBox:
-    """Return a list that does not widen the panel for its longest entry.
+    """Return a list that does not widen the panel to fit its longest entry.
 
-    elide : where dots stand for what there is no room for.
+    elide : which part of a text that is too long is left out.
     """
     box = guarded_from_wheel(ElidingComboBox(elide))
     box.setToolTip(tooltip)
@@ -199,12 +199,12 @@ def combo(tooltip: str, elide: Qt.TextElideMode = Qt.TextElideMode.ElideRight) -
 
 
 def name_combo(tooltip: str) -> QComboBox:
-    """Return a list of names of layers: they begin alike, and differ at the end."""
+    """Return a list for names of layers, which often start alike and differ at the end."""
     return combo(tooltip, Qt.TextElideMode.ElideMiddle)
 
 
 def set_choices(box: QComboBox, choices: Iterable[Choice], scale: int | None = None) -> None:
-    """Replace the entries; keep the chosen scale, or take the given one, where it is among them."""
+    """Replace the entries; select the given scale, or keep the chosen one, if it is among them."""
     wanted = box.currentData() if scale is None else scale
     with signals_blocked(box):
         box.clear()
@@ -222,7 +222,7 @@ def button(text: str, tooltip: str, clicked: Callable[[], object]) -> QPushButto
 
 
 def row(*widgets: QWidget, stretch: int | None = 0) -> QWidget:
-    """Return the widgets side by side; number `stretch` takes the room that is left."""
+    """Lay widgets out side by side; the one with index `stretch` takes the remaining space."""
     box = QWidget()
     layout = QHBoxLayout(box)
     layout.setContentsMargins(0, 0, 0, 0)

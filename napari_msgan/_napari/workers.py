@@ -1,4 +1,4 @@
-"""Jobs in a thread. What is called back is called on the thread that started the job."""
+"""Jobs in a thread; callbacks run on the thread that started the job."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ Y = TypeVar("Y")
 
 @dataclass(frozen=True)
 class Ending:
-    """How steps ended: at their end, cancelled, or by an error."""
+    """How steps ended: complete, cancelled, or with an error."""
 
     is_complete: bool = False
     error: Exception | None = None
 
 
 def until_ended(steps: Generator[Y, None, object], job: ThreadJob) -> Generator[Y, None, Ending]:
-    """Pass the steps on until they end or are cancelled, and return how they ended.
+    """Pass on steps until they end or are cancelled, and return how they ended.
 
-    Errors are returned, because superqt's GeneratorWorker tells nobody of a RuntimeError, and
-    napari's own slots for errors fail under PySide6. The steps are closed in the thread that ran
-    them: a tile in progress is finished there, not on the thread of the window.
+    Errors are returned, because superqt's GeneratorWorker reports no RuntimeError, and napari's own
+    slots for errors fail under PySide6. The steps are closed in the thread that ran them, so a tile
+    in progress is finished there and not on the thread of the window.
     """
     job.begun.set()
     try:
@@ -58,13 +58,13 @@ class ThreadJob:
         self.begun, self.cancelled, self.ended = (threading.Event() for _ in range(3))
 
     def cancel(self) -> None:
-        """Ask the job to stop after the tile that it is at."""
+        """Ask the job to stop after its current tile."""
         self.cancelled.set()
 
     def wait(self, timeout_s: float) -> bool:
-        """Return whether the job ended within this time.
+        """Wait for the job to end; return whether it did within this time.
 
-        One that was cancelled before a thread was free for it does nothing, whenever it begins.
+        A job cancelled before a thread was free for it does nothing, whenever it begins.
         """
         if self.cancelled.is_set() and not self.begun.is_set():
             return True
@@ -72,9 +72,9 @@ class ThreadJob:
 
 
 class _JobWorker(GeneratorWorker):  # type: ignore[misc]
-    """A worker that napari may quit, as it does when a window closes: the job is cancelled.
+    """A worker that cancels its job when napari quits it, as it does when a window closes.
 
-    One that is left in the middle would neither close its steps nor tell that it ended.
+    A worker abandoned midway would neither close its steps nor report its end.
     """
 
     job: ThreadJob
@@ -84,7 +84,7 @@ class _JobWorker(GeneratorWorker):  # type: ignore[misc]
 
 
 def tell(error: Exception) -> None:
-    """Show an error as a notification: our own with their advice, others with their traceback."""
+    """Show an error as a notification: ours with their advice, others with their traceback."""
     if isinstance(error, MsganError):
         show_error("\n".join([str(error), *getattr(error, "__notes__", ())]))
     else:
@@ -98,9 +98,9 @@ def start_in_thread(
     on_error: Callable[[Exception], None],
     on_end: Callable[[bool], None],
 ) -> ThreadJob:
-    """Run the steps of a job in a thread; errors become napari notifications as well.
+    """Run the steps of a job in a thread; errors are also shown as napari notifications.
 
-    on_end : is given whether the job ran to its end; not called after an error.
+    on_end : called with whether the job ran to its end; not called after an error.
     """
     job = ThreadJob()
 

@@ -1,4 +1,4 @@
-"""Where tiles are made: threads of this computer, processes of it, or a cluster."""
+"""Choosing where tiles are made: threads or processes on this computer, or a cluster."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Workplace(QWidget):
 
     @property
     def cluster(self) -> str | None:
-        """Return the cluster as the library takes it, None for this process.
+        """The cluster as the library expects it; None for this process.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""File > Save: a layer of a store through the library's export, others as a plain image."""
+"""File > Save: layers of a store through the library's export, others as plain images."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from napari_msgan.jobs import export
 
 
 def _description_of(layer: Image) -> dict[str, Any]:
-    """Return what a file says of a layer that shows no store: what its own file said.
+    """Return the description to save with a layer that shows no store: that of its own file.
 
-    A slice, or level, of a result has the metadata of the result, and stays synthetic.
+    A slice or level of a result has the metadata of the result, and stays marked as synthetic.
     """
     note = layer.metadata.get(KEY)
     if not isinstance(note, dict):
@@ -36,13 +36,13 @@ def _description_of(layer: Image) -> dict[str, Any]:
 
 
 def write_layer(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
-    """Save one image layer, in the format that its name ends with.
+    """Save one image layer in the format given by the extension of its name.
 
     Raises
     ------
     MsganError
-        No subclass: napari takes a ValueError, as which most of ours count, for a writer that
-        does not fit, and drops what it says.
+        Never a subclass: napari takes a ValueError, which most of ours are as well, for a writer
+        that does not fit, and drops its message.
     """
     with _plain_errors():
         _write_layer(Path(path), Layer.create(data, dict(attributes), "image"))
@@ -50,14 +50,14 @@ def write_layer(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
 
 
 def write_labels(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
-    """Save one labels layer with its place: its numbers in the smallest type that holds them.
+    """Save one labels layer with its position, in the smallest type that holds its numbers.
 
-    Lines that were painted are a sketch, of which the largest label is the strongest edge.
+    Painted lines are a sketch, in which the largest label is the strongest edge.
 
     Raises
     ------
     MsganError
-        As of `write_layer`.
+        As for `write_layer`.
     """
     with _plain_errors():
         layer = Layer.create(data, dict(attributes), "labels")
@@ -85,14 +85,14 @@ def _plain_errors() -> Iterator[None]:
 
 
 def _write_layer(target: Path, layer: Layer) -> None:
-    """Write the finest scale, whole; the panel offers scale, region and grid.
+    """Write the finest scale as a whole; the panel offers scale, region and grid.
 
-    napari has asked before it lets a file be replaced; a folder is never replaced.
+    napari asks before a file is replaced; a folder is never replaced.
 
     Raises
     ------
     MsganError
-        A subclass that says what does not fit.
+        The subclass says what does not fit.
     """
     if not isinstance(layer, Image):
         raise VolumeError(f"layer {layer.name!r} is not an image layer")
