@@ -1,6 +1,6 @@
 """Multi-scale GANs for high-resolution medical images, in constant memory.
 
-The names below are imported when they are first used, so that ``import napari_msgan`` is quick.
+The public names are imported on first use, so that ``import napari_msgan`` is fast.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``python -m napari_msgan`` is the same as ``napari-msgan``."""
+"""Run the terminal program: ``python -m napari_msgan`` is the same as ``napari-msgan``."""
 
 import sys
 

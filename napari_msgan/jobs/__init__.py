@@ -1,7 +1,7 @@
-"""The use cases that terminal, plugin and Python share: generate, refine, export, verify, sketch.
+"""Jobs shared by the terminal, the plugin and Python: generate, refine, export, verify, sketch.
 
-Every job is a generator of `Progress`; who consumes it cancels by closing it, and what was
-finished stays. The plain verbs run to completion.
+The ``iter_`` functions are generators of `Progress`: close one to cancel its job; finished work is
+kept. The plain verbs run to completion.
 """
 
 from napari_msgan.jobs._common import (

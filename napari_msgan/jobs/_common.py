@@ -1,4 +1,4 @@
-"""What all jobs share: how far they are, where they compute, what of an image, by which model."""
+"""What all jobs share: progress, device, region of the image, and model."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ Stage = Literal["unpacking", "sketch", "tiles", "export", "verify", "compare", "
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a job is: `done` of `total` parts of this stage, whatever these are.
+    """Progress of a job: `done` of `total` units of the current stage; the unit varies by stage.
 
-    remaining_s : time left, where it is known.
-    report : comes with each finished tile.
+    remaining_s : estimated time left in seconds, where it is known.
+    report : the tile that has just finished; otherwise None.
     """
 
     stage: Stage
@@ -43,12 +43,13 @@ OnProgress = Callable[[Progress], None]
 
 
 def resolve_device(device: str) -> str:
-    """Return "cpu" or "cuda" for "auto", "cpu" or "cuda".
+    """Resolve "auto", "cpu" or "cuda" to "cpu" or "cuda".
 
     Raises
     ------
     JobError
-        If a GPU is asked for, and torch sees none or cannot compute on it.
+        If `device` is none of these, or if it is "cuda" and torch sees no GPU or cannot compute
+        on it.
     """
     if device == "cpu":
         return device
@@ -60,7 +61,7 @@ def resolve_device(device: str) -> str:
     if torch.cuda.is_available():
         try:
             torch.ones(1, device="cuda").add_(1).item()
-        except RuntimeError as error:  # e.g. one that this build of torch has no kernels for
+        except RuntimeError as error:  # e.g. a GPU for which this build of torch has no kernels
             problem = f"torch cannot compute on the GPU ({str(error).partition(chr(10))[0]})"
             if device == "auto":
                 warnings.warn(f"{problem}: the CPU computes", stacklevel=2)
@@ -72,12 +73,15 @@ def resolve_device(device: str) -> str:
 
 
 def default_workers(device: str) -> int:
-    """Return one worker per core on the CPU, two on a GPU (one reads while the other computes)."""
+    """Return the default number of workers: one per CPU core, or two on a GPU.
+
+    On a GPU, one worker reads while the other computes.
+    """
     return cpu_threads(device) if device == "cpu" else 2
 
 
 def gpu_name(device: str) -> str | None:
-    """Return the name of a GPU; None for the CPU."""
+    """Return the name of the GPU, or None for the CPU."""
     if device == "cpu":
         return None
     import torch
@@ -86,12 +90,12 @@ def gpu_name(device: str) -> str | None:
 
 
 def checked_scale(scale: int) -> int:
-    """Return a scale as a plain number.
+    """Return a scale as a plain int.
 
     Raises
     ------
     GeometryError
-        If it is not a whole number of 0 or more.
+        If it is not an integer of 0 or more.
     """
     if not (isinstance(scale, Integral) and scale >= 0):
         raise GeometryError(f"scale {scale!r} is not a whole number of 0 or more")
@@ -99,12 +103,12 @@ def checked_scale(scale: int) -> int:
 
 
 def region_box(shape: tuple[int, ...], axes: tuple[str, ...], region: Box | str | None) -> Box:
-    """Return a region that may be given as text; None is the whole image.
+    """Return a region as a box; it may be given as text, or as None for the whole image.
 
     Raises
     ------
     GeometryError
-        If it is neither, or of another number of axes.
+        If it is none of these, or its number of axes differs from that of the image.
     """
     if region is None:
         return Box.of_shape(shape)
@@ -118,18 +122,20 @@ def region_box(shape: tuple[int, ...], axes: tuple[str, ...], region: Box | str 
 
 
 def said_of_sketch(source: Path | str) -> dict[str, Any] | None:
-    """Return what a file says of itself if it says that it is a sketch, else None."""
+    """Return the description stored in a file if it declares the file a sketch, else None."""
     said = read_description(source)
     return said if said is not None and said.get("content") == "sketch" else None
 
 
 def model_of(store: PyramidStore, model: Model | Path | str | None) -> Model:
-    """Return the model of a store, found by its hash unless it is given.
+    """Return the model of a store: `model` if given, else the one found by its hash.
 
     Raises
     ------
+    ModelError
+        If the model cannot be found or loaded.
     StoreError
-        If another one is given.
+        If the store was made by a model other than `model`.
     """
     info = store.info
     if model is None:

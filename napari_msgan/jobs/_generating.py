@@ -1,4 +1,4 @@
-"""Make a store, and tiles of it."""
+"""Create a store and compute its tiles."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class _TileOptions(TypedDict, total=False):
 
 
 class GenerateOptions(_TileOptions, total=False):
-    """What `iter_generate` takes by name."""
+    """Keyword arguments of `iter_generate`."""
 
     region: Box | str | None
     finest: int | None
@@ -67,7 +67,7 @@ class GenerateOptions(_TileOptions, total=False):
 
 
 class RefineOptions(_TileOptions, total=False):
-    """What `iter_refine` takes by name."""
+    """Keyword arguments of `iter_refine`."""
 
     region: Box | str | Sequence[Box] | None
     model: Model | Path | str | None
@@ -82,12 +82,13 @@ def generate(
     progress: OnProgress | None = None,
     **options: Unpack[GenerateOptions],
 ) -> PyramidStore:
-    """Make a store from an image, compute the tiles asked for, and return it.
+    """Generate an image from a source image and return its store.
 
     Parameters
     ----------
-    progress : called with every step; what it raises stops the job, and finished tiles are kept.
-    source, out, model, options : as of `iter_generate`, which also says what is raised.
+    progress : called with each `Progress`; raise an exception in it to stop the job. Finished
+        tiles are kept.
+    source, out, model, options : see `iter_generate`, also for the exceptions raised.
     """
     return run_to_end(iter_generate(source, out, model, **options), progress)
 
@@ -111,38 +112,42 @@ def iter_generate(
     focus: Box | None = None,
     cluster: Cluster | str | None = None,
 ) -> Generator[Progress, None, PyramidStore]:
-    """Make the sketch pyramid, scale 0, and every tile of a region up to a scale.
+    """Generate an image: its sketch at every scale, scale 0, and a region up to a given scale.
 
-    An existing store of the same source, model, seed, sketch and precision is gone on with.
+    If `out` is an existing store of the same source, model, seed, sketch and precision, the job
+    continues there.
 
     Parameters
     ----------
     source : image, shape (Z, Y, X) or (Y, X), or its file; see `napari_msgan.read_volume`.
-    out : folder of the store, or a URL that fsspec opens, ending in ``.ome.zarr``.
-    model : its name in the catalogue, its folder, or what `napari_msgan.load_model` returned.
-    scale : last scale to compute; None for the finest of the store.
-    finest : last scale that a new store declares, so that it can be refined to; None for
-        `scale`. It is never coarser than what the source supports, and of a model without voxel
-        sizes (chest-xray) always that of the source's own pixels.
-    region : box of the finest scale (or its text form); None for everything.
-    seed : for models with a random part (chest-xray): another one makes other textures. None for
-        that of `edited_from`, else 0.
-    device : "cpu", "cuda", or "auto" for the GPU where torch sees one.
-    precision : "fp32", or "bf16" for faster mixed precision; the store keeps to it. None for that
-        of `edited_from`, else "fp32".
-    input_is_sketch : the source is a sketch: integers / type maximum, or floats in [0, 1].
-    edited_from : store of this model whose sketch, at its finest scale, the source is a copy of
-        that was drawn on. Where it was not touched, coarser scales keep the edges they have there,
-        so that the images differ by what was drawn. The new store has its scales.
-    spacing : voxel size of the source in mm, (z, y, x) or (y, x) or one for all axes, where it has
-        none or a wrong one; None for its own.
-    name : of the source, kept in the store; None keeps none, because file names name patients.
-    workers : tiles at the same time, by a thread each; None for one per core, or two on a GPU. The
-        sketch is made by as many threads on the CPU, by one per core beside a GPU.
-    focus : box of the finest scale that is looked at: its tiles come first.
-    cluster : whose workers make the tiles: "local:4", the address of a Dask scheduler, or what
-        `napari_msgan.scale_out.open_cluster` gives; None for `workers` threads of this process,
-        which always make the sketch.
+    out : folder of the store, or a URL that fsspec can open; it ends in ``.ome.zarr``.
+    model : name in the catalogue, model folder, or a model returned by `napari_msgan.load_model`.
+    scale : last scale to compute; None for the finest scale of the store.
+    finest : finest scale declared by a new store, up to which it can be refined later; None for
+        `scale`. It is never coarser than the source supports. With a model without voxel sizes
+        (chest-xray) it is always the source's own pixel grid.
+    region : box in voxels of the finest scale, or its text form; None for the whole image.
+    seed : for models with a random part (chest-xray): another seed gives other textures. None for
+        the seed of `edited_from`, else 0.
+    device : "cpu", "cuda", or "auto" for the GPU if torch sees one.
+    precision : "fp32", or "bf16" for faster mixed precision; fixed for the store. None for the
+        precision of `edited_from`, else "fp32".
+    input_is_sketch : whether the source is a sketch: integers, where the maximum of the type is the
+        strongest edge, or floats in [0, 1].
+    edited_from : store of this model if the source is an edited copy of its sketch at the finest
+        scale. Coarser scales keep their own edges wherever the copy was not edited, so that the
+        images differ only by the edits. The new store gets the scales of this one.
+    spacing : voxel size of the source in mm, as (z, y, x), (y, x) or one number for all axes, if
+        the file has none or a wrong one; None for that of the source.
+    name : name of the source, stored with the result; None stores no name, because file names may
+        identify patients.
+    workers : number of tiles computed at a time, each in its own thread; None for one per core, or
+        two on a GPU. On the CPU the sketch uses as many threads; with a GPU, one per core.
+    focus : box in voxels of the finest scale, usually what is in view: tiles near its centre are
+        computed first.
+    cluster : cluster whose workers compute the tiles: "local:4", the address of a Dask scheduler,
+        or a cluster from `napari_msgan.scale_out.open_cluster`; None for `workers` threads of this
+        process. The sketch is always made in this process.
 
     Raises
     ------
@@ -159,14 +164,14 @@ def iter_generate(
                 _check_is_image(source)  # before it is unpacked
             volume = yield from _unpacked(source)
         volume = with_spacing(volume, spacing)
-        # of a cluster the workers compute, and the sketch is made here
+        # with a cluster, its workers compute the tiles, and the sketch is made here on the CPU
         computed_by = resolve_device(device) if joined is None else "cpu"
         model = load_model(model)
         original = edited_from
         if original is not None:
             if not isinstance(original, PyramidStore):
                 original = open_pyramid(original)
-            model_of(original, model)  # refuses another one
+            model_of(original, model)  # refuses a different model
             made = original.info.fingerprint
             seed = original.info.seed if seed is None else seed
             precision = made.precision if precision is None and made is not None else precision
@@ -207,7 +212,7 @@ def iter_generate(
 
 
 def _check_options(precision: Precision | None, workers: int | None, *scales: int | None) -> None:
-    """Refuse what would else be found out after the sketch was made."""
+    """Refuse invalid options, which would otherwise be noticed only after the sketch was made."""
     if precision is not None and precision not in get_args(Precision):
         raise JobError(f"precision {precision!r} is not one of {', '.join(get_args(Precision))}")
     for scale in scales:
@@ -218,7 +223,7 @@ def _check_options(precision: Precision | None, workers: int | None, *scales: in
 
 
 def _taken_seed(seed: int, model: Model) -> int:
-    """Return the seed of a store: 0 where it makes no difference."""
+    """Return the seed to record in a store: 0 if the model has no random part."""
     if not isinstance(seed, Integral):
         raise JobError(f"seed {seed!r} is not a whole number")
     if seed and not model.spec.stochastic:
@@ -236,12 +241,12 @@ def refine(
     progress: OnProgress | None = None,
     **options: Unpack[RefineOptions],
 ) -> PyramidStore:
-    """Compute more tiles of a store, and return it.
+    """Compute more tiles of a store and return it.
 
     Parameters
     ----------
-    progress : as of `generate`.
-    store, options : as of `iter_refine`, which also says what is raised.
+    progress : see `generate`.
+    store, options : see `iter_refine`, also for the exceptions raised.
     """
     return run_to_end(iter_refine(store, **options), progress)
 
@@ -258,17 +263,18 @@ def iter_refine(
     focus: Box | None = None,
     cluster: Cluster | str | None = None,
 ) -> Generator[Progress, None, PyramidStore]:
-    """Compute the tiles of a region up to a scale that are not in the store yet.
+    """Compute the missing tiles of a region, up to a given scale.
 
     Parameters
     ----------
-    store : its folder or URL, or what `napari_msgan.open_pyramid` returned as writable.
+    store : folder or URL of the store, or a store opened with ``open_pyramid(..., writable=True)``.
     scale : last scale to compute; None for the finest.
-    model : None to find it by the hash in the store.
-    device, precision : those that the store was begun with, others only while it has no tiles; else
-        as of `iter_generate`, None for "fp32".
-    region : as of `iter_generate`, or several boxes, each tile of which is made once.
-    workers, focus, cluster : as of `iter_generate`.
+    model : model of the store, as in `iter_generate`; None to find it by the hash in the store.
+    device, precision : those the store was begun with; others are accepted only while it has no
+        tiles. Otherwise as in `iter_generate`; `precision` None then means "fp32".
+    region : as in `iter_generate`, or several boxes; a tile that several of them need is computed
+        once.
+    workers, focus, cluster : see `iter_generate`.
 
     Raises
     ------
@@ -293,7 +299,7 @@ def iter_refine(
         geometry.box_at(scale, box)
     if focus is not None:
         focus = region_box(geometry.shape, geometry.axes, focus)
-    if made and device == "auto":  # a store keeps to one kind of device
+    if made and device == "auto":  # all tiles of a store are made on one kind of device
         device = made.device
     if precision is None:
         precision = made.precision if made else "fp32"
@@ -330,7 +336,7 @@ def _unpacked(source: Path | str) -> Generator[Progress, None, Volume]:
 
 
 def _show_options(function: Any, steps: Callable[..., object]) -> None:
-    """Have `help` and notebooks show the options, whose types the keywords have from `steps`."""
+    """Make `help` and notebooks list the keyword arguments of `steps` as options of `function`."""
     own, taken = signature(function), signature(steps).parameters.values()
     kept = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
     options = [p for p in taken if p.kind is p.KEYWORD_ONLY]

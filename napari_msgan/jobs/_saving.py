@@ -1,4 +1,4 @@
-"""Write a store, or a sketch, in the formats that people use."""
+"""Write a store or a sketch to common image formats."""
 
 from __future__ import annotations
 
@@ -52,18 +52,28 @@ def export(
     overwrite: bool = False,
     cluster: Cluster | str | None = None,
 ) -> Path:
-    """Write a scale of a store, or a region of it, as TIFF, NIfTI, dense OME-Zarr, 2-D also as PNG.
+    """Export a scale of a store, or a region of it, to TIFF, NIfTI, OME-Zarr (dense) or 2-D PNG.
 
-    What is not refined is upsampled from the coarser scale; the file says how much that is.
+    Parts that are not refined are upsampled from the coarser scale; the file records the refined
+    fraction.
 
     Parameters
     ----------
-    out : ``.tif``, ``.ome.tif``, ``.nii``, ``.nii.gz``, ``.ome.zarr`` or ``.png``.
-    region : box of the finest scale (or its text form).
-    grid : "store", or "source" for the voxels and orientation of the source.
-    progress : may raise to cancel; nothing is left behind then.
-    cluster : as in `iter_generate`, only for OME-Zarr: the other formats are one file, which one
-        process has to write.
+    store : the store, or its folder or URL.
+    out : file to write: ``.tif``, ``.ome.tif``, ``.nii``, ``.nii.gz``, ``.ome.zarr`` or ``.png``.
+    progress : called with each `Progress`; raise an exception in it to cancel, which leaves nothing
+        behind.
+    scale : scale to export; None for the finest.
+    region : box in voxels of the finest scale, or its text form; None for the whole image.
+    grid : "store", or "source" for the voxel grid and orientation of the source.
+    overwrite : whether `out` may be replaced if it exists; a store is never replaced.
+    cluster : see `iter_generate`; for OME-Zarr only, because the other formats are a single file,
+        which one process has to write.
+
+    Returns
+    -------
+    Path
+        `out`.
 
     Raises
     ------
@@ -112,20 +122,27 @@ def make_sketch(
     progress: OnProgress | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Write the edge map of an image at its own resolution, uint8.
+    """Write the sketch (edge map) of an image at its own resolution, as uint8.
 
-    Such a file can be drawn on and given to `generate` with ``input_is_sketch=True``. Of a file
-    that says that it is a sketch, e.g. ``a.ome.zarr/sketch`` of a store, the edges are those in it;
-    drawn on, they are given back with ``edited_from="a.ome.zarr"``.
+    The file can be edited and passed to `generate` with ``input_is_sketch=True``. If the source is
+    itself a sketch, e.g. ``a.ome.zarr/sketch`` of a store, its edges are copied as they are; pass
+    the edited copy to `generate` with ``edited_from="a.ome.zarr"``.
 
     Parameters
     ----------
     source : image, shape (Z, Y, X) or (Y, X), or its file.
-    out : named as for `export`.
-    settings : how edges are found; None for those that fit images of as many axes. A model has its
-        own in ``load_model(name).spec.sketch``.
-    spacing : as of `generate`; the sketch gets it.
-    progress : may raise to cancel; nothing is left behind then.
+    out : file to write; for the formats see `export`.
+    settings : how edges are found; None for the defaults for 2-D or 3-D images. Those of a model
+        are ``load_model(name).spec.sketch``.
+    spacing : voxel size of the source, see `iter_generate`; the sketch gets it too.
+    progress : called with each `Progress`; raise an exception in it to cancel, which leaves nothing
+        behind.
+    overwrite : whether `out` may be replaced if it exists; a store is never replaced.
+
+    Returns
+    -------
+    Path
+        `out`.
 
     Raises
     ------
@@ -173,12 +190,12 @@ def make_sketch(
 
 
 def _check_target(out: Path | str, source: Path | str | None, *, overwrite: bool) -> None:
-    """Refuse a name that would harm what is read, or a store: no file can bring that back.
+    """Refuse a target that would damage the source or replace a store, which nothing could restore.
 
     Raises
     ------
     JobError
-        That says which of them it is.
+        If `out` is a URL, is or contains `source`, lies inside it, or would replace a store.
     """
     if is_url(out):
         raise JobError(
@@ -204,7 +221,7 @@ def _is_same(path: Path, other: Path) -> bool:
 
 
 def _stores_in(folder: Path) -> Iterator[Path]:
-    """Yield the stores in a folder; the chunks of arrays are not looked through."""
+    """Yield the stores in a folder, without walking through the chunks of arrays."""
     for name, folders, files in os.walk(folder):
         here = Path(name)
         if ".zarray" in files:

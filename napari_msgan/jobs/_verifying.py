@@ -25,7 +25,13 @@ def verify(
     sample: int | Literal["all"] = 8,
     model: Model | Path | str | None = None,
 ) -> Verification:
-    """Check whether a store can be trusted; parameters and errors are those of `iter_verify`."""
+    """Check whether a store can be trusted, and return what was found.
+
+    Parameters
+    ----------
+    progress : called with each `Progress`.
+    store, repair, sample, model : see `iter_verify`, also for the exceptions raised.
+    """
     steps = iter_verify(store, repair=repair, sample=sample, model=model)
     return run_to_end(steps, progress)
 
@@ -37,20 +43,21 @@ def iter_verify(
     sample: int | Literal["all"] = 8,
     model: Model | Path | str | None = None,
 ) -> Generator[Progress, None, Verification]:
-    """Check metadata, files, chunks and sketch of a store, and make some tiles again.
+    """Check the metadata, files, chunks and sketch of a store, and recompute some of its tiles.
 
     Parameters
     ----------
-    store : its folder or URL, or what is open; it is read anew.
-    repair : remove what cannot be trusted and all that was made from it; refining makes it again.
-    sample : how many tiles are made again and compared bit for bit.
-    model : None to find it by the hash in the store; if it is not found, no tile is compared.
+    store : folder or URL of the store, or an open store; it is read anew in any case.
+    repair : remove what cannot be trusted and everything made from it; refining recomputes it.
+    sample : number of tiles to recompute and compare bit for bit, or "all".
+    model : model of the store; None to find it by the hash in the store. If it is not found, no
+        tile is compared.
 
     Raises
     ------
     MsganError
-        A subclass: if `sample` is below 0, there is no store, the model is not its own, or another
-        process is writing to it when it is to be repaired.
+        A subclass: if `sample` is below 0, there is no store, `model` is not the one that made it,
+        or it is to be repaired while another process writes to it.
     """
     is_all = isinstance(sample, str) and sample == "all"
     if not is_all and not (isinstance(sample, Integral) and sample >= 0):
