@@ -1,32 +1,32 @@
-"""The errors that callers can act on; each also subclasses the builtin that fits."""
+"""Errors that callers can act on; most also subclass the built-in exception that fits."""
 
 
 class MsganError(Exception):
-    """Base of every error that this package raises on purpose."""
+    """Base class of all errors that this package raises on purpose."""
 
 
 class FolderError(MsganError, OSError):
-    """A folder that reaches outside itself, or holds something else than files of their kind."""
+    """A folder with links that lead out of it, or with files other than those expected."""
 
 
 class GeometryError(MsganError, ValueError):
-    """A shape, region, spacing or axis that does not fit."""
+    """A shape, region, spacing, scale or axis that does not fit."""
 
 
 class VolumeError(MsganError, ValueError):
-    """An image file that cannot be read, or is not the kind of image that is needed."""
+    """An image that cannot be read or written, or is not the kind of image that is needed."""
 
 
 class ModelError(MsganError, ValueError):
-    """A model folder that is incomplete, altered or of another version."""
+    """A model that cannot be found, or is incomplete, altered or of another version."""
 
 
 class StoreError(MsganError, ValueError):
-    """A pyramid store that is damaged, locked or belongs to another job."""
+    """A store that is damaged, being written by another process, or made by another job."""
 
 
 class NoStoreError(StoreError):
-    """Nothing, or an image that was exported, where a store is needed."""
+    """There is nothing, or only an exported image, where a store is needed."""
 
 
 class TrainingError(MsganError, ValueError):
@@ -34,12 +34,12 @@ class TrainingError(MsganError, ValueError):
 
 
 class UnusableFilesError(TrainingError):
-    """Files that cannot be trained on.
+    """Image files that cannot be used for training.
 
     Attributes
     ----------
-    summary : how many, and what to do.
-    problems : a line for each file.
+    summary : how many files, and what to do.
+    problems : one line for each file.
     """
 
     def __init__(self, summary: str, problems: list[str]) -> None:
@@ -51,4 +51,7 @@ class UnusableFilesError(TrainingError):
 
 
 class JobError(MsganError):
-    """A job that stopped; never a RuntimeError, which napari's generator workers swallow."""
+    """A job that cannot run or had to stop.
+
+    It is not a RuntimeError, because napari's generator workers swallow those.
+    """

@@ -1,7 +1,7 @@
-"""Integer boxes, affines and the arithmetic between the scales of a pyramid.
+"""Integer boxes, affines, and the arithmetic between the scales of a pyramid.
 
-Arrays are indexed (z, y, x) or (y, x). World coordinates are listed in the same order, so for a
-volume they are (S, P, L) in mm: superior, posterior, left are positive (DICOM's LPS, reversed).
+Arrays are indexed (z, y, x) or (y, x). World coordinates have the same order, so those of a volume
+are (S, P, L) in mm: superior, posterior and left are positive (DICOM's LPS, reversed).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _RANGE = re.compile(r"\s*(-?\d{1,18})\s*:\s*(-?\d{1,18})\s*$")
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """Half-open block of voxels: `start` is inside, `stop` is not."""
+    """Half-open box of voxels: `start` is included, `stop` is not."""
 
     start: Ints
     stop: Ints
@@ -42,22 +42,22 @@ class Box:
 
     @classmethod
     def of_shape(cls, shape: Sequence[int]) -> Box:
-        """Return the box that covers an array of this shape."""
+        """Return the box that covers a whole array of this shape."""
         return cls((0,) * len(shape), tuple(int(n) for n in shape))
 
     @classmethod
     def of_cell(cls, index: Sequence[int], cell_shape: Sequence[int]) -> Box:
-        """Return one cell of the grid of `cell_shape` anchored at 0."""
+        """Return a cell of the grid of `cell_shape` that is anchored at voxel 0."""
         return cls(tuple(index), tuple(i + 1 for i in index)).multiply(cell_shape)
 
     @classmethod
     def parse(cls, text: str, axes: Sequence[str]) -> Box:
-        """Return the box written as ``z0:z1,y0:y1,x0:x1`` (2-D: ``y0:y1,x0:x1``).
+        """Parse a box written as ``z0:z1,y0:y1,x0:x1`` (2-D: ``y0:y1,x0:x1``).
 
         Raises
         ------
         GeometryError
-            If the text has another form, another number of axes, or an empty range.
+            If the text has another form or number of axes, or a range is empty or starts below 0.
 
         Examples
         --------
@@ -99,11 +99,11 @@ class Box:
         return tuple(slice(a, b) for a, b in zip(self.start, self.stop, strict=True))
 
     def indices(self) -> Iterator[Ints]:
-        """Yield the index of every voxel, the last axis fastest."""
+        """Iterate over the indices of all voxels, last axis fastest."""
         return product(*map(range, self.start, self.stop))
 
     def intersect(self, other: Box) -> Box:
-        """Return what both boxes cover; an empty box where they do not meet."""
+        """Return the box that both cover; an empty box if they do not overlap."""
         start = tuple(max(a, b) for a, b in zip(self.start, other.start, strict=True))
         stop = tuple(min(a, b) for a, b in zip(self.stop, other.stop, strict=True))
         return Box(start, tuple(max(a, b) for a, b in zip(start, stop, strict=True)))
@@ -112,7 +112,7 @@ class Box:
         return self.intersect(other) == other
 
     def grow(self, margin: int | Sequence[int]) -> Box:
-        """Return the box with `margin` voxels more on every side."""
+        """Return the box extended by `margin` voxels on every side, per axis or for all axes."""
         margins = (margin,) * self.ndim if isinstance(margin, int) else tuple(margin)
         return Box(
             tuple(a - m for a, m in zip(self.start, margins, strict=True)),
@@ -129,31 +129,31 @@ class Box:
         return self.shift([-o for o in origin])
 
     def multiply(self, factor: Sequence[int]) -> Box:
-        """Return the same block on a grid that is `factor` times finer."""
+        """Return the same box on a grid that is `factor` times finer."""
         return Box(
             tuple(a * f for a, f in zip(self.start, factor, strict=True)),
             tuple(b * f for b, f in zip(self.stop, factor, strict=True)),
         )
 
     def cover(self, factor: Sequence[int]) -> Box:
-        """Return the smallest box on a grid `factor` times coarser that covers this one."""
+        """Return the smallest box that covers this one on a grid `factor` times coarser."""
         return Box(
             tuple(a // f for a, f in zip(self.start, factor, strict=True)),
             tuple(-(-b // f) for b, f in zip(self.stop, factor, strict=True)),
         )
 
     def blocks(self, block_shape: Sequence[int]) -> list[Box]:
-        """Return the cells of the grid of `block_shape` anchored at 0, clipped to this box."""
+        """Split the box along the grid of `block_shape` that is anchored at voxel 0."""
         cells = self.cover(block_shape).indices()
         return [Box.of_cell(index, block_shape).intersect(self) for index in cells]
 
 
 @dataclass(frozen=True, eq=False)
 class Affine:
-    """Voxel index to world position of the voxel's centre.
+    """Affine map from voxel index to the world position of the voxel's centre.
 
     matrix : array, shape (ndim + 1, ndim + 1), float64
-        Index order and world order are both (z, y, x); mm for volumes (S, P, L), else pixels.
+        Index and world order are both (z, y, x). The world is in mm, (S, P, L), or in pixels.
     """
 
     matrix: npt.NDArray[np.float64]
@@ -162,7 +162,7 @@ class Affine:
         matrix = np.array(self.matrix, dtype=np.float64)
         if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
             raise GeometryError(f"an affine must be square, got shape {matrix.shape}")
-        # Of the directions: the voxels of a microscope are tiny without being flat.
+        # Judged by the directions alone: the voxels of a microscope are tiny without being flat.
         lengths = np.linalg.norm(matrix[:-1, :-1], axis=0)
         if (
             not np.isfinite(matrix).all()
@@ -183,14 +183,15 @@ class Affine:
 
     @classmethod
     def of_spacing(cls, spacing: Sequence[float], origin: Sequence[float] | None = None) -> Affine:
-        """Return the affine of a grid along the axes of the world.
+        """Return the affine of a grid that is aligned with the world axes.
 
-        spacing, origin : between voxel centres, and of the first (None: 0), (z, y, x) or (y, x).
+        spacing : distance between voxel centres, as (z, y, x) or (y, x).
+        origin : position of the centre of voxel 0, in the same order; None for 0.
 
         Raises
         ------
         GeometryError
-            If these are not as many numbers as an image has axes.
+            If either is not one number per axis.
         """
         try:
             matrix = np.diag([*(float(v) for v in spacing), 1.0])
@@ -220,7 +221,7 @@ class Affine:
 
     @property
     def is_upright(self) -> bool:
-        """Whether index axis i grows along world axis i: all that scale and translation can say."""
+        """Whether index axis i grows along world axis i, so that scale and translation suffice."""
         order, backwards = self.axis_order()
         return not self.is_oblique and order == tuple(range(self.ndim)) and not any(backwards)
 
@@ -236,17 +237,17 @@ class Affine:
         return Affine(self.matrix @ inner)
 
     def respaced(self, spacing: Sequence[float]) -> Affine:
-        """Return the affine of voxels of another size, in the same directions from voxel 0 on."""
+        """Return the affine with another voxel size, but the same directions and origin."""
         matrix = self.matrix.copy()
         for axis, (new, own) in enumerate(zip(spacing, self.spacing, strict=True)):
             column = matrix[:-1, axis]
-            # exact where the axis is that of the world
+            # exact if the index axis is parallel to a world axis
             is_straight = np.count_nonzero(column) == 1
             matrix[:-1, axis] = new * (np.sign(column) if is_straight else column / own)
         return Affine(matrix)
 
     def axis_order(self) -> tuple[Ints, tuple[bool, ...]]:
-        """Return the index axis closest to each world axis, and whether it runs backwards."""
+        """Return which index axis is closest to each world axis, and whether it runs backwards."""
         direction = np.abs(self.matrix[:-1, :-1] / np.array(self.spacing))
         order = [-1] * self.ndim
         for _ in range(self.ndim):
@@ -258,17 +259,17 @@ class Affine:
 
 
 def level_of_scale(scale: int, n_scales: int) -> int:
-    """Return the stored level (0 = finest) of a GAN scale (0 = coarsest)."""
+    """Convert a GAN scale (0 = coarsest) to its stored level (0 = finest)."""
     return n_scales - 1 - scale
 
 
 @dataclass(frozen=True)
 class PyramidGeometry:
-    """Shapes and positions of all scales of one image.
+    """Shapes and positions of all scales of an image.
 
-    shape : finest scale, in voxels.
-    factors : ``factors[s - 1]`` leads from scale s to scale s - 1, per axis.
-    affine : of the finest scale.
+    shape : shape of the finest scale, in voxels.
+    factors : ``factors[s - 1]`` is how much finer scale s is than scale s - 1, per axis.
+    affine : affine of the finest scale.
     """
 
     axes: tuple[str, ...]
@@ -298,11 +299,11 @@ class PyramidGeometry:
         return self.n_scales - 1
 
     def factor(self, scale: int) -> Ints:
-        """Return how much finer `scale` is than the scale before it."""
+        """Return how much finer `scale` is than the previous scale, per axis."""
         return self.factors[scale - 1]
 
     def total_factor(self, scale: int) -> Ints:
-        """Return F, how much coarser `scale` is than the finest scale."""
+        """Return F: how much coarser `scale` is than the finest scale, per axis."""
         rest = self.factors[scale:]
         return tuple(math.prod(f[axis] for f in rest) for axis in range(self.ndim))
 
@@ -317,7 +318,7 @@ class PyramidGeometry:
         return tuple(v * f for v, f in zip(self.affine.spacing, total, strict=True))
 
     def affine_at(self, scale: int) -> Affine:
-        """Return the affine of `scale`: its first centre lies (F - 1) / 2 finest voxels inside."""
+        """Return the affine of `scale`, whose voxel 0 is centred at finest index (F - 1) / 2."""
         total = self.total_factor(scale)
         return self.affine.rescaled(total, [(f - 1) / 2 for f in total])
 
@@ -327,7 +328,7 @@ class PyramidGeometry:
         Raises
         ------
         GeometryError
-            If the region does not meet the image.
+            If the region has another number of axes or does not overlap the image.
         """
         if region.ndim != self.ndim:
             raise GeometryError(f"region {region} has {region.ndim} axes, the image {self.ndim}")
@@ -339,7 +340,7 @@ class PyramidGeometry:
         return inside.cover(self.total_factor(scale)).intersect(Box.of_shape(self.shape_at(scale)))
 
     def region_of(self, scale: int, box: Box) -> Box:
-        """Return the voxels of the finest scale that a box of `scale` covers."""
+        """Return the region of the finest scale that a box of `scale` covers, inside the image."""
         return box.multiply(self.total_factor(scale)).intersect(Box.of_shape(self.shape))
 
     def check_scale(self, scale: int) -> None:

@@ -1,4 +1,4 @@
-"""Model folders: ``model.json``, safetensors, a card and a preview; nothing is unpickled."""
+"""Model folders: ``model.json``, safetensors weights, a card, a preview; nothing is unpickled."""
 
 from __future__ import annotations
 
@@ -26,17 +26,22 @@ if TYPE_CHECKING:
     from napari_msgan.geometry import Ints
     from napari_msgan.networks.generator import Generator
 
-#: Folder for a user's own models, before the default one.
+#: Environment variable that names the folder of a user's own models, instead of the default one.
 MODELS_VARIABLE = "NAPARI_MSGAN_MODELS"
 #: A model.json larger than this is not one of ours.
 _MAX_JSON_BYTES = 1 << 20
-#: Names and shapes in front of the weights.
+#: Most bytes for the header of a safetensors file: the names and shapes of the weights.
 _MAX_HEADER_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """A model folder of the catalogue; `problem` says why it cannot be used."""
+    """A model folder in the catalogue.
+
+    origin : "user" or "bundled"; "recorded" for a folder recorded in a store.
+    spec : its description; None if it cannot be read.
+    problem : why it cannot be used; None if it can.
+    """
 
     name: str
     folder: Path
@@ -47,9 +52,9 @@ class ModelEntry:
 
 @dataclass(frozen=True)
 class Model:
-    """A model ready to use: its description and one generator per scale (on the CPU).
+    """A model ready for use: its description, and one generator per trained scale, on the CPU.
 
-    Jobs in several threads may share it: none of them changes it.
+    Jobs in several threads may share a model; none of them changes it.
     """
 
     spec: ModelSpec
@@ -59,13 +64,13 @@ class Model:
     def __post_init__(self) -> None:
         import torch
 
-        # in place, so never while a job runs; it is the layout that is fastest
+        # The fastest layout. Set here because it changes the weights in place, and no job runs yet.
         layout = torch.channels_last if len(self.spec.axes) == 2 else torch.channels_last_3d
         for generator in self.generators:
             generator.to(memory_format=layout)  # type: ignore[call-overload]
 
     def generator(self, scale: int) -> Generator:
-        """Return the generator of a scale; beyond the last trained one, the last again."""
+        """Return the generator of a scale; beyond the last trained scale, that of the last one."""
         return self.generators[min(scale, self.spec.n_scales - 1)]
 
     def halo(self, scale: int) -> Ints:
@@ -76,12 +81,13 @@ class Model:
 
 
 def read_spec(folder: Path) -> ModelSpec:
-    """Return the checked description of a model folder; torch is not needed.
+    """Read and check the description in a model folder; does not need torch.
 
     Raises
     ------
     ModelError
-        If ``model.json`` is missing, not JSON, of another schema version, or does not fit together.
+        If ``model.json`` is missing, unreadable, not JSON, of another schema version, or
+        inconsistent.
     """
     path = folder / "model.json"
     if not path.is_file():
@@ -103,23 +109,27 @@ def read_spec(folder: Path) -> ModelSpec:
 
 
 def load_model(model: Model | str | os.PathLike[str]) -> Model:
-    """Return a model by the name it has in the catalogue, or by its folder; a loaded one as it is.
+    """Load a model, given its name in the catalogue or its folder.
+
+    A model that is already loaded is returned as it is.
 
     Raises
     ------
     ModelError
-        If there is no such model, or a file of it is missing, altered or does not fit.
+        If there is no such model, or one of its files is missing, altered or does not fit.
     """
     return model if isinstance(model, Model) else load_folder(find_model(model))
 
 
 def find_model(model: str | os.PathLike[str]) -> Path:
-    """Return the folder of a model given by name or folder; a folder of images hides no name.
+    """Return the folder of a model, given its name or the folder itself.
+
+    A folder without ``model.json`` does not take precedence over a model of the same name.
 
     Raises
     ------
     ModelError
-        If there is none.
+        If there is no such model.
     """
     text = os.fspath(model)
     if (Path(text) / "model.json").is_file():
@@ -140,15 +150,15 @@ def find_model(model: str | os.PathLike[str]) -> Path:
 def find_by_identity(identity: str, recorded: str | None = None) -> Path:
     """Return the folder of the model with this `ModelSpec.identity`.
 
-    recorded : folder that is looked at, too, where it is on this computer.
+    recorded : a folder to look at besides the catalogue, unless it is a network path.
 
     Raises
     ------
     ModelError
-        If none of the models here is the one.
+        If no model found here has this identity.
     """
     entries = list_models()
-    # A store may come from anybody: it must not make this computer call \\server\share.
+    # A store may come from anybody: it must not make this computer connect to \\server\share.
     is_local = recorded is not None and not recorded.startswith(("\\\\", "//"))
     if recorded is not None and is_local and (Path(recorded) / "model.json").is_file():
         entries.append(_entry(Path(recorded), "recorded"))
@@ -163,7 +173,13 @@ def find_by_identity(identity: str, recorded: str | None = None) -> Path:
 
 
 def load_folder(folder: Path) -> Model:
-    """Return the model of a folder, every file checked."""
+    """Load the model in a folder, checking every file.
+
+    Raises
+    ------
+    ModelError
+        If a file is missing, altered or does not fit.
+    """
     import torch
 
     from napari_msgan.networks.build import build_generator
@@ -171,7 +187,7 @@ def load_folder(folder: Path) -> Model:
     spec = read_spec(folder)
     generators = []
     for scale in spec.scales:
-        with torch.device("meta"):  # without memory: the description may ask for any amount
+        with torch.device("meta"):  # takes no memory: the description may ask for any amount
             expected = build_generator(scale.network, scale.factor).state_dict()
         weights = _read_weights(folder, scale, expected)
         check_weights(folder / scale.file, weights, expected)
@@ -205,19 +221,19 @@ def _read_weights(
         )
     try:
         return load(content)
-    except (SafetensorError, KeyError, ValueError, TypeError) as error:  # KeyError: a new type
+    except (SafetensorError, KeyError, ValueError, TypeError) as error:  # KeyError: unknown dtype
         raise ModelError(f"{path} is not a safetensors file: {error}") from error
 
 
 def check_weights(
     path: Path, weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]
 ) -> None:
-    """Check that weights are those of a network: names, shapes, finite numbers.
+    """Check that weights fit a network: their names and shapes, float types, finite values.
 
     Raises
     ------
     ModelError
-        If they are not, naming the file, what it has and what it needs.
+        If they do not; the message names the file, what it has and what the network needs.
     """
     import torch
 
@@ -240,9 +256,10 @@ def check_weights(
 
 
 def save_weights(generator: nn.Module, path: Path, *, full_precision: bool = False) -> str:
-    """Write the weights as float16, or as they are, and return the sha256 of the file.
+    """Write the weights of a generator as safetensors, and return the sha256 of the file.
 
-    A tensor with a number beyond float16 is written as it is.
+    They are written as float16, except for tensors with values beyond its range, which keep their
+    type; with `full_precision` all do.
     """
     import torch
     from safetensors.torch import save
@@ -260,17 +277,17 @@ def save_weights(generator: nn.Module, path: Path, *, full_precision: bool = Fal
 
 
 def weights_file(scale: int) -> str:
-    """Return what the file with the weights of a scale is called."""
+    """Return the name of the file with the weights of a scale."""
     return f"scale_{scale}.safetensors"
 
 
 def save_spec(spec: ModelSpec, folder: Path) -> None:
-    """Write ``model.json``."""
+    """Write the ``model.json`` of a model folder."""
     write_atomically(folder / "model.json", (spec.model_dump_json(indent=2) + "\n").encode())
 
 
 def user_folder() -> Path:
-    """Return where a user keeps own models."""
+    """Return the folder of the user's own models."""
     from platformdirs import user_data_path
 
     if chosen := os.environ.get(MODELS_VARIABLE):
@@ -279,13 +296,13 @@ def user_folder() -> Path:
 
 
 def bundled_folder() -> Path:
-    """Return where the models of the package lie."""
+    """Return the folder of the models that come with the package."""
     with as_file(files("napari_msgan.resources")) as folder:
         return folder / "models"
 
 
 def list_models() -> list[ModelEntry]:
-    """Return the bundled models and those in the user's model folder, by name."""
+    """List the models in the user's model folder, then the bundled ones, each sorted by folder."""
     entries = []
     for origin, root in (("user", user_folder()), ("bundled", bundled_folder())):
         if root.is_dir():

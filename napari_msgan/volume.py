@@ -1,4 +1,4 @@
-"""A volume: an array with its geometry."""
+"""Volumes: arrays with their geometry."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     Part = SupportsIndex | slice | EllipsisType
     Key = Part | tuple[Part, ...]
 
-#: Planes, or rows, that are read at a time.
+#: Planes (of a 2-D image: rows) that are read at a time.
 _SLAB = 16
-#: Voxel sizes that differ by a smaller share are the same, rounded.
+#: Voxel sizes whose relative difference is smaller are the same but for rounding.
 _SAME_SIZE = 0.01
-#: Direction in which (z, y, x) indices grow, for a model that asks for "LPS": S, P, L.
+#: Directions in which the (z, y, x) indices may grow; for "LPS" they grow towards S, P and L.
 _LETTERS = ({"S": 1, "I": -1}, {"P": 1, "A": -1}, {"L": 1, "R": -1})
 
 
 class ArrayLike(Protocol):
-    """What we read images from: numpy arrays, memory maps, zarr arrays."""
+    """Any array that images are read from: NumPy arrays, memory maps, zarr arrays."""
 
     @property
     def shape(self) -> Ints: ...
@@ -41,16 +41,16 @@ class ArrayLike(Protocol):
 
 
 class LazyArray:
-    """Array-like that computes what is asked of it, and nothing else.
+    """Array-like that computes its values when it is indexed, and only those asked for.
 
-    It can be indexed as a numpy array, by integers, slices and an Ellipsis.
+    It takes integers, slices and an Ellipsis as indices, like a NumPy array.
 
     Parameters
     ----------
-    compute : function of a box inside the array, which is not empty; it returns an array of that
-        shape, as `dtype` or what can be cast to it.
-    block_shape : larger boxes are put together of such blocks, for functions that need several
-        times the memory of what they return.
+    compute : function that returns the values in a box. The box is not empty and lies inside the
+        array; the result has its shape, and `dtype` or a type that can be cast to it.
+    block_shape : larger boxes are computed in blocks of this shape, for functions that need several
+        times the memory of their result; None to compute any box at once.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class LazyArray:
 
 
 def _parse_key(key: Key, shape: Sequence[int]) -> tuple[Box, tuple[int | slice, ...]]:
-    """Return the box that an index asks for, and what to pick from it."""
+    """Return the box that an index covers, and the index to apply within that box."""
     parts = key if isinstance(key, tuple) else (key,)
     dots = [i for i, part in enumerate(parts) if isinstance(part, EllipsisType)]
     n_left = len(shape) - (len(parts) - len(dots))
@@ -126,17 +126,20 @@ def _parse_key(key: Key, shape: Sequence[int]) -> tuple[Box, tuple[int | slice, 
 
 @dataclass(frozen=True, eq=False)
 class Volume:
-    """Image with geometry.
+    """An image with its geometry.
 
-    data : array-like, shape (Z, Y, X) or (Y, X)
-    affine : voxel index to world, mm (S, P, L) for `unit` "millimeter", else pixels. With
-        ``Affine.of_spacing((sz, sy, sx))`` slices go up, rows to the back, columns to the left of
-        the patient, as those of most CT scanners do; anything else needs the whole matrix.
+    data : array-like, shape (Z, Y, X) or (Y, X), of integers, floats or booleans.
+    affine : voxel index to world position: (S, P, L) in mm if `unit` is "millimeter", else pixels.
+        With ``Affine.of_spacing((sz, sy, sx))`` slices go up, rows go to the back and columns to
+        the left of the patient, as with most CT scanners; any other orientation needs the full
+        matrix.
+    unit : "millimeter" or "pixel".
 
     Raises
     ------
     VolumeError
-        If the array is no image, or the affine has another number of axes.
+        If `data` is not a 2-D or 3-D array of numbers, `unit` is neither, or the affine has another
+        number of axes.
     """
 
     data: ArrayLike
@@ -173,7 +176,10 @@ class Volume:
 
 @dataclass(frozen=True)
 class Orientation:
-    """How a source was permuted and flipped: new axis i is source axis ``order[i]``."""
+    """How a source was permuted and flipped.
+
+    New axis i is source axis ``order[i]``, reversed if ``flipped[i]``.
+    """
 
     order: Ints
     flipped: tuple[bool, ...]
@@ -184,12 +190,12 @@ class Orientation:
 
     @property
     def inverse(self) -> Orientation:
-        """Return what turns a turned array back."""
+        """Return the orientation that undoes this one."""
         order = tuple(int(i) for i in np.argsort(self.order))
         return Orientation(order, tuple(self.flipped[i] for i in order))
 
     def apply(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Return the array turned from source to model orientation (a view)."""
+        """Return the array permuted and flipped from source to model orientation (a view)."""
         turned = np.transpose(array, self.order)
         return np.flip(turned, tuple(i for i, flip in enumerate(self.flipped) if flip))
 
@@ -203,11 +209,12 @@ class Orientation:
 
 
 def orient(volume: Volume, letters: str | None) -> tuple[Volume, Orientation]:
-    """Return the volume with its axes permuted and flipped, and how that was done.
+    """Permute and flip the axes of a volume into an orientation; also return how that was done.
 
     Parameters
     ----------
-    letters : e.g. "LPS" (x, y, z as in DICOM), or None to leave the volume as it is.
+    letters : direction in which x, y and z grow, e.g. "LPS" (as in DICOM); None to leave the volume
+        as it is.
 
     Raises
     ------
@@ -229,7 +236,7 @@ def orient(volume: Volume, letters: str | None) -> tuple[Volume, Orientation]:
 
 
 def turn(volume: Volume, orientation: Orientation) -> Volume:
-    """Return the volume permuted and flipped; its voxels keep their places in the world."""
+    """Return the volume permuted and flipped; its voxels keep their world positions."""
     if orientation == Orientation.identity(len(volume.shape)):
         return volume
     source = volume.data
@@ -249,18 +256,18 @@ def turn(volume: Volume, orientation: Orientation) -> Volume:
 
 
 def with_spacing(volume: Volume, spacing: float | Sequence[float] | None) -> Volume:
-    """Return the image with voxels of another size; a warning says what it replaces.
+    """Return the volume with another voxel size; warn if that replaces a different one in mm.
 
-    Its axes keep their directions, its first voxel keeps its place.
+    The axes keep their directions, and the first voxel keeps its place.
 
     Parameters
     ----------
-    spacing : mm along each axis of the array, or one number for all; None changes nothing.
+    spacing : mm along each axis of the array, or one number for all axes; None changes nothing.
 
     Raises
     ------
     VolumeError
-        If a size is not above 0, or there are as many as neither axes nor one.
+        If a size is not a finite number above 0, or there is neither one size nor one per axis.
     """
     if spacing is None:
         return volume
@@ -285,7 +292,7 @@ def with_spacing(volume: Volume, spacing: float | Sequence[float] | None) -> Vol
 
 
 def checksum_of(volume: Volume) -> int:
-    """Return a checksum of voxels, shape and spacing; the volume is read slab by slab."""
+    """Return a checksum of voxels, data type, shape and spacing; reads slab by slab."""
     grid = f"{volume.shape} {volume.spacing} {volume.data.dtype.name}"
     checksum = zlib.crc32(grid.encode())
     rest = volume.shape[1:]
@@ -295,7 +302,7 @@ def checksum_of(volume: Volume) -> int:
 
 
 def read_padded(array: ArrayLike, start: Sequence[int], stop: Sequence[int]) -> npt.NDArray[Any]:
-    """Return a window that may leave the array: outside, the border voxel is repeated."""
+    """Read a window that may extend beyond the array, where the border voxel is repeated."""
     clipped = [
         (min(max(a, 0), n - 1), min(max(b, 1), n))
         for a, b, n in zip(start, stop, array.shape, strict=True)
