@@ -1,4 +1,4 @@
-"""The pyramid store on disk, its metadata, and what is seen of it while it is refined.
+"""Pyramid stores: their files and metadata, and views of them while they are refined.
 
 zarr and filelock are imported when a store is opened, not here.
 """

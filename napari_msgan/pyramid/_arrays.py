@@ -1,4 +1,4 @@
-"""Groups and arrays of a store as zarr makes and opens them."""
+"""Create and open the Zarr groups and arrays of a store."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from napari_msgan.pyramid.metadata import StoreInfo
 
 
-#: What zarr raises for metadata that somebody damaged.
+#: What zarr raises for damaged metadata.
 UNREADABLE = (
     OSError,
     ValueError,
@@ -36,7 +36,7 @@ UNREADABLE = (
     AttributeError,
     ArithmeticError,
     AssertionError,
-    RuntimeError,  # RecursionError of deep JSON is one
+    RuntimeError,  # includes the RecursionError of deeply nested JSON
 )
 
 
@@ -46,7 +46,7 @@ def array_key(scale: int, n_scales: int, *, sketch: bool) -> str:
 
 
 def create_groups(root: Path, info: StoreInfo) -> None:
-    """Write an empty store: both groups and every level of them declared."""
+    """Write an empty store: both groups, with every level declared."""
     import zarr
     from zarr.codecs import BytesCodec, ZstdCodec
     from zarr.storage import LocalStore
@@ -63,22 +63,22 @@ def create_groups(root: Path, info: StoreInfo) -> None:
                 dtype=fill.dtype,
                 fill_value=fill,
                 serializer=BytesCodec(endian="little" if fill.dtype.itemsize > 1 else None),
-                # Without its checksum most flipped bits of a chunk read as other voxels; with it
-                # none do, and its cost cannot be measured.
+                # Without the checksum, most flipped bits of a chunk would read as other voxels;
+                # with it none do, and it costs no measurable time.
                 compressors=ZstdCodec(level=1, checksum=True),
                 dimension_names=geometry.axes,
             )
 
 
 def read_info(place: Place) -> StoreInfo:
-    """Return the metadata of a store.
+    """Read and check the metadata of a store.
 
     Raises
     ------
     NoStoreError
-        If there is nothing, or an exported image.
+        If there is nothing at this place, or an exported image.
     StoreError
-        If its metadata are damaged, or not ours.
+        If the metadata are damaged, of another version, or not those of a store.
     """
     if not place.is_there():
         raise NoStoreError(
@@ -92,12 +92,12 @@ def read_info(place: Place) -> StoreInfo:
 
 
 def read_attributes(place: Place, key: str = "") -> dict[str, Any]:
-    """Return the attributes of a group of a store.
+    """Read the attributes of a group of a store; `key` "" is the root.
 
     Raises
     ------
     StoreError
-        If it is none, or cannot be read.
+        If there is no such group, or it cannot be read.
     """
     import zarr
 
@@ -115,19 +115,19 @@ def read_attributes(place: Place, key: str = "") -> dict[str, Any]:
 
 
 def write_info(place: Place, info: StoreInfo) -> None:
-    """Replace our attributes in one step; zarr does not wait until they are on the disk."""
+    """Replace our attributes atomically and durably; zarr would not wait for the disk."""
     content = json.loads(place.read("zarr.json", MOST_METADATA_BYTES) or b"{}")
     content["attributes"][OUR_KEY] = info.model_dump(mode="json")
     place.write("zarr.json", json.dumps(content, indent=2).encode(), durably=True)
 
 
 def open_level(place: Place, info: StoreInfo, scale: int, *, sketch: bool = False) -> Level:
-    """Open one level and check that it is what the metadata say. All arrays are opened here.
+    """Open a level and check it against the metadata; all arrays of a store are opened here.
 
     Raises
     ------
     StoreError
-        If the array cannot be read, or disagrees with the metadata.
+        If the array cannot be read or disagrees with the metadata.
     """
     import zarr
 
@@ -181,7 +181,7 @@ def chunk_grid(shape: Ints, chunk_shape: Ints) -> Ints:
 
 
 def count_voxels(chunks: npt.NDArray[np.bool_], chunk_shape: Ints, box: Box) -> int:
-    """Return how many voxels of a box lie in the chunks that are marked on the chunk grid."""
+    """Count the voxels of a box that lie in chunks which are marked on the chunk grid."""
     voxels: npt.NDArray[np.int64] = chunks.astype(np.int64)
     for start, stop, side, count in zip(
         box.start, box.stop, chunk_shape, voxels.shape, strict=True

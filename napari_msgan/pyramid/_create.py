@@ -1,4 +1,4 @@
-"""New stores: built in a temporary folder, brought to their place when complete."""
+"""Create stores: built in a temporary folder, moved to their place when complete."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 
 
 class PyramidBuilder:
-    """A store that has no sketch yet; several threads may write different chunks of it."""
+    """A store whose sketch is still being written; threads may write different chunks of it."""
 
     def __init__(self, temporary: Path, target: Place, info: StoreInfo) -> None:
         self.info, self._target = info, target
-        #: For temporary files; whoever creates the store next removes them.
+        #: Folder for temporary files; if they are left behind, the next creator removes them.
         self.scratch = temporary
         self._place = FolderPlace(temporary)
         self.geometry: PyramidGeometry = info.to_geometry()
@@ -51,7 +51,7 @@ class PyramidBuilder:
         Raises
         ------
         GeometryError
-            If the box is not whole chunks inside the image.
+            If the box does not consist of whole chunks inside the image.
         StoreError
             If the data have another shape or type.
         """
@@ -59,7 +59,7 @@ class PyramidBuilder:
         write_chunks(self._sketches[scale], box, data)
 
     def read_sketch(self, scale: int, box: Box) -> npt.NDArray[np.uint8]:
-        """Return what was written; 0 where nothing was."""
+        """Read back a box of the sketch; 0 where nothing has been written."""
         self.geometry.check_scale(scale)
         return self._sketches[scale].read(box)
 
@@ -69,13 +69,14 @@ class PyramidBuilder:
         Raises
         ------
         StoreError
-            If chunks of the sketch were never written, or the place is taken by now.
+            If the sketch has no hash, chunks of it were never written, or the place has been taken
+            meanwhile.
         """
         if sketch.sha256 is None:
             raise StoreError("a finished sketch needs its sha256")
         for scale in range(self.geometry.n_scales):
             self._check_complete(scale)
-        # copied through validation: model_copy would not check it
+        # validated anew, which model_copy would not do
         info = StoreInfo.model_validate({**dict(self.info), "sketch": sketch})
         write_info(self._place, info)
         self._target.adopt(self.scratch)
@@ -94,12 +95,13 @@ class PyramidBuilder:
 
 @contextmanager
 def create_pyramid(path: Path | str, info: StoreInfo) -> Iterator[PyramidBuilder]:
-    """Build a new store; leaving without `finish` leaves nothing behind.
+    """Build a new store; leaving the ``with`` block without `finish` leaves nothing behind.
 
     Parameters
     ----------
-    path : folder to make, or URL, usually ending in ``.ome.zarr``.
-    info : its `sketch` is replaced by that of `finish`, so it needs no thresholds and hash yet.
+    path : folder to create, or URL, usually ending in ``.ome.zarr``.
+    info : metadata of the store. `finish` replaces their `sketch`, so it needs neither thresholds
+        nor hash yet.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""A store in a folder; links of strangers that lead out of it are refused."""
+"""A store in a local folder; links that lead out of it are refused, as it may come from anybody."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _LOCK_KEY, _UNSYNCED_KEY = f"0/{LOCK_FILE}", f"0/{UNSYNCED_FILE}"
 
 
 class FolderPlace:
-    """A local folder, see `napari_msgan.pyramid._place.Place`."""
+    """A store in a local folder; see `napari_msgan.pyramid._place.Place`."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -70,7 +70,7 @@ class FolderPlace:
         if durably:
             write_atomically(path, content)
             return
-        if not self._root.is_dir():  # else a part of it would be made anew
+        if not self._root.is_dir():  # or `mkdir` would bring back a part of a deleted store
             raise self._is_gone()
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f"{path.name}.{uuid4().hex}.partial")
@@ -93,7 +93,7 @@ class FolderPlace:
 
     def remove(self, key: str) -> None:
         path = self._root / key
-        check_inside(self._root, path.parent)  # the file itself may be a link: that is removed
+        check_inside(self._root, path.parent)  # the file may be a link: then the link is removed
         with suppress(FileNotFoundError):
             patiently(path.unlink)
 
@@ -113,7 +113,7 @@ class FolderPlace:
         try:
             check_inside(self._root, folder)
         except FolderError:
-            return  # the link is named where it lies
+            return  # the link itself is reported by the folder that contains it
         with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as found:
             for entry in found:
                 yield Entry(entry.name, _kind(entry))
@@ -134,12 +134,12 @@ class FolderPlace:
 
         def files() -> Iterator[Path]:
             for key in keys:
-                folders.update(PurePosixPath(key).parents)  # the last is that of the store
+                folders.update(PurePosixPath(key).parents)  # the last one is the store itself
                 yield self._root / key
 
         sync_files(files())
         for folder in folders:
-            with suppress(FileNotFoundError):  # it was cleared meanwhile
+            with suppress(FileNotFoundError):  # removed meanwhile
                 sync_folder(self._root / folder)
 
     def has_unsynced(self) -> bool:
@@ -154,11 +154,11 @@ class FolderPlace:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        if not self._root.is_dir():  # else the lock would make the folder anew
+        if not self._root.is_dir():  # or the lock would create the folder anew
             raise self._is_gone()
         lock = self._root / _LOCK_KEY
         for file in (lock, lock.with_suffix(".pid"), self._root / _UNSYNCED_KEY):
-            check_inside(self._root, file)  # else a link there would be written through
+            check_inside(self._root, file)  # or a link there would be written through
             if file.is_dir():
                 raise StoreError(f"{file} is a folder, where a file of ours belongs. Delete it.")
         with hold_lock(lock, self.address):
@@ -172,7 +172,7 @@ class FolderPlace:
         prefix = f".{target.name}.partial-"
         with self._creation_lock():
             _check_free(target)
-            # Whoever made these held the lock and is gone.
+            # Whoever made these held the lock, and no longer runs.
             for stale in [p for p in target.parent.iterdir() if _is_partial(p.name, prefix)]:
                 if stale.is_symlink() or not stale.is_dir():
                     stale.unlink()
@@ -183,7 +183,7 @@ class FolderPlace:
                 with told_if_disk_full(target, StoreError):
                     yield temporary
             finally:
-                # What is in use stays, and hides no error; whoever creates next removes it.
+                # Files in use are left, without hiding an error; the next creator removes them.
                 shutil.rmtree(temporary, ignore_errors=True)
 
     def _is_gone(self) -> StoreError:
@@ -195,21 +195,21 @@ class FolderPlace:
 
     @contextmanager
     def _creation_lock(self) -> Iterator[None]:
-        """Be the only one who creates; nothing of the lock stays beside the store."""
+        """Be the only creator of the store, and leave no lock file beside it."""
         with hold_lock(self._creation_file, self.address):
             try:
                 yield
             finally:
-                # Unlinked while held: whoever opened it in between sees a file without a name and
-                # tries again. Windows refuses to delete an open file; an empty one then stays.
+                # Unlinked while held: whoever opened it meanwhile notices that its file has no name
+                # any more, and tries again. Windows deletes no open file: there it stays, empty.
                 with suppress(OSError):
                     self._creation_file.unlink(missing_ok=True)
 
     def _forget_creation(self) -> None:
-        """Remove the lock of somebody who was killed when the store had just come to its place."""
+        """Remove the lock of a creator that was killed just after the store came to its place."""
         file = self._creation_file
         if file.exists() or file.with_suffix(".pid").exists():
-            with suppress(StoreError), self._creation_lock():  # it is held: by its creator
+            with suppress(StoreError), self._creation_lock():  # StoreError: its creator holds it
                 pass
 
     def adopt(self, folder: Path) -> None:
@@ -224,7 +224,10 @@ class FolderPlace:
 
 
 def _is_partial(name: str, prefix: str) -> bool:
-    """Return whether a name is the prefix and a number: ``.a.partial-b`` is built by another."""
+    """Return whether a name is the prefix and a number.
+
+    With other text after it, as in ``.a.partial-b``, it belongs to another store.
+    """
     return name.startswith(prefix) and is_index(name[len(prefix) :])
 
 
@@ -273,7 +276,7 @@ def _kind(entry: os.DirEntry[str]) -> EntryKind:
 
 
 def is_index(name: str) -> bool:
-    """Return whether a name is a number as the files of chunks are called.
+    """Return whether a name is an index as in the names of chunk files.
 
     Examples
     --------

@@ -1,7 +1,7 @@
-"""One level of a store: its chunks, read and written in the calling thread.
+"""One level of a store, whose chunks are read and written in the calling thread.
 
-zarr hands every chunk through an event loop and other threads. Where all cores compute tiles, that
-takes two to five times what unpacking does, and keeps tiles waiting: see docs/performance.md.
+zarr passes every chunk through an event loop and other threads. While all cores compute tiles, that
+takes two to five times as long as unpacking and makes tiles wait: see docs/performance.md.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 
 class Level:
-    """Boxes of one array, for any thread.
+    """Read boxes of an array; any thread may do so.
 
     Parameters
     ----------
-    array : read-only; its chunks are plain little-endian voxels packed with Zstandard.
-    place : that the array is in.
-    size : what its chunks may unpack to.
+    array : read-only array whose chunks are plain little-endian voxels compressed with Zstandard.
+    place : place of the store.
+    size : limits on the unpacked size of a chunk.
     """
 
     def __init__(self, array: ZarrArray, place: Place, size: ChunkSize) -> None:
@@ -54,19 +54,19 @@ class Level:
         missing: list[Ints] | None = None,
         find: Callable[[Level, Ints], npt.NDArray[Any] | None] | None = None,
     ) -> npt.NDArray[Any]:
-        """Return a box; chunks without a file are the fill value.
+        """Read a box; chunks without a file read as the fill value.
 
         Parameters
         ----------
-        missing : where the indices of these chunks are appended.
-        find : returns a chunk, None if it has no file; `find_chunk` if not given.
+        missing : list to which the indices of such chunks are appended.
+        find : function that returns a chunk, or None if it has no file; by default `find_chunk`.
 
         Raises
         ------
         GeometryError
-            If the box leaves the image.
+            If the box extends beyond the image.
         StoreError
-            If a chunk of it is damaged.
+            If a chunk is damaged.
         """
         whole = Box.of_shape(self.shape)
         if not whole.contains(box):
@@ -82,12 +82,12 @@ class Level:
         return result
 
     def read_whole(self, box: Box) -> npt.NDArray[Any]:
-        """Return a box of which every chunk has a file.
+        """Read a box all of whose chunks must have a file.
 
         Raises
         ------
         StoreError
-            If one has none; else as of `read`.
+            If a chunk has no file or is damaged; otherwise see `read`.
         """
         missing: list[Ints] = []
         result = self.read(box, missing)
@@ -96,20 +96,20 @@ class Level:
         return result
 
     def cells(self, box: Box) -> Iterator[tuple[Ints, Box]]:
-        """Yield the index of each chunk that a box touches, and what of the image it holds."""
+        """Yield the index of each chunk that a box touches, and the box of the image it holds."""
         whole = Box.of_shape(self.shape)
         for index in box.cover(self.chunks).indices():
             yield index, Box.of_cell(index, self.chunks).intersect(whole)
 
     def read_chunk(self, index: Ints) -> npt.NDArray[Any]:
-        """Return a whole chunk, which at the border is larger than what the image has of it.
+        """Read a whole chunk; one at the border of the image extends beyond it.
 
         Raises
         ------
         StoreError
-            If it is damaged, or has no file.
+            If it is damaged or has no file.
         MsganError
-            If the disk or the network refuses.
+            If the disk or the network fails.
         """
         chunk = self.find_chunk(index)
         if chunk is None:
@@ -124,7 +124,7 @@ class Level:
         )
 
     def find_chunk(self, index: Ints) -> npt.NDArray[Any] | None:
-        """Return a whole chunk; None if it has no file."""
+        """Read a whole chunk, or return None if it has no file; raises as `read_chunk` does."""
         where = f"{self.place.address}/{self.file_key(index)}"
         try:
             content = self.place.read(self.file_key(index), self._size.most_packed_bytes)
@@ -133,7 +133,7 @@ class Level:
             self._size.check(content)
             stored = np.frombuffer(self.codec.decode(content), self.dtype.newbyteorder("<"))
             return stored.reshape(self.chunks).astype(self.dtype, copy=False)
-        except (FolderError, ValueError, RuntimeError) as error:  # what the codec says, too
+        except (FolderError, ValueError, RuntimeError) as error:  # also those of the codec
             raise StoreError(
                 f"{where} cannot be read: {error}. The chunk is damaged: napari-msgan verify says "
                 "what can be repaired."
@@ -144,7 +144,7 @@ class Level:
             ) from error
 
     def stamp(self, index: Ints) -> object:
-        """Return what differs once a chunk was made anew; None if that is not known."""
+        """Return a token that changes when a chunk is written anew; None if it is not known."""
         return self.place.stamp(self.file_key(index))
 
     def file_key(self, index: Ints) -> str:
@@ -158,14 +158,14 @@ def write_chunks(
     *,
     check: Callable[[], None] = lambda: None,
 ) -> None:
-    """Write whole chunks; a reader sees an old or a new chunk, never a part.
+    """Write whole chunks; a reader sees the old or the new chunk, never a part of one.
 
-    check : called before each chunk is written, when all that takes long is done; may raise.
+    check : called before each chunk is written, after the slow work on it; may raise to stop.
 
     Raises
     ------
     GeometryError
-        If the box is not whole chunks inside the image, where writers could meet.
+        If the box does not consist of whole chunks inside the image: writers could collide there.
     StoreError
         If the data have another shape or type.
     """

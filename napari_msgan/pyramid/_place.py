@@ -1,4 +1,4 @@
-"""Where a store lies: a folder, or a URL of fsspec. Everything else of a store is the same."""
+"""Where a store lies: in a folder, or at a URL that fsspec opens; the rest is the same for both."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 
 LOCK_FILE, URL_LOCK_FILE = ".writer.lock", ".writer.url.lock"
-#: There while chunks may not be on the disk yet, see `Place.note_unsynced`.
+#: Exists while chunks may not be on the disk yet, see `Place.note_unsynced`.
 UNSYNCED_FILE = ".writer.unsynced"
-#: Files of the finest level that are no part of the image.
+#: Files in the folder of the finest level that are not part of the image.
 WRITER_FILES = (LOCK_FILE, ".writer.pid", URL_LOCK_FILE, UNSYNCED_FILE)
 
 EntryKind = Literal["file", "folder", "link", "special file"]
@@ -34,25 +34,25 @@ EntryKind = Literal["file", "folder", "link", "special file"]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What a folder lists; a link is never followed."""
+    """An entry of a folder; links are not followed."""
 
     name: str
     kind: EntryKind
 
 
 def taken(address: str) -> StoreError:
-    """Return the error for a place that is not free."""
+    """Return the error for a place where something exists already."""
     return StoreError(
         f"{address} exists already. Choose another name, delete it, or open it to continue it."
     )
 
 
 class Place(Protocol):
-    """Files by key, e.g. ``"0/c/3/1"``; any thread may use it."""
+    """The files of a store by key, e.g. ``"0/c/3/1"``; any thread may use it."""
 
     @property
     def address(self) -> str:
-        """Return the path or URL, as people write it."""
+        """Return the path or URL, as a user would write it."""
 
     @property
     def path(self) -> Path:
@@ -61,90 +61,90 @@ class Place(Protocol):
         Raises
         ------
         StoreError
-            If it is none.
+            If the store is at a URL.
         """
 
     def is_there(self) -> bool:
-        """Return whether something has this address."""
+        """Return whether a folder, or a store at a URL, exists at this address."""
 
     def zarr_store(self, chunk: ChunkSize | None = None) -> Store:
-        """Return the same for zarr, read-only; `chunk` is what a chunk may be."""
+        """Return this place as a read-only store for zarr; `chunk` limits the size of chunks."""
 
     def read(self, key: str, most_bytes: int) -> bytes | None:
-        """Return the content of a file, None if there is none.
+        """Return the content of a file, or None if there is no such file.
 
         Raises
         ------
         FolderError
-            If it is larger than it may be, or lies elsewhere.
+            If it is larger than `most_bytes`, or is a link that leads out of the store.
         """
 
     def write(self, key: str, content: bytes, *, durably: bool = False) -> None:
-        """Replace a file in one step: a reader sees the old or the new content.
+        """Write a file atomically: a reader sees the old or the new content.
 
-        durably : do not return before it survives a power cut; see also `sync`.
+        durably : return only when it will survive a power cut; see also `sync`.
         """
 
     def exists(self, key: str) -> bool:
-        """Return whether there is such a file right now."""
+        """Return whether a file exists right now."""
 
     def stamp(self, key: str) -> object:
-        """Return what differs once a file was written anew; None if that is not known."""
+        """Return a token that changes when a file is written anew; None if it is not known."""
 
     def remove(self, key: str) -> None:
-        """Remove a file, if it is there."""
+        """Remove a file if it exists."""
 
     def scan(self, key: str, grid: Ints) -> tuple[npt.NDArray[np.bool_], list[str]]:
-        """Return which chunks of an array exist, and the leftovers of interrupted writes."""
+        """Return which chunks of an array exist, and the keys that interrupted writes left over."""
 
     def entries(self, key: str) -> Iterator[Entry]:
-        """Yield what lies in a folder; nothing if there is none."""
+        """Yield the entries of a folder; none if it does not exist."""
 
     def writer(self) -> str | None:
-        """Return who seems to be writing, e.g. ``"process 1234"``, without touching anything."""
+        """Return who seems to be writing, e.g. ``"process 1234"``, or None; changes nothing."""
 
     def marks(self) -> list[str]:
-        """Return the ``.partial`` files beside the metadata of the store."""
+        """Return the names of the ``.partial`` files beside the root metadata of the store."""
 
     def sync(self, keys: Iterable[str]) -> None:
-        """Wait until files that were written are safe."""
+        """Wait until files that have been written are on the disk."""
 
     def has_unsynced(self) -> bool:
-        """Return whether there may be files that were not waited for, see `note_unsynced`."""
+        """Return whether some files may not be on the disk yet, see `note_unsynced`."""
 
     def note_unsynced(self, *, are_there: bool) -> None:
-        """Note whether there may be files that were not waited for."""
+        """Record whether some files may not be on the disk yet, for whoever writes next."""
 
     def lock(self) -> AbstractContextManager[None]:
-        """Be the only writer.
+        """Be the only writer inside the ``with`` block.
 
         Raises
         ------
         StoreError
-            If somebody else is.
+            If another process is writing.
         """
 
     def creating(self) -> AbstractContextManager[Path]:
-        """Give the name of a folder to build a new store in, which is removed at the end.
+        """Give the path of a folder to build a new store in, which is removed at the end.
 
         Raises
         ------
         StoreError
-            If something is there already, or another process is creating it.
+            If something exists here already, or another process is creating it.
         """
 
     def adopt(self, folder: Path) -> None:
-        """Bring a complete store here.
+        """Move or send a complete store to this place.
 
         Raises
         ------
         StoreError
-            If the place is taken by now.
+            If something else has come to exist here meanwhile.
         """
 
 
 def place_of(address: Path | str) -> Place:
-    """Return the place that an address names.
+    """Return the place at a path or URL; nothing needs to exist there.
 
     Raises
     ------
@@ -152,7 +152,7 @@ def place_of(address: Path | str) -> Place:
         If a URL names no place.
     """
     if not isinstance(address, Path) and address.startswith("file://"):
-        address = _folder_of(address)  # one store has one lock
+        address = _folder_of(address)  # so that a store has only one kind of lock
     if not isinstance(address, Path) and is_url(address):
         from napari_msgan.pyramid._url import UrlPlace
 
@@ -166,7 +166,7 @@ def _folder_of(url: str) -> Path:
     problem = StoreError(f"{url} names no folder of this computer. Write its path instead.")
     try:
         parts = urlsplit(url)
-    except ValueError as error:  # e.g. a bracket that is not closed
+    except ValueError as error:  # e.g. an unclosed bracket
         raise problem from error
     path = Path(url2pathname(parts.path))
     has_more = parts.netloc not in ("", "localhost") or parts.query or parts.fragment

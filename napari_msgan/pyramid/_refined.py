@@ -1,4 +1,4 @@
-"""Which chunks of a store are refined, and which of them may not be on the disk yet."""
+"""Keep track of the refined chunks of a store, and of those that may not be on the disk yet."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 
 
 class RefinedChunks:
-    """What is known of the files of the chunks of every scale; any thread may use it.
+    """What this process knows about the chunk files of every scale; any thread may use it.
 
-    Boxes of this class count chunks, not voxels. A chunk is refined if its file is there. What
-    others write is seen by `scan` and `look`, what others remove by `scan` and `check_removed`.
+    Boxes in this class count chunks, not voxels. A chunk is refined if its file exists. Chunks
+    written by other processes are noticed by `scan` and `look`, removed ones by `scan` and
+    `check_removed`.
     """
 
     def __init__(self, place: Place, info: StoreInfo) -> None:
@@ -39,12 +40,12 @@ class RefinedChunks:
         self._unsynced: list[Flags] = self._none()
         self._lock = threading.Lock()
         self.scan()
-        self._unsynced = self._none()  # who wrote those has waited, or has noted that it did not
+        self._unsynced = self._none()  # their writers have waited, or noted that they did not
 
     def scan(self) -> list[str]:
-        """Read from the folder which chunks exist; return what interrupted writes left there.
+        """List which chunks exist; return the keys of leftovers of interrupted writes.
 
-        `sync` waits for those that came since they were read before.
+        `sync` will also wait for the chunks that are new since the last scan.
         """
         with self._lock:
             scans = [self._place.scan(*at) for at in zip(self._keys, self._grids, strict=True)]
@@ -57,19 +58,19 @@ class RefinedChunks:
         return [np.zeros(grid, np.bool_) for grid in self._grids]
 
     def of(self, scale: int) -> Flags:
-        """Return the flags on the chunk grid; read-only, and only valid for now."""
+        """Return which chunks are refined, on the chunk grid; read-only, and soon out of date."""
         view = self._refined[scale].view()
         view.setflags(write=False)
         return view
 
     def add(self, scale: int, chunks: Box) -> None:
-        """Record that chunks were written."""
+        """Record that chunks have been written."""
         with self._lock:
             self._refined[scale][chunks.slices] = True
             self._unsynced[scale][chunks.slices] = True
 
     def look(self, scale: int, chunks: Box) -> bool:
-        """Return whether all these files are there right now; if so, they are refined."""
+        """Return whether all these files exist right now; if so, record them as refined."""
         for index in chunks.indices():
             if not self._place.exists(chunk_key(self._keys[scale], index)):
                 return False
@@ -77,13 +78,13 @@ class RefinedChunks:
         return True
 
     def check_removed(self, scale: int, index: Ints) -> None:
-        """Let a chunk whose file was missing not be refined, unless it is there again by now."""
+        """Record a chunk whose file was missing as not refined, unless it exists again by now."""
         with self._lock:
             if not self._place.exists(chunk_key(self._keys[scale], index)):
                 self._refined[scale][index] = False
 
     def remove(self, scale: int, chunks: Box) -> list[str]:
-        """Remove the files of refined chunks; return their keys."""
+        """Remove the files of the refined chunks among these; return their keys."""
         with self._lock:
             found = np.argwhere(self._refined[scale][chunks.slices]) + chunks.start
         keys = []
@@ -95,19 +96,19 @@ class RefinedChunks:
         return keys
 
     def add_unsynced(self) -> None:
-        """Let `sync` wait for all chunks that there are, whoever wrote them."""
+        """Make `sync` wait for all existing chunks, whoever wrote them."""
         with self._lock:
             for refined, unsynced in zip(self._refined, self._unsynced, strict=True):
                 unsynced |= refined
 
     @property
     def has_unsynced(self) -> bool:
-        """Return whether there are chunks for which `sync` has not waited."""
+        """Return whether there are chunks that `sync` has not waited for yet."""
         with self._lock:
             return any(unsynced.any() for unsynced in self._unsynced)
 
     def sync(self) -> None:
-        """Wait until the chunks that were added are on the disk."""
+        """Wait until all chunks not yet waited for are on the disk."""
         with self._lock:
             taken = [unsynced.copy() for unsynced in self._unsynced]
             for unsynced in self._unsynced:

@@ -1,6 +1,6 @@
-"""A store at a URL that fsspec opens: an object store, a share, a server.
+"""A store at a URL that fsspec opens: in an object store, on a share or on a server.
 
-Who trusts it has to trust its content as well: metadata are read by zarr without our limits.
+Open only URLs whose content you trust: zarr reads their metadata without our size limits.
 """
 
 from __future__ import annotations
@@ -30,17 +30,20 @@ if TYPE_CHECKING:
     from napari_msgan.geometry import Ints
     from napari_msgan.zarr_folder import ChunkSize
 
-#: Not that of a folder, which stays there when nobody holds it, and may have been copied here.
+#: Not the name of a folder's lock, whose file stays when nobody holds it, and may be copied here.
 _LOCK_KEY = f"0/{URL_LOCK_FILE}"
 _KINDS: dict[str, EntryKind] = {"directory": "folder", "file": "file", "link": "link"}
-#: Here an upload is seen when it is complete; elsewhere a file is renamed into its place.
+#: In these, an upload becomes visible when it is complete; elsewhere, files are renamed into place.
 _OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "memory"}
-#: Packages whose `pipe_file` creates an object only if there is none, in one request.
+#: Packages whose `pipe_file` can create an object only if none exists, in a single request.
 _CREATES_ALONE = ("s3fs.", "gcsfs.", "adlfs.", "fsspec.implementations.memory")
 
 
 class UrlPlace:
-    """See `napari_msgan.pyramid._place.Place`. Listings are never cached: others write, too."""
+    """A store at a URL; see `napari_msgan.pyramid._place.Place`.
+
+    Listings are never cached, because others may write too.
+    """
 
     def __init__(self, url: str) -> None:
         import fsspec  # type: ignore[import-untyped]
@@ -103,7 +106,7 @@ class UrlPlace:
             raise
 
     def exists(self, key: str) -> bool:
-        # fsspec's own `exists` and `isfile` take a failed request for "no".
+        # fsspec's own `exists` and `isfile` return False when a request fails.
         try:
             return bool(self._files.info(self._at(key))["type"] == "file")
         except (FileNotFoundError, NotADirectoryError):
@@ -115,7 +118,7 @@ class UrlPlace:
             ) from error
 
     def stamp(self, key: str) -> object:
-        return None  # asking would take as long as reading
+        return None  # asking would take as long as reading the file
 
     def remove(self, key: str) -> None:
         with suppress(FileNotFoundError):
@@ -143,7 +146,7 @@ class UrlPlace:
             return
         for entry in found:
             path = entry["name"].rstrip("/")
-            if path != folder:  # that would be an object that stands for the folder
+            if path != folder:  # an object of that name stands for the folder itself
                 kind = "link" if entry.get("islink") else _KINDS.get(entry["type"], "special file")
                 yield Entry(path.rpartition("/")[2], kind)
 
@@ -156,7 +159,7 @@ class UrlPlace:
         return [entry.name for entry in self.entries("") if entry.name.endswith(".partial")]
 
     def sync(self, keys: Iterable[str]) -> None:
-        """Return at once: what was sent is as safe as the other side makes it."""
+        """Return at once: data that were sent are as safe as the server keeps them."""
 
     def has_unsynced(self) -> bool:
         """Return False: see `sync`."""
@@ -167,12 +170,12 @@ class UrlPlace:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Be the only writer; the lock of a process that was killed stays, and has to be deleted.
+        """Be the only writer; the lock of a killed process stays and has to be deleted by hand.
 
         Raises
         ------
         StoreError
-            If somebody else is, or the file system cannot tell.
+            If another process is writing, or the file system cannot keep two writers apart.
         """
         mine = {"host": platform.node(), "process": os.getpid(), "token": uuid4().hex}
         target = self._at(_LOCK_KEY)
@@ -181,7 +184,7 @@ class UrlPlace:
                 self._files.makedirs(target.rpartition("/")[0], exist_ok=True)
             self._create(target, json.dumps(mine).encode())
         except FileExistsError:
-            if self._noted() != mine:  # else the answer got lost, and the client sent it again
+            if self._noted() != mine:  # if it is, the answer got lost, and the client tried again
                 raise StoreError(
                     f"{self._url} is being written by {self._holder()}. Wait until that is done, "
                     f"or stop it. If it was killed, delete {self._url}/{_LOCK_KEY}."
@@ -196,13 +199,13 @@ class UrlPlace:
         try:
             yield
         finally:
-            if self._noted() == mine:  # else it was deleted, and somebody else may have it
+            if self._noted() == mine:  # if not, it was deleted, and another process may hold it
                 self.remove(_LOCK_KEY)
 
     def _create(self, target: str, content: bytes) -> None:
-        """Make a file, or fail because it is there: in one step, whoever else tries to.
+        """Create a file atomically, or fail with FileExistsError if it exists.
 
-        fsspec's own way looks, then writes; so only packages are trusted that do better.
+        fsspec itself looks first and writes later; so only packages known to do better are trusted.
         """
         modules = {kind.__module__ for kind in type(self._files).__mro__}
         if "fsspec.implementations.local" in modules:
@@ -234,7 +237,7 @@ class UrlPlace:
             yield Path(folder, "store")
 
     def adopt(self, folder: Path) -> None:
-        """Send the files of a folder; the metadata that make it a store come last."""
+        """Upload the files of a folder; the root metadata, which make it a store, come last."""
         files = sorted(p for p in folder.rglob("*") if p.is_file())
         root = folder / "zarr.json"
         self._forget({p.relative_to(folder).parts[0] for p in files if p != root})
@@ -242,7 +245,7 @@ class UrlPlace:
             self.write(file.relative_to(folder).as_posix(), file.read_bytes())
 
     def _forget(self, keys: Iterable[str]) -> None:
-        """Remove what was left there of a store that somebody did not delete to the end."""
+        """Remove what is left here of a store that was not deleted completely."""
         lock = self._at(_LOCK_KEY)
         for key in keys:
             for path in self._files.find(self._at(key)):

@@ -1,4 +1,4 @@
-"""Who may write to a store: the holder of its lock, and the helpers that it named."""
+"""Who may write to a store: the holder of its lock, and the helpers of that holder."""
 
 from __future__ import annotations
 
@@ -16,32 +16,33 @@ if TYPE_CHECKING:
 
 
 class Writers:
-    """The writers of one open store; any thread may use it.
+    """The writers of an open store; any thread may use it.
 
     Either threads of this process hold the lock of the store together, or this process helps the
-    holder, who put a *mark* into the store: an empty file, which the next holder removes.
+    holder in another process, which has put a *mark* into the store: an empty file, which the next
+    holder removes.
     """
 
     def __init__(self, place: Place, *, allowed: bool) -> None:
         self._place, self.allowed = place, allowed
         self._count = 0
         self._mark: str | None = None
-        # A thread may take it twice: the garbage collector ends abandoned jobs anywhere.
+        # Reentrant, because the garbage collector may end an abandoned job in any thread, anywhere.
         self._lock = threading.RLock()
         self._held = ExitStack()
 
     @contextmanager
     def hold(self, begin: Callable[[], None]) -> Iterator[None]:
-        """Hold the lock of the store until the last ``with`` of this object ends.
+        """Hold the lock of the store until the last ``with`` block of this object ends.
 
         Parameters
         ----------
-        begin : called by the first that holds it, when it does.
+        begin : called once the lock is taken, by the first holder only.
 
         Raises
         ------
         StoreError
-            If the store was opened for reading, or somebody else is writing.
+            If the store was opened for reading only, or another process is writing.
         """
         self._check_allowed()
         with self._lock:
@@ -61,18 +62,18 @@ class Writers:
 
     @contextmanager
     def paused(self) -> Iterator[bool]:
-        """Let no other writer of this process come or go; yield whether there is none."""
+        """Keep writers of this process from joining or leaving; yield whether there is just one."""
         with self._lock:
             yield self._count == 1
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Let no other writer of this process come.
+        """Keep other writers of this process from joining.
 
         Raises
         ------
         StoreError
-            If there is one.
+            If there already is another writer.
         """
         with self.paused() as is_only:
             if not is_only:
@@ -87,24 +88,24 @@ class Writers:
         return name
 
     def assist(self, mark: str) -> None:
-        """Write without the lock, for its holder, as long as the mark is there.
+        """Allow writing without the lock, on behalf of its holder, while the mark exists.
 
         Raises
         ------
         StoreError
-            If the store was opened for reading, or has no such mark.
+            If the store was opened for reading only, or has no such mark.
         """
         self._check_allowed()
         self._mark = mark
         self.check()
 
     def check(self) -> None:
-        """Refuse to write for nobody.
+        """Check that this process may write.
 
         Raises
         ------
         StoreError
-            If the lock is not held, here or by whom this process helps.
+            If this process neither holds the lock nor helps its holder, or that holder is gone.
         """
         if self._count > 0:
             return

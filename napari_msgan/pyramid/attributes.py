@@ -1,4 +1,4 @@
-"""The attributes of a store: OME-Zarr 0.5 for everyone, and our own beside it."""
+"""The attributes of a store: those of OME-Zarr 0.5 for every program, and our own beside them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def is_store(folder: Path) -> bool:
-    """Return whether a folder is a store of ours, also a damaged one: opening it says how."""
+    """Return whether a folder is a store; it may be damaged, which opening it would report."""
     try:
         content = json.loads(read_inside(folder, "zarr.json"))
         return "schema_version" in content["attributes"][OUR_KEY]
@@ -31,11 +31,11 @@ def is_store(folder: Path) -> bool:
 
 
 def level_place(geometry: PyramidGeometry, scale: int) -> tuple[Floats, Floats]:
-    """Return spacing and translation of one level.
+    """Return the spacing and translation of the level of a scale.
 
-    Translations hold the (F - 1) / 2 shift of block averages. Where an OME-Zarr 0.5 scale and
-    translation cannot express the affine, they are along the image's own axes, from the centre
-    of its first voxel; the exact affine is in our own attributes.
+    Translations include the (F - 1) / 2 shift of block averages. If a scale and a translation of
+    OME-Zarr 0.5 cannot express the affine, they are along the image's own axes, from the centre of
+    its first voxel; the exact affine is in our own attributes.
     """
     spacing = geometry.spacing_at(scale)
     if geometry.affine.is_upright:
@@ -45,9 +45,9 @@ def level_place(geometry: PyramidGeometry, scale: int) -> tuple[Floats, Floats]:
 
 
 def multiscale_of(geometry: PyramidGeometry, name: str, method: str) -> dict[str, Any]:
-    """Return the ``ome`` attribute of all levels of an image.
+    """Return the ``ome`` attribute of an image with all its levels.
 
-    name : of the image.
+    name : name of the image.
     method : how the levels were made.
     """
     return ome_attributes(
@@ -68,7 +68,7 @@ def root_attributes(info: StoreInfo) -> dict[str, Any]:
 
 
 def sketch_attributes(info: StoreInfo) -> dict[str, Any]:
-    """Return the attributes of the child group ``sketch``; it is read like an exported image."""
+    """Return the attributes of the child group ``sketch``, which reads like an exported image."""
     method = "edges found at each scale"
     if info.sketch.given:
         is_thinned = info.sketch.settings.given == "thinned"
@@ -81,10 +81,12 @@ def sketch_attributes(info: StoreInfo) -> dict[str, Any]:
 
 
 def info_from_attributes(attributes: Mapping[str, Any]) -> StoreInfo:
-    """Return what the root attributes say.
+    """Return the metadata in the root attributes of a store.
 
     Raises
     ------
+    NoStoreError
+        If they are those of an exported image.
     StoreError
         If they are missing, damaged, of another version, or of a store that was never finished.
     """

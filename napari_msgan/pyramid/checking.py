@@ -1,4 +1,4 @@
-"""What is wrong with the files of a store: metadata, chunks, and files that do not belong there."""
+"""Find problems in the files of a store: its metadata, and files that do not belong there."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something in a store that cannot be trusted.
+    """A part of a store that cannot be trusted.
 
-    where : file or tile, as a person would name it.
+    where : the file or tile, as a person would name it.
     seen : what is wrong with it.
-    advice : what to do; empty for what ``--repair`` removes.
-    tiles, files : what to remove, so that it can be made again; files by their keys.
+    advice : what to do; empty if ``--repair`` removes it.
+    tiles, files : what to remove, so that it can be made again; files are given by their keys.
     """
 
     where: str
@@ -51,10 +51,11 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Stray:
-    """A file or folder that is none of a store's.
+    """A file or folder that does not belong to a store.
 
-    kind : of an interrupted write; where a file of the store belongs, or named as a chunk; neither.
-    key : of the file, as in ``"0/c/3/1"``.
+    kind : "leftover" of an interrupted write; "impostor" in the place of a file of the store, or
+        named like a chunk; "stranger" if neither.
+    key : its key, as in ``"0/c/3/1"``.
     """
 
     kind: Literal["leftover", "impostor", "stranger"]
@@ -64,30 +65,30 @@ class Stray:
 
 
 def level_name(scale: int, n_scales: int, *, sketch: bool = False) -> str:
-    """Return e.g. "level 2 (scale 0)": both names that people know it by."""
+    """Return e.g. "level 2 (scale 0)": both names by which users know a level."""
     name = f"level {level_of_scale(scale, n_scales)} (scale {scale})"
     return f"sketch of {name}" if sketch else name
 
 
 def has_sketch_chunk(store: PyramidStore, scale: int, chunk: Box) -> bool:
-    """Return whether the file of a chunk of the sketch exists; without it zeros are read."""
+    """Return whether a chunk of the sketch has a file; without one it reads as zeros."""
     key = array_key(scale, store.n_scales, sketch=True)
     index = chunk.cover(store.info.chunk_shape).start
     return store.place.exists(chunk_key(key, index))
 
 
 def chunk_name(index: Ints) -> str:
-    """Return e.g. "chunk 0/3/1", as its file is called."""
+    """Return e.g. "chunk 0/3/1", like the name of its file."""
     return f"chunk {'/'.join(map(str, index))}"
 
 
 def check_metadata(place: Place) -> tuple[StoreInfo | None, list[Problem]]:
-    """Return what the store says of itself, if that can be read, and what is wrong with it.
+    """Return the metadata of a store, or None if they cannot be read, and the problems found.
 
     Raises
     ------
     NoStoreError
-        If there is none.
+        If there is no store.
     """
     advice = "Restore the file from a copy, or generate the image again."
     try:
@@ -121,7 +122,7 @@ def check_metadata(place: Place) -> tuple[StoreInfo | None, list[Problem]]:
 
 
 def _placing(ome: Any) -> Any:
-    """Return what OME-Zarr attributes say of the place of an image, None if they are none."""
+    """Return the parts of OME-Zarr attributes that place an image; None if they are malformed."""
     try:
         (image,) = ome["multiscales"]
         return ome["version"], image["axes"], image["datasets"]
@@ -130,14 +131,14 @@ def _placing(ome: Any) -> Any:
 
 
 def _as_json(value: Any) -> Any:
-    """Return what a value is after it was written as JSON and read again."""
+    """Return a value as it would be after a round trip through JSON."""
     if isinstance(value, dict):
         return {key: _as_json(item) for key, item in value.items()}
     return [_as_json(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def iter_strays(place: Place, info: StoreInfo) -> Iterator[Stray]:
-    """Yield every file of a store that does not belong there; links are not followed."""
+    """Yield every file and folder in a store that does not belong there; follows no links."""
     geometry = info.to_geometry()
     levels = {array_key(s, geometry.n_scales, sketch=False) for s in range(geometry.n_scales)}
     finest = array_key(geometry.finest_scale, geometry.n_scales, sketch=False)
@@ -156,7 +157,7 @@ def _iter_unknown(place: Place, key: str, files: set[str], folders: set[str]) ->
     for entry in place.entries(key):
         known = {"file": files, "folder": folders}
         if entry.kind == "link" and entry.name in files - {*WRITER_FILES}:
-            continue  # followed inside the store, and refused by `check_metadata` elsewhere
+            continue  # allowed within the store; `check_metadata` refuses those that lead out
         if entry.name in files and entry.kind != "file":
             seen = f"it is a {entry.kind}, where a file of the store belongs"
             yield Stray("impostor", f"{key}/{entry.name}".lstrip("/"), seen, False)

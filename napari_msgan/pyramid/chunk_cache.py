@@ -1,4 +1,4 @@
-"""Decoded chunks, kept for the next tile: neighbours read the same ones."""
+"""Decoded chunks, kept for the next tiles: neighbouring tiles read the same chunks."""
 
 from __future__ import annotations
 
@@ -23,18 +23,19 @@ if TYPE_CHECKING:
     Chunk = npt.NDArray[Any]
     Key = tuple[str, Ints]
 
-#: Bytes; of smaller ones there could be more than the maps that a process may have.
+#: Smaller chunks (bytes) get no map of their own: a process may have only so many maps.
 _LARGE = 1 << 16
 
 
 class ChunkCache:
-    """The chunks of arrays that were read last; for several threads, each chunk is read by one.
+    """Cache of the most recently used chunks, for several threads.
 
-    `view` is for chunks that do not change any more while the cache is used, `find` for all.
+    Use `view` for chunks that no longer change while the cache is in use; each of them is read by
+    one thread only. `find` is for chunks that may change.
 
     Parameters
     ----------
-    capacity_bytes : of all kept chunks; those that were not used for longest go first.
+    capacity_bytes : most bytes of chunks to keep; the least recently used ones are dropped.
     """
 
     def __init__(self, capacity_bytes: int) -> None:
@@ -44,17 +45,17 @@ class ChunkCache:
         self._size = 0
         self._pending: dict[Key, Future[Chunk]] = {}
         self._lock = threading.Lock()
-        #: How many chunks were read and decoded.
+        #: Number of chunks that were read, decoded and kept.
         self.n_reads = 0
 
     def view(self, level: Level) -> LazyArray:
-        """Return a level, read by way of the cache."""
+        """Return a level as an array-like that reads through the cache."""
         return LazyArray(level.shape, level.dtype, partial(self._read, level), level.chunks)
 
     def find(self, level: Level, index: Ints) -> Chunk | None:
-        """Return a chunk as it is now; None if it has no file.
+        """Return a chunk as it is now, or None if it has no file.
 
-        Others may remove it and make it anew meanwhile, also in another process.
+        Any process may remove it and write it anew at any time.
         """
         key, stamp = (level.key, index), level.stamp(index)
         with self._lock:
@@ -109,10 +110,10 @@ class ChunkCache:
 
 
 def _outside_the_heap(chunk: Chunk) -> Chunk:
-    """Return a copy in pages of its own, which `buffers.private_bytes` does not count.
+    """Return a copy in memory pages of its own, which `buffers.private_bytes` does not count.
 
-    Chunks live for longer than the buffers of tiles: between them, they would keep the heap from
-    being used again, or given back.
+    Chunks live longer than the buffers of tiles. Lying between those, they would keep the heap from
+    being reused or given back.
     """
     if chunk.nbytes < _LARGE:
         return chunk

@@ -1,4 +1,4 @@
-"""What a store knows about itself; kept as JSON in its own attributes."""
+"""The metadata of a store, kept as JSON in our own attributes."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 SCHEMA_VERSION: Final = 1
-#: What made the stores that say nothing of it.
+#: The machine of stores that name none.
 USUAL_MACHINE: Final = "Linux x86-64"
 
-#: Metadata may come from anybody: beyond these sizes no store is believed.
+#: Metadata may come from anybody: larger stores are refused.
 MAX_CHUNKS = 2**25
 MAX_COARSEST_VOXELS = 2**28
 
@@ -52,12 +52,12 @@ Share = Annotated[float, Field(ge=0, le=1)]
 def check_sizes(
     geometry: PyramidGeometry, tile_shape: Ints, chunk_shape: Ints, halos: Sequence[Ints]
 ) -> None:
-    """Refuse what is larger than any store may be.
+    """Check that a store stays below the largest sizes allowed.
 
     Raises
     ------
     ValueError
-        That says what is.
+        If there are too many chunks, or a tile, what it reads, or scale 0 has too many voxels.
     """
     shapes = [geometry.shape_at(scale) for scale in range(geometry.n_scales)]
     if sum(Box.of_shape(s).cover(chunk_shape).size for s in shapes) > MAX_CHUNKS:
@@ -71,7 +71,7 @@ def check_sizes(
 
 
 class GeometryInfo(Settings):
-    """`PyramidGeometry` as JSON; `shape` and `affine` are of the finest scale."""
+    """`PyramidGeometry` as JSON; `shape` and `affine` are those of the finest scale."""
 
     axes: tuple[Literal["z", "y", "x"], ...]
     shape: Shape
@@ -104,13 +104,13 @@ class GeometryInfo(Settings):
 
 
 class SourceInfo(Settings):
-    """The image that the sketch was made from, as it was before it was turned.
+    """The source that the sketch was made from, as it was before it was permuted and flipped.
 
-    order, flipped : how it was turned (see `Orientation`).
-    sha256 : of its pixels.
-    name : only if the user asked for it, because file names name patients.
+    order, flipped : how it was permuted and flipped (see `Orientation`).
+    sha256 : hash of its shape, type and pixels.
+    name : recorded only if the user asked for it, because file names may identify patients.
     honest_scale : finest scale whose detail the source supports.
-    is_sketch : whether it was given as a sketch.
+    is_sketch : whether the source was given as a sketch.
     """
 
     shape: Shape
@@ -143,9 +143,10 @@ class SourceInfo(Settings):
 class SketchInfo(Settings):
     """How the stored sketch was made.
 
-    thresholds : per scale, or None for a sketch that was given.
-    sha256 : of the stored sketch; None until it is complete.
-    edited : sha256 of the sketch that was drawn on, and what it became; None if nobody did.
+    given : whether it was made from a given sketch, not from an image.
+    thresholds : those of each scale, or None for a given sketch.
+    sha256 : hash of the stored sketch; None until it is complete.
+    edited : hash of both the sketch that was edited and its edited copy; None if it was not edited.
     """
 
     settings: SketchSettings
@@ -156,11 +157,11 @@ class SketchInfo(Settings):
 
 
 class Fingerprint(Settings):
-    """What decides the bits of a tile besides the model and the sketch.
+    """What determines the bits of a tile besides the model, the seed and the sketch.
 
-    gpu : its name, where one computed and is known.
-    machine : system and kind of processor: their libraries round in ways of their own.
-    arithmetic : counts how this package has come to compute in that precision.
+    gpu : name of the GPU, if one computed and its name is known.
+    machine : operating system and kind of processor, whose libraries round differently.
+    arithmetic : version of the way in which this package computes in that precision.
     """
 
     device: Literal["cpu", "cuda"]
@@ -173,18 +174,18 @@ class Fingerprint(Settings):
 
     @model_serializer(mode="wrap")
     def _without_unknown(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Return what is written: earlier versions read what nothing new has to be said of."""
+        """Leave out fields with these default values, which earlier versions do not know."""
         written: dict[str, Any] = handler(self)
         unsaid = [("gpu", None), ("machine", USUAL_MACHINE), ("arithmetic", 1)]
         return {name: value for name, value in written.items() if (name, value) not in unsaid}
 
     def check_continued(self, new: Fingerprint, address: str) -> None:
-        """Refuse tiles that would differ from those in a store; warn if they might.
+        """Refuse a fingerprint whose tiles would not fit those in the store; warn if they may not.
 
         Raises
         ------
         StoreError
-            If device, precision, its arithmetic or tile shape are others than before.
+            If the device, the precision, its arithmetic or the tile shape differ.
         """
         for name in ("device", "precision", "tile_shape"):
             old, now = getattr(self, name), getattr(new, name)
@@ -220,13 +221,13 @@ class Fingerprint(Settings):
 
 
 class StoreInfo(Settings):
-    """Everything that is known of a store.
+    """All metadata of a store.
 
-    version : of the package that made it.
-    model_sha256 : `ModelSpec.identity`.
-    model_path : folder the model was loaded from, unless it is in the catalogue.
-    halos : coarse voxels around a tile, per scale (scale 0: zeros).
-    extra_scales : how many of the finest scales apply the last generator once more.
+    version : version of the package that created it.
+    model_sha256 : `ModelSpec.identity` of the model.
+    model_path : folder that the model was loaded from; None if it is in the catalogue.
+    halos : coarse voxels around a tile, per scale; zeros at scale 0.
+    extra_scales : number of finest scales that reuse the last generator.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -252,10 +253,10 @@ class StoreInfo(Settings):
     fingerprint: Fingerprint | None = None
 
     def sketch_scale(self, scale: int) -> int:
-        """Return the scale of the stored sketch that the tiles of a scale are made from."""
+        """Return the scale of the stored sketch that the tiles of a scale read."""
         if self.sketch.given and self.sketch.settings.given == "interpolated":
-            return len(self.halos) - 1  # coarser ones are rounded, which is enough to look at
-        return max(scale, 1)  # scale 0 reads it at twice its own resolution
+            return len(self.halos) - 1  # coarser ones are rounded: good enough for viewing only
+        return max(scale, 1)  # scale 0 reads the sketch of scale 1
 
     @model_validator(mode="after")
     def _fits_together(self) -> StoreInfo:
@@ -285,7 +286,7 @@ class StoreInfo(Settings):
 
     @property
     def fill_value(self) -> np.number[Any]:
-        """Return what a voxel that is not refined reads as: the low end of the window."""
+        """Return the value of voxels that are not refined: the low end of the window."""
         low: np.number[Any] = self.dtype_type.type(self.window[0])
         return low
 

@@ -1,4 +1,4 @@
-"""A pyramid store: chunks of every scale, which of them are refined, and who may write."""
+"""The pyramid store: the chunks of every scale, which of them are refined, and who may write."""
 
 from __future__ import annotations
 
@@ -29,27 +29,28 @@ if TYPE_CHECKING:
 
 
 def open_pyramid(path: Path | str, *, writable: bool = False) -> PyramidStore:
-    """Open a store in a folder, or at a URL that fsspec opens (``s3://bucket/a.ome.zarr``).
+    """Open a store in a folder, or at a URL that fsspec can open (``s3://bucket/a.ome.zarr``).
 
     Raises
     ------
     StoreError
-        If there is none, its metadata are damaged or of another version, or a level disagrees
-        with them.
+        If there is no store, its metadata are damaged or of another version, or a level does not
+        match them.
     """
     place = place_of(path)
     return PyramidStore(place, read_info(place), writable=writable)
 
 
 class PyramidStore:
-    """An OME-Zarr 0.5 group; a missing chunk is not refined yet.
+    """A pyramid of generated images and their sketches, stored as an OME-Zarr 0.5 group.
 
-    Any thread may read, and several write different tiles inside ``with store.writing()``.
+    A chunk without a file is not refined yet. Any thread may read; inside ``with store.writing()``
+    several threads may write different tiles.
 
     Attributes
     ----------
-    place : its files.
-    info, geometry, tiling : what it says of itself, and what follows from that.
+    place : where its files are.
+    info, geometry, tiling : its metadata, and the geometry and tile grids that follow from them.
     """
 
     def __init__(self, place: Place, info: StoreInfo, *, writable: bool) -> None:
@@ -71,12 +72,12 @@ class PyramidStore:
 
     @property
     def address(self) -> str:
-        """Return the path or URL."""
+        """Return the path or URL of the store."""
         return self.place.address
 
     @property
     def path(self) -> Path:
-        """Return the folder.
+        """Return the folder of the store.
 
         Raises
         ------
@@ -90,7 +91,7 @@ class PyramidStore:
         return self.geometry.n_scales
 
     def array(self, scale: int) -> ZarrArray:
-        """Return the stored image of a scale, read-only; not refined chunks are the fill value."""
+        """Return the stored image of a scale, read-only; the fill value where it is not refined."""
         return self.level(scale).array
 
     def sketch_array(self, scale: int) -> ZarrArray:
@@ -98,7 +99,7 @@ class PyramidStore:
         return self.level(scale, sketch=True).array
 
     def level(self, scale: int, *, sketch: bool = False) -> Level:
-        """Return the image or the sketch of a scale, for reading several of its chunks."""
+        """Return the image or the sketch of a scale, to read its chunks from."""
         self.geometry.check_scale(scale)
         return (self._sketches if sketch else self._images)[scale]
 
@@ -110,19 +111,19 @@ class PyramidStore:
         missing: list[Ints] | None = None,
         cache: ChunkCache | None = None,
     ) -> npt.NDArray[Any]:
-        """Return a box of a scale in the stored type.
+        """Read a box of a scale, in the stored type; the fill value where it is not refined.
 
-        A chunk that was refined and that another process has removed is not refined from then on.
+        Refined chunks that another process has removed count as not refined from then on.
 
         Parameters
         ----------
-        missing : where the chunks without a file are appended, which are read as the fill value.
-        cache : keeps the chunks that were read last.
+        missing : list to which the indices of chunks without a file are appended.
+        cache : keeps the chunks read most recently.
 
         Raises
         ------
         GeometryError
-            If the box leaves the image.
+            If the box extends beyond the image.
         """
         level, chunks = self.level(scale), self._chunks(box)
         before = self._refined.of(scale)[chunks.slices].copy()
@@ -138,23 +139,23 @@ class PyramidStore:
     def read_sketch(
         self, scale: int, box: Box, *, cache: ChunkCache | None = None
     ) -> npt.NDArray[np.uint8]:
-        """Return a box of the sketch of a scale, uint8 (value / 255); `cache` as of `read`.
+        """Read a box of the sketch of a scale, uint8 (value / 255); for `cache` see `read`.
 
         Raises
         ------
         GeometryError
-            If the box leaves the image.
+            If the box extends beyond the image.
         """
         find = None if cache is None else cache.find
         return self.level(scale, sketch=True).read(box, find=find)
 
     def write(self, scale: int, box: Box, data: npt.NDArray[Any]) -> None:
-        """Write whole chunks of a scale; from then on they are refined.
+        """Write whole chunks of a scale, which are refined from then on.
 
         Raises
         ------
         GeometryError
-            If the box is not whole chunks inside the image.
+            If the box does not consist of whole chunks inside the image.
         StoreError
             If the writer's lock is not held, the data have another shape or type, or the chunks
             cannot be written.
@@ -165,70 +166,70 @@ class PyramidStore:
         self._refined.add(scale, self._chunks(box))
 
     def refined_chunks(self, scale: int) -> npt.NDArray[np.bool_]:
-        """Return which chunks exist, on the chunk grid; read-only, and only valid for now."""
+        """Return which chunks are refined, on the chunk grid; read-only, and soon out of date."""
         self.geometry.check_scale(scale)
         return self._refined.of(scale)
 
     def is_refined(self, scale: int, box: Box) -> bool:
-        """Return whether every chunk that the box touches exists."""
+        """Return whether every chunk that a box touches is refined."""
         inside = box.intersect(Box.of_shape(self.geometry.shape_at(scale)))
         return bool(self.refined_chunks(scale)[self._chunks(inside).slices].all())
 
     def refined_fraction(self, scale: int, box: Box | None = None) -> float:
-        """Return the share of voxels of a scale, or of a box of it, that are refined."""
+        """Return the fraction of the voxels of a scale, or of a box of it, that are refined."""
         box = box or Box.of_shape(self.geometry.shape_at(scale))
         return count_voxels(self.refined_chunks(scale), self.info.chunk_shape, box) / box.size
 
     def reload(self) -> None:
-        """Read which chunks exist, e.g. after another process wrote some."""
+        """Look anew which chunks exist, e.g. after another process wrote some."""
         self._refined.scan()
 
     def look(self, scale: int, box: Box) -> bool:
-        """Return whether every chunk that the box touches exists, seen in the folder right now.
+        """Return whether every chunk that a box touches has a file right now.
 
-        What another process wrote counts as refined from then on.
+        If so, they count as refined from then on, whichever process wrote them.
         """
         self.geometry.check_scale(scale)
         return self._refined.look(scale, self._chunks(box))
 
     def put_mark(self) -> str:
-        """Put an empty file into the store, by which helpers know it, and return its name.
+        """Put an empty file into the store, by which helpers recognise it, and return its name.
 
-        Who takes the lock next removes it.
+        The next holder of the lock removes it.
         """
         with told_if_unwritable(self.address, StoreError):
             return self._writers.put_mark()
 
     def assist(self, mark: str) -> None:
-        """Let this object write without the lock, for its holder, who planned the work.
+        """Let this object write without the lock, on behalf of its holder, who planned the work.
 
         Parameters
         ----------
-        mark : of the holder. Without it the store is not written to any more: if the holder was
-            killed, somebody else may be writing.
+        mark : name of the holder's mark. Nothing more is written once the mark is gone: if the
+            holder was killed, another process may be writing.
 
         Raises
         ------
         StoreError
-            If the store was opened for reading, or has no such mark.
+            If the store was opened for reading only, or has no such mark.
         """
         self._writers.assist(mark)
 
     @contextmanager
     def writing(self) -> Iterator[PyramidStore]:
-        """Be the only writer: the lock is held until the last ``with`` of this object ends.
+        """Be the only writer: hold the lock until the last ``with`` block of this object ends.
 
         Raises
         ------
         StoreError
-            If the store was opened for reading, or somebody else is writing.
+            If the store was opened for reading only, or another process is writing.
         """
         with self._writers.hold(self._take_over):
             try:
                 yield self
             finally:
                 self._clean_if_last()
-            # Not for who was stopped: on a slow disk cancelling would take long.
+            # Not after an error or a cancelled job: on a slow disk, cancelling would take long.
             with told_if_unwritable(self.address, StoreError):
                 self._refined.sync()
                 with self._writers.paused() as is_only:
@@ -236,7 +237,7 @@ class PyramidStore:
                         self.place.note_unsynced(are_there=False)
 
     def clear(self, scale: int, box: Box) -> dict[int, list[Box]]:
-        """Remove the tiles of a scale that a box touches, and every finer tile made from them.
+        """Remove the tiles of a scale that a box touches, and all finer tiles made from them.
 
         Returns
         -------
@@ -246,7 +247,7 @@ class PyramidStore:
         Raises
         ------
         StoreError
-            If the scale is 0, the writer's lock is not held, or others of this process write.
+            If the scale is 0, the writer's lock is not held, or this process has other writers.
         """
         self._writers.check()
         self.geometry.check_scale(scale)
@@ -257,18 +258,18 @@ class PyramidStore:
         return self.discard(self.tiling.tiles(scale, box))
 
     def discard(self, tiles: Iterable[Tile]) -> dict[int, list[Box]]:
-        """Remove tiles, also of scale 0, and every finer tile made from them.
+        """Remove tiles, also those of scale 0, and all finer tiles made from them.
 
         Returns
         -------
         dict
-            Per scale, the boxes of the tiles of which something was removed.
+            See `clear`.
 
         Raises
         ------
         StoreError
-            If the writer's lock is not held, or others of this process write: they might be making
-            tiles from those that are removed.
+            If the writer's lock is not held, or this process has other writers, which might be
+            making tiles from those to remove.
         """
         self._writers.check()
         with self._writers.alone(), told_if_unwritable(self.address, StoreError):
@@ -276,7 +277,7 @@ class PyramidStore:
 
     def _discard(self, doomed: Sequence[set[Tile]]) -> dict[int, list[Box]]:
         removed = {}
-        # Finest first: whatever an interruption leaves was made from tiles that are still there.
+        # Finest first: tiles left by an interruption were then made from tiles that still exist.
         for scale in reversed(range(self.n_scales)):
             boxes, keys = [], []
             for tile in sorted(doomed[scale]):
@@ -286,19 +287,19 @@ class PyramidStore:
                     keys += found
             if boxes:
                 removed[scale] = boxes
-            self.place.sync(keys)  # else a power cut might bring back what was found to be wrong
+            self.place.sync(keys)  # or a power cut might bring back tiles that were found wrong
         return removed
 
     def set_fingerprint(self, fingerprint: Fingerprint) -> None:
-        """Record how tiles are made; where that is known, warn if theirs might differ from it.
+        """Record how tiles are made; if there are tiles, warn if new ones may differ from them.
 
-        Called before the first tile is made: it also notes that some may not be on the disk yet.
+        Call it before the first tile is made: it also notes that some may not be on the disk yet.
 
         Raises
         ------
         StoreError
-            If device, precision or tile shape are others than those of the tiles that there are,
-            or the writer's lock is not held.
+            If the device, the precision, its arithmetic or the tile shape differ from those of
+            existing tiles, or the writer's lock is not held.
         """
         self._writers.check()
         known = self.info.fingerprint
@@ -312,19 +313,19 @@ class PyramidStore:
             self.place.note_unsynced(are_there=True)
 
     def tidy(self, mark: str) -> None:
-        """Read from the folder what helpers wrote and left half-written, and remove their mark.
+        """Remove the mark of helpers, note the chunks they wrote and remove half-written ones.
 
         Raises
         ------
         StoreError
-            As of `clear`.
+            If the writer's lock is not held, or the mark cannot be removed.
         """
         self._writers.check()
         with told_if_unwritable(self.address, StoreError):
             self.place.remove(mark)
         self._is_untidy = True
         self._clean_if_last()
-        if self._is_untidy:  # the last job of this process that writes will do it
+        if self._is_untidy:  # the last writer of this process will do the rest
             self._refined.scan()
 
     def _clean_if_last(self) -> None:
@@ -338,15 +339,15 @@ class PyramidStore:
             self.place.remove(key)
 
     def _take_over(self) -> None:
-        """See what the writer before us did, and remove what it left half-written."""
+        """Note what the previous writer did, and remove what it left half-written."""
         info = read_info(self.place)
         if info.model_copy(update={"fingerprint": self.info.fingerprint}) != self.info:
             raise StoreError(f"{self.address} was replaced after it was opened. Open it again.")
         self.info = info
         self._clean()
         if self.place.has_unsynced():
-            self._refined.add_unsynced()  # the writer before us did not wait for its last ones
+            self._refined.add_unsynced()  # the previous writer did not wait for its last chunks
 
     def _chunks(self, box: Box) -> Box:
-        """Return the chunks that a box of voxels touches, as a box that counts chunks."""
+        """Return the chunks that a box of voxels touches, as a box on the chunk grid."""
         return box.cover(self.info.chunk_shape)

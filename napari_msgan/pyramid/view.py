@@ -1,4 +1,4 @@
-"""What is seen of a store while it is refined: each chunk, or the coarser level in its place."""
+"""Views of a store while it is refined: its chunks, or the coarser level where there are none."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 
 class _Window(LazyArray, ABC):
-    """Array-like that shows a box of an image; outside the image the border voxel is repeated.
+    """Array-like that shows a box of an image; beyond the image the border voxel is repeated.
 
     Parameters
     ----------
-    shape : of the image.
-    shown : what index 0 and the end of this array are in the image; it may leave it. None for all.
+    shape : shape of the image.
+    shown : box of the image that this array shows, which may extend beyond it; None for all.
     """
 
     def __init__(self, shape: Ints, shown: Box | None, dtype: np.dtype[Any]) -> None:
@@ -37,7 +37,7 @@ class _Window(LazyArray, ABC):
 
     @abstractmethod
     def _read(self, box: Box) -> npt.NDArray[Any]:
-        """Return a box that lies inside the image."""
+        """Read a box that lies inside the image."""
 
     def _show(self, box: Box) -> npt.NDArray[Any]:
         there = box.shift(self._start)
@@ -45,16 +45,16 @@ class _Window(LazyArray, ABC):
 
 
 class PyramidView(_Window):
-    """Array-like of one scale: what is refined, and the scale before, upsampled, elsewhere.
+    """Array-like of a scale: refined chunks, and elsewhere the previous scale, upsampled.
 
-    Only what is asked for is read. Any thread may read while others write tiles; every read
-    shows the latest state.
+    It reads only what is indexed. Any thread may read while others write tiles; every read shows
+    the latest state.
 
     Parameters
     ----------
-    shown : box of the scale (its own voxels); it may leave the image. None for all.
-    whole : raise StoreError where scale 0 has no file, else it is seen as the fill value there.
-    cache : keeps what was read last, for who goes through slice by slice.
+    shown : box to show, in voxels of the scale, which may extend beyond the image; None for all.
+    whole : raise StoreError where scale 0 has no file; otherwise the fill value is shown there.
+    cache : keeps the chunks read most recently, for reading slice by slice.
     """
 
     def __init__(
@@ -84,8 +84,8 @@ class PyramidView(_Window):
             refined = self._store.refined_chunks(self._scale)[chunks.slices].copy()
             missing: list[Ints] = []
             block = self._compose(box, refined, missing)
-            # A chunk that was cleared meanwhile was read as the fill value: read again. The flags
-            # alone would not tell, because it may have been made again by now.
+            # A chunk that was cleared meanwhile was read as the fill value: read again. Its flag
+            # would not tell, because it may have been made again by now.
             if not any(
                 refined[tuple(i - first for i, first in zip(index, chunks.start, strict=True))]
                 for index in missing
@@ -95,9 +95,9 @@ class PyramidView(_Window):
     def _compose(
         self, box: Box, refined: npt.NDArray[np.bool_], missing: list[Ints]
     ) -> npt.NDArray[Any]:
-        """Return the box, given which of the chunks that it touches are refined.
+        """Return a box, given which of the chunks that it touches are refined.
 
-        missing : where the chunks are appended that were read, and have no file.
+        missing : list to which the indices of chunks are appended that were read but have no file.
         """
         read_stored = partial(self._store.read, self._scale, missing=missing, cache=self._cache)
         if refined.all():
@@ -119,7 +119,7 @@ class PyramidView(_Window):
         assert self._coarser is not None
         factor = self._store.geometry.factor(self._scale)
         block = np.empty(box.shape, self.dtype)
-        # In parts, because the interpolation needs several times the memory of its result.
+        # In parts, because interpolation needs several times the memory of its result.
         for part in box.blocks(tuple(4 * n for n in self._chunk_shape)):
             values = upsample(self._coarser, factor, part)
             if self.dtype.kind != "f":
@@ -129,9 +129,9 @@ class PyramidView(_Window):
 
 
 class SketchView(_Window):
-    """Array-like of the sketch of one scale, uint8; parameters as of `PyramidView`.
+    """Array-like of the sketch of a scale, uint8; for the other parameters see `PyramidView`.
 
-    whole : raise StoreError where a chunk has no file, else it is seen as no edges.
+    whole : raise StoreError where a chunk has no file; otherwise no edges are shown there.
     """
 
     def __init__(
@@ -154,14 +154,14 @@ class SketchView(_Window):
 
 
 def upsample(coarse: ArrayLike, factor: Ints, box: Box) -> npt.NDArray[np.float32]:
-    """Return a box of the grid that is `factor` times finer, by linear interpolation.
+    """Interpolate linearly to a grid `factor` times finer, and return a box of that grid.
 
-    Fine voxel i lies at ``(i + 0.5) / factor - 0.5`` of the coarse grid; beyond the border the
-    border voxel is repeated. Values do not depend on the box that they are asked with.
+    Fine voxel i lies at ``(i + 0.5) / factor - 0.5`` of the coarse grid; beyond the image the
+    border voxel is repeated. A voxel has the same value whichever box it is read with.
     """
     below, weights = [], []
     for start, stop, f in zip(box.start, box.stop, factor, strict=True):
-        # (2 i + 1 - f) / 2 f in integers, so that voxel and weight are exact
+        # (2 i + 1 - f) / 2 f in integers, so that both voxel and weight are exact
         lower, rest = np.divmod(2 * np.arange(start, stop) + 1 - f, 2 * f)
         below.append(lower)
         weights.append((rest / (2 * f)).astype(np.float32))
@@ -174,9 +174,9 @@ def upsample(coarse: ArrayLike, factor: Ints, box: Box) -> npt.NDArray[np.float3
 
 
 def padded_box(geometry: PyramidGeometry, scale: int) -> Box:
-    """Return the image of a scale, and beyond it up to the shape of scale 0 times all factors.
+    """Return the box of a scale, padded to the shape of scale 0 times the factors up to the scale.
 
-    napari derives the factors of its levels from the ratios of their shapes: these are exact.
+    napari derives the factors of levels from the ratios of their shapes, which are then exact.
     """
     box = Box.of_shape(geometry.shape_at(0))
     for factor in geometry.factors[:scale]:
@@ -187,10 +187,10 @@ def padded_box(geometry: PyramidGeometry, scale: int) -> Box:
 def levels(
     store: PyramidStore, *, cache: ChunkCache | None = None
 ) -> list[PyramidView | npt.NDArray[Any]]:
-    """Return what is seen of all levels, finest first, of padded shapes, as napari wants them.
+    """Return views of all levels for napari, finest first, with padded shapes (`padded_box`).
 
-    The coarsest is a plain array, because napari keeps the one that it saw first: call
-    `refresh_coarsest` when scale 0 was written.
+    The coarsest is a plain array, because napari keeps the one that it got first: call
+    `refresh_coarsest` after scale 0 has been written.
     """
     finer = [
         PyramidView(store, scale, shown=padded_box(store.geometry, scale), cache=cache)
@@ -200,7 +200,7 @@ def levels(
 
 
 def sketch_levels(store: PyramidStore, *, cache: ChunkCache | None = None) -> list[SketchView]:
-    """Return the sketch of all levels, finest first, of padded shapes."""
+    """Return views of the sketch of all levels, finest first, with padded shapes."""
     return [
         SketchView(store, scale, shown=padded_box(store.geometry, scale), cache=cache)
         for scale in range(store.n_scales - 1, -1, -1)
@@ -208,7 +208,7 @@ def sketch_levels(store: PyramidStore, *, cache: ChunkCache | None = None) -> li
 
 
 def refresh_coarsest(store: PyramidStore, shown: Sequence[PyramidView | npt.NDArray[Any]]) -> None:
-    """Write scale 0 of the store into the last of `levels`, in place."""
+    """Copy scale 0 of the store into `shown[-1]`, the coarsest of `levels`, in place."""
     coarsest = shown[-1]
     assert isinstance(coarsest, np.ndarray)
     coarsest[...] = _coarsest(store)
@@ -219,9 +219,10 @@ def _coarsest(store: PyramidStore) -> npt.NDArray[Any]:
 
 
 def view_volume(store: PyramidStore, scale: int, region: Box | None = None) -> Volume:
-    """Return what is seen of a scale, with its geometry; nothing is read yet.
+    """Return a scale of a store, or a part of it, as a volume that is read when it is sliced.
 
-    It is what is saved: reading raises StoreError if the store, or scale 0 of it, is not there.
+    Parts that are not refined are upsampled from the coarser scale, as in exports. Reading raises
+    StoreError if the store, or its scale 0, does not exist.
 
     Parameters
     ----------
