@@ -1,7 +1,7 @@
-"""Image files: one module per format; axis order and LPS/RAS are settled here.
+"""Read and write image files: one module per format, which also converts axis order and LPS/RAS.
 
-Importing this package is cheap: nibabel, tifffile, zarr and Pillow are imported by the module of
-the format, when a file of that format is met.
+Importing this package is cheap: nibabel, tifffile, zarr, pydicom and Pillow are imported by the
+modules of the formats, when a file of that format is read or written.
 """
 
 from napari_msgan.io._dicom_files import is_series

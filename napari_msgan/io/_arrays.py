@@ -1,4 +1,4 @@
-"""Array-likes that convert what is read, and reading an image slab by slab."""
+"""Array-likes that convert values as they are read, and reading an image slab by slab."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Block = npt.NDArray[Any]
 
-#: Most bytes that `iter_slabs` asks for at once (more only if a single band of rows is larger).
+#: Most bytes that `iter_slabs` reads at once (more only if a single band of rows is larger).
 SLAB_BYTES = 64 * 2**20
 #: Most planes of a slab: the depth of a chunk of our stores, so that a chunk is seldom read twice.
 SLAB_PLANES = 64
@@ -26,10 +26,10 @@ SLAB_PLANES = 64
 def converted(
     source: ArrayLike, convert: Callable[[Block], Block], *, dtype: npt.DTypeLike, ndim: int
 ) -> LazyArray:
-    """Return an array-like of (Z, Y, X) or (Y, X) that converts what is read of another one.
+    """Return an array-like, shape (Z, Y, X) or (Y, X), that converts the blocks of another one.
 
-    source : array-like with the same leading axes; `convert` may reduce a further, last one.
-    convert : block as stored to block that can be cast to `dtype`.
+    source : array-like with the same leading axes; `convert` may reduce one more axis, the last.
+    convert : takes a block as stored, and returns one that can be cast to `dtype`.
     """
 
     def compute(box: Box) -> Block:
@@ -39,7 +39,7 @@ def converted(
 
 
 def native(data: Block) -> ArrayLike:
-    """Return the array in the byte order of this machine, converted when it is read."""
+    """Return the array in the native byte order, converted as it is read."""
     if data.dtype.isnative:
         return data
     dtype = data.dtype.newbyteorder("=")
@@ -47,7 +47,7 @@ def native(data: Block) -> ArrayLike:
 
 
 def scaled(stored: ArrayLike, slope: float | None, inter: float | None) -> ArrayLike:
-    """Return slope * stored + inter, computed when it is read; integers where both are whole."""
+    """Return ``slope * stored + inter``, computed as it is read; of integers if all are whole."""
     if slope is None or inter is None or (slope, inter) == (1, 0):
         return native(stored) if isinstance(stored, np.ndarray) else stored
     if stored.dtype.kind != "f" and float(slope).is_integer() and float(inter).is_integer():
@@ -78,13 +78,13 @@ def iter_slabs(
     row_step: int = 1,
     progress: Callable[[float], None] = lambda fraction: None,
 ) -> Iterator[Block]:
-    """Yield the image as whole planes, or as bands of whole rows where planes are large.
+    """Yield an image as whole planes or, if planes are large, as bands of whole rows.
 
     Parameters
     ----------
     data : array-like, shape (Z, Y, X) or (Y, X)
-    row_step : a band that is not the last of its plane has a multiple of this many rows.
-    progress : is given the fraction that was yielded, when the next slab is asked for.
+    row_step : all bands but the last of a plane have a multiple of this many rows.
+    progress : called with the fraction yielded so far, when the next slab is requested.
 
     Yields
     ------
@@ -103,6 +103,6 @@ def iter_slabs(
         for y in range(0, n_rows, rows):
             stop_z, stop_y = min(z + planes, n_planes), min(y + rows, n_rows)
             key = (slice(z, stop_z), slice(y, stop_y), slice(0, n_columns))
-            # No name keeps the slab while the next one is read.
+            # Not assigned to a name, which would keep it in memory while the next one is read.
             yield np.asarray(data[key[-len(data.shape) :]]).reshape(-1, stop_y - y, n_columns)
             progress((z * n_rows + (stop_z - z) * stop_y) / (n_planes * n_rows))

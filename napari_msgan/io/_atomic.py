@@ -1,4 +1,4 @@
-"""A file or folder that appears under its name only when it is complete."""
+"""Write a file or folder so that it appears under its name only when it is complete."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-#: Files at the top of a Zarr folder that say what it is.
+#: Files in a Zarr folder that say what it is.
 _ZARR_METADATA = ("zarr.json", ".zattrs")
 
 
@@ -26,19 +26,19 @@ _ZARR_METADATA = ("zarr.json", ".zattrs")
 def complete_or_nothing(
     path: Path, *, overwrite: bool, needed_bytes: int | None = None
 ) -> Iterator[Path]:
-    """Yield a hidden sibling of `path` to write to, which takes the name when all went well.
+    """Give a hidden sibling of `path` to write to, which takes that name if the body succeeds.
 
-    Whatever stops the body (an error, Ctrl-C, a generator that is closed) removes the sibling; what
-    a killed process left is removed by the next one that writes `path`. Whenever it is killed, and
-    after a power cut, the name stands for the old or the new content; only where the system cannot
-    exchange two folders, that of an old folder is free for a moment.
+    Otherwise (on an error, Ctrl-C, or when a generator is closed) the sibling is removed; one that
+    a killed process leaves is removed by the next process that writes `path`. Whenever the process
+    is killed, and after a power cut, the name stands for either the old or the new content; only
+    where the system cannot exchange two folders is the name of an old folder free for a moment.
 
-    needed_bytes : how large it may become, for the message that the disk is full.
+    needed_bytes : size that the content may reach, for the message about a full disk.
 
     Raises
     ------
     VolumeError
-        If the name is taken and `overwrite` is false, another process is writing it, or the
+        If the name is taken and may not be replaced, another process is writing it, or the
         operating system refuses.
     """
     check_is_folder(path.parent, VolumeError)
@@ -48,7 +48,7 @@ def complete_or_nothing(
     with hold_lock(lock_file, str(path), VolumeError):
         try:
             _remove_stale(path, "partial")
-            if path.exists():  # else it is the only copy
+            if path.exists():  # if it does not, the old content is the only copy
                 _remove_stale(path, "old")
             _check_name(path, overwrite=overwrite)
             with told_if_disk_full(path, VolumeError, needed_bytes):
@@ -61,13 +61,13 @@ def complete_or_nothing(
             raise VolumeError(f"{path} could not be written: {error}") from error
         finally:
             _remove(partial)
-            # While it is held, as in `create_pyramid`; Windows refuses, an empty file then stays.
+            # Unlinked while held, as in `create_pyramid`; Windows refuses, and an empty file stays.
             with suppress(OSError):
                 lock_file.unlink(missing_ok=True)
 
 
 def _remove_stale(path: Path, what: str) -> None:
-    """Remove what others left beside `path`: they held the lock and are gone."""
+    """Remove what other processes left beside `path`; they held the lock, and no longer run."""
     pattern = re.compile(rf"\.{what}-[0-9a-f]{{8}}-{re.escape(path.name)}")
     for stale in [p for p in path.absolute().parent.iterdir() if pattern.fullmatch(p.name)]:
         _remove(stale)
@@ -89,7 +89,7 @@ def _check_name(path: Path, *, overwrite: bool) -> None:
 
 
 def _is_one_image(folder: Path) -> bool:
-    """Return whether a folder is an array or a multiscale image of Zarr, no group of others."""
+    """Return whether a folder is a Zarr array or multiscale image, not a group of other things."""
     if (folder / ".zarray").is_file():
         return True
     for name in _ZARR_METADATA:
@@ -103,12 +103,12 @@ def _is_one_image(folder: Path) -> bool:
 
 
 def _move(partial: Path, path: Path, old: Path, overwrite: bool) -> None:
-    # Asked again: writing takes long, and os.replace would silently replace a file.
+    # Checked again: writing takes long, and os.replace would replace a new file silently.
     _check_name(path, overwrite=overwrite)
     if not path.is_dir():
         patiently(partial.replace, path)
         return
-    # The old content goes when the new name is on the disk.
+    # The old content is removed only when the new name is on the disk.
     if exchange(partial, path):
         try:
             sync_folder(path.absolute().parent)
@@ -131,5 +131,5 @@ def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
-        with suppress(OSError):  # else it would hide why nothing was written; the next one does it
+        with suppress(OSError):  # or it would hide the first error; the next writer removes it
             patiently(path.unlink)

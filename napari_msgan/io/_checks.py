@@ -1,4 +1,4 @@
-"""Checks that every reader makes, and the units of length."""
+"""Checks that all readers make, and units of length."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from napari_msgan.geometry import Floats
     from napari_msgan.volume import ArrayLike
 
-#: Zlib reaches 1032, LZW about 2700; only from `_LARGE` on, as small files do no harm.
+#: Largest plausible compression ratio: zlib reaches 1032, LZW about 2700. It is checked only above
+#: `_LARGE` bytes, because small files do no harm.
 _BEST_COMPRESSION = 5000
 _LARGE = 2**30
 _MOST_SLABS = 32
@@ -59,7 +60,7 @@ _MM = {
 
 
 def mm_per(unit: str | None) -> float | None:
-    """Return how many mm a unit has; None if it is no length (pixel, reference frame, none).
+    """Return the length of a unit in mm; None if it is no length (pixel, reference frame, none).
 
     Examples
     --------
@@ -67,7 +68,7 @@ def mm_per(unit: str | None) -> float | None:
     (0.001, None)
     """
     name = (unit or "").strip()
-    # Lower case only as a second try: "Mm" is no "mm".
+    # Lower case only as a second try, and not for two letters: "Mm" is not "mm".
     return _MM.get(name, _MM.get(name.lower()) if len(name) > 2 else None)
 
 
@@ -76,7 +77,7 @@ def is_spacing(values: Floats) -> bool:
 
 
 def warn(path: Path, text: str) -> None:
-    """Warn that reading goes on with something other than what the file says."""
+    """Warn, naming the file, that the image may not be read exactly as the file means it."""
     warnings.warn(f"{path}: {text}", UserWarning, stacklevel=4)
 
 
@@ -89,7 +90,7 @@ def check_dtype(path: Path, dtype: np.dtype[Any]) -> None:
 
 
 def check_fits_memory(path: Path, n_bytes: int) -> None:
-    """Check the size a header declares before anything of that size is allocated."""
+    """Check the size that a header declares before anything of that size is allocated."""
     free = psutil.virtual_memory().available
     if n_bytes > free:
         raise VolumeError(
@@ -102,7 +103,7 @@ def check_fits_memory(path: Path, n_bytes: int) -> None:
 def check_is_plausible(path: Path, n_bytes: int, size: int | None = None) -> None:
     """Check that a compressed file is not absurdly small for the size that its header declares.
 
-    size : of several files together, None for that of the one.
+    size : bytes of several files together; None for those of `path`.
     """
     size = path.stat().st_size if size is None else size
     if n_bytes > _LARGE and n_bytes > _BEST_COMPRESSION * size:
@@ -115,8 +116,8 @@ def check_is_plausible(path: Path, n_bytes: int, size: int | None = None) -> Non
 def check_has_values(path: Path, data: ArrayLike) -> None:
     """Check that an image of floats is not NaN or infinite throughout.
 
-    Stops at the first slab with a finite voxel, so it seldom reads much; and after some GiB, as
-    metadata may declare any size.
+    It stops at the first slab with a finite voxel, so it seldom reads much; and after some GiB,
+    because metadata may declare any size.
     """
     slabs = islice(iter_slabs(data), _MOST_SLABS)
     if data.dtype.kind == "f" and not any(np.isfinite(slab).any() for slab in slabs):

@@ -1,7 +1,7 @@
-"""Elements of a DICOM header, taken as they are stored and parsed here.
+"""Elements of a DICOM header, read as they are stored and parsed here.
 
-pydicom's own conversion warns and checks by settings of the whole process, which other threads and
-plugins share.
+pydicom's own conversion warns and validates according to settings of the whole process, which other
+threads and plugins share.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ if TYPE_CHECKING:
 logging.getLogger("pydicom").addHandler(logging.NullHandler())  # else it writes to the terminal
 
 CONVERT = "convert it to NIfTI first, for instance with dcm2niix"
-#: Parts of a header that are read one by one; 1000 frames take a fifth.
+#: Most reads for one header; that of 1000 frames takes a fifth of them.
 _MOST_READS = 1_000_000
 
 
 def open_header(path: Path, names: Sequence[str]) -> tuple[str, Header]:
-    """Return how a file is stored, and these elements of its header.
+    """Return the transfer syntax of a file, and the named elements of its header.
 
     Raises
     ------
     VolumeError
-        If it does not say how it is stored, or is compressed with its header.
+        If it names no transfer syntax, or is compressed together with its header.
     """
     syntax = Header([read_file_meta_info(path)]).text("TransferSyntaxUID")
     if not syntax:
@@ -53,15 +53,16 @@ def open_header(path: Path, names: Sequence[str]) -> tuple[str, Header]:
 
 
 def read_elements(path: Path, names: Sequence[str], *, stop_before_pixels: bool = False) -> Dataset:
-    """Return these elements of a file, not converted."""
+    """Return the named elements of a file, not converted."""
     with _Guarded(io.FileIO(path)) as file:
         return dcmread(file, specific_tags=list(names), stop_before_pixels=stop_before_pixels)
 
 
 class _Guarded(io.BufferedReader):
-    """A file of which no more is read than it has, and that may not have absurdly many elements.
+    """A file that limits the size of each read to its own size, and the number of reads.
 
-    Room is made for what an element declares, up to 4 GB; and each takes a kilobyte or more.
+    Otherwise memory would be allocated for whatever an element declares, up to 4 GB; and each
+    element takes a kilobyte or more.
     """
 
     def __init__(self, raw: io.FileIO) -> None:
@@ -76,9 +77,9 @@ class _Guarded(io.BufferedReader):
 
 
 class Header:
-    """Elements parsed as their standard types.
+    """Elements of a header, parsed into the types that the standard gives them.
 
-    layers : where an element is looked for, one after the other.
+    layers : data sets in which an element is looked up, in this order.
     """
 
     def __init__(self, layers: Sequence[Dataset]) -> None:
@@ -88,20 +89,20 @@ class Header:
         return any(name in layer for layer in self._layers)
 
     def under(self, others: Iterable[Header]) -> Header:
-        """Return a header with the elements of others before those of this one."""
+        """Return a header in which elements are looked up in the others first, then in this one."""
         return Header([layer for one in (*others, self) for layer in one._layers])
 
     def items(self, name: str, most: int) -> list[Header]:
-        """Return what a sequence holds: at most one more than is asked for.
+        """Return the items of a sequence: at most one more than `most`, to show that there are.
 
         Raises
         ------
         VolumeError
-            If it is no sequence.
+            If the element is not a sequence.
         """
         for layer in self._layers:
             if name in layer:
-                found: Any = layer.get_item(name)  # `layer[name]` would convert others, too
+                found: Any = layer.get_item(name)  # `layer[name]` would convert other elements too
                 if isinstance(found, RawDataElement):
                     return [Header([item]) for item in _parsed(name, found, most)]
                 return [Header([item]) for item in found.value[: most + 1]]
@@ -116,7 +117,7 @@ class Header:
         return b"", True
 
     def whole(self, name: str, *, signed: bool = False) -> int | None:
-        """Return an element of two bytes."""
+        """Return the integer in an element of two bytes; None if it is missing or empty."""
         content, is_little = self._stored(name)
         order = "little" if is_little else "big"
         return int.from_bytes(content[:2], order, signed=signed) if content else None  # type: ignore[arg-type]
@@ -125,7 +126,7 @@ class Header:
         return self._stored(name)[0].decode("latin-1").strip(" \0")
 
     def numbers(self, name: str, count: int) -> Vector | None:
-        """Return the numbers of an element that is written in decimals."""
+        """Return the numbers of an element written as decimal text; None if missing or empty."""
         if not (text := self.text(name)):
             return None
         parts = text.split("\\")
@@ -143,7 +144,7 @@ class Header:
 
 
 def _parsed(name: str, found: RawDataElement, most: int) -> list[Dataset]:
-    if found.VR not in (None, "SQ", "UN"):  # UN: of an archive that did not know it
+    if found.VR not in (None, "SQ", "UN"):  # UN: written by an archive that did not know it
         raise VolumeError(f"{name} is {found.VR}, not a sequence: it is damaged")
     content, items = io.BytesIO(found.value or b""), list[Any]()
     is_implicit = found.is_implicit_VR or found.VR == "UN"

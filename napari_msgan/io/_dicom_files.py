@@ -1,4 +1,4 @@
-"""Which files are DICOM, by their first bytes; nothing heavy is imported here."""
+"""Recognise DICOM files by their first bytes; nothing heavy is imported here."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 #: Modalities whose images are slices of a volume.
 SLICED = ("CT", "MR", "PT")
-#: Names, and files that may be DICOM, that are looked at to tell what a folder holds.
+#: How many names, and how many files that may be DICOM, are examined to tell what a folder holds.
 _NAMES, _OPENED = 5000, 100
-#: Files of which one says whether a folder holds slices: others may be reports or doses.
+#: How many DICOM files are examined for slices: the first ones may be reports or doses.
 _ASKED = 10
-#: Index of a medium, which holds no image.
+#: Index file of a medium; it holds no image.
 _INDEX = "DICOMDIR"
 _SUFFIX = ".dcm"
 _OTHER_SUFFIXES = (
@@ -31,8 +31,8 @@ _OTHER_SUFFIXES = (
 
 
 def is_dicom(folder: Path, path: Path) -> bool:
-    """Return whether a file, which lies in a folder, begins as DICOM does."""
-    with suppress(OSError):  # also what is a folder, or a link that leaves this one
+    """Return whether a file in a folder begins like DICOM."""
+    with suppress(OSError):  # raised also for a folder, or for a link that leads out of this one
         check_inside(folder, path)
         with path.open("rb") as file:
             return file.read(132)[128:] == b"DICM"
@@ -40,15 +40,15 @@ def is_dicom(folder: Path, path: Path) -> bool:
 
 
 def is_dicom_folder(folder: Path) -> bool:
-    """Return whether a folder has DICOM among its first files."""
+    """Return whether there is DICOM among the first files of a folder."""
     return any(True for _ in _first(folder, 1))
 
 
 def is_series(path: Path) -> bool:
-    """Return whether a folder has several DICOM files that make one volume.
+    """Return whether a folder has several DICOM files that form one volume.
 
-    That is of slices, or of parts; files with frames are a volume each, unless there are as many
-    slices beside them.
+    These are slices, or parts of a volume (a concatenation). Files with several frames are a volume
+    each, unless there are at least as many slices beside them.
     """
     if not path.is_dir():
         return False
@@ -58,7 +58,7 @@ def is_series(path: Path) -> bool:
 
 
 def _first(folder: Path, count: int) -> Iterator[Path]:
-    """Return the first DICOM files that the system lists; of a folder that it does not, none."""
+    """Return the first DICOM files that the system lists; none if it cannot list the folder."""
     with suppress(OSError), os.scandir(folder) as entries:
         listed = [Path(entry.path) for entry in islice(entries, _NAMES)]
         some = islice(filter(_may_be, listed), _OPENED)
@@ -73,11 +73,11 @@ def _may_be(path: Path) -> bool:
 
 
 def _kind(file: Path) -> Literal["slice", "frames", "other"]:
-    """Return whether a file is a slice, or part of a volume; or holds a volume of its own."""
+    """Return "slice" for a slice or a part of a volume, "frames" for a volume of its own."""
     from napari_msgan.io._dicom_elements import open_header
     from napari_msgan.io.dicom import UNREADABLE
 
-    with suppress(VolumeError, *UNREADABLE):  # what is wrong is said where the file is read
+    with suppress(VolumeError, *UNREADABLE):  # problems are reported when the file is read
         _, header = open_header(file, ["Modality", "NumberOfFrames", "ConcatenationUID"])
         if header.text("Modality") in SLICED:
             is_part = (
@@ -88,9 +88,9 @@ def _kind(file: Path) -> Literal["slice", "frames", "other"]:
 
 
 def dicom_files(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Return the DICOM files of a folder (not of folders inside), and what may once have been one.
+    """Return the DICOM files of a folder (not of folders inside), and those that may have been one.
 
-    These are empty, cannot be read, are links out of the folder, or end as DICOM does and are not.
+    The latter are empty, unreadable, links, or named ``.dcm`` without being DICOM.
     """
     found, doubtful = [], []
     for path in sorted(filter(_may_be, folder.iterdir())):

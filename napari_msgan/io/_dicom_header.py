@@ -1,4 +1,4 @@
-"""What the header of a DICOM file with grey images says: one, or frames that are slices.
+"""Headers of DICOM files with grey images: one image, or frames that are slices.
 
 References
 ----------
@@ -26,23 +26,23 @@ if TYPE_CHECKING:
     from napari_msgan.geometry import Ints
     from napari_msgan.io._dicom_elements import Header, Vector
 
-#: What a file may hold beside its pixels: overlays, curves, private elements.
+#: Most bytes that a file may hold beside its pixels: overlays, curves, private elements.
 _BESIDE_BYTES = 64 * 2**20
-#: Pixels are stored one after the other.
+#: Transfer syntaxes without compression.
 PLAIN = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian)
 _RIGHT_ANGLE = 1e-2
-#: Groups of elements that all frames share, and those of each frame.
+#: Groups of elements shared by all frames, and groups of each frame.
 _SHARED, _OF_FRAMES = "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"
-#: The groups that say where a frame lies, and what its numbers mean.
+#: The groups that say where a frame lies and what its stored numbers mean.
 _GROUPS = (
     *("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence"),
     "PixelValueTransformationSequence",
 )
 _TABLE = "ModalityLUTSequence"
 MOST_FRAMES = 20_000
-#: Types of values of a CT that are Hounsfield units, or that say nothing.
+#: RescaleType of a CT in Hounsfield units, or one that does not say.
 _HOUNSFIELD = ("", "US", "HU", "HU_MOD")
-#: Elements that are read; others may be of any size.
+#: The only elements that are read, because others may have any size.
 _READ = (
     *("SOPInstanceUID", "SeriesInstanceUID", "Modality", "ImageType", "NumberOfFrames"),
     *("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated"),
@@ -54,15 +54,15 @@ _READ = (
 
 
 class OtherKindError(VolumeError):
-    """A file that is no image of a volume: in a folder it may lie beside one."""
+    """A file without images of the kind that is read; in a folder it may lie beside such images."""
 
 
 @dataclass(frozen=True)
 class Plane:
-    """Where an image lies in the patient, (x, y, z) in LPS.
+    """Where an image lies in the patient, in (x, y, z) LPS coordinates.
 
-    along_row, along_column : directions in which the column and the row index grow.
-    position : of the first voxel's centre, mm.
+    along_row, along_column : directions in which the column index and the row index grow.
+    position : position of the centre of the first voxel, in mm.
     spacing : mm between rows and between columns.
     """
 
@@ -77,7 +77,7 @@ class Plane:
         return normal / np.linalg.norm(normal)
 
     def is_parallel(self, other: Plane) -> bool:
-        """Return whether two images can be slices of one volume."""
+        """Return whether both have the directions and spacing of slices of one volume."""
         ours, theirs = ((p.along_row, p.along_column) for p in (self, other))
         is_alike = np.allclose(self.spacing, other.spacing, rtol=1e-4)
         return is_alike and np.allclose(ours, theirs, atol=1e-3)
@@ -85,20 +85,23 @@ class Plane:
 
 @dataclass(frozen=True)
 class Slice:
-    """What the header of a file says of an image.
+    """What the header of a file says about one of its images.
 
-    frame, n_frames : which of the images in the file it is, of how many.
-    identifier, series : of the file, and of the series that it belongs to.
-    concatenation, n_parts : of a volume that lies in several files, and how many; "" and 0 if not.
-    is_localiser : it shows where slices of the same series lie.
-    has_hounsfield : it says how numbers become values, and no other unit; of a CT.
+    frame, n_frames : index of the image in the file, and number of images there.
+    identifier, series : identifiers of the file, and of the series that it belongs to.
+    concatenation, n_parts : if the volume lies in several files, their common identifier and their
+        number; otherwise "" and 0.
+    is_localiser : whether it shows where the slices of the same series lie.
+    has_hounsfield : for a CT: whether the header converts numbers to values without naming a unit
+        other than Hounsfield.
+    syntax : transfer syntax of the pixels.
     shape : rows and columns.
-    bits, is_signed : of the numbers that are stored.
-    padding : number that is stored where there is no image, None if there is none.
-    is_dark_high : large numbers are dark, of an X-ray (MONOCHROME1).
-    slope, intercept : from stored numbers to values, such as Hounsfield units.
-    spacing : mm between rows and between columns, None if it is not known.
-    plane : None if it is not known.
+    bits, is_signed : of the stored numbers.
+    padding : number stored where there is no image; None if there is none.
+    is_dark_high : whether large numbers are dark, in an X-ray (MONOCHROME1).
+    slope, intercept : convert stored numbers to values, such as Hounsfield units.
+    spacing : mm between rows and between columns; None if it is not known.
+    plane : place in the patient; None if it is not known.
     """
 
     path: Path
@@ -125,12 +128,12 @@ class Slice:
 
     @property
     def n_bytes(self) -> int:
-        """Return the bytes of the pixels, unpacked."""
+        """Return the size of the uncompressed pixels."""
         return math.prod(self.shape) * self.bits_allocated // 8
 
     @property
     def limits(self) -> tuple[float, float]:
-        """Return the least and the greatest value that there can be."""
+        """Return the smallest and the largest value that pixels can have."""
         low = -(2 ** (self.bits - 1)) if self.is_signed else 0
         ends = [self.slope * (low + n) + self.intercept for n in (0, 2**self.bits - 1)]
         return min(ends), max(ends)
@@ -142,19 +145,19 @@ class Slice:
 
 
 def read_slices(path: Path) -> list[Slice]:
-    """Return what the header of a file says of its images, if it has any; no pixels are read.
+    """Return what the header of a file says about its images, if it has any; reads no pixels.
 
     Raises
     ------
     OtherKindError
-        If it is something else than one grey image of integers, or frames that are slices.
+        If the file is anything but one grey image of integers, or frames that are slices.
     VolumeError
-        If it is damaged.
+        If the file is damaged.
     """
     syntax, header = open_header(path, _READ)
     rows, columns = header.whole("Rows"), header.whole("Columns")
     if rows is None or columns is None:
-        if header.text("Modality") in ("", *SLICED):  # a slice that is damaged must not be missed
+        if header.text("Modality") in ("", *SLICED):  # a damaged slice must not go unnoticed
             raise OtherKindError(f"{path} holds no image")
         return []
     _check_kind(path, header)
@@ -180,7 +183,7 @@ def _n_frames(path: Path, header: Header) -> int:
     text = header.text("NumberOfFrames") or "1"
     if not text.isdecimal() or len(text) > 9:
         raise VolumeError(f"NumberOfFrames is {text[:20]!r}: it is damaged")
-    count = int(text) or 1  # some write 0 where there is one
+    count = int(text) or 1  # some programs write 0 for a single image
     if count > 1 and _OF_FRAMES not in header:
         raise OtherKindError(
             f"{path} holds {count} frames that do not say where they lie, as those of a film: "
@@ -192,7 +195,7 @@ def _n_frames(path: Path, header: Header) -> int:
 
 
 def _groups(holders: Sequence[Header]) -> list[Header]:
-    """Return what the groups of a frame say, its own first."""
+    """Return the groups of elements of a frame, its own before the shared ones."""
     return [item for one in holders for name in _GROUPS for item in one.items(name, 1)[:1]]
 
 
@@ -209,7 +212,7 @@ def _check_kind(path: Path, header: Header) -> None:
 
 
 def _slice(path: Path, syntax: str, header: Header, shape: Ints, n_frames: int) -> Slice:
-    """Return the first frame, as the header says without groups."""
+    """Return the first frame as the header describes it outside the groups of frames."""
     allocated, bits = header.whole("BitsAllocated"), header.whole("BitsStored")
     bits = allocated if bits is None else bits
     high = header.whole("HighBit")
@@ -238,14 +241,14 @@ def _slice(path: Path, syntax: str, header: Header, shape: Ints, n_frames: int) 
         bits=bits,
         is_signed=is_signed,
         padding=header.whole("PixelPaddingValue", signed=is_signed),
-        # Of slices it only says how to show them: their values have a unit.
+        # For slices MONOCHROME1 only says how to display them: their values have a unit.
         is_dark_high=is_inverted and modality not in SLICED,
         **_said(header),
     )
 
 
 class _Said(TypedDict):
-    """What a frame may say for itself."""
+    """What the header may say separately for each frame."""
 
     has_hounsfield: bool
     slope: float
@@ -267,7 +270,7 @@ def _said(header: Header) -> _Said:
 
 
 def _check_size(one: Slice) -> None:
-    """Check the size that a header declares, before anything is made room for."""
+    """Check the size that a header declares before memory is allocated."""
     n_stored, n_declared = one.path.stat().st_size, one.n_frames * one.n_bytes
     if one.syntax in PLAIN and n_stored < n_declared:
         raise VolumeError(
@@ -278,7 +281,7 @@ def _check_size(one: Slice) -> None:
             f"it has {n_stored} bytes, far more than the {n_declared} of its pixels: it is damaged"
         )
     check_is_plausible(one.path, n_declared)
-    # compressed ones may be larger than unpacked, and are there twice
+    # compressed pixels may be larger than uncompressed ones, and are in memory twice
     check_fits_memory(one.path, 2 * max(n_stored, n_declared) + 2 * one.n_bytes)
 
 
@@ -294,7 +297,7 @@ def _plane(header: Header, spacing: tuple[float, float]) -> Plane | None:
 
 
 def _spacing(header: Header) -> tuple[float, float] | None:
-    """Return mm between rows and columns, in the patient or, of an X-ray, on the detector."""
+    """Return mm between rows and columns, in the patient or (X-rays) on the detector."""
     for name in ("PixelSpacing", "ImagerPixelSpacing"):
         found = header.numbers(name, 2)
         if found is not None and is_spacing(tuple(found.tolist())):

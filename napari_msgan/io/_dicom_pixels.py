@@ -1,4 +1,4 @@
-"""The pixels of a DICOM file with grey images.
+"""Read and decode the pixels of a DICOM file with grey images.
 
 References
 ----------
@@ -32,17 +32,17 @@ if TYPE_CHECKING:
 _JPEG = "1.2.840.10008.1.2.4."
 _JPEG_LS, _JPEG_2000 = ("80", "81"), ("90", "91", "201", "202", "203")
 _END_OF_JPEG, _BEGIN_OF_JPEG_2000 = b"\xff\xd9", b"\xff\x4f\xff\x51"
-#: Bytes before the code stream of JPEG 2000 where it is wrapped as a file.
+#: Bytes searched for the code stream of JPEG 2000, which may be wrapped in a file format.
 _WRAPPED = 512
 
 
 def read_frames(header: Slice) -> Sequence[Stored]:
-    """Return what is stored of each image in the file of one of them.
+    """Return the stored bytes of every image in the file that `header` comes from.
 
     Raises
     ------
     VolumeError
-        If there are no pixels, or they are stored in an unknown way.
+        If there are no pixels, too few images, or an unknown transfer syntax.
     """
     content = read_elements(header.path, ["PixelData"]).get("PixelData")
     if not isinstance(content, bytes):
@@ -55,7 +55,7 @@ def read_frames(header: Slice) -> Sequence[Stored]:
     buffer = io.BytesIO(content)
     parse_basic_offsets(buffer)
     frames = list(generate_fragments(buffer))
-    if len(frames) != header.n_frames:  # else one each, whatever a table of offsets says
+    if len(frames) != header.n_frames:  # if equal, one fragment is one image, whatever the offsets
         frames = list(generate_frames(content, number_of_frames=header.n_frames))
     if len(frames) != header.n_frames:
         raise VolumeError(f"it has {len(frames)} of {header.n_frames} compressed images")
@@ -63,22 +63,22 @@ def read_frames(header: Slice) -> Sequence[Stored]:
 
 
 def values_of(header: Slice, frame: Stored, dtype: np.dtype[Any]) -> Pixels:
-    """Return the values of an image, shape (rows, columns).
+    """Decode the values of an image, shape (rows, columns), e.g. Hounsfield units.
 
     Parameters
     ----------
-    frame : what is stored of it.
-    dtype : holds all values between the limits of the image.
+    frame : stored bytes of the image.
+    dtype : type of the result; it must hold all values within the limits of the image.
 
     Raises
     ------
     VolumeError
-        If they are others than the header says.
+        If the pixels are damaged or do not match the header.
     """
     stored = _stored(header, frame)
     is_padding = None if header.padding is None else stored == header.padding
     shift = 8 * stored.dtype.itemsize - header.bits
-    if shift:  # what stands above the bits that count is no part of the number
+    if shift:  # bits above those stored are not part of the number
         stored = (stored << shift) >> shift
     low = -(2 ** (header.bits - 1)) if header.is_signed else 0
     if header.is_dark_high:
@@ -98,7 +98,7 @@ def _stored(header: Slice, frame: Stored) -> Pixels:
     kind = f"{'i' if header.is_signed else 'u'}{header.bits_allocated // 8}"
     if header.syntax in PLAIN:
         is_big = header.syntax == ExplicitVRBigEndian
-        if is_big and header.bits_allocated == 8:  # in pairs of bytes or not, programs differ
+        if is_big and header.bits_allocated == 8:  # swapped in pairs or not: programs differ
             raise VolumeError(f"it has big-endian pixels of 8 bits: {CONVERT}")
         values = np.frombuffer(frame, (">" if is_big else "<") + kind, math.prod(header.shape))
         return values.astype(kind).reshape(header.shape)
@@ -110,14 +110,14 @@ def _stored(header: Slice, frame: Stored) -> Pixels:
 
 
 def _unpacked(frame: bytes, name: str, shape: Ints) -> Pixels:
-    """Return the image of a JPEG of any kind; its size is looked at before memory is taken."""
+    """Decode a JPEG of any kind; the size it declares is checked before memory is allocated."""
     decode: Callable[[bytes], Any]
     if name in _JPEG_2000:
         decode, declared = imagecodecs.jpeg2k_decode, _shape_of_jpeg_2000(frame)
     else:
         decode = imagecodecs.jpegls_decode if name in _JPEG_LS else imagecodecs.jpeg_decode
         declared = _shape_of_jpeg(frame)
-        if not frame.rstrip(b"\0\xff").endswith(_END_OF_JPEG):  # what is missing is made up
+        if not frame.rstrip(b"\0\xff").endswith(_END_OF_JPEG):  # decoders invent what is missing
             raise VolumeError("its compressed image is cut off")
     if declared is None:
         raise VolumeError("its compressed image does not begin with its size")
@@ -133,7 +133,7 @@ def _unpacked(frame: bytes, name: str, shape: Ints) -> Pixels:
 
 
 def _shape_of_jpeg(frame: bytes) -> Ints | None:
-    """Return rows, columns and components that a frame header (SOF) of JPEG or JPEG-LS declares."""
+    """Return the rows, columns and components in the frame header (SOF) of a JPEG or JPEG-LS."""
     at = 2
     while at + 10 <= len(frame) and frame[at] == 0xFF:
         marker = frame[at + 1]
@@ -148,7 +148,7 @@ def _shape_of_jpeg(frame: bytes) -> Ints | None:
 
 
 def _shape_of_jpeg_2000(frame: bytes) -> Ints | None:
-    """Return rows, columns and components of the SIZ segment, with which a code stream begins."""
+    """Return the rows, columns and components in the SIZ segment, which begins a code stream."""
     at = frame.find(_BEGIN_OF_JPEG_2000, 0, _WRAPPED)
     if at < 0 or len(frame) < at + 42:
         return None

@@ -1,4 +1,4 @@
-"""From a path to the module of its format; errors of other people's readers become ours."""
+"""Read and write image files: choose the module of a format, and turn its errors into ours."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Format = Literal["pictures", "tiff", "nifti", "ome_zarr", "dicom"]
 Progress = Callable[[float], None]
-#: Writes the chunks of an OME-Zarr image whose levels are declared in a folder.
+#: Writes the chunks of an OME-Zarr image whose levels are already declared in a folder.
 Fill = Callable[[Path, Progress], None]
 
 _FORMATS: dict[str, Format] = {
@@ -40,7 +40,7 @@ _FORMATS: dict[str, Format] = {
     ".zarr": "ome_zarr",
     ".dcm": "dicom",
 }
-#: Folders, and files, that are looked at to tell what a folder holds.
+#: How many folders, and how many files, are examined to tell what a folder holds.
 _LOOKED_AT = 100
 _TITLES = {
     "pictures": "a picture",
@@ -61,15 +61,16 @@ WRITABLE: tuple[str, ...] = (
     ".nii.gz",
     ".ome.zarr",
 )
-#: What 2-D images can be written as, too.
+#: Formats for 2-D images only.
 _WRITABLE_2D = (".png",)
 
 
 class _Module(Protocol):
-    """What a format module offers; `write` is missing where the format is only read.
+    """Interface of a format module.
 
-    Where unpacking takes long there is `iter_read` in the place of `read`; only OME-Zarr has
-    `create`.
+    Not all have every function: `write` is missing if the format is only read, `iter_read` replaces
+    `read` if unpacking may take long, `read_geometry` is there only if a file may have to be
+    unpacked, and only OME-Zarr has `create`.
     """
 
     UNREADABLE: tuple[type[Exception], ...]
@@ -91,12 +92,13 @@ class _Module(Protocol):
 
 
 def format_of(path: Path | str) -> Format:
-    """Return the format that a path has by its suffix; or as a folder in a Zarr store, or as DICOM.
+    """Return the format of a file, by its suffix, or as a Zarr folder or DICOM by its content.
 
     Raises
     ------
     VolumeError
-        If the suffix is none of `READABLE`.
+        If `path` is not a path, or it has none of the `READABLE` suffixes and is neither a Zarr
+        folder nor DICOM.
 
     Examples
     --------
@@ -121,7 +123,7 @@ def format_of(path: Path | str) -> Format:
 
 
 def readable_text(path: Path) -> str:
-    """Return what can be read instead of a file, or of what is in a folder."""
+    """Return, for an error message, what can be read instead of this file or folder."""
     if path.is_dir() and not path.is_symlink():
         walked = islice(os.walk(path), _LOOKED_AT)
         there = (Path(name) / file for name, _, names in walked for file in names)
@@ -134,24 +136,25 @@ def readable_text(path: Path) -> str:
 
 
 def read_volume(path: Path | str) -> Volume:
-    """Return the image in a file, with its geometry; large files are read when they are sliced.
+    """Read the image in a file, or in the folder of a DICOM series, with its geometry.
 
-    What is compressed as a whole (.nii.gz, .tif) is unpacked first, see `iter_read_volume`.
+    Where the format allows it, voxels are read only when the volume is sliced. Images compressed as
+    a whole (.nii.gz, .tif) are unpacked first, see `iter_read_volume`.
 
     Raises
     ------
     VolumeError
-        If the file is missing, damaged, of an unknown type, or not one 2-D or 3-D grey image; or
-        if there is no room to unpack it.
+        If the file is missing, damaged, of an unknown type, or not a single 2-D or 3-D grey image;
+        or if there is no room to unpack it.
     """
     return run_to_end(iter_read_volume(path))
 
 
 def iter_read_volume(path: Path | str) -> Generator[float, None, Volume]:
-    """Return what `read_volume` returns; yield the fraction that is unpacked, where that is done.
+    """Read an image as `read_volume` does; yield the fraction done while it is being unpacked.
 
-    A large image is unpacked to a temporary file without a name, in the folder ``TMPDIR``; it is
-    gone when the volume is, or when the process ends in any way.
+    A large image is unpacked to an unnamed temporary file, in the folder ``TMPDIR`` if that is set
+    (see `temporary_folder`). It disappears with the volume, or when the process ends in any way.
     """
     with _reading(path) as (module, path):
         if hasattr(module, "iter_read"):
@@ -160,9 +163,17 @@ def iter_read_volume(path: Path | str) -> Generator[float, None, Volume]:
 
 
 def read_geometry(path: Path | str) -> tuple[Volume, int]:
-    """Return what `read_volume` returns without unpacking anything, and the temporary bytes for it.
+    """Read an image as `read_volume` does, but unpack nothing: such an image holds zeros instead.
 
-    What would have to be unpacked holds zeros. Raises as `read_volume` does.
+    Returns
+    -------
+    Volume, int
+        The image, and the bytes of temporary files that unpacking it would take.
+
+    Raises
+    ------
+    VolumeError
+        See `read_volume`.
     """
     with _reading(path) as (module, path):
         if not hasattr(module, "read_geometry"):
@@ -172,7 +183,7 @@ def read_geometry(path: Path | str) -> tuple[Volume, int]:
 
 
 def read_description(path: Path | str) -> dict[str, Any] | None:
-    """Return the description that `write_volume` stored in a file; None where there is none.
+    """Return the description that `write_volume` stored in a file; None if there is none.
 
     Raises
     ------
@@ -192,23 +203,24 @@ def write_volume(
     overwrite: bool = False,
     fill: Fill | None = None,
 ) -> None:
-    """Write an image; the file appears under its name when it is complete.
+    """Write an image to a file, which appears under its name only when it is complete.
 
     Parameters
     ----------
-    path : the suffix, one of `WRITABLE`, of 2-D images also ``.png``, chooses the format.
-    levels : the image, finest level first; only OME-Zarr stores the coarser ones. Their data is
+    path : file to write; its suffix, one of `WRITABLE` or for 2-D images ``.png``, selects the
+        format.
+    levels : the image, finest level first; only OME-Zarr stores the coarser ones. Their data are
         read in slices, so memory does not grow with the image.
-    description : stored in the file as JSON, for `read_description`.
-    progress : is given the fraction that is written, up to 1.0.
-    overwrite : replace what has this name; else that is refused.
-    fill : writes the chunks in our place, only for OME-Zarr; None to write them here.
+    description : stored in the file as JSON, see `read_description`.
+    progress : called with the fraction written, up to 1.0.
+    overwrite : whether an existing image of this name may be replaced.
+    fill : for OME-Zarr only: function that writes the chunks; None to write them here.
 
     Raises
     ------
     VolumeError
-        If the name is taken or has another suffix, the voxel type does not fit the format, or
-        the disk refuses (full, read-only).
+        If the name is taken or has another suffix, the image does not fit the format, or the disk
+        is full or read-only.
     """
     path = Path(path)
     endings = (*WRITABLE, *_WRITABLE_2D)
@@ -218,7 +230,7 @@ def write_volume(
         raise VolumeError(f"{path} cannot be written: there is no image to write")
     module = _load(format_of(path))
     report = progress if progress is not None else lambda fraction: None
-    # OME-Zarr has all levels, the others the first; compression makes it less
+    # OME-Zarr stores all levels, the others the first; compression will make it less
     stored = levels if format_of(path) == "ome_zarr" else levels[:1]
     needed = sum(math.prod(level.shape) * level.data.dtype.itemsize for level in stored)
     with complete_or_nothing(path, overwrite=overwrite, needed_bytes=needed) as target:
@@ -241,7 +253,7 @@ def _load(name: Format) -> _Module:
 
 @contextmanager
 def _reading(given: Path | str) -> Iterator[tuple[_Module, Path]]:
-    """Give the module that reads an existing file; what is wrong with that names it."""
+    """Give the module that reads an existing file; errors in the ``with`` block name the file."""
     name, path = format_of(given), Path(given)
     if not path.exists():
         raise VolumeError(f"{path} does not exist: check the name and the folder")

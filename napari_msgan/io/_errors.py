@@ -1,4 +1,4 @@
-"""Errors of other people's readers become ours, and name the file."""
+"""Turn the errors of third-party readers into ours, which name the file."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ if TYPE_CHECKING:
 
 @contextmanager
 def named_errors(path: Path, title: str, unreadable: tuple[type[Exception], ...]) -> Iterator[None]:
-    """Turn the errors that a damaged file causes into one that names the file.
+    """Turn the errors that a damaged file causes into a VolumeError that names the file.
 
-    title : of its format.
+    title : name of its format, for the message.
+    unreadable : exceptions that readers of this format raise for damaged files.
     """
     try:
         yield
     except VolumeError as error:
         if str(path) in str(error):
             raise
-        raise type(error)(f"{path}: {error}") from error  # Volume knows no file
+        raise type(error)(f"{path}: {error}") from error  # e.g. from Volume, which knows no file
     except unreadable as error:
         raise VolumeError(
             f"{path} cannot be read as {title}: {str(error) or type(error).__name__}. "

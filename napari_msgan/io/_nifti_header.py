@@ -1,4 +1,4 @@
-"""NIfTI headers: (x, y, z) in RAS+ there, (z, y, x) in LPS+ here."""
+"""NIfTI headers: (x, y, z) in RAS+ there, (z, y, x) in SPL+ (LPS+, reversed) here."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _LONGEST_NIFTI1_AXIS = 32767
 
 
 def to_world(ras: npt.NDArray[np.float64]) -> Affine:
-    """Return our affine, (z, y, x) to (S, P, L), of one from (x, y, z) to (R, A, S)."""
+    """Convert an affine from (x, y, z) to (R, A, S) into ours, from (z, y, x) to (S, P, L)."""
     lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ ras
     swap = [2, 1, 0, 3]
     return Affine(lps[np.ix_(swap, swap)])
 
 
 def to_ras(affine: Affine) -> npt.NDArray[np.float64]:
-    """Return the inverse of `to_world`; a 2-D image lies in the plane S = 0."""
+    """Invert `to_world`; a 2-D image is placed in the plane S = 0."""
     matrix = np.eye(4)
     matrix[-affine.ndim - 1 :, -affine.ndim - 1 :] = affine.matrix
     swap = [2, 1, 0, 3]
@@ -43,7 +43,7 @@ def to_ras(affine: Affine) -> npt.NDArray[np.float64]:
 
 
 def header_of(volume: Volume, description: Mapping[str, Any]) -> Any:
-    """Return a header with the exact affine, and our note in a comment extension."""
+    """Return a header with the affine, and our note (with the exact one) in a comment extension."""
     text = _note.to_text(_note.make_note(volume, description))
     kind: Any = Nifti2Header if max(volume.shape) > _LONGEST_NIFTI1_AXIS else Nifti1Header
     header = kind()
@@ -60,7 +60,7 @@ def header_of(volume: Volume, description: Mapping[str, Any]) -> Any:
     header.set_sform(ras, code=1)
     header.set_qform(ras, code=1, strip_shears=True)
     if not np.allclose(header.get_qform(), ras, rtol=1e-4, atol=1e-4 * min(volume.spacing)):
-        header.set_qform(None, code=0)  # a quaternion holds no shear
+        header.set_qform(None, code=0)  # a quaternion cannot hold shear
     header.set_slope_inter(1, 0)
     header.set_xyzt_units("mm" if volume.unit == "millimeter" else "unknown")
     header["descrip"] = _note.label(description).encode()
@@ -70,14 +70,14 @@ def header_of(volume: Volume, description: Mapping[str, Any]) -> Any:
 
 
 def read_note(header: Any) -> dict[str, Any] | None:
-    """Return the note that `header_of` stored."""
+    """Return the note that `header_of` stored, or None."""
     comments = [e.content for e in header.extensions if e.get_code() == _COMMENT]
     texts = [c.rstrip(b"\0").decode("utf-8", "replace") for c in comments]
     return next((note for text in texts if (note := _note.from_text(text))), None)
 
 
 def geometry_of(path: Path, header: Any) -> tuple[Affine, Unit]:
-    """Return the affine, 2-D for a single slice that was not written from a 3-D volume."""
+    """Return the affine and unit; 2-D for a single slice that was not written from a volume."""
     note = read_note(header)
     exact = _note.noted_affine(note)
     affine, unit = _header_geometry(path, header)
@@ -107,7 +107,7 @@ def _header_geometry(path: Path, header: Any) -> tuple[Affine, Unit]:
 
 
 def _in_plane(path: Path, affine: Affine) -> Affine:
-    """Return the 2-D affine of a single slice."""
+    """Return the 2-D affine of a single slice; only its spacing if the slice is not axial."""
     inner = affine.matrix[1:, 1:]
     lengths = np.linalg.norm(inner[:-1, :-1], axis=0)
     if np.allclose(lengths, affine.spacing[1:], rtol=1e-5):

@@ -1,4 +1,4 @@
-"""The note inside every file that we write: how it was made, and its exact geometry."""
+"""The note in every file that we write: how the image was made, and its exact geometry."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _OTHER = "Written by napari-msgan"
 
 
 def label(description: Mapping[str, Any]) -> str:
-    """Return what everybody shall read first, at most the 79 characters of NIfTI."""
+    """Return the text that everybody should read first; at most 79 characters, for NIfTI."""
     if description.get("synthetic"):
         return _SYNTHETIC
     return _SKETCH if description.get("content") == "sketch" else _OTHER
@@ -40,15 +40,15 @@ def make_note(volume: Volume, description: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_text(note: Mapping[str, Any]) -> str:
-    """Return ASCII, as TIFF tags and NIfTI extensions want it."""
+    """Return a note as ASCII text, as TIFF tags and NIfTI extensions need it."""
     return json.dumps({OUR_KEY: note}, allow_nan=False)
 
 
 def from_text(text: str) -> dict[str, Any] | None:
-    """Return the note in a comment; None if the comment is somebody else's."""
+    """Return the note in a comment; None if the comment is not ours."""
     try:
         content = json.loads(text)
-    except (ValueError, RecursionError):  # brackets in brackets in brackets
+    except (ValueError, RecursionError):  # RecursionError: deeply nested brackets
         return None
     note = content.get(OUR_KEY) if isinstance(content, dict) else None
     return note if isinstance(note, dict) else None
@@ -60,7 +60,7 @@ def description_of(note: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 
 def noted_affine(note: Mapping[str, Any] | None) -> Affine | None:
-    """Return the affine in the note, None if there is none that is one."""
+    """Return the affine in a note; None if there is no valid one."""
     matrix = _noted(note, "affine")
     try:
         return None if matrix is None else Affine(np.array(matrix, dtype=np.float64))
@@ -79,15 +79,16 @@ def noted_unit(note: Mapping[str, Any] | None) -> str | None:
 
 
 def _noted(note: Mapping[str, Any] | None, name: str) -> object:
-    """Return what a note says of the geometry, by its name; None if it says nothing."""
+    """Return an entry of the geometry in a note; None if there is none."""
     geometry = note.get("geometry") if note else None
     return geometry.get(name) if isinstance(geometry, dict) else None
 
 
 def is_same_grid(a: Affine, b: Affine) -> bool:
-    """Whether two affines differ by no more than a header in float32 rounds.
+    """Whether two affines differ by no more than the rounding of a float32 header.
 
-    Other programs keep our note but may crop, resample or register: then the header counts.
+    Other programs may keep our note but crop, resample or register the image: then the header
+    counts.
     """
     if a.ndim != b.ndim:
         return False

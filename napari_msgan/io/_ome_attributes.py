@@ -1,4 +1,4 @@
-"""The ``multiscales`` attributes of OME-Zarr, read (0.4, 0.5) and made (0.5).
+"""The ``multiscales`` attributes of OME-Zarr: 0.4 and 0.5 are read, 0.5 is written.
 
 References
 ----------
@@ -32,10 +32,10 @@ _SPACE = ("z", "y", "x")
 
 @dataclass(frozen=True)
 class StoredImage:
-    """What the attributes say of the finest level.
+    """What the attributes say about the finest level of an image.
 
-    path : of its array in the group.
-    axes : names, in the order of the array.
+    path : path of its array in the group.
+    axes : names of the axes, in the order of the array.
     units : name of the unit, or None, per axis.
     scale, translation : per axis, in these units.
     """
@@ -47,9 +47,14 @@ class StoredImage:
     translation: tuple[float, ...]
 
     def kept_axes(self, path: Path, shape: Ints, *, is_volume: bool) -> list[int]:
-        """Return which axes of the array are z, y and x, if the others have length 1.
+        """Return which axes of the array are z, y and x; all others must have length 1.
 
-        is_volume : z counts also where there is one slice, which else is a 2-D image.
+        is_volume : keep z even if there is a single slice, which is a 2-D image otherwise.
+
+        Raises
+        ------
+        VolumeError
+            If another axis is longer, or the axes are not in the order z, y, x or y, x.
         """
         others = {a: n for a, n in zip(self.axes, shape, strict=True) if a not in _SPACE and n > 1}
         if others:
@@ -67,7 +72,7 @@ class StoredImage:
         return kept if is_volume or shape[kept[0]] > 1 else kept[-2:]
 
     def geometry(self, path: Path, kept: Sequence[int]) -> tuple[Affine, Unit]:
-        """Return the affine of the kept axes, in mm if every unit is a length."""
+        """Return the affine and unit of the kept axes: mm if every axis has a unit of length."""
         scale = tuple(self.scale[i] for i in kept)
         mm = [mm_per(self.units[i]) for i in kept]
         if not is_spacing(scale):
@@ -85,7 +90,7 @@ class StoredImage:
         return Affine.of_spacing(spacing, origin), unit
 
     def is_on_grid_of(self, affine: Affine, kept: Sequence[int]) -> bool:
-        """Return whether the kept axes are what `attributes_of` says of a volume."""
+        """Return whether `attributes_of` would describe a volume with this affine the same way."""
         if affine.ndim != len(kept):
             return False
         told = Affine.of_spacing(affine.spacing, _translation(affine, affine))
@@ -94,12 +99,12 @@ class StoredImage:
 
 
 def find_image(path: Path, group: zarr.Group) -> StoredImage:
-    """Return the first image of a group.
+    """Return the first image in a group.
 
     Raises
     ------
     VolumeError
-        If there is none, or it is of another version.
+        If there is none, or it has another version of OME-Zarr.
     """
     attributes = group.attrs.asdict()
     ome: Any = attributes.get("ome", attributes)
@@ -118,7 +123,7 @@ def find_image(path: Path, group: zarr.Group) -> StoredImage:
         )
     axes, finest = image["axes"], image["datasets"][0]
     scale, translation = _transform(finest["coordinateTransformations"], len(axes))
-    # The transformation of the whole image, if there is one, is applied after the level's.
+    # The transformation of the whole image, if there is one, is applied after that of the level.
     outer_scale, outer = _transform(image.get("coordinateTransformations", ()), len(axes))
     return StoredImage(
         path=str(finest["path"]),
@@ -139,7 +144,7 @@ _TRANSFORMS: tuple[list[str], ...] = (
 
 
 def _transform(steps: Sequence[Mapping[str, Any]], ndim: int) -> tuple[Any, Any]:
-    """Return scale and translation of a list that the specification orders scale, translation."""
+    """Return the scale and translation in a list of transformations, which come in that order."""
     if [step["type"] for step in steps] not in _TRANSFORMS:
         raise ValueError(
             f"coordinateTransformations {list(steps)}: known are scale, then "
@@ -153,17 +158,17 @@ def _transform(steps: Sequence[Mapping[str, Any]], ndim: int) -> tuple[Any, Any]
 
 
 def attributes_of(levels: Sequence[Volume], *, name: str) -> dict[str, Any]:
-    """Return the content of the ``ome`` attribute for levels stored as ``0``, ``1`` ..."""
+    """Return the content of the ``ome`` attribute for levels stored as ``0``, ``1``, ..."""
     finest = levels[0]
     places = [(level.spacing, _translation(level.affine, finest.affine)) for level in levels]
     return ome_attributes(finest.axes, finest.unit, places, name=name)
 
 
 def _translation(affine: Affine, finest: Affine) -> Floats:
-    """Return where voxel 0 lies: in the world, or along the image's own axes.
+    """Return the position of voxel 0, in the world or along the image's own axes.
 
-    Scale and translation cannot turn or flip: then the levels are placed relative to voxel 0
-    of the finest, and the exact affine stands in our own attributes.
+    Scale and translation cannot rotate or flip. If that is needed, levels are placed relative to
+    voxel 0 of the finest, and the exact affine is in our own attributes.
     """
     if finest.is_upright:
         return affine.origin

@@ -1,4 +1,4 @@
-"""Which images a folder holds."""
+"""Find the images in a folder."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 def images_in(folder: Path, patterns: Sequence[str] = ("**/*",)) -> list[Path]:
-    """Return the images whose paths below a folder match a pattern, sorted.
+    """Return the images whose paths below a folder match one of the patterns, sorted.
 
-    A folder of the slices of a DICOM series is one image. Hidden files and folders are left out,
-    and so is what lies behind links to folders.
+    A folder with the slices of a DICOM series is one image. Hidden files and folders are left out,
+    and links to folders are not followed.
     """
     found = {path for pattern in patterns for path in folder.glob(pattern)}
     is_one = cache(is_series)

@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from napari_msgan.geometry import Floats
     from napari_msgan.volume import Volume
 
-#: ImageJ's number of the straight line, and those of no calibration (none, optical density).
+#: ImageJ's code for a straight line, and those taken as no calibration (none, optical density).
 _STRAIGHT_LINE, _UNCALIBRATED = 0, (20, 21)
-#: mm per ResolutionUnit: 2 is inch, 3 is centimetre; 1 is a mere aspect ratio.
+#: mm per ResolutionUnit: 2 is the inch, 3 the centimetre; 1 gives only an aspect ratio.
 _TAG_UNITS_MM = {2: 25.4, 3: 10.0}
 
 
 def spacing_mm(path: Path, tif: TiffFile, ndim: int) -> Floats | None:
-    """Return the voxel size of the first image in mm, None (unit: pixels) where it is not known."""
+    """Return the voxel size of the first image in mm; None (unit: pixels) if it is not known."""
     sizes = _ome_sizes(tif) or _imagej_sizes(tif) or _tag_sizes(tif)
     axes = "ZYX"[-ndim:]
     missing = [axis for axis in axes if axis not in sizes]
@@ -43,9 +43,9 @@ def spacing_mm(path: Path, tif: TiffFile, ndim: int) -> Floats | None:
 
 
 def imagej_calibration(path: Path, tif: TiffFile) -> tuple[float | None, float | None]:
-    """Return slope and intercept of grey values as ImageJ shows them, None where they are plain.
+    """Return the slope and intercept that ImageJ applies to grey values; None if it applies none.
 
-    It stores signed integers as unsigned ones, 32768 larger, with an intercept of -32768.
+    ImageJ stores signed integers as unsigned ones, 32768 larger, with an intercept of -32768.
     """
     metadata = tif.imagej_metadata or {}
     function = _number(metadata.get("cf"))
@@ -61,7 +61,7 @@ def imagej_calibration(path: Path, tif: TiffFile) -> tuple[float | None, float |
 
 
 def warn_of_lost_tags(path: Path, tif: TiffFile) -> None:
-    """Warn if tifffile, which only logs it, left out tags: the voxel size may be among them."""
+    """Warn if tifffile skipped tags, which it only logs: the voxel size may be among them."""
     page = tif.pages.first
     tif.filehandle.seek(page.offset)
     (declared,) = struct.unpack(tif.tiff.tagnoformat, tif.filehandle.read(tif.tiff.tagnosize))
@@ -74,7 +74,7 @@ def warn_of_lost_tags(path: Path, tif: TiffFile) -> None:
 
 
 def note_of(tif: TiffFile) -> dict[str, Any] | None:
-    """Return the note that we wrote into the OME-XML of a file."""
+    """Return the note that we wrote into the OME-XML of a file, or None."""
     for comment in _ome_elements(tif, "CommentAnnotation"):
         if comment.get("Namespace") == OUR_KEY:
             return _note.from_text("".join(comment.itertext()))
@@ -82,14 +82,14 @@ def note_of(tif: TiffFile) -> dict[str, Any] | None:
 
 
 def ome_metadata(volume: Volume, description: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what tifffile puts into the OME-XML of our files."""
+    """Return the metadata that tifffile writes into the OME-XML of our files."""
     note = _note.to_text(_note.make_note(volume, description))
     metadata: dict[str, Any] = {
         "axes": "".join(volume.axes).upper(),
         "Description": _note.label(description),
         "CommentAnnotation": {"Namespace": OUR_KEY, "Value": note},
         "Creator": "napari-msgan",
-        "UUID": str(uuid.uuid4()),  # tifffile's default tells the computer's network address
+        "UUID": str(uuid.uuid4()),  # tifffile's default reveals the computer's network address
     }
     if volume.unit == "millimeter":
         for axis, size in zip(volume.axes, volume.spacing, strict=True):
@@ -126,7 +126,7 @@ def _imagej_sizes(tif: TiffFile) -> dict[str, float]:
     if mm is None:
         return {}
     sizes = {axis: size * mm for axis, size in _pixels_in_tags(tif).items()}
-    depth = _number(metadata.get("spacing", 1.0))  # ImageJ leaves a depth of 1 out
+    depth = _number(metadata.get("spacing", 1.0))  # ImageJ omits a depth of 1
     return sizes if depth is None or not sizes else {**sizes, "Z": abs(depth) * mm}
 
 
@@ -137,7 +137,7 @@ def _tag_sizes(tif: TiffFile) -> dict[str, float]:
 
 
 def _pixels_in_tags(tif: TiffFile) -> dict[str, float]:
-    """Return the size of a pixel in the unit of the resolution tags."""
+    """Return the pixel size along Y and X, in the unit of the resolution tags."""
     sizes = {}
     for axis in "YX":
         count, length = tif.pages.first.tags.valueof(f"{axis}Resolution", (0, 0))

@@ -1,4 +1,4 @@
-"""The pixels of a TIFF series as one grey (Z, Y, X) or (Y, X) array."""
+"""Read the pixels of a TIFF series as one grey array, shape (Z, Y, X) or (Y, X)."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
     from napari_msgan.volume import ArrayLike
 
-#: Place and length of a strip or tile, in the shortest form.
+#: Fewest bytes that the offset and length of a strip or tile take.
 _LEAST_SEGMENT_BYTES = 2 + 2
-#: What is read of packed segments at a time; tifffile's default is 256 MiB.
+#: Bytes of packed segments that are read at a time; tifffile's default is 256 MiB.
 _PACKED_BYTES = 16 << 20
-#: Z, and what tifffile calls pages without further metadata.
+#: Z, and tifffile's names for pages without further metadata.
 _STACK_AXES = "ZIQ"
 _FROM_THE_RIGHT = (
     ORIENTATION.TOPRIGHT,
@@ -42,14 +42,19 @@ _FROM_BELOW = (
 
 
 def data_offset(series: TiffPageSeries) -> int | None:
-    """Return where the pixels begin in the file; None if they are compressed or scattered."""
+    """Return the offset of the pixels in the file; None if they are compressed or scattered."""
     return None if series.is_multifile else series.dataoffset
 
 
 def stored_pixels(path: Path, tif: TiffFile, series: TiffPageSeries) -> npt.NDArray[Any]:
-    """Return the array of a series as it is in the file, memory-mapped where it can be.
+    """Return the array of a series as it is stored, memory-mapped if possible.
 
-    What is compressed or scattered is unpacked, tile by tile or strip by strip.
+    Compressed or scattered pixels are unpacked, tile by tile or strip by strip.
+
+    Raises
+    ------
+    VolumeError
+        If the file is too small for what it declares, or there is no room to unpack it.
     """
     offset = data_offset(series)
     if offset is not None:
@@ -68,9 +73,12 @@ def stored_pixels(path: Path, tif: TiffFile, series: TiffPageSeries) -> npt.NDAr
 
 
 def grey_pixels(path: Path, series: TiffPageSeries, stored: npt.NDArray[Any]) -> ArrayLike:
-    """Return the array as (Z, Y, X) or (Y, X), with large values bright."""
+    """Return the array as grey values, shape (Z, Y, X) or (Y, X), in which large ones are bright.
+
+    Signed values that are stored with small ones bright are not inverted; a warning says so.
+    """
     axes = series.axes
-    # by number: a letter may be there twice
+    # by index, because a letter may occur twice
     along = [i for i, n in enumerate(stored.shape) if axes[i] not in "YXS" and n > 1]
     if "Y" not in axes or "X" not in axes:
         raise VolumeError(f"{path} holds no image: its axes are {axes}")
@@ -95,7 +103,7 @@ def grey_pixels(path: Path, series: TiffPageSeries, stored: npt.NDArray[Any]) ->
 
 
 def is_turned(series: TiffPageSeries) -> bool:
-    """Return whether rows of the file are columns of the image."""
+    """Return whether rows in the file are columns of the image."""
     return _orientation(series) >= ORIENTATION.LEFTTOP
 
 
@@ -106,7 +114,7 @@ def _orientation(series: TiffPageSeries) -> int:
 
 
 def _upright(stored: npt.NDArray[Any], orientation: int, *, x_axis: int) -> npt.NDArray[Any]:
-    """Return rows from the top and columns from the left, as the tag Orientation says."""
+    """Turn the array so that rows run from the top and columns from the left (tag Orientation)."""
     y_axis = x_axis - 1
     if orientation >= ORIENTATION.LEFTTOP:
         stored = np.swapaxes(stored, y_axis, x_axis)

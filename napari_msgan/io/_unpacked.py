@@ -1,8 +1,9 @@
-"""Images that a file holds in one compressed piece, unpacked so that they can be read in pieces.
+"""Unpack images that a file holds in one compressed piece, so that they can be read in pieces.
 
-Large ones go to a temporary file without a name, mapped into memory. It is gone when nobody uses
-it any more, also if the process is killed. (A flat file, because a temporary Zarr has a name that
-somebody has to remove, and takes longer; reading it in blocks is left to the system's cache.)
+Large ones are unpacked to a temporary file without a name, mapped into memory. It disappears when
+it is no longer in use, even if the process is killed. It is a flat file, because a temporary Zarr
+takes longer and has a name that has to be removed; for reading in blocks, the cache of the
+operating system will do.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ if TYPE_CHECKING:
 #: Images of up to this many bytes are unpacked in memory.
 IN_MEMORY_BYTES = 64 * 2**20
 _VARIABLES = ("TMPDIR", "TEMP", "TMP")
-#: Where Unix keeps large temporary files: /tmp is in memory on some systems.
+#: Where Unix keeps large temporary files; /tmp is in memory on some systems.
 _LARGE_FILES = Path("/var/tmp")
 
 
 def temporary_folder() -> Path:
-    """Return where temporary files of the size of an image go: ``TMPDIR``, else a disk."""
+    """Return the folder for large temporary files: ``TMPDIR`` (TEMP, TMP) if set, else on disk."""
     chosen = any(os.environ.get(name) for name in _VARIABLES)
     if not chosen and os.access(_LARGE_FILES, os.W_OK):
         return _LARGE_FILES
@@ -39,7 +40,7 @@ def temporary_folder() -> Path:
 
 
 def empty_image(path: Path, shape: Ints, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """Return an array to unpack a file into, of which memory holds no more than it must.
+    """Return an empty array to unpack a file into, in a temporary file if it is large.
 
     Raises
     ------

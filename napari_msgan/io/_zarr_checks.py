@@ -1,4 +1,4 @@
-"""What a Zarr array of a stranger may be: codecs that only unpack, chunks of a sane size."""
+"""Check Zarr arrays, which may come from anybody: only codecs that unpack, chunks of sane sizes."""
 
 from __future__ import annotations
 
@@ -14,32 +14,33 @@ from napari_msgan.zarr_folder import ChunkSize, ZarrFolder
 if TYPE_CHECKING:
     from pathlib import Path
 
-#: No pickle, no objects, nothing whose unpacked size cannot be known before (zarr knows more).
+#: Codecs allowed, of those that zarr knows: no pickle, no objects, and none whose unpacked size
+#: cannot be known beforehand.
 _CODECS = {
     *("bytes", "endian", "transpose", "sharding_indexed"),
     *PACKERS,
     *("crc32c", "crc32", "adler32", "fletcher32", "jenkins_lookup3"),
     *("shuffle", "delta", "fixedscaleoffset", "quantize", "bitround", "astype"),
 }
-#: Of the largest type that is read; codecs may store a type that is larger than the array's.
+#: Size of the largest type that is read; codecs may store a larger type than that of the array.
 _VOXEL_BYTES, _SLACK = 8, 64
 _MOST_CHUNK_VOXELS = 2**28
-#: Finding and opening a chunk takes longer than reading some kilobytes.
+#: Many tiny chunks are refused: finding and opening one takes longer than reading some kilobytes.
 _FEW_CHUNKS, _LEAST_MEAN_VOXELS = 2**16, 256
 
 
 def open_node(path: Path) -> zarr.Group | zarr.Array[Any]:
-    """Open what lies in a folder, for its metadata."""
+    """Open the array or group in a folder, to read its metadata."""
     return zarr.open(store=ZarrFolder(path), mode="r")
 
 
 def open_voxels(path: Path, array: zarr.Array[Any]) -> zarr.Array[Any]:
-    """Return an array of a folder again, such that its chunks are checked when they are read.
+    """Open an array of a folder again, such that its chunks are checked when they are read.
 
     Raises
     ------
     VolumeError
-        If it has codecs that are not supported, or chunks of an absurd size.
+        If it has unsupported codecs or shards, or chunks that are far too large or too small.
     """
     codecs = _codecs(array.metadata.to_dict())
     if unknown := [name for name in codecs if _plain(name) not in _CODECS]:
@@ -103,7 +104,7 @@ def _chunk_size(path: Path, array: zarr.Array[Any], codecs: list[str]) -> ChunkS
 
 
 def _codecs(metadata: dict[str, Any]) -> list[str]:
-    """Return the names of all codecs, in the order that chunks were packed in."""
+    """Return the names of all codecs, in the order in which chunks are packed."""
     if metadata["zarr_format"] == 2:
         stages = [*(metadata.get("filters") or ()), metadata.get("compressor")]
         return [str(stage["id"]) for stage in stages if stage]

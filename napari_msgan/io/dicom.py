@@ -1,6 +1,6 @@
-"""DICOM, read only: an image, or the volume of a series in a folder or of frames in one file.
+"""DICOM (read only): one image, or the volume of a series in a folder or of frames in a file.
 
-Nothing of the files is kept but pixels, and where they lie.
+Only the pixels and their position are kept; nothing else from the files is.
 """
 
 from __future__ import annotations
@@ -46,22 +46,22 @@ UNREADABLE: tuple[type[Exception], ...] = (
     OverflowError,
     EOFError,
     NotImplementedError,
-    RuntimeError,  # of the codecs, too
+    RuntimeError,  # also raised by codecs
     struct.error,
     zlib.error,
 )
-#: By how much slices may lie beside their even places: a share of their distance, or mm, as some
+#: How far slices may be from evenly spaced places: a share of their distance, or mm, because some
 #: programs round positions to a tenth.
 _UNEVEN, _ROUNDED_MM = 0.02, 0.06
 _SAME_PLACE_MM = 0.005
-#: Degrees between the way from slice to slice and their normal that nobody sees.
+#: Tilt (degrees between the step from slice to slice and their normal) that nobody would notice.
 _TILTED = 0.5
-#: Share of the work that reading headers is.
+#: Share of the progress that is for reading headers.
 _HEADERS = 0.2
 
 
 def iter_read(path: Path) -> Generator[float, None, Volume]:
-    """Return the image or volume of a file or folder; yield the fraction that is read."""
+    """Read the image or volume in a file or folder; yield the fraction read."""
     slices = yield from _iter_headers(path)
     shape, dtype = _shape(slices), _dtype(slices)
     affine, unit = _place(path, slices)
@@ -70,12 +70,12 @@ def iter_read(path: Path) -> Generator[float, None, Volume]:
     planes = target.reshape(len(slices), *slices[0].shape)
     opened: Path | None = None
     frames: Sequence[Stored] = ()
-    # file by file, as those of parts may lie between each other
+    # file by file, because the slices of several files may be interleaved
     for done, number in enumerate(sorted(range(len(slices)), key=lambda n: slices[n].path), 1):
         one = slices[number]
         with named_errors(one.path, "DICOM", UNREADABLE):
             if opened != one.path:
-                frames = ()  # let go of before the next ones are there
+                frames = ()  # freed before the next ones are read
                 opened, frames = one.path, read_frames(one)
             planes[number] = values_of(one, frames[one.frame], dtype)
         yield _HEADERS + (1 - _HEADERS) * done / len(slices)
@@ -83,19 +83,19 @@ def iter_read(path: Path) -> Generator[float, None, Volume]:
 
 
 def read_geometry(path: Path) -> tuple[Volume, int]:
-    """Return zeros in the place of the image, and its bytes."""
+    """Return a volume of zeros with the geometry of the image, and the bytes of the image."""
     slices = run_to_end(_iter_headers(path))
     data = np.broadcast_to(np.zeros((), _dtype(slices)), _shape(slices))  # takes no memory
     return Volume(data, *_place(path, slices)), data.nbytes
 
 
 def read_description(path: Path) -> dict[str, Any] | None:
-    """Return None: this program writes no DICOM."""
+    """Return None: we never write DICOM."""
     return None
 
 
 def _iter_headers(path: Path) -> Generator[float, None, list[Slice]]:
-    """Return the slices of a volume from the first to the last, or the one of a file."""
+    """Return the slices of a file or folder in order; yield the fraction of the whole work done."""
     if not path.is_dir():
         return _of_file(path)
     files, doubtful = dicom_files(path)
@@ -144,7 +144,7 @@ def _of_file(path: Path) -> list[Slice]:
 def _of_volume(
     path: Path, slices: Sequence[Slice], others: Mapping[Path, OtherKindError]
 ) -> list[Slice]:
-    """Return the slices, each once; what else lies in the folder is left out, and told."""
+    """Return each slice once; other images in the folder are left out with a warning."""
     kept = list({_copy_key(one): one for one in slices}.values())
     told = {file: str(error) for file, error in others.items()}
     if any(one.modality in SLICED for one in kept):
@@ -164,7 +164,7 @@ def _of_volume(
 
 
 def _check_has_parts(path: Path, slices: Sequence[Slice]) -> None:
-    """Tell where files of a volume in several files (a concatenation) are missing."""
+    """Warn if files of a volume in several files (a concatenation) are missing."""
     for name in {one.concatenation for one in slices} - {""}:
         parts = [one for one in slices if one.concatenation == name]
         total, there = max(one.n_parts for one in parts), len({one.path for one in parts})
@@ -182,14 +182,17 @@ def _check_has_unit(path: Path, slices: Sequence[Slice]) -> None:
 
 
 def _copy_key(one: Slice) -> object:
-    """Return what copies of an image share; some programs give all slices one identifier."""
+    """Return a key that only copies of an image share.
+
+    The identifier alone will not do: some programs give all slices the same one.
+    """
     if not one.identifier or one.plane is None:
         return one.path, one.frame
     return one.identifier, one.frame, tuple(one.plane.position.tolist())
 
 
 def _in_order(path: Path, slices: Sequence[Slice]) -> list[Slice]:
-    """Return slices by their place along their common normal."""
+    """Sort slices by their position along their common normal."""
     if len(slices) == 1:
         return list(slices)
     series = Counter((one.series, one.modality) for one in slices)
@@ -219,14 +222,14 @@ def _name(one: Slice) -> str:
 
 
 def _apart(path: Path) -> str:
-    """Return what to do with images of several kinds."""
+    """Return advice for images of several kinds."""
     if path.is_dir():
         return "Put each kind into a folder of its own"
     return f"To split the file, {CONVERT}"
 
 
 def _place(path: Path, slices: Sequence[Slice]) -> tuple[Affine, Unit]:
-    """Return where the voxels lie; the way from slice to slice is that of their positions."""
+    """Return the affine and unit of sorted slices, whose positions give the step between them."""
     if len(slices) == 1:
         spacing = slices[0].spacing
         if spacing is None:
@@ -261,7 +264,7 @@ def _place(path: Path, slices: Sequence[Slice]) -> tuple[Affine, Unit]:
 
 
 def _check_total(path: Path, slices: Sequence[Slice]) -> None:
-    """Check that small files do not unpack to an absurd size together, as each alone does not."""
+    """Check that the files together do not unpack to an absurd size; each was checked alone."""
     declared = sum(one.n_bytes for one in slices)
     stored = sum(path.stat().st_size for path in {one.path for one in slices})
     check_is_plausible(path, declared, stored)
@@ -273,7 +276,7 @@ def _shape(slices: Sequence[Slice]) -> Ints:
 
 
 def _dtype(slices: Sequence[Slice]) -> np.dtype[Any]:
-    """Return the smallest type of integers that holds all values; float32 if some are none."""
+    """Return the smallest integer type for all values; float32 if some are fractions or huge."""
     lows, highs = zip(*(one.limits for one in slices), strict=True)
     low, high = min(lows), max(highs)
     if not all(one.is_whole for one in slices) or max(-low, high) > 2**31:

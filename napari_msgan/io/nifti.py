@@ -1,4 +1,4 @@
-"""NIfTI: (x, y, z) in RAS+ on disk, (z, y, x) in LPS+ here."""
+"""NIfTI: (x, y, z) in RAS+ on disk, (z, y, x) in SPL+ (LPS+, reversed) here."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ UNREADABLE: tuple[type[Exception], ...] = (
 )
 
 
-#: Bytes that are unpacked at a time.
+#: Bytes that are packed or unpacked at a time.
 _PIECE = 8 * 2**20
 
 
 def iter_read(path: Path) -> Generator[float, None, Volume]:
-    """Return the image, which stays in the file until it is sliced.
+    """Read the image, whose voxels stay in the file until it is sliced.
 
-    A compressed one is unpacked first; the fraction that is unpacked is yielded.
+    A compressed image is unpacked first, during which the fraction unpacked is yielded.
     """
     image, shape = _load_checked(path)
     if _is_packed(path):
@@ -58,7 +58,7 @@ def iter_read(path: Path) -> Generator[float, None, Volume]:
 
 
 def read_geometry(path: Path) -> tuple[Volume, int]:
-    """Return the image and 0; or, if it is compressed, zeros in its place and its bytes."""
+    """Return the image and 0; if it is compressed, zeros with its geometry, and its bytes."""
     image, shape = _load_checked(path)
     if not _is_packed(path):
         return _volume(path, image, np.asanyarray(image.dataobj.get_unscaled()).T), 0
@@ -71,7 +71,7 @@ def _is_packed(path: Path) -> bool:
 
 
 def _load_checked(path: Path) -> tuple[Any, Ints]:
-    """Return what nibabel makes of the header, and the shape in (..., Z, Y, X)."""
+    """Return the image as nibabel opens it, without its data, and its shape as (..., Z, Y, X)."""
     image = _load(path)
     header = image.header
     shape = header.get_data_shape()
@@ -98,7 +98,7 @@ def _volume(path: Path, image: Any, stored: Block) -> Volume:
 
 
 def _iter_unpack(path: Path, image: Any, shape: Ints) -> Generator[float, None, Block]:
-    """Return the voxels of a compressed file, unpacked piece by piece; yield the fraction."""
+    """Unpack the voxels of a compressed file piece by piece; yield the fraction unpacked."""
     target = empty_image(path, shape, image.header.get_data_dtype())
     content = target.reshape(-1).view(np.uint8).data
     with gzip.open(path) as file:
@@ -112,7 +112,7 @@ def _iter_unpack(path: Path, image: Any, shape: Ints) -> Generator[float, None, 
                     raise EOFError(f"it ends after {start + filled} of {len(content)} bytes")
                 filled += count
             yield (start + filled) / len(content)
-        file.read(1)  # only at the end of the file the checksum is compared
+        file.read(1)  # the checksum is compared only when the end of the file is reached
     return target
 
 
@@ -127,7 +127,7 @@ def write(
     description: Mapping[str, Any],
     progress: Callable[[float], None],
 ) -> None:
-    """Write the finest level plane by plane; ``.gz`` is compressed on the way."""
+    """Write the finest level slab by slab; ``.gz`` files are compressed on the way."""
     volume = levels[0]
     header = header_of(volume, description)
     with target.open("wb") as file, _packing(file, target) as stream:
@@ -136,16 +136,16 @@ def write(
         for slab in iter_slabs(volume.data, progress=progress):
             plain = np.ascontiguousarray(slab, header.get_data_dtype())
             content = plain.reshape(-1).view(np.uint8).data
-            for start in range(0, len(content), _PIECE):  # packed at once it would lie in memory
+            for start in range(0, len(content), _PIECE):  # packed at once, it would be in memory
                 stream.write(content[start : start + _PIECE])
             del slab, plain, content  # before the next one is read
 
 
 def _packing(file: IO[bytes], target: Path) -> AbstractContextManager[Any]:
-    """Return what is written through: it packs where the name ends in ``.gz``."""
+    """Return the stream to write to, which compresses if the name ends in ``.gz``."""
     if target.suffix.lower() != ".gz":
         return nullcontext(file)
-    # No name and no time in the gzip header: equal images make equal files.
+    # No name and no time in the gzip header, so that equal images give equal files.
     return gzip.GzipFile("", "wb", 1, file, 0)
 
 

@@ -1,4 +1,4 @@
-"""OME-Zarr 0.4 and 0.5 and plain Zarr arrays; written as dense OME-Zarr 0.5."""
+"""OME-Zarr: reads 0.4, 0.5 and plain Zarr arrays, and writes dense 0.5."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from napari_msgan.io._arrays import Block
     from napari_msgan.volume import ArrayLike
 
-#: What zarr, its codecs (RuntimeError) and metadata of an unexpected form raise.
+#: What zarr, its codecs (RuntimeError) and malformed metadata raise.
 UNREADABLE: tuple[type[Exception], ...] = (
     OSError,
     ValueError,
@@ -46,7 +46,7 @@ _CHUNKS: dict[int, Ints] = {2: (256, 256), 3: (64, 64, 64)}
 
 
 def read(path: Path) -> Volume:
-    """Return the finest level of an image, or a plain array; read when it is sliced."""
+    """Return the finest level of an image, or a plain array; voxels are read when it is sliced."""
     node = open_node(path)
     if isinstance(node, zarr.Array):
         kept = [i for i in range(node.ndim) if node.ndim <= 3 or node.shape[i] > 1]
@@ -64,14 +64,14 @@ def read(path: Path) -> Volume:
     if (
         exact is not None
         and image.is_on_grid_of(exact, kept)
-        and _note.noted_shape(note) == data.shape  # else it was cropped or resampled
+        and _note.noted_shape(note) == data.shape  # if not, it was cropped or resampled
     ):
         return Volume(data, exact, "pixel" if _note.noted_unit(note) == "pixel" else "millimeter")
     return Volume(data, *image.geometry(path, kept))
 
 
 def _check_is_whole(path: Path, array: zarr.Array[Any], note: Mapping[str, Any] | None) -> None:
-    """Refuse a store of a generated image with voxels that nobody has made: they read as air."""
+    """Refuse a store whose finest scale is incomplete: missing voxels would read as air."""
     if note is None or "model_sha256" not in note or array.metadata.zarr_format != 3:
         return
     sides = zip(array.shape, array.shards or array.chunks, strict=True)
@@ -87,12 +87,12 @@ def _check_is_whole(path: Path, array: zarr.Array[Any], note: Mapping[str, Any] 
 
 def _n_chunk_files(path: Path, folder: Path) -> int:
     check_inside(path, folder)
-    # Not by zarr, which compares each chunk with all files.
+    # Not counted by zarr, which compares each chunk with all files.
     return sum(name.isdigit() for _, _, names in os.walk(folder) for name in names)
 
 
 def read_description(path: Path) -> dict[str, Any] | None:
-    """Return what `write` stored in the attributes."""
+    """Return the description that `write` stored in the attributes."""
     return _note.description_of(_read_note(open_node(path)))
 
 
@@ -113,13 +113,13 @@ def write(
 
 
 def export_chunks(shape: Ints) -> Ints:
-    """Return the chunks that an image of this shape is written in."""
+    """Return the chunk shape in which an image of this shape is written."""
     return tuple(map(min, _CHUNKS[len(shape)], shape))
 
 
 def create(target: Path, levels: Sequence[Volume], description: Mapping[str, Any]) -> None:
-    """Declare all levels; `write_chunks` fills them, here or in other processes."""
-    # At once: on Windows zarr's replacing of a file that it has just written fails now and then.
+    """Declare all levels; `write_chunks` fills them, in this or in other processes."""
+    # All attributes at once: on Windows, zarr now and then fails to replace a file just written.
     attributes: dict[str, Any] = {
         "ome": attributes_of(levels, name=_note.label(description)),
         OUR_KEY: _note.make_note(levels[0], description),
@@ -136,12 +136,12 @@ def create(target: Path, levels: Sequence[Volume], description: Mapping[str, Any
 
 
 def write_chunks(target: Path, level: int, data: ArrayLike, box: Box) -> Iterator[int]:
-    """Write the chunks of a level that a box of whole chunks covers; yield the voxels of each.
+    """Write the chunks in a box of whole chunks of a level; yield the number of voxels of each.
 
-    Every chunk is written, also those that hold one value only.
+    Every chunk is written, even if it holds a single value.
     """
-    config: Any = {"write_empty_chunks": True}  # not stored: `zarr.open` has to be told
-    # a store, since a path with :: would be a chain of URLs
+    config: Any = {"write_empty_chunks": True}  # not stored, so `zarr.open` needs it every time
+    # a store, because zarr would take a path with :: for a chain of URLs
     store = LocalStore(target)
     array = zarr.open(store, path=str(level), mode="r+", zarr_format=3, config=config)
     assert isinstance(array, zarr.Array)
@@ -156,7 +156,7 @@ def _read_note(node: zarr.Group | zarr.Array[Any]) -> dict[str, Any] | None:
 
 
 def _image(path: Path, array: zarr.Array[Any], kept: Sequence[int]) -> LazyArray:
-    """Return an array without its size-1 axes; damage of a chunk is told as VolumeError."""
+    """Return the kept axes of an array; reading a damaged chunk raises VolumeError."""
     if len(kept) not in (2, 3):
         raise VolumeError(
             f"{path} has the shape {array.shape}; an image must be 2-D or 3-D. Save the part "

@@ -1,4 +1,4 @@
-"""PNG and JPEG, of which PNG is written: grey values, and a voxel size in our own note only."""
+"""PNG, and JPEG (read only): grey values; only our own note in a PNG holds a voxel size."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-#: What Pillow was seen to raise for damaged files (SyntaxError: "broken PNG file").
+#: What Pillow has been seen to raise for damaged files (SyntaxError: "broken PNG file").
 UNREADABLE: tuple[type[Exception], ...] = (
     OSError,
     ValueError,
@@ -33,15 +33,15 @@ UNREADABLE: tuple[type[Exception], ...] = (
     struct.error,
     zlib.error,
 )
-#: Pillow writes a picture whole; more pixels belong into a format that is written in parts.
+#: Pillow writes a picture as a whole; more pixels belong in a format that is written in parts.
 _MOST_PIXELS = 2**26
-#: Keyword of our note; that of the text which everybody shall read is one of PNG's own.
+#: Keywords of our note, and of the text that everybody should read, which is one of PNG's own.
 _NOTE, _LABEL = "napari-msgan", "Description"
 _GREY = ("L", "I", "F", "I;16", "I;16L", "I;16B")
 
 
 def read(path: Path) -> Volume:
-    """Return a picture, upright as its EXIF orientation says; in pixels, unless we wrote it."""
+    """Read a picture as grey values, upright according to EXIF; in pixels, unless we wrote it."""
     with _open(path) as picture:
         if picture.format == "PNG" and picture.mode not in _GREY and _bits_of_png(path) == 16:
             warn(
@@ -59,7 +59,7 @@ def read(path: Path) -> Volume:
 
 
 def read_description(path: Path) -> dict[str, Any] | None:
-    """Return what `write` stored in a PNG."""
+    """Return the description that `write` stored in a PNG."""
     with _open(path) as picture:
         return _note.description_of(_note_of(picture))
 
@@ -70,7 +70,7 @@ def write(
     description: Mapping[str, Any],
     progress: Callable[[float], None],
 ) -> None:
-    """Write the finest level as grey PNG of 8 or 16 bits."""
+    """Write the finest level as a grey PNG of 8 or 16 bits."""
     volume = levels[0]
     dtype = volume.data.dtype.newbyteorder("=")
     if len(volume.shape) != 2 or dtype not in (np.uint8, np.uint16):
@@ -97,7 +97,7 @@ def write(
 def _open(path: Path) -> Image.Image:
     try:
         with warnings.catch_warnings():
-            # It warns from half the size that it refuses; large radiographs are welcome.
+            # Pillow warns from half the size that it refuses; large radiographs are welcome.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             return Image.open(path, formats=("PNG", "JPEG"))
     except Image.DecompressionBombError as error:
@@ -125,6 +125,6 @@ def _grey(path: Path, picture: Image.Image) -> Image.Image:
 
 
 def _bits_of_png(path: Path) -> int:
-    """Return the bits of a sample, which Pillow does not tell: the 25th byte of the file."""
+    """Return the bits per sample, which Pillow does not tell: the 25th byte of the file."""
     with path.open("rb") as file:
         return file.read(25)[24]

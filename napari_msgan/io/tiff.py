@@ -1,4 +1,4 @@
-"""TIFF, OME-TIFF and ImageJ TIFF; written as tiled, compressed OME-TIFF."""
+"""TIFF: reads plain, OME-TIFF and ImageJ TIFF, and writes tiled, compressed OME-TIFF."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-#: What tifffile, imagecodecs (RuntimeError) and the XML parser (SyntaxError) were seen to raise
-#: for damaged files.
+#: What tifffile, imagecodecs (RuntimeError) and the XML parser (SyntaxError) have been seen to
+#: raise for damaged files.
 UNREADABLE: tuple[type[Exception], ...] = (
     OSError,
     ValueError,
@@ -49,27 +49,27 @@ UNREADABLE: tuple[type[Exception], ...] = (
     zlib.error,
     TiffFileError,
 )
-#: What is shown of what tifffile says of a file.
+#: How many of tifffile's messages about a file are shown, and how many characters of each.
 _MOST_WARNINGS, _LONGEST_WARNING = 3, 300
 _WRITABLE_TYPES = ("u1", "i1", "u2", "i2", "u4", "i4", "f4", "f8")
 _TILE = 256
-#: Bytes of tiles that tifffile collects for its threads, by default 512 MiB.
+#: Bytes of tiles that tifffile collects for its threads; its default is 512 MiB.
 _COLLECTED = 16 * 2**20
-#: Number of entries, one entry, place of the next page.
+#: Number of entries, a single entry, and the offset of the next page.
 _LEAST_PAGE_BYTES = 2 + 12 + 4
 #: Classic TIFF has 32-bit offsets; compressed data may be a little larger than the image.
 _CLASSIC_LIMIT = 2**32 - 2**27
 
 
 def read(path: Path) -> Volume:
-    """Return the first image, which stays in the file until sliced, unless it is compressed."""
+    """Read the first image; its voxels stay in the file until it is sliced, unless compressed."""
     with _warned(path), TiffFile(path) as tif:
         series = _first_series(path, tif)
         return _volume(path, tif, series, stored_pixels(path, tif, series))
 
 
 def read_geometry(path: Path) -> tuple[Volume, int]:
-    """Return the image and 0; or, if it is compressed, zeros in its place and its bytes."""
+    """Return the image and 0; if it is compressed, zeros with its geometry, and its bytes."""
     with _warned(path), TiffFile(path) as tif:
         series = _first_series(path, tif)
         if data_offset(series) is not None:
@@ -79,7 +79,7 @@ def read_geometry(path: Path) -> tuple[Volume, int]:
 
 
 def _first_series(path: Path, tif: TiffFile) -> TiffPageSeries:
-    # Counting them makes tifffile look for circles of pages, which it would else follow for ever.
+    # Counting makes tifffile look for cycles of pages, which it would otherwise follow for ever.
     n_pages = len(tif.pages)
     if n_pages * _LEAST_PAGE_BYTES > path.stat().st_size:
         raise VolumeError(f"{path} has {n_pages} pages, more than fit into it: it is damaged")
@@ -100,7 +100,7 @@ def _first_series(path: Path, tif: TiffFile) -> TiffPageSeries:
 
 @contextmanager
 def _warned(path: Path) -> Iterator[None]:
-    """Turn what tifffile logs while it reads, of an incomplete file, into warnings."""
+    """Turn what tifffile logs while it reads an incomplete file into warnings."""
     said: list[str] = []
     handler = logging.Handler(logging.WARNING)
     me = threading.get_ident()
@@ -129,7 +129,7 @@ def _volume(path: Path, tif: TiffFile, series: TiffPageSeries, stored: npt.NDArr
 
 
 def read_description(path: Path) -> dict[str, Any] | None:
-    """Return what `write` stored in the OME-XML."""
+    """Return the description that `write` stored in the OME-XML."""
     with TiffFile(path) as tif:
         return _note.description_of(note_of(tif))
 
@@ -140,7 +140,7 @@ def write(
     description: Mapping[str, Any],
     progress: Callable[[float], None],
 ) -> None:
-    """Write the finest level tile by tile, as BigTIFF where 4 GiB might not do."""
+    """Write the finest level tile by tile, as BigTIFF if it might exceed 4 GiB."""
     volume = levels[0]
     dtype = volume.data.dtype.newbyteorder("=")
     if dtype.str[1:] not in _WRITABLE_TYPES:
@@ -162,14 +162,14 @@ def write(
             photometric="minisblack",
             compression="zlib",
             compressionargs={"level": 4},
-            # of one column tifffile would difference the rows, which readers undo along columns
+            # of a single column tifffile would difference rows, and readers would undo columns
             predictor=dtype.kind in "iu" and volume.shape[-1] > 1,
             buffersize=_COLLECTED,
             software="napari-msgan",
             metadata=ome_metadata(volume, description),
             **resolution,
         )
-    progress(1.0)  # tifffile does not ask for more than the last tile
+    progress(1.0)  # the generator is not resumed after the last tile
 
 
 def _tiles(
@@ -187,7 +187,7 @@ def _tiles(
 def _with_geometry(
     data: ArrayLike, spacing: Floats | None, note: Mapping[str, Any] | None
 ) -> Volume:
-    """Return the volume, with our own exact affine unless the image was cropped or rescaled."""
+    """Return the volume, with the exact affine from our note if its shape and spacing still fit."""
     exact, shape = _note.noted_affine(note), _note.noted_shape(note)
     unit: Unit = "pixel" if spacing is None else "millimeter"
     if exact is not None and shape in (data.shape, (1, *data.shape)) and exact.ndim == len(shape):

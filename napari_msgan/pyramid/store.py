@@ -193,10 +193,7 @@ class PyramidStore:
         return self._refined.look(scale, self._chunks(box))
 
     def put_mark(self) -> str:
-        """Put an empty file into the store, by which helpers recognise it, and return its name.
-
-        The next holder of the lock removes it.
-        """
+        """Put a mark into the store and return its name; the next holder of the lock removes it."""
         with told_if_unwritable(self.address, StoreError):
             return self._writers.put_mark()
 
@@ -205,8 +202,8 @@ class PyramidStore:
 
         Parameters
         ----------
-        mark : name of the holder's mark. Nothing more is written once the mark is gone: if the
-            holder was killed, another process may be writing.
+        mark : name of an empty file by which helpers recognise the store (`put_mark`). Once it is
+            gone nothing more is written: if the holder was killed, another process may be writing.
 
         Raises
         ------
