@@ -1,4 +1,4 @@
-"""What a model makes of a source image: its grids, its pyramid, and the sketch of every scale."""
+"""Prepare a source for a model: its grids, its image pyramid, and the sketch of every scale."""
 
 from napari_msgan.source._edited import iter_sketch_edited, plan_edited
 from napari_msgan.source._images import (

@@ -1,4 +1,4 @@
-"""The sketch of a store after somebody drew on it or erased: what was not touched stays."""
+"""The edited sketch of a store: coarser scales change only where the finest was edited."""
 
 from __future__ import annotations
 
@@ -34,26 +34,26 @@ if TYPE_CHECKING:
     from napari_msgan.sketch import Uint8Array
     from napari_msgan.volume import ArrayLike, Volume
 
-#: Share of a voxel that an edited sketch may lie beside that of the store.
+#: Largest shift between the edited sketch and that of the store, as a share of a voxel.
 _SAME_PLACE = 0.01
-#: Coarse voxels beyond which an edge of a coarser scale belongs to no edge of the finer one.
+#: Distance, in coarse voxels, beyond which an edge of a coarser scale belongs to no finer edge.
 _REACH = 8
-#: A warning asks whether it is a copy where more of the edges changed.
+#: If a larger share of the edges changed, a warning asks whether the sketch is a copy.
 _MOSTLY = 0.75
-#: Coarse voxels around a change in which the edge of a coarser scale may lie.
+#: Distance, in coarse voxels, from a change at which the coarse edge may lie.
 _AROUND = 1
 
 
 def plan_edited(volume: Volume, spec: ModelSpec, original: StoreInfo) -> SourcePlan:
-    """Return the pyramid of an edited sketch: that of the store which it is a copy from.
+    """Plan the pyramid of an edited sketch: it is that of the store whose sketch was copied.
 
     Raises
     ------
     GeometryError
-        If the sketch does not have the finest voxels of that store.
+        If the shape or place of the sketch differs from the finest scale of that store.
     """
     geometry = original.to_geometry()
-    # of some files nothing but the voxel size is known: an image program has saved them
+    # files saved by an image editor may keep nothing but the voxel size
     bare = Affine.of_spacing(volume.spacing)
     has_place = volume.unit == geometry.unit == "millimeter" and volume.affine != bare
     turned, orientation = orient(volume, spec.orientation if has_place else None)
@@ -88,13 +88,13 @@ def iter_sketch_edited(
     read_sketch: ReadSketch,
     write: WriteSketch,
 ) -> SketchSteps:
-    """Write an edited sketch at every scale; yield and return as `iter_sketch_image` does.
+    """Write an edited sketch at every scale; yields and returns as `iter_sketch_image` does.
 
-    The finest scale is as it is given. Each coarser one is that of the original, which has edges
-    of its own there, but what lies at or beside a change of the finer scale is made from it. So
-    a sketch without a change gives all scales of the original.
+    The finest scale is written as given. Coarser scales are those of the original, which has edges
+    of its own there, except at and near changes of the next finer scale: these parts are made from
+    it. So a sketch without edits gives all scales of the original.
 
-    before : the sketch of the original at every scale, the coarsest first.
+    before : sketch of the original at every scale, coarsest first.
     """
     geometry = plan.geometry
     data, top = plan.volume.data, top_of(plan.volume.data.dtype, check_given(plan.volume))
@@ -134,10 +134,10 @@ def iter_sketch_edited(
 
 
 def _touched(old: Uint8Array, new: Uint8Array, factor: Ints) -> npt.NDArray[np.bool_]:
-    """Return where the sketch of a scale is made anew, from that of the finer one.
+    """Return where the sketch of a scale is to be made anew from that of the finer scale.
 
-    At and beside what changed. Soft borders have edges at coarse scales only, which nobody sees, so
-    that nobody can erase them: they go with the edges around them.
+    That is at and beside changes. Soft borders have edges at coarse scales only, where nobody sees
+    or can erase them: they are removed together with the edges around them.
     """
     touched: npt.NDArray[np.bool_] = ndimage.maximum_filter(
         reduce_max(old != new, factor), 2 * _AROUND + 1
@@ -151,7 +151,7 @@ def _touched(old: Uint8Array, new: Uint8Array, factor: Ints) -> npt.NDArray[np.b
 
 
 def _distance_to(edges: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
-    """Return how many voxels away the nearest edge is; more than what counts if there is none."""
+    """Return the distance to the nearest edge in voxels; more than `_REACH` if there is none."""
     if not edges.any():
         return np.full(edges.shape, _REACH + 1)
     distance: npt.NDArray[Any] = ndimage.distance_transform_cdt(~edges, "chessboard")
@@ -159,7 +159,7 @@ def _distance_to(edges: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
 
 
 def _warn_of_no_copy(changed: int, edges: int) -> None:
-    """Warn of a sketch in which most edges of the store's are gone, or of another strength."""
+    """Warn if most edges of the store's sketch are gone, or have another strength."""
     if changed > _MOSTLY * edges:
         warnings.warn(
             f"{changed / edges:.0%} of the edges of the store's sketch are erased or have another "

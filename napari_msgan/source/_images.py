@@ -1,4 +1,4 @@
-"""A source at every scale, in temporary files."""
+"""Resample a source to every scale, in temporary files."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _TOP = 65535
 
 
 def hash_pixels(volume: Volume) -> str:
-    """Return the sha256 of shape, type and pixels, read slab by slab."""
+    """Return the sha256 of the shape, type and pixels of a volume; reads slab by slab."""
     digest = hashlib.sha256(f"{volume.shape} {volume.data.dtype}".encode())
     first, *rest = volume.shape
     rows = max(1, (1 << 24) // math.prod(rest))
@@ -45,7 +45,7 @@ def hash_pixels(volume: Volume) -> str:
 
 
 def warn_of_unknown(volume: Volume) -> None:
-    """Warn of an image that is NaN or infinite somewhere; it is read block by block."""
+    """Warn if an image has NaN or infinite voxels; reads block by block."""
     if volume.data.dtype.kind == "f":
         blocks = (np.asarray(volume.data[box.slices]) for box in blocks_of(volume.data))
         _warn_of_unknown(sum(map(_unknown_in, blocks)), math.prod(volume.shape))
@@ -68,11 +68,12 @@ def _warn_of_unknown(unknown: int, size: int) -> None:
 def write_image_pyramid(
     plan: SourcePlan, settings: SketchSettings, folder: Path, workers: int
 ) -> list[Uint16Array]:
-    """Write the source at every scale to ``folder/image_<scale>.npy`` (its window as uint16).
+    """Write the source at every scale to ``folder/image_<scale>.npy``, its window as uint16.
 
     Returns
     -------
-    list of these files, mapped; the first is the coarsest scale. See `lazy_image`.
+    list of arrays
+        These files, mapped into memory, coarsest scale first. See `lazy_image`.
     """
     geometry = plan.geometry
     window = (
@@ -104,7 +105,7 @@ def write_image_pyramid(
             write = partial(write_coarser, scale)
             run_to_end(iter_in_threads(write, plan.blocks(scale), workers))
     except BaseException:
-        images.clear()  # whoever keeps the error would keep the files mapped
+        images.clear()  # or the traceback of the error would keep the files mapped
         raise
     darkest = window[0] + (window[1] - window[0]) * float(images[0].min()) / _TOP
     if settings.window != "percentiles" and darkest > sum(window) / 2:
@@ -118,7 +119,7 @@ def write_image_pyramid(
 
 
 def lazy_image(stored: ArrayLike) -> LazyArray:
-    """Return an image that `write_image_pyramid` wrote, in [0, 1]."""
+    """Return an image of `write_image_pyramid` as float32 in [0, 1], converted as it is read."""
     return lazy_unit(stored, 0, _TOP)
 
 
@@ -126,11 +127,11 @@ def lazy_image(stored: ArrayLike) -> LazyArray:
 def image_pyramid(
     plan: SourcePlan, settings: SketchSettings, workers: int, scratch: Path | None = None
 ) -> Iterator[list[LazyArray]]:
-    """Give the source at every scale, window [0, 1], from files that are deleted afterwards.
+    """Give the source at every scale, its window as [0, 1], from files that are deleted at the end.
 
-    scratch : folder for these files; None for the system's.
+    scratch : folder for these files; None for that of the system.
     """
-    # Windows deletes no file that is mapped, which must not hide the error that stopped the job.
+    # Windows deletes no mapped file; that must not hide the error that stopped the job.
     with TemporaryDirectory(
         prefix="napari-msgan-", dir=scratch, ignore_cleanup_errors=True
     ) as folder:

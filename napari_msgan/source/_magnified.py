@@ -1,4 +1,4 @@
-"""A source on the grids of a model as training sees it: magnified by a factor."""
+"""Place a source on the grids of a model as in training: magnified by a factor."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Grids(Protocol):
-    """What models and settings of training say of their grids."""
+    """What models and training settings say about their grids."""
 
     @property
     def kind(self) -> ModelKind: ...
@@ -35,12 +35,13 @@ class Grids(Protocol):
 def n_scales_magnified(
     shape: Ints, spacing: Floats | None, grids: Grids, zoom: float, slice_mm: float = 0.0
 ) -> int:
-    """Return how many scales an image is fine enough for, at most all of the grids.
+    """Return for how many of the scales an image is fine enough.
 
     Parameters
     ----------
-    spacing : mm, needed by physical grids.
-    slice_mm : true slice thickness where the voxels were interpolated to less; 0: they were not.
+    spacing : voxel size in mm; needed for physical grids.
+    zoom : factor by which the image is magnified; it counts for relative grids only.
+    slice_mm : true slice thickness, if the voxels were interpolated to a smaller size; otherwise 0.
     """
     if grids.kind == "relative":
         return min(_n_scales_of_pixels(shape, grids, zoom), len(grids.scales))
@@ -51,11 +52,11 @@ def n_scales_magnified(
 def plan_magnified(
     volume: Volume, grids: Grids, zoom: float, slice_mm: float = 0.0
 ) -> SourcePlan | None:
-    """Return the source, magnified by `zoom`, on the scales that it is fine enough for.
+    """Plan a source, magnified by `zoom`, on the scales that it is fine enough for.
 
-    None where these are fewer than two. Of a volume all sides are magnified alike, and its
-    voxels count as if they had the spacing of the scales. An image with more pixels than the
-    finest scale of relative grids is reduced to that.
+    Returns None if these are fewer than two. All axes are magnified alike; on physical grids the
+    voxels then count as if they had the spacing of the scales. On relative grids, an image with
+    more pixels than the finest scale is reduced to that scale.
 
     Parameters
     ----------
@@ -80,13 +81,13 @@ def plan_magnified(
 
 
 def _n_scales_of_pixels(shape: Ints, grids: Grids, zoom: float) -> int:
-    """Return how many scales an image has under relative grids, also more than they have."""
+    """Return how many scales an image has on relative grids, even if more than the grids have."""
     longest = round(max(shape) * zoom)
     return n_scales_of(longest, grids.base_size, grids.scales[1].factor[-1])
 
 
 def _spacing_of_pixels(volume: Volume, grids: Grids, zoom: float) -> Floats:
-    """Return the voxel size of the finest scale of relative grids that an image reaches."""
+    """Return the voxel size of the finest scale that an image has on relative grids."""
     beyond = max(0, _n_scales_of_pixels(volume.shape, grids, zoom) - len(grids.scales))
     factor = grids.scales[-1].factor
     return tuple(own * f**beyond for own, f in zip(volume.spacing, factor, strict=True))

@@ -1,4 +1,4 @@
-"""A source on the grids of a model: which scales, which voxels."""
+"""Place a source on the grids of a model: which scales it has, and where their voxels lie."""
 
 from __future__ import annotations
 
@@ -17,23 +17,24 @@ if TYPE_CHECKING:
 
     from napari_msgan.config import ModelSpec, ScaleGrid
 
-#: A scale may be this much finer than the thickest axis of the source.
+#: Along each axis, the voxels of a scale may be this share of those of the source.
 HONEST_RATIO = 0.7
-#: Images below this share of the length that a model was trained on are parts of such images.
+#: Images shorter than this share of a model's training images are taken to be parts of such images.
 _SMALL_PART = 0.5
-#: A share that voxel sizes in float32 may be off, so that it makes no voxel more.
+#: Allows for the rounding of voxel sizes to float32, so that it does not add a voxel.
 _ROUNDED = 1 - 1e-6
 
 
 @dataclass(frozen=True)
 class SourcePlan:
-    """A source on the grids of a model.
+    """A source placed on the grids of a model.
 
-    volume : turned to the model's orientation.
-    step, first : voxel i of the finest scale lies at ``first + step * i`` of `volume`.
-    honest_scale : the finest scale that the resolution of the source supports.
-    extra_scales : how many scales apply the last generator once more.
-    block_shape : what is worked on at a time, whole chunks of the store.
+    volume : the source, in the orientation of the model.
+    orientation : how the source was permuted and flipped for that.
+    step, first : voxel i of the finest scale lies at index ``first + step * i`` of `volume`.
+    honest_scale : finest scale that the resolution of the source supports.
+    extra_scales : number of finest scales that reuse the last generator.
+    block_shape : shape of the blocks to work on: whole chunks of the store.
     """
 
     volume: Volume
@@ -46,23 +47,24 @@ class SourcePlan:
     block_shape: Ints
 
     def blocks(self, scale: int) -> list[Box]:
-        """Return the blocks of a scale."""
+        """Return the blocks that a scale is divided into."""
         return Box.of_shape(self.geometry.shape_at(scale)).blocks(self.block_shape)
 
 
 def plan_source(volume: Volume, spec: ModelSpec, scale: int | None = None) -> SourcePlan:
-    """Return the pyramid of a source under a model.
+    """Plan the pyramid of a source for a model.
 
     Parameters
     ----------
-    scale : finest scale of the pyramid, or None for the finest honest one.
+    scale : finest scale wanted; None for the finest honest one, as for any coarser one (physical
+        models). Relative models always have all scales, up to the pixels of the source.
 
     Raises
     ------
     VolumeError
-        If the source has another number of axes, or no voxel size where the model needs one.
+        If the source has another number of axes, or no voxel size although the model needs one.
     GeometryError
-        If the scale does not exist, or the image is smaller than a voxel of it.
+        If the scale does not exist, or the image is smaller than one of its voxels.
     """
     if len(volume.shape) != len(spec.axes):
         raise VolumeError(
@@ -111,7 +113,7 @@ def _plan_relative(volume: Volume, spec: ModelSpec, scale: int | None) -> Source
 
 
 def honest_scale(scales: Sequence[ScaleGrid], spacing_mm: Floats) -> int:
-    """Return the finest scale of at least 0.7 times the voxel size per axis; -1: there is none."""
+    """Return the finest scale with voxels of at least 0.7 times the given size per axis, or -1."""
     fits = [
         index
         for index, scale in enumerate(scales)
@@ -166,7 +168,7 @@ def _plan_physical(volume: Volume, spec: ModelSpec, scale: int | None) -> Source
 
 
 def _warn_of_a_part(volume: Volume, spec: ModelSpec) -> None:
-    """Warn of an image that is far smaller than those that a physical model was trained on."""
+    """Warn if an image is far smaller than those that a physical model was trained on."""
     coarsest = spec.scales[0].spacing_mm
     assert coarsest is not None
     seen_mm = max(n * mm for n, mm in zip(volume.shape, volume.spacing, strict=True))

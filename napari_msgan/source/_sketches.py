@@ -1,4 +1,4 @@
-"""The sketch of every scale, from the images of a pyramid or from a given sketch."""
+"""Make the sketch of every scale, from an image pyramid or from a given sketch."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from napari_msgan.geometry import PyramidGeometry
     from napari_msgan.source._plan import SourcePlan
 
-#: A given sketch whose strongest edge is less than this share of the possible is warned of.
+#: A warning is given if the strongest edge of a given sketch is below this share of the maximum.
 _FAINT = 0.1
 _TOP_8_BITS = 255
 
@@ -54,7 +54,11 @@ def iter_sketch_image(
     workers: int,
     scratch: Path | None = None,
 ) -> SketchSteps:
-    """Write the sketch of every scale of an image; yield (done, total), return the thresholds."""
+    """Sketch an image at every scale; yield (done, total), and return the thresholds per scale.
+
+    write : called with each block of each scale, by `workers` threads.
+    scratch : folder for temporary files; None for that of the system.
+    """
     with (
         large_buffers_kept(workers),
         image_pyramid(plan, settings, workers, scratch) as images,
@@ -69,7 +73,7 @@ def iter_sketch_scales(
     write: WriteSketch,
     workers: int,
 ) -> SketchSteps:
-    """Write the sketch of every image of a pyramid; yield and return as `iter_sketch_image`."""
+    """Sketch every image of a pyramid; yields and returns as `iter_sketch_image` does."""
     work = [(s, box) for s in range(plan.geometry.n_scales) for box in plan.blocks(s)]
     thresholds = [measure_thresholds(image, settings, workers) for image in images]
 
@@ -88,13 +92,13 @@ def iter_sketch_given(
     read_sketch: ReadSketch,
     write: WriteSketch,
 ) -> SketchSteps:
-    """Write a given sketch at every scale; yield as `iter_sketch_image`, return no thresholds.
+    """Write a given sketch at every scale; yields as `iter_sketch_image`, returns no thresholds.
 
-    Of a label map it is the borders between the labels, and a warning says so; models of the
-    method's authors take labels as they are. The finest scale is the maximum over the voxels of
-    the source, thinned where the grids differ; coarser ones are block maxima, thinned, the
-    weakest left out beyond the model's density; or they are interpolated from the finest, if
-    that is what the model was trained on.
+    A label map is turned into the borders between its labels, with a warning; models of the
+    method's authors take labels as they are. The finest scale is the maximum over source voxels,
+    thinned if the grids differ. Coarser scales are block maxima, thinned, and without the weakest
+    edges beyond the model's density; or they are interpolated from the finest, if the model was
+    trained on that.
     """
     geometry = plan.geometry
     is_thinned = settings.given == "thinned"
@@ -133,7 +137,7 @@ def iter_sketch_given(
 
 
 def sketch_levels(geometry: PyramidGeometry, read: ReadSketch) -> list[LazyArray]:
-    """Return the sketch of every scale as an array, the coarsest first."""
+    """Return the sketch of every scale as an array-like, coarsest first."""
     return [
         LazyArray(geometry.shape_at(scale), np.uint8, partial(read, scale))
         for scale in range(geometry.n_scales)
@@ -147,7 +151,7 @@ def coarser_sketch(
     scale: int,
     box: Box,
 ) -> Uint8Array:
-    """Return a box of a scale of a given sketch, from the scales finer than it."""
+    """Return a box of a scale of a given sketch, made from the finer scales."""
     if settings.given == "interpolated":
         values = interpolate_sketch(finer[-1], geometry.shape_at(scale))[box.slices]
         rounded: Uint8Array = np.rint(values).astype(np.uint8)
@@ -159,17 +163,19 @@ def coarser_sketch(
 
 
 def check_given(volume: Volume) -> float:
-    """Refuse what is no sketch before anything is said of it, or written.
+    """Check that a volume can be a sketch, and return its strongest edge.
+
+    Call it before other warnings are given or anything is written.
 
     Returns
     -------
     float
-        Its strongest edge; that of a sketch of integers is at most the maximum of their type.
+        The largest value, in the units of the given sketch.
 
     Raises
     ------
     VolumeError
-        If it has NaN, integers below 0, or floats outside [0, 1].
+        If there are NaN, negative integers, or floats outside [0, 1].
     """
     is_integer = volume.data.dtype.kind in "iu"
     strongest = 0.0
@@ -196,22 +202,22 @@ def check_given(volume: Volume) -> float:
 
 
 def strengths_of(block: npt.NDArray[Any], top: int) -> Uint8Array:
-    """Return the strengths of given edges as they are stored; `top` is the strongest possible."""
+    """Convert given edges to stored strengths, uint8 in [0, 255], where `top` becomes 255."""
     strengths = np.clip(block.astype(np.float32) / np.float32(top), 0, 1)
     stored: Uint8Array = np.rint(strengths * 255).astype(np.uint8)
     return stored
 
 
 def type_top(dtype: np.dtype[Any]) -> int:
-    """Return the largest integer of a type, 1 for floats and booleans."""
+    """Return the largest value of an integer type; 1 for floats and booleans."""
     return int(np.iinfo(dtype).max) if dtype.kind in "iu" else 1
 
 
 def top_of(dtype: np.dtype[Any], strongest: float) -> int:
-    """Return what the strongest possible edge of a given sketch of lines is saved as.
+    """Return the value that stands for the strongest possible edge in a given sketch of lines.
 
-    That is the largest integer of its type; but 1 where lines are all 1, and 255 in a wider type
-    that holds no more: programs save 8 bits so.
+    That is the largest value of its type (floats: 1); but 1 if no value is larger, and 255 if a
+    wider type holds no larger value: some programs save 8-bit images that way.
     """
     top = type_top(dtype)
     if strongest == 1:
@@ -220,7 +226,7 @@ def top_of(dtype: np.dtype[Any], strongest: float) -> int:
 
 
 def _with_lines(volume: Volume, strongest: float) -> tuple[Volume, int]:
-    """Return a sketch whose lines are edges, and what the strongest possible one is in it."""
+    """Return a given sketch as lines, and the value of the strongest possible edge in it."""
     if is_label_map(volume.data):
         warnings.warn(
             "the given sketch is a label map: the borders between its labels are the edges",
