@@ -1,4 +1,4 @@
-"""Arguments that several commands share, and what their values may be."""
+"""Arguments that several commands share, and the types of their values."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from napari_msgan.folders import is_url
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    #: Adds a command of this name, module, summary, example, and what is said when it is stopped.
+    #: Adds a command, given its name, module, summary, example and the text shown on Ctrl-C.
     AddCommand = Callable[..., argparse.ArgumentParser]
 
 LEAVES_NOTHING = "Nothing was written."
@@ -29,7 +29,7 @@ def add_paths(
 
 
 def address(text: str) -> Path | str:
-    """Return the folder of a store, or its URL as it is.
+    """Convert the address of a store: a folder to a Path; a URL stays as it is.
 
     Examples
     --------
@@ -40,7 +40,7 @@ def address(text: str) -> Path | str:
 
 
 def local(text: str) -> Path:
-    """Return a path of this computer."""
+    """Convert a path on this computer; refuse URLs."""
     if is_url(text):
         raise argparse.ArgumentTypeError(
             f"{text} is a URL, and only stores can be at a URL: give a path on this computer"
@@ -116,7 +116,7 @@ def add_quiet(command: argparse.ArgumentParser) -> None:
 
 
 def millimetres(text: str) -> tuple[float, ...]:
-    """Return the numbers of a voxel size.
+    """Convert a voxel size: numbers separated by commas.
 
     Examples
     --------
@@ -136,7 +136,7 @@ def natural(text: str) -> int:
 
 
 def natural_or_all(text: str) -> int | Literal["all"]:
-    """Return a number, or "all"."""
+    """Convert an integer of 0 or more, or "all"."""
     return "all" if text == "all" else natural(text)
 
 

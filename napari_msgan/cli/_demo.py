@@ -15,8 +15,8 @@ _SCREENS = ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM")
 
 
 def demo(arguments: Namespace) -> None:
-    """Open napari with a sample and the panel."""
-    # Without a screen Qt ends the process, which nobody can catch.
+    """Open napari with a sample image and the panel."""
+    # Without a screen, Qt aborts the process, which cannot be caught.
     if sys.platform.startswith("linux") and not any(os.environ.get(name) for name in _SCREENS):
         raise JobError(
             "there is no screen (DISPLAY is not set). Use: "

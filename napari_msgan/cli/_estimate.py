@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def estimate(arguments: Namespace) -> None:
-    """Print what a job would take."""
+    """Print the time, memory and disk space that a job would take."""
     found = estimate_job(
         arguments.source,
         arguments.model,
@@ -52,7 +52,7 @@ def space_text(space: Space) -> str:
 
 
 def gigabytes(n_bytes: int) -> str:
-    """Return a size as people say it.
+    """Return a size in bytes as text for people.
 
     Examples
     --------

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
     from napari_msgan.evaluation import Evaluation
 
-#: What the terminal shows of the figures; the tables hold all.
+#: The figures shown in the terminal; the tables have all of them.
 _SHOWN = ("mae", "mae_from_true", "psnr", "ssim", "swd", "fine_power", "sketch_f1", "seam_max_near")
-#: A reader of fewer regions can be right by chance: 15 of 20 are significant.
+#: With fewer regions a reader can easily be right by chance; 15 of 20 are significant.
 _FEW_REGIONS = 20
 
 
 def evaluate(arguments: Namespace) -> None:
-    """Generate held-out images from their sketches, and write how good they are."""
+    """Generate held-out images from their sketches, and write tables that measure them."""
     from napari_msgan.evaluation import (
         Computing,
         check_held_out,
@@ -55,7 +55,7 @@ def evaluate(arguments: Namespace) -> None:
         patients=patients,
     )
     with warnings.catch_warnings(), progress_shown(quiet=arguments.quiet) as show:
-        warnings.simplefilter("once", UserWarning)  # else one line for every image
+        warnings.simplefilter("once", UserWarning)  # not one line for every image
         compared = iter_check_pixels(images, training)
         run_to_end(compared, lambda step: show("comparing training images", step[0], 1.0, step[1]))
         found = run_to_end(steps, lambda step: show(step.stage, step.done, 1.0, step.note))

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def import_megan(arguments: Namespace) -> None:
-    """Make a model folder of the authors' checkpoints."""
+    """Make a model folder from checkpoints of the method's authors."""
     low, high = arguments.window
     spec = megan_import.import_megan(
         arguments.source,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def info(arguments: Namespace) -> None:
-    """Print what a store knows about itself, and how much of it is refined."""
+    """Print the metadata of a store and how much of it is refined, or list the stores of napari."""
     if arguments.store is None:
         from napari_msgan._napari.stores import stores_folder
 
@@ -52,7 +52,7 @@ def info(arguments: Namespace) -> None:
 
 
 def _list_stores(folder: Path, *, as_json: bool) -> None:
-    """Print which stores lie in a folder, and how much of the disk they take."""
+    """Print the stores in a folder and their sizes on disk."""
     listed = [_listed(path) for path in sorted(folder.glob("*.ome.zarr")) if is_store(path)]
     if as_json:
         print(json.dumps({"folder": str(folder), "stores": listed}, indent=2))

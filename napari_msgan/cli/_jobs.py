@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run made.
+    """The result of a run.
 
-    made : tiles per scale.
-    first_s : seconds to the first tile, per scale.
+    made : number of tiles made, per scale.
+    first_s : seconds until the first tile, per scale.
     """
 
     store: PyramidStore
@@ -44,7 +44,7 @@ class Outcome:
 
 
 def sketch(arguments: Namespace) -> None:
-    """Write the edge map of an image."""
+    """Write the sketch (edge map) of an image."""
     with progress_shown(quiet=arguments.quiet) as show:
         make_sketch(
             arguments.source,
@@ -59,14 +59,14 @@ def sketch(arguments: Namespace) -> None:
         model, way = "MODEL", "--input-is-sketch"
         store = Path(arguments.source).parent
         if Path(arguments.source).name == "sketch" and is_store(store):
-            # drawn on, it changes the image of that store; any other makes one of its own
+            # edited, this one changes the image of that store; any other gives an image of its own
             model = open_pyramid(store).info.model_name
             way = f"--edited-from {quoted(store)}"
         print(f"  napari-msgan generate {out} NAME.ome.zarr --model {model} {way}")
 
 
 def generate(arguments: Namespace) -> None:
-    """Make a store, or go on with it."""
+    """Make a store, or continue one."""
     _check_store_name(arguments.out)
     steps = iter_generate(
         arguments.source,
@@ -103,7 +103,7 @@ def refine(arguments: Namespace) -> None:
 
 
 def export(arguments: Namespace) -> None:
-    """Write an image of a store as one file."""
+    """Export an image of a store."""
     with progress_shown(quiet=arguments.quiet) as show:
         export_store(
             arguments.source,
@@ -195,7 +195,7 @@ def _advice(store: PyramidStore, path: Path | str) -> list[str]:
 
 
 def _next_region(store: PyramidStore) -> Box:
-    """Return the tile of the finest scale nearest the middle of what is not refined."""
+    """Return the tile of the finest scale that is nearest to the middle of what is not refined."""
     scale, chunk_shape = store.geometry.finest_scale, store.info.chunk_shape
     missing = np.argwhere(~store.refined_chunks(scale))
     nearest = missing[np.abs(missing - missing.mean(0)).sum(1).argmin()].tolist()

@@ -1,4 +1,4 @@
-"""Run one command; whatever is wrong becomes one line and an exit code."""
+"""Run a command; errors become one line and an exit code."""
 
 from __future__ import annotations
 
@@ -25,32 +25,32 @@ _LESS_MEMORY = (
     "Use fewer --workers, or a smaller image; to train, a smaller batch in the settings, and above "
     "scale 0 a smaller patch_shape"
 )
-#: How torch says that there is no memory, which is no MemoryError.
+#: torch's message for lack of memory, for which it raises no MemoryError.
 _NOT_ALLOCATED = "DefaultCPUAllocator: can't allocate memory"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Return the exit code of a command: 0 done, 2 bad input, 130 after Ctrl-C.
+    """Run a command and return its exit code: 0 done, 2 bad input or failure, 130 after Ctrl-C.
 
     Parameters
     ----------
     argv : arguments without the program's name; None for those of the process.
     """
     advice, out = "", None
-    if isinstance(sys.stdout, TextIOWrapper):  # names of files need not be valid UTF-8
+    if isinstance(sys.stdout, TextIOWrapper):  # file names need not be valid UTF-8
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with _plain_warnings():
             arguments = build_parser().parse_args(argv)
             advice, out = arguments.when_stopped, getattr(arguments, "out", out)
-            share_one_arena()  # before numpy and torch begin threads
+            share_one_arena()  # before numpy and torch start threads
             getattr(import_module(arguments.module), arguments.function)(arguments)
             sys.stdout.flush()
     except MsganError as error:
         return _fail("; ".join([str(error), *getattr(error, "__notes__", ())]))
     except OSError as error:
         if _is_reader_gone(error):
-            # `napari-msgan models | head`: the reader has all it wanted; without this, Python
+            # `napari-msgan models | head`: the reader has all that it wanted. Without this, Python
             # would complain when it flushes at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return DONE
@@ -78,13 +78,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _is_reader_gone(error: OSError) -> bool:
-    """Return whether a pipe is read no more; Windows calls that an invalid argument, of no file."""
+    """Return whether the reader of our pipe is gone; on Windows: EINVAL without a file name."""
     is_invalid = error.errno == errno.EINVAL and error.filename is None
     return isinstance(error, BrokenPipeError) or (os.name == "nt" and is_invalid)
 
 
 def _is_gpu_full(error: RuntimeError) -> bool:
-    torch = sys.modules.get("torch")  # it takes seconds, and did not raise if it is not there
+    torch = sys.modules.get("torch")  # importing takes seconds; if not loaded, it did not raise
     return torch is not None and isinstance(error, torch.OutOfMemoryError)
 
 
@@ -95,7 +95,7 @@ def _fail(message: str) -> int:
 
 @contextmanager
 def _plain_warnings() -> Iterator[None]:
-    """Show our warnings as one line, and none that are meant for programmers."""
+    """Show our own warnings as one line each, and none that are meant for programmers."""
 
     def show(
         message: Warning | str,

@@ -1,4 +1,4 @@
-"""What can be typed to make models, and to measure them."""
+"""Arguments of the commands that make and measure models."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def add_train(add: AddCommand) -> None:
-    """Add `train`."""
+    """Add the command `train`."""
     command = add(
         "train",
         "_train",
@@ -84,7 +84,7 @@ def add_train(add: AddCommand) -> None:
 
 
 def add_evaluate(add: AddCommand) -> None:
-    """Add `evaluate`."""
+    """Add the command `evaluate`."""
     command = add(
         "evaluate",
         "_evaluate",
@@ -137,7 +137,7 @@ def add_evaluate(add: AddCommand) -> None:
 
 
 def add_import_megan(add: AddCommand) -> None:
-    """Add `import-megan`."""
+    """Add the command `import-megan`."""
     command = add(
         "import-megan",
         "_import",

@@ -51,7 +51,7 @@ def _row(entry: ModelEntry) -> tuple[str, ...]:
 
 
 def scales_text(spec: ModelSpec) -> str:
-    """Return the voxel sizes of a physical model, the longest sides of a relative one."""
+    """Return the voxel sizes of a physical model, or the longest sides of a relative one."""
     if spec.kind == "physical":
         spacings = [scale.spacing_mm for scale in spec.scales if scale.spacing_mm]
         return ", ".join(lengths(mm, "").strip() for mm in spacings) + " mm"

@@ -1,4 +1,4 @@
-"""What can be typed. Nothing heavy is imported here: ``--help`` answers at once."""
+"""Commands and their arguments. Nothing heavy is imported here, so ``--help`` answers at once."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _GOES_ON = "What is finished stays; the same command continues from there."
 
 
 class UsageError(MsganError):
-    """Arguments that no command understands."""
+    """Arguments that are not valid for any command."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -43,7 +43,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Return the parser; each command names the module and function that run it."""
+    """Return the parser; the result for each command names the module and function that run it."""
     parser = _Parser(
         prog="napari-msgan",
         description="Generate medical images of any size from a sketch, scale by scale.",

@@ -1,4 +1,4 @@
-"""How far a job is: a bar on a terminal, sparse plain lines elsewhere, on standard error."""
+"""Show progress on standard error: a bar in a terminal, a few plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _LINE_NOT_BEFORE_S = 1.0
 
 
 class Show(Protocol):
-    """Shows how far a stage is; `note` is short and may change."""
+    """Function that shows the progress of a stage; `note` is a short text that may change."""
 
     def __call__(self, stage: str, done: float, total: float, note: str = "") -> None: ...
 
 
 @contextmanager
 def progress_shown(*, quiet: bool) -> Iterator[Show]:
-    """Give the function that shows progress."""
+    """Give a function that shows progress."""
     if quiet:
         yield _nothing
     elif sys.stderr.isatty():
@@ -38,7 +38,7 @@ def progress_shown(*, quiet: bool) -> Iterator[Show]:
 
 @contextmanager
 def stopped_between_steps() -> Iterator[Callable[[], bool]]:
-    """Give the function that tells whether Ctrl-C was pressed; pressed twice it stops at once."""
+    """Give a function that tells whether Ctrl-C was pressed; pressing it twice stops at once."""
     asked = False
 
     def ask(number: int, frame: object) -> None:
@@ -49,7 +49,7 @@ def stopped_between_steps() -> Iterator[Callable[[], bool]]:
         print("\nstopping after this step (Ctrl-C again: at once)", file=sys.stderr, flush=True)
 
     if threading.current_thread() is not threading.main_thread():
-        yield lambda: False  # only the main thread is told of signals
+        yield lambda: False  # only the main thread can handle signals
         return
     before = signal.signal(signal.SIGINT, ask)
     try:
@@ -89,7 +89,7 @@ def _bar() -> Iterator[Show]:
             count = count_text(done, total)
             if stage in tasks:
                 progress.update(tasks[stage], completed=done, total=total, count=count, note=note)
-            else:  # begun where a resumed job is, so that the time left is right
+            else:  # starts where a resumed job is, so that the time left is right
                 tasks[stage] = progress.add_task(
                     stage, completed=int(done), total=total, count=count, note=note
                 )
@@ -98,7 +98,7 @@ def _bar() -> Iterator[Show]:
 
 
 class Lines:
-    """Writes a line every 10 % (not more than one a second), every 10 s, and at the end."""
+    """Print a line every 10 % (at most one a second), at least every 10 s, and at the end."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
@@ -128,13 +128,13 @@ def _tenths(share: float) -> int:
 
 
 def count_text(done: float, total: float) -> str:
-    """Return "3 of 12 (25 %)", or "25 %" of a job that is measured as a fraction."""
+    """Return "3 of 12 (25 %)", or "25 %" if `total` is 1, as for a fraction."""
     percent = f"{100 * done / total:.0f} %"
     return percent if total == 1 else f"{done} of {total} ({percent})"
 
 
 def duration(seconds: float) -> str:
-    """Return a time as people say it.
+    """Return a duration as text for people.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Tables and numbers as text."""
+"""Tables, numbers and other values as text for the terminal."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ _WIDE = 200
 
 
 def make_console(width: int | None = None) -> Console:
-    """Return a console for standard output that leaves a closed pipe to `main`."""
+    """Return a console for standard output that leaves handling a closed pipe to `main`."""
     from rich.console import Console
 
     class PlainConsole(Console):
-        def on_broken_pipe(self) -> None:  # rich would end the program with 1
+        def on_broken_pipe(self) -> None:  # rich would exit with status 1
             raise BrokenPipeError
 
     return PlainConsole(width=width, markup=False, highlight=False, emoji=False)
 
 
 def printable(text: str) -> str:
-    r"""Return text with control characters spelt out, which could rule a terminal.
+    r"""Return a text with control characters escaped, because they could control a terminal.
 
     Examples
     --------
@@ -54,7 +54,7 @@ def one_line(message: object) -> str:
 
 
 def quoted(path: Path | str) -> str:
-    """Return a path as it is written in a command; a prompt of Windows knows no single quotes."""
+    """Return a path quoted for a command; Windows prompts know no single quotes."""
     text = str(path)
     if os.name != "nt":
         return shlex.quote(text)
@@ -62,7 +62,7 @@ def quoted(path: Path | str) -> str:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: str = "") -> None:
-    """Print rows under bold names; `numbers` lists the columns to align right."""
+    """Print a table with bold column names; `numbers` lists the columns to align right."""
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=any(columns))
@@ -76,7 +76,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: 
 
 
 def lengths(values: Sequence[float], unit: str) -> str:
-    """Return e.g. "0.75 mm", or "2.5 x 0.7 x 0.7 mm" where the axes differ."""
+    """Return e.g. "0.75 mm", or "2.5 x 0.7 x 0.7 mm" if the axes differ."""
     same = all(math.isclose(v, values[0], rel_tol=1e-4) for v in values)
     return " x ".join(f"{v:.4g}" for v in (values[:1] if same else values)) + f" {unit}"
 

@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 
 def train(arguments: Namespace) -> None:
-    """Train every scale of a model, or go on with it."""
+    """Train all scales of a model, or resume training."""
     _check_installed()
     if arguments.devices == 1:
         _train(arguments)
         return
-    speaks = os.environ.get("LOCAL_RANK", "0") == "0"  # one process for all
+    speaks = os.environ.get("LOCAL_RANK", "0") == "0"  # only one process prints
     if not speaks:
         arguments.quiet = True
         warnings.simplefilter("ignore", UserWarning)
@@ -47,7 +47,7 @@ def train(arguments: Namespace) -> None:
 
 
 def _is_lost_process(error: RuntimeError) -> bool:
-    """Return whether processes could not wait for each other any more."""
+    """Return whether an error means that another process of the run is gone."""
     from torch.distributed import DistError
 
     return isinstance(error, DistError) or "gloo" in str(error)
@@ -60,9 +60,9 @@ def _train(arguments: Namespace) -> None:
         return
     from napari_msgan.training import iter_train
 
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces its settings
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it would log its settings
     steps = iter_train(files, arguments.out, config, device=device, devices=arguments.devices)
-    # Of several processes each would stop at another step.
+    # Not with several processes, which would stop at different steps.
     stopping = stopped_between_steps() if arguments.devices == 1 else nullcontext(lambda: False)
     last: dict[int, StepReport] = {}
     with progress_shown(quiet=arguments.quiet) as show, stopping as is_asked, closing(steps):

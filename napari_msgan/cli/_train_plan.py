@@ -1,4 +1,4 @@
-"""Settings of ``napari-msgan train``: given ones, those of a run or a model, or derived ones."""
+"""Settings of ``napari-msgan train``: given, taken from a run or a model, or derived."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from napari_msgan.training.plan import Preset
     from napari_msgan.training.survey import TrainingFile
 
-#: Images that a list names at most.
+#: Most images that a message names.
 _NAMED = 5
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """Settings, the images that they are for, and where they are from, in words."""
+    """Settings, the images that they are for, and a text that says where they come from."""
 
     config: TrainConfig
     files: list[TrainingFile]
@@ -41,7 +41,7 @@ class _Plan:
 
 
 def settled(arguments: Namespace, device: str) -> tuple[TrainConfig, list[TrainingFile]]:
-    """Return the settings and the images of a run; they are shown, and written to be edited."""
+    """Return the settings and images of a run; print the settings, and save them for editing."""
     from napari_msgan.training import check_run, memory_short_of, plan_file, run_file
 
     out, include = arguments.out, _patterns(arguments.include)
@@ -56,7 +56,7 @@ def settled(arguments: Namespace, device: str) -> tuple[TrainConfig, list[Traini
     else:
         plan = _derived(arguments, include, device)
     start = arguments.start_from
-    if start and Path(start).is_dir():  # the same command goes on from any folder
+    if start and Path(start).is_dir():  # so that the same command resumes from any folder
         recorded, resolved = plan.config.start_from, Path(start).resolve()
         is_recorded = recorded is not None and Path(recorded).resolve() == resolved
         start = recorded if is_recorded else str(resolved)
@@ -82,7 +82,7 @@ def settled(arguments: Namespace, device: str) -> tuple[TrainConfig, list[Traini
 
 
 def _given(arguments: Namespace, given: str, include: tuple[str, ...]) -> _Plan:
-    """Return the settings of a file, which may be those of a run that goes on."""
+    """Return the settings in a file, which may be those of a run to resume."""
     from napari_msgan.training import plan_file, run_file
 
     begun, planned = run_file(arguments.out), plan_file(arguments.out)
@@ -99,7 +99,7 @@ def _given(arguments: Namespace, given: str, include: tuple[str, ...]) -> _Plan:
 
 
 def _of_model(arguments: Namespace, include: tuple[str, ...]) -> _Plan:
-    """Return the settings that a model was trained with, for other images."""
+    """Return the plan for training on these images with the settings of another model."""
     from napari_msgan.training import fit_to_images
 
     whole = _settings_of_model(arguments.start_from, _name(arguments.out), arguments.patient)
@@ -112,7 +112,7 @@ def _of_model(arguments: Namespace, include: tuple[str, ...]) -> _Plan:
 
 
 def _derived(arguments: Namespace, include: tuple[str, ...], device: str) -> _Plan:
-    """Return settings that fit the images and the memory."""
+    """Return settings derived from the images and the free memory."""
     from napari_msgan.training import derive_config, free_memory_of
 
     files = _survey(arguments, None, include)
@@ -129,13 +129,13 @@ def _name(out: Path) -> str:
 def _survey(
     arguments: Namespace, config: TrainConfig | None, include: tuple[str, ...]
 ) -> list[TrainingFile]:
-    """Return what the images are; name all that cannot be used."""
+    """Survey the training images; print a line for each file that cannot be used."""
     from napari_msgan.training import survey
 
     with progress_shown(quiet=arguments.quiet) as show:
 
         def progress(done: int, total: int) -> None:
-            if done < total:  # what is over at once is not worth a line
+            if done < total:  # a survey that ends at once is not worth a line
                 show("looking at images", done, total)
 
         try:
@@ -155,7 +155,7 @@ def _patterns(given: Sequence[str] | None) -> tuple[str, ...]:
 
 
 def _check_options(arguments: Namespace) -> None:
-    """Refuse a preset beside settings, of which it would be none."""
+    """Refuse a preset together with given settings, to which it would not apply."""
     for option in ("config", "start_from"):
         if arguments.preset and getattr(arguments, option):
             raise TrainingError(
@@ -164,7 +164,7 @@ def _check_options(arguments: Namespace) -> None:
 
 
 def _check_preset(config: TrainConfig, preset: Preset, file: str, old: Path) -> None:
-    """Refuse settings that are there and were made, or edited, for something else."""
+    """Refuse existing settings whose steps are not those of the preset."""
     from napari_msgan.training import preset_steps
 
     first, further = preset_steps(preset, len(config.axes))
@@ -176,7 +176,7 @@ def _check_preset(config: TrainConfig, preset: Preset, file: str, old: Path) -> 
 
 
 def _settings_of_model(model: str, name: str, patient: str | None) -> TrainConfig:
-    """Return what a model was trained with, for other images."""
+    """Return the settings that a model was trained with, adapted to other images."""
     from napari_msgan.model import find_model
 
     path = find_model(model) / "training.json"
@@ -221,12 +221,12 @@ def _print_plan(config: TrainConfig, files: list[TrainingFile], out: Path, origi
 
 
 def read_config(name: str) -> TrainConfig:
-    """Return the settings in a JSON file, or bundled ones by their name.
+    """Return the settings in a JSON file, or bundled settings by their name.
 
     Raises
     ------
     TrainingError
-        If there are none of that name, or a field does not fit.
+        If there are none of that name, or they are not valid.
     """
     bundled = {Path(f.name).stem: f for f in _bundled_files()}
     known = ", ".join(sorted(bundled))

@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from napari_msgan.verifying import Verification
 
 _MOST_LINES = 50
-#: Commands for one scale; more places than that are made again by one command for all.
+#: Most commands for one scale; if more regions are to be refined, one command covers them all.
 _MOST_COMMANDS = 8
 _MOST_MERGED = 1000
-#: How much larger than what it is for a region may be.
+#: How much larger a merged region may be than the boxes it stands for.
 _WASTE = 1.5
 
 
 def verify(arguments: Namespace) -> None:
-    """Check a store, say what is wrong, and fail if something is."""
+    """Check a store, print its problems, and fail if any remain."""
     steps = iter_verify(
         arguments.store,
         repair=arguments.repair,
@@ -76,7 +76,7 @@ def _summary(found: Verification, path: Path) -> list[str]:
 
 
 def _commands(removed: dict[int, list[Box]], path: Path) -> list[str]:
-    """Return few commands per scale, without those whose tiles a command of a finer scale makes."""
+    """Return a few commands per scale, except where one for a finer scale makes them anyway."""
     geometry = open_pyramid(path).geometry
     regions: list[tuple[int, Box]] = []
     for scale, boxes in sorted(removed.items(), reverse=True):
@@ -92,7 +92,7 @@ def _commands(removed: dict[int, list[Box]], path: Path) -> list[str]:
 
 
 def merged(boxes: Sequence[Box]) -> list[Box]:
-    """Return few boxes that cover all of these, with little between them; at most 8, or one."""
+    """Merge boxes into at most 8 that cover all of them with little excess, else into one."""
     filled: dict[Box, int] = {box: box.size for box in boxes}
     if len(filled) > _MOST_MERGED:
         return [_hull(boxes)]
