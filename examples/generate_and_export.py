@@ -10,14 +10,14 @@ import napari_msgan as msgan
 
 
 def main(image: Path, folder: Path, model: str = "chest-xray") -> None:
-    """Make ``result.ome.zarr`` and ``region.ome.tif`` in `folder`."""
+    """Write ``result.ome.zarr`` and ``region.ome.tif`` into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     store = msgan.generate(image, folder / "result.ome.zarr", model, scale=0)
 
     height, width = store.geometry.shape
     region = f"{height // 4}:{height // 2},{width // 4}:{width // 2}"
     for progress in msgan.iter_refine(store, region=region, model=model):
-        print(f"tile {progress.done} of {progress.total}")  # stop here, and finished tiles stay
+        print(f"tile {progress.done} of {progress.total}")  # stop here if you like: tiles are kept
 
     msgan.export(store, folder / "region.ome.tif", region=region, overwrite=True)
 

@@ -2,8 +2,8 @@
 
     python examples/variants.py IMAGE FOLDER [LABELS [MODEL]]
 
-LABELS, on the voxels of IMAGE, are bent in the same way. MODEL is chest-xray unless another is
-given. Look at what comes out: where edges of a lung are left out it may turn opaque, as in disease.
+LABELS, a label map on the voxel grid of IMAGE, is bent in the same way. MODEL is chest-xray unless
+given. Look at the variants: where edges of a lung are left out, it may turn opaque, as in disease.
 """
 
 import sys
@@ -16,13 +16,13 @@ import napari_msgan as msgan
 from napari_msgan import Volume
 from napari_msgan.io import write_volume
 
-BEND = 0.04  # of the longest side, how far the image is moved
-CONTROL_POINTS = 4  # per axis: fewer bend it more smoothly
-LEFT_OUT = 0.2  # share of the edges, each of them whole
+BEND = 0.04  # largest displacement, as a share of the longest side
+CONTROL_POINTS = 4  # per axis; fewer bend the image more smoothly
+LEFT_OUT = 0.2  # share of the edges to leave out, each as a whole
 
 
 def bent_grid(shape: tuple[int, ...], rng: np.random.Generator) -> list[np.ndarray]:
-    """Return where each voxel of a variant comes from."""
+    """Return the index in the image that each voxel of a variant comes from, per axis."""
     moves = rng.normal(size=(len(shape), *(CONTROL_POINTS,) * len(shape)))
     zoom = np.array(shape) / CONTROL_POINTS
     smooth = [ndimage.zoom(move, zoom, order=3) for move in moves]
@@ -34,13 +34,13 @@ def bent_grid(shape: tuple[int, ...], rng: np.random.Generator) -> list[np.ndarr
 
 
 def bent(volume: Volume, grid: list[np.ndarray], order: int) -> Volume:
-    """Return an image (order 1) or its label map (order 0) with every voxel taken from `grid`."""
+    """Return an image (order 1) or a label map (order 0) bent by a grid of `bent_grid`."""
     moved = ndimage.map_coordinates(np.asarray(volume.data), grid, order=order, mode="nearest")
     return Volume(moved, volume.affine, volume.unit)
 
 
 def without_edges(store: msgan.PyramidStore, rng: np.random.Generator) -> Volume:
-    """Return the sketch of a store without some of its edges, but with the longest, an outline."""
+    """Return the sketch of a store without some of its edges; the longest, an outline, is kept."""
     geometry = store.geometry
     sketch = np.asarray(store.sketch_array(geometry.finest_scale)[...])
     edges, n_edges = ndimage.label(sketch, np.ones((3,) * sketch.ndim))
@@ -50,7 +50,7 @@ def without_edges(store: msgan.PyramidStore, rng: np.random.Generator) -> Volume
 
 
 def main(image: Path, folder: Path, labels: Path | None, model: str, count: int = 5) -> None:
-    """Write ``variant_<n>.ome.tif`` and, where there are labels, ``labels_<n>.ome.tif``."""
+    """Write ``variant_<n>.ome.tif`` and, if there are labels, ``labels_<n>.ome.tif``."""
     folder.mkdir(parents=True, exist_ok=True)
     source = msgan.read_volume(image)
     painted = None if labels is None else msgan.read_volume(labels)
