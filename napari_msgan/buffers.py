@@ -1,18 +1,18 @@
-"""Large buffers that glibc keeps, instead of giving them back to the system after every use.
+"""Make glibc keep large buffers, instead of returning them to the system after every use.
 
-A network asks for the same few hundred megabytes at every tile and at every training step. By
-default glibc maps such buffers anew each time, and the system clears every page of them: in 3-D
-that is a quarter of the CPU time of a tile in float32, and a third of a training step.
+A network allocates the same few hundred megabytes for every tile and every training step. By
+default, glibc maps such buffers anew each time, and the system clears all their pages: in 3-D that
+is a quarter of the CPU time of a tile in float32, and a third of that of a training step.
 
-glibc also gives each thread an arena of its own, from which the others take nothing back: with two
-workers that is up to twice the memory. In one arena buffers of several threads come to lie between
-each other, so what is kept of it is bounded: what does not fit is mapped, as by default. Other
-arenas cannot be made large, so where there are several (napari begins threads before us) all is
-kept.
+glibc also gives each thread an arena of its own, whose free memory other threads cannot reuse: with
+two workers this takes up to twice the memory. In a single arena the buffers of several threads
+interleave, so the memory kept there is bounded, and buffers that do not fit are mapped, as by
+default. Other arenas cannot be enlarged in advance, so if there are several (napari starts threads
+before us), all buffers are kept.
 
 References
 ----------
-`mallopt(3)` of the Linux manual; other systems and C libraries are left as they are.
+`mallopt(3)` in the Linux manual. Other systems and C libraries are left as they are.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -3, -4, -8
 _NEVER = 2**31 - 1
-#: What glibc arrives at by itself after it has freed large buffers (`DEFAULT_MMAP_THRESHOLD_MAX`).
+#: The values that glibc itself reaches after freeing large buffers (`DEFAULT_MMAP_THRESHOLD_MAX`).
 _USUAL = ((_M_MMAP_MAX, 65536), (_M_MMAP_THRESHOLD, 2**25), (_M_TRIM_THRESHOLD, 2**26))
 
-#: Bytes: about what a tile of 128^3 takes in bfloat16.
+#: Bytes that a tile of 128^3 takes in bfloat16, approximately.
 KEPT_BYTES = 128 << 20
-#: Smaller buffers are never mapped.
+#: Buffers of fewer bytes are never mapped.
 _LARGE = 1 << 20
 
 _lock = Lock()
@@ -42,26 +42,28 @@ _holders = 0
 
 
 def share_one_arena() -> None:
-    """Have threads that begin from now on take their memory from arenas that are there.
+    """Make threads started from now on use the existing arenas of glibc.
 
-    Where no other thread was begun before, that is one.
+    If no other thread has been started before, that is a single one.
     """
     _set((_M_ARENA_MAX, 1))
 
 
 def keep_large_buffers() -> None:
-    """Keep all of them from now on, for processes that do nothing else."""
+    """Keep all large buffers from now on, in processes that do nothing else."""
     share_one_arena()
     _set((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, _NEVER))
 
 
 @contextmanager
 def large_buffers_kept(n_threads: int = 1, bytes_each: int = KEPT_BYTES) -> Iterator[None]:
-    """Keep them inside the ``with`` block; the last block that ends gives them back.
+    """Keep large buffers inside the ``with`` block; the last such block to end returns them.
 
     Parameters
     ----------
-    bytes_each : kept for each thread, where all threads share one arena.
+    n_threads : number of threads that compute.
+    bytes_each : bytes to keep for each of them, if all threads share one arena; otherwise all
+        buffers are kept.
     """
     global _holders
     with _lock:
@@ -69,7 +71,7 @@ def large_buffers_kept(n_threads: int = 1, bytes_each: int = KEPT_BYTES) -> Iter
         keep_large_buffers()
         if count_arenas() == 1:
             _make_room(n_threads * bytes_each)
-            # glibc looks among the freed buffers first, and maps only what finds no room there
+            # glibc searches the freed buffers first, and maps only what does not fit there
             _set((_M_MMAP_MAX, 65536), (_M_MMAP_THRESHOLD, _LARGE))
     try:
         yield
@@ -81,7 +83,7 @@ def large_buffers_kept(n_threads: int = 1, bytes_each: int = KEPT_BYTES) -> Iter
 
 
 def private_bytes() -> int:
-    """Return resident bytes of this process that no file stands behind (but on Linux: all)."""
+    """Return the resident bytes of this process that no file backs; outside Linux, all resident."""
     from psutil import Process  # type: ignore[import-untyped]
 
     seen = Process().memory_info()
@@ -89,7 +91,7 @@ def private_bytes() -> int:
 
 
 def count_arenas() -> int:
-    """Return from how many arenas of glibc threads take memory; 0 where there is no glibc."""
+    """Return the number of glibc arenas that threads take memory from; 0 without glibc."""
     libc: Any = ctypes.CDLL(None) if sys.platform == "linux" else None
     if not hasattr(libc, "malloc_info"):
         return 0
@@ -139,7 +141,7 @@ def _reach(n_arenas: int) -> None:
 
 
 def _make_room(n_bytes: int) -> None:
-    """Have the heap become so much larger; its pages are taken when they are first written."""
+    """Enlarge the heap by so many bytes; its pages are allocated when they are first written."""
     libc = ctypes.CDLL(None)
     libc.malloc.argtypes, libc.malloc.restype = [ctypes.c_size_t], ctypes.c_void_p
     libc.free.argtypes = [ctypes.c_void_p]

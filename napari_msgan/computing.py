@@ -1,4 +1,4 @@
-"""One tile: what it reads, where it is computed, and what the network of its scale makes of it."""
+"""Compute a single tile: what it reads, where it is computed, and what the network makes of it."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ if TYPE_CHECKING:
     from napari_msgan.tiling import Tile, TileWindows
     from napari_msgan.volume import ArrayLike
 
-#: Scales 0 to this one are computed in float32 in every precision.
+#: Scales 0 to this one are always computed in float32.
 _LAST_IN_FLOAT32 = 2
-#: To be counted up where the same precision comes to give other bits.
+#: Increment an entry when the same precision comes to give other bits.
 ARITHMETIC: dict[Precision, int] = {"fp32": 1, "bf16": 2}
-#: Names that systems have for the same kind of processor.
+#: Names that systems use for the same kind of processor.
 _SAME_KIND = {"x86_64": "x86-64", "amd64": "x86-64", "aarch64": "arm64"}
-#: A part of what a job takes at any size. With the first, coarse chunks are read about once each
-#: where a slice across the longest axis of the finest scale has 512 x 512 voxels.
+#: Memory that a job takes whatever the size of the image. With the first, each coarse chunk is read
+#: about once if a slice across the longest axis of the finest scale has 512 x 512 voxels.
 COARSE_CACHE_BYTES, SKETCH_CACHE_BYTES = 24 << 20, 16 << 20
-#: Advice for what cannot be made again.
+#: Advice if a store cannot be repaired.
 NEW_STORE = "Generate the image anew from its source, under another name."
 
 
 def unlike_model(store: PyramidStore, model: Model) -> str | None:
-    """Return what a store says of its tiles that is not so by its model; None if all is."""
+    """Return how a store's description of its tiles differs from its model; None if it does not."""
     info, spec, scales = store.info, model.spec, range(store.n_scales)
     by_model = {
         "halos": (info.halos, tuple(model.halo(s) for s in scales)),
@@ -62,14 +62,14 @@ def unlike_model(store: PyramidStore, model: Model) -> str | None:
 
 
 class TileContext:
-    """Everything that one tile needs: store, model, and where and how it is computed.
+    """Everything needed to compute tiles: store, model, device and precision.
 
-    gpu : name of the GPU that computes, if one does and it is known.
+    gpu : name of the GPU that computes, if there is one and its name is known.
 
     Raises
     ------
     StoreError
-        If the store describes other tiles than the model makes.
+        If the store describes tiles other than those the model makes.
     """
 
     def __init__(
@@ -91,12 +91,12 @@ class TileContext:
         self._recordings: Recordings | None = None
 
     def prepare(self, scales: Sequence[int]) -> None:
-        """Bring the generators of these scales to the device.
+        """Copy the generators of these scales to the device.
 
         Raises
         ------
         JobError
-            If torch cannot, for instance because the memory of the GPU is used up.
+            If torch fails, for instance because the memory of the GPU is used up.
         """
         try:
             self._prepare(scales)
@@ -111,28 +111,33 @@ class TileContext:
             return
         from napari_msgan.recording import Recordings, finish_all, forbid_tf32
 
-        if self.device == "cuda":  # which each thread takes for another GPU, if told to
+        if self.device == "cuda":  # fixed here: each thread may have another current GPU
             self.device = f"cuda:{torch.cuda.current_device()}"
         torch.backends.cudnn.deterministic = True
-        forbid_tf32()  # of what is float32 in every precision
+        forbid_tf32()  # for what is computed in float32 in every precision
         for scale in scales:
-            # a copy, because others may use the model meanwhile
+            # a copy, because other jobs may use the model meanwhile
             self._generators[scale] = copy.deepcopy(self.model.generator(scale)).to(self.device)
         self._recordings = Recordings()
-        finish_all(self.device)  # streams of workers do not wait for the one that copies weights
+        finish_all(self.device)  # the streams of workers would not wait for the copying of weights
 
     def compute(
         self, scale: int, windows: TileWindows, inputs: Sequence[npt.NDArray[np.float32]]
     ) -> npt.NDArray[np.float32]:
-        """Return what the generator of a scale makes of a tile's windows, in [-1, 1].
+        """Run the generator of a scale on the windows of a tile; return the tile, in [-1, 1].
 
-        On a GPU the array is good until the next call of this thread.
+        On a GPU the array is valid only until the next call from the same thread.
+
+        Parameters
+        ----------
+        windows : where the tile lies and what it reads.
+        inputs : what `tile_inputs` returns.
         """
         import torch
 
         generator = self.generator(scale)
         with torch.inference_mode(), autocast(self, scale):
-            # Scale 0 is one tile; inexact generators ask where a tile lies.
+            # Not scale 0, a single tile, nor inexact generators, which need the place of a tile.
             if self._recordings is not None and scale > 0 and self.model.spec.exact:
                 shapes = [values.shape for values in inputs]
                 recorded = self._recordings.of(scale, generator, shapes, self.device)
@@ -146,14 +151,14 @@ class TileContext:
         return self._generators[scale]
 
     def sketch(self, scale: int) -> ArrayLike:
-        """Return the sketch that the tiles of a scale read, in [0, 255]."""
+        """Return the sketch that the tiles of a scale read, with values in [0, 255]."""
         at = self.store.info.sketch_scale(scale)
         stored = self.sketch_cache.view(self.store.level(at, sketch=True))
         shape = self.store.geometry.shape_at(max(scale, 1))
         return stored if stored.shape == shape else interpolate_sketch(stored, shape)
 
     def image(self, scale: int) -> ArrayLike:
-        """Return the image that the tiles of the next scale read, in the stored type."""
+        """Return the image of a scale, which tiles of the next scale read, in the stored type."""
         return self.coarse_cache.view(self.store.level(scale))
 
     @property
@@ -172,13 +177,13 @@ class TileContext:
 
 
 def machine_name() -> str:
-    """Return system and kind of processor, e.g. "Linux x86-64", "Darwin arm64"."""
+    """Return the operating system and kind of processor, e.g. "Linux x86-64", "Darwin arm64"."""
     kind = platform.machine().lower()
     return f"{platform.system()} {_SAME_KIND.get(kind, kind)}"
 
 
 def run_tile(context: TileContext, tile: Tile) -> npt.NDArray[Any]:
-    """Return the voxels of one tile, clipped to the image, in the stored type."""
+    """Compute the voxels of a tile, clipped to the image, in the stored type."""
     windows = context.store.tiling.windows(tile)
     inputs = tile_inputs(context, tile.scale, windows)
     values = context.compute(tile.scale, windows, inputs)
@@ -189,7 +194,7 @@ def run_tile(context: TileContext, tile: Tile) -> npt.NDArray[Any]:
 def tile_inputs(
     context: TileContext, scale: int, windows: TileWindows
 ) -> list[npt.NDArray[np.float32]]:
-    """Return what a generator reads: the coarse image in [-1, 1], if any, and the sketch."""
+    """Return the inputs of a generator: above scale 0 the coarse image, in [-1, 1]; the sketch."""
     noise, seed = context.model.spec.noise, context.store.info.seed
     inputs = [read_sketch(context.sketch(scale), windows.sketch, noise, seed=seed, scale=scale)]
     if windows.coarse is not None:
@@ -199,29 +204,29 @@ def tile_inputs(
 
 
 def precision_of(scale: int, precision: Precision) -> Precision:
-    """Return the precision of a scale in a job."""
+    """Return the precision in which a scale is computed in a job of the given precision."""
     return "fp32" if scale <= _LAST_IN_FLOAT32 else precision
 
 
 def autocast(context: TileContext, scale: int) -> torch.autocast:
-    """Compute in the precision of a job; the coarsest scales always in float32.
+    """Return the context in which torch computes a scale in its precision, see `precision_of`.
 
-    They take little time, and their rounding would be most of the difference to float32 at every
-    finer scale (docs/performance.md).
+    The coarsest scales are always computed in float32: they take little time, and their rounding
+    would make up most of the difference from float32 at every finer scale (docs/performance.md).
     """
     import torch
 
     is_lower = precision_of(scale, context.precision) == "bf16"
     kind = context.device.split(":")[0]
-    # a recording must not read casts that are forgotten when this block ends
+    # a recording must not read cached casts, which are dropped when this block ends
     return torch.autocast(kind, torch.bfloat16, enabled=is_lower, cache_enabled=kind == "cpu")
 
 
 @contextmanager
 def own_threads(device: str) -> Iterator[None]:
-    """Compute with one thread on the CPU, because the bits of a tile depend on it.
+    """Compute with one thread inside the ``with`` block, because the bits of a tile depend on it.
 
-    On a GPU, in a stream of its own.
+    That is on the CPU; on a GPU, compute in a stream of its own.
     """
     import torch
 
@@ -240,7 +245,7 @@ def own_threads(device: str) -> Iterator[None]:
 
 
 def torch_text(what: str, error: RuntimeError) -> str:
-    """Return what torch says, which raises RuntimeError for everything, and what to do."""
+    """Return the text for an error from torch, with advice if the memory of the GPU is used up."""
     import torch
 
     advice = ""

@@ -1,4 +1,4 @@
-"""What ``model.json`` holds: the description of a model."""
+"""The content of ``model.json``: the description of a model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from napari_msgan.settings import Settings
 
 SCHEMA_VERSION = 1
 
-#: Descriptions may come from anybody: none may ask for more than this in one piece (512^3).
+#: Descriptions may come from anybody: none may ask for more voxels in one piece than this (512^3).
 MAX_BLOCK_VOXELS = 2**27
 
 ModelKind = Literal["physical", "relative"]
@@ -42,7 +42,7 @@ def _check_short_name(name: str) -> str:
 
 
 def short_name(text: str, default: str) -> str:
-    """Return a model's short name like a text, `default` where nothing of it can be kept.
+    """Turn a text into a valid short name of a model; `default` if nothing of it can be kept.
 
     Examples
     --------
@@ -53,12 +53,12 @@ def short_name(text: str, default: str) -> str:
 
 
 def check_window(window: tuple[float, float], dtype: StoredType) -> None:
-    """Refuse a window that does not rise, or that a stored type cannot hold.
+    """Check that an intensity window rises, and that the stored type can hold it.
 
     Raises
     ------
     ValueError
-        That says which.
+        If it does not, or the type cannot.
     """
     low, high = window
     if low >= high:
@@ -69,11 +69,11 @@ def check_window(window: tuple[float, float], dtype: StoredType) -> None:
 
 
 class LowResNetwork(Settings):
-    """Residual U-Net on the whole scale-0 image.
+    """Residual U-Net on the whole image of scale 0.
 
-    widths : channels of each depth.
-    upsampling : from a depth to the one above. ``"nearest"`` repeats voxels, which shows as a woven
-        texture where the sketch is empty; it is what models have that do not say.
+    widths : channels at each depth.
+    upsampling : how one depth is upsampled to the one above. ``"nearest"``, the default for models
+        that do not say, repeats voxels; where the sketch is empty this shows as a woven texture.
     """
 
     type: Literal["low_res"] = "low_res"
@@ -84,7 +84,7 @@ class LowResNetwork(Settings):
 
 
 class PatchNetwork(Settings):
-    """Valid residual convolutions on the coarse grid."""
+    """Residual network of valid (unpadded) convolutions on the coarse grid."""
 
     type: Literal["patch"] = "patch"
     width: Annotated[int, Field(ge=1, le=1024)] = 48
@@ -95,16 +95,16 @@ Network = Annotated[LowResNetwork | PatchNetwork, Field(discriminator="type")]
 
 
 class MeganLowResNetwork(Settings):
-    """Low-resolution generator in the layout of the method's authors (3-D, factor 2)."""
+    """Low-resolution generator with the layout of the method's authors (3-D, factor 2)."""
 
     type: Literal["megan_low_res"] = "megan_low_res"
     width: Annotated[int, Field(ge=1, le=256)] = 64
 
 
 class MeganPatchNetwork(Settings):
-    """High-resolution generator in the layout of the method's authors (3-D, factor 2).
+    """High-resolution generator with the layout of the method's authors (3-D, factor 2).
 
-    Its instance normalisation makes each voxel depend on the patch that it is computed in.
+    Its instance normalisation makes each voxel depend on the patch in which it is computed.
     """
 
     type: Literal["megan_patch"] = "megan_patch"
@@ -118,12 +118,12 @@ AnyNetwork = Annotated[
 _WHOLE_IMAGE_NETWORKS = ("low_res", "megan_low_res")
 _MEGAN_NETWORKS = ("megan_low_res", "megan_patch")
 
-#: What is said of models and images with ``"exact": false``.
+#: What users are told about models and images with ``"exact": false``.
 INEXACT_NOTE = (
     "not exact: voxels depend on the tile (the patch) that they are made in, because the networks "
     "normalise each patch by itself"
 )
-#: What is said of edges that were found in an image.
+#: Description stored with edges that were found in an image.
 SKETCH_DESCRIPTION = {
     "content": "sketch",
     "notice": "The edges of a patient's image are that patient's data.",
@@ -131,17 +131,17 @@ SKETCH_DESCRIPTION = {
 
 
 class EdgeCondition(Settings):
-    """The generators see the sketch."""
+    """The generators read the sketch."""
 
     kind: Literal["edge"] = "edge"
 
 
 class ScaleGrid(Settings):
-    """What the voxels of a scale are.
+    """The voxel grid of a scale.
 
-    factor : how much finer than the scale before it, per axis (scale 0: than its own sketch,
-        that is the factor of scale 1).
-    spacing_mm : voxel size per axis, physical models only.
+    factor : how much finer this scale is than the previous one, per axis; at scale 0, how much
+        finer the sketch that it reads is, which is the factor of scale 1.
+    spacing_mm : voxel size in mm per axis; physical models only.
     """
 
     factor: Factor
@@ -150,13 +150,13 @@ class ScaleGrid(Settings):
 
 
 class ScaleSettings(ScaleGrid):
-    """A scale that can be trained."""
+    """A scale to be trained."""
 
     network: Network
 
 
 class ScaleSpec(ScaleGrid):
-    """One trained scale; its network may be one that only others train."""
+    """A trained scale; its network may be of a type that this package cannot train."""
 
     network: AnyNetwork
     file: Annotated[str, Field(pattern=r"^scale_\d+\.safetensors$")]
@@ -164,16 +164,16 @@ class ScaleSpec(ScaleGrid):
 
 
 class SketchSettings(Settings):
-    """How an edge map is made from an image (see `napari_msgan.sketch`).
+    """How a sketch is made from an image (see `napari_msgan.sketch`).
 
-    window : intensities that are clipped before the gradient, or "percentiles" for the 0.5 and
-        99.5 percentiles of the source.
-    low_density, high_density : share of all voxels above the low and the high threshold, so
-        that the density of edges after hysteresis lies between them.
-    sigma : of the derivative filter, in voxels of each scale.
-    dilations : how far hysteresis follows an edge from a strong voxel.
-    given : how a sketch that was given comes to the coarser scales: "thinned" (block maxima,
-        thinned to lines) or "interpolated" (linearly, with the corner voxels aligned).
+    window : intensities are clipped to this range before the gradient is taken; "percentiles" for
+        the 0.5 and 99.5 percentiles of the source.
+    low_density, high_density : shares of all voxels that are on a ridge of the gradient and above
+        the low, or high, threshold; the density of edges after hysteresis lies between the two.
+    sigma : standard deviation of the derivative filter, in voxels of each scale.
+    dilations : how many voxels hysteresis follows an edge from a strong voxel.
+    given : how the coarser scales of a given sketch are made: "thinned" (block maxima, thinned to
+        lines) or "interpolated" (linearly, with the corner voxels aligned).
     """
 
     window: Literal["percentiles"] | tuple[float, float] = "percentiles"
@@ -202,8 +202,10 @@ class SketchSettings(Settings):
 
 
 class SketchThresholds(Settings):
-    """Gradient per voxel that became an edge at one scale (of an image whose window is [0, 1]).
+    """Thresholds of one scale: gradients per voxel, of an image whose window is [0, 1].
 
+    low, high : thresholds of hysteresis.
+    normaliser : gradient that becomes the strongest edge.
     density : share of voxels that are edges.
     """
 
@@ -216,9 +218,12 @@ class SketchThresholds(Settings):
 class ModelSpec(Settings):
     """The content of ``model.json``.
 
-    stochastic : whether another seed makes another image.
-    noise : standard deviation of what is added to the sketch above scale 0, as in training, so that
-        regions without edges have a texture; stochastic models only.
+    kind : "physical" (voxel sizes in mm) or "relative" (the source's own pixels).
+    base_size : longest side of the training images at scale 0, in voxels.
+    window : intensities that the networks' -1 and 1 stand for.
+    stochastic : whether another seed gives another image.
+    noise : standard deviation of the noise added to the sketch above scale 0, as in training, to
+        give regions without edges a texture; stochastic models only.
     """
 
     schema_version: Literal[1] = 1
@@ -297,12 +302,12 @@ class ModelSpec(Settings):
         return self
 
     def _check_grids(self) -> None:
-        """Refuse scales whose factors are not how their voxels become smaller."""
+        """Check that the factors of scales match their voxel sizes."""
         if self.kind == "relative":
             factors = {scale.factor[-1] for scale in self.scales}
             if min(factors) < 2:
                 raise ValueError("each scale of a relative model must make the last axis finer")
-            if len(factors) > 1:  # how many scales an image has is counted with one
+            if len(factors) > 1:  # the number of scales of an image is computed from one factor
                 raise ValueError(
                     "the scales of a relative model must have the same factor along the last axis, "
                     f"got {', '.join(map(str, sorted(factors)))}"
@@ -324,15 +329,15 @@ class ModelSpec(Settings):
 
     @property
     def longest_sides(self) -> list[int]:
-        """Return the longest side in pixels at each scale of a relative model, as trained."""
+        """Return the longest side of training images in pixels, per scale (relative models)."""
         finer = (scale.factor[-1] for scale in self.scales[1:])
         return list(itertools.accumulate(finer, operator.mul, initial=self.base_size))
 
     @property
     def identity(self) -> str:
-        """Return the sha256 of everything that decides what the model computes."""
+        """Return the sha256 of everything that determines what the model computes."""
         content = self.model_dump(mode="json", exclude={"title", "licence"})
-        # as models were hashed when there was no other way
+        # defaults are left out, so that models made before these options keep their hash
         if self.sketch.given == "thinned":
             del content["sketch"]["given"]
         if self.noise == 0:

@@ -1,4 +1,4 @@
-"""A new store from a source: what is recorded in it, and its sketch."""
+"""Describe a new store and make its sketch; check that an existing one fits a job."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ if TYPE_CHECKING:
 
 
 def checked_halos(plan: SourcePlan, model: Model) -> tuple[Ints, ...]:
-    """Return the halo of each scale of a new store.
+    """Return the halo of each scale of a new store, after checking the size of the store.
 
     Raises
     ------
     GeometryError
-        If it would be larger than any store may be.
+        If the store would exceed the largest sizes allowed.
     """
     geometry, spec = plan.geometry, model.spec
     halos = tuple(model.halo(scale) for scale in range(geometry.n_scales))
@@ -70,7 +70,9 @@ def describe_store(
     input_is_sketch: bool,
     name: str | None,
 ) -> StoreInfo:
-    """Return what is recorded in a new store; `volume` is the source as it was given.
+    """Return the metadata of a new store.
+
+    volume : the source as it was given, before it was permuted and flipped.
 
     Raises
     ------
@@ -78,7 +80,7 @@ def describe_store(
         See `checked_halos`.
     """
     spec, folder = model.spec, model.folder.absolute()
-    # where models are found anyway, no one's folders are named
+    # models in the catalogue are found without a path, which might tell the user's name
     is_known = folder.parent in (bundled_folder(), user_folder().absolute())
     halos = checked_halos(plan, model)
     return StoreInfo(
@@ -116,9 +118,9 @@ def describe_store(
 def describe_edited(
     volume: Volume, model: Model, seed: int, original: PyramidStore, *, name: str | None
 ) -> tuple[SourcePlan, StoreInfo]:
-    """Return how a store is made from the edited sketch of another one, and what it records.
+    """Return the plan and the metadata of a store made from the edited sketch of another one.
 
-    The source is that of the original, but for its name.
+    Its recorded source is that of the original, except for the name.
 
     Raises
     ------
@@ -139,9 +141,9 @@ def iter_make_sketch(
     workers: int,
     original: PyramidStore | None = None,
 ) -> Generator[tuple[int, int], None, SketchInfo]:
-    """Write the sketch of every scale; yield (done, total), return what is recorded of it.
+    """Write the sketch of every scale; yield (done, total), and return the metadata of the sketch.
 
-    original : whose sketch was edited, if the source is such a one.
+    original : store whose sketch the source is an edited copy of; None for any other source.
     """
     info = builder.info
     blocks: dict[tuple[int, tuple[int, ...]], tuple[bytes, int]] = {}
@@ -185,14 +187,14 @@ def check_same_job(
     input_is_sketch: bool,
     original: PyramidStore | None = None,
 ) -> None:
-    """Refuse a store of another source, model, seed or sketch.
+    """Check that a store was made from this source, by this model, seed and kind of sketch.
 
-    original : whose sketch was edited, if the source is such a one.
+    original : store whose sketch the source is an edited copy of; None for any other source.
 
     Raises
     ------
     StoreError
-        Naming what differs.
+        If it was not; the message names what differs.
     """
     info = store.info
     seen = {
@@ -236,5 +238,5 @@ def _same_edited_sketch(info: StoreInfo, volume: Volume, original: StoreInfo) ->
 
 
 def _hash_edited(volume: Volume, original: StoreInfo) -> str:
-    """Return the hash of all that an edited sketch is made from: one may be edited again."""
+    """Return a hash of an edited sketch and of the original, which may itself have been edited."""
     return hashlib.sha256(f"{original.sketch.sha256} {hash_pixels(volume)}".encode()).hexdigest()

@@ -1,6 +1,6 @@
-"""Files that survive a power cut, and what to say when the disk refuses.
+"""Write files that survive a power cut, and explain why the disk refuses.
 
-Whatever is renamed into place is synchronised first: a file system may otherwise keep the new name
+Whatever is renamed into place is synchronised first: otherwise a file system may keep the new name
 and lose the content.
 """
 
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _SYNCED_AT_A_TIME = 16
-#: What Windows says of a file, or of a folder with a file, that somebody has open: access denied,
-#: used by another process, locked. Elsewhere errors have no such number.
+#: Windows error codes for a file that is open, or a folder with such a file: access denied, used by
+#: another process, locked. Errors of other systems have no such code.
 _IN_USE = (5, 32, 33)
 _WAITS_S = (0.01, 0.03, 0.1, 0.3, 1.0, 1.0, 1.0)
 _FULL = {
@@ -47,34 +47,35 @@ def sync_file(path: Path) -> None:
 
 
 def _opened_to_sync(path: Path) -> IO[bytes]:
-    # Windows synchronises only what may be written; elsewhere the file may be somebody else's
+    # Windows synchronises only files open for writing; elsewhere we may have no right to write
     return path.open("rb+" if os.name == "nt" else "rb")
 
 
 def _sync_through(descriptor: int) -> None:
-    """Wait until the content of a file or folder is on the disk, and out of the disk's own memory.
+    """Wait until the content of a file or folder is on the disk, not just in the disk's own memory.
 
     References
     ----------
-    `fsync(2)` of the macOS manual: there that memory is left as it is unless F_FULLFSYNC asks for
-    it, which waits for all that was sent to the disk before.
+    `fsync(2)` in the macOS manual: there, fsync does not flush that memory; F_FULLFSYNC does, for
+    everything sent to the disk before.
     """
     if sys.platform == "darwin":
         import fcntl
 
-        with suppress(OSError):  # network file systems know no such request
+        with suppress(OSError):  # network file systems do not support it
             fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
             return
     os.fsync(descriptor)
 
 
 def sync_files(paths: Iterable[Path]) -> None:
-    """Wait until files are on the disk; those that do not exist are left out.
+    """Wait until files are on the disk; those that do not exist are skipped.
 
-    On macOS they may be in its memory still until a folder is synchronised: all callers do it next.
+    On macOS they may still be in the memory of the disk until a folder is synchronised, which all
+    callers do next.
 
-    Many at a time, because a file system writes its journal once for all who wait: 64 chunks took
-    0.14 s one after the other and 0.02 s like this.
+    Several files are synchronised at a time, because a file system writes its journal once for all
+    that wait: 64 chunks took 0.14 s one after another, and 0.02 s in this way.
     """
     run_to_end(iter_in_threads(_sync_if_there, paths, _SYNCED_AT_A_TIME))
 
@@ -85,21 +86,21 @@ def _sync_if_there(path: Path) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Wait until the names in a folder are on the disk; Windows has no such request."""
+    """Wait until the names in a folder are on the disk; does nothing on Windows, which cannot."""
     if os.name == "nt":
         return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         _sync_through(descriptor)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # some network file systems know no such request
+        if error.errno != errno.EINVAL:  # some network file systems do not support it
             raise
     finally:
         os.close(descriptor)
 
 
 def sync_tree(path: Path) -> None:
-    """Wait until a file, or a folder with all that is in it, is on the disk."""
+    """Wait until a file, or a folder with everything in it, is on the disk."""
     if not path.is_dir():
         sync_file(path)
         return
@@ -116,10 +117,10 @@ def sync_tree(path: Path) -> None:
 
 
 def patiently(act: Callable[..., T], *arguments: Path) -> T:
-    """Return what `act` does; wait some seconds while Windows refuses, because a file is in use.
+    """Return ``act(*arguments)``; retry for some seconds while Windows says that a file is in use.
 
-    There nothing is renamed, replaced or removed that anybody has open, and virus scanners, the
-    search index and programs that copy to a cloud open for a moment whatever was just written.
+    Windows does not rename, replace or remove what any program has open; and virus scanners, the
+    search indexer and cloud clients briefly open every file that was just written.
     """
     for wait_s in _WAITS_S:
         try:
@@ -132,11 +133,11 @@ def patiently(act: Callable[..., T], *arguments: Path) -> T:
 
 
 def exchange(one: Path, other: Path) -> bool:
-    """Let two names change places in one step; return whether the system can (Linux, glibc).
+    """Exchange two names atomically; return whether that worked (only on Linux with glibc).
 
     References
     ----------
-    `renameat2(2)` of the Linux manual, RENAME_EXCHANGE.
+    `renameat2(2)` in the Linux manual, RENAME_EXCHANGE.
     """
     libc: Any = ctypes.CDLL(None) if sys.platform == "linux" else None
     if not hasattr(libc, "renameat2"):
@@ -146,9 +147,9 @@ def exchange(one: Path, other: Path) -> bool:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees the old or the new content, also after a power cut.
+    """Write a file so that readers see the old or the new content, even after a power cut.
 
-    Of several who write at once, one is the last.
+    If several processes write at once, the last one wins.
     """
     partial = path.with_name(f".{path.name}.{uuid4().hex[:8]}.partial")
     try:
@@ -164,8 +165,8 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def create_array_file(path: Path, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> npt.NDArray[Any]:
-    """Return a new ``.npy`` file, mapped into memory, see `take_room`."""
-    import numpy as np  # here, or the terminal program would not answer at once
+    """Create a ``.npy`` file, reserve its disk space (see `take_room`) and map it into memory."""
+    import numpy as np  # here, because it would slow down the start of the terminal program
 
     array: npt.NDArray[Any] = np.lib.format.open_memmap(path, "w+", np.dtype(dtype), shape)
     with path.open("rb+") as file:
@@ -174,21 +175,21 @@ def create_array_file(path: Path, dtype: npt.DTypeLike, shape: tuple[int, ...]) 
 
 
 def take_room(file: IO[bytes]) -> None:
-    """Take the room on the disk of a file that is mapped into memory.
+    """Reserve the disk space of a file that is to be mapped into memory.
 
-    Without that, a write to the map that finds the disk full ends the process (SIGBUS).
+    Otherwise, writing to the map when the disk is full would kill the process (SIGBUS).
     """
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
 
 
 def is_disk_full(error: OSError) -> bool:
-    """Return whether an operation failed because there was no room for it."""
+    """Return whether an operation failed because a disk, a quota or a file size is at its limit."""
     return error.errno in _FULL
 
 
 def disk_full_text(error: OSError, path: Path | str, needed_bytes: int | None = None) -> str:
-    """Return what happened and what to do, for a path that could not be written to."""
+    """Return an error message for a path that could not be written, with advice."""
     what = _FULL[error.errno or errno.ENOSPC]
     free = f"{_size(free_bytes(Path(path)))} are free there"
     needs = f", up to {_size(needed_bytes)} are needed" if needed_bytes is not None else ""
@@ -196,13 +197,13 @@ def disk_full_text(error: OSError, path: Path | str, needed_bytes: int | None = 
 
 
 def existing(path: Path) -> Path:
-    """Return a path, or the nearest folder above it that exists."""
+    """Return a path if it exists, or else the nearest folder above it that does."""
     path = path.absolute()
     return next(p for p in (path, *path.parents) if p.exists())
 
 
 def free_bytes(path: Path) -> int:
-    """Return how much room the disk of a path has, which need not exist yet."""
+    """Return the free bytes on the disk of a path, which need not exist yet."""
     return shutil.disk_usage(existing(path)).free
 
 
@@ -215,7 +216,7 @@ def _size(n_bytes: int) -> str:
 
 @contextmanager
 def told_if_unwritable(path: Path | str, kind: type[MsganError]) -> Iterator[None]:
-    """Turn whatever the operating system says into an error of `kind`; ours are left."""
+    """Turn any error of the operating system into one of `kind`; our own are left as they are."""
     try:
         with told_if_disk_full(path, kind):
             yield
@@ -229,7 +230,7 @@ def told_if_unwritable(path: Path | str, kind: type[MsganError]) -> Iterator[Non
 def told_if_disk_full(
     path: Path | str, kind: type[MsganError], needed_bytes: int | None = None
 ) -> Iterator[None]:
-    """Turn the operating system's "no space left" into an error of `kind` that says what to do."""
+    """Turn "no space left" and the like into an error of `kind` that says what to do."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What an export contains: a scale of a store on its own grid or on that of its source."""
+"""What an export contains: a scale of a store, on its own grid or on that of the source."""
 
 from __future__ import annotations
 
@@ -21,17 +21,18 @@ Grid = Literal["store", "source"]
 
 
 def grid_volumes(store: PyramidStore, scale: int, region: Box, grid: Grid) -> list[Volume]:
-    """Return the volumes to write, read lazily: that of `scale` first, then the coarser ones.
+    """Return the volumes to export, that of `scale` first, then the coarser ones; read when sliced.
 
     Parameters
     ----------
-    region : box of the finest scale.
-    grid : with "source" there is one volume, in the voxels and the orientation of the source.
+    region : box in voxels of the finest scale.
+    grid : "store", or "source" for a single volume on the voxel grid and in the orientation of the
+        source.
 
     Raises
     ------
     GeometryError
-        If the grid is another.
+        If `grid` is neither.
     """
     if grid not in get_args(Grid):
         raise GeometryError(f"grid {grid!r} is not one of {', '.join(get_args(Grid))}")
@@ -75,9 +76,9 @@ def _on_source_grid(store: PyramidStore, scale: int, region: Box) -> Volume:
 
 
 def provenance(store: PyramidStore, scale: int, box: Box, grid: Grid) -> dict[str, Any]:
-    """Return what every saved file says of itself.
+    """Return the description stored in every exported file: what it is, and how it was made.
 
-    box : what is saved, in voxels of `scale`.
+    box : exported part, in voxels of `scale`.
     """
     info = store.info
     thresholds = info.sketch.thresholds

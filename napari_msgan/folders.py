@@ -1,4 +1,4 @@
-"""Folders from strangers: nothing outside of them is read or changed through them."""
+"""Read folders that may come from anybody, without reading or changing anything outside them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 
 from napari_msgan.errors import FolderError, MsganError
 
-#: Metadata larger than this are not those of an image or a model.
+#: Larger metadata are not those of an image or a model.
 MOST_METADATA_BYTES = 1 << 24
 
-#: What an operation fails with although its file may be sound.
+#: Error codes of operations that fail although the file may be sound.
 _NO_ANSWER = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
 
 
@@ -24,16 +24,16 @@ def is_url(address: Path | str) -> bool:
     >>> is_url("s3://bucket/a.ome.zarr"), is_url("a.ome.zarr"), is_url("C://a.ome.zarr")
     (True, False, False)
     """
-    return not isinstance(address, Path) and address.find("://") > 1  # one letter is a drive
+    return not isinstance(address, Path) and address.find("://") > 1  # a single letter is a drive
 
 
 def check_is_folder(folder: Path, kind: type[MsganError]) -> None:
-    """Refuse to write into what is no folder.
+    """Check that a folder to write into exists.
 
     Raises
     ------
     kind
-        If there is none, or it is a file.
+        If it does not exist, or is a file.
     """
     if folder.is_dir():
         return
@@ -43,16 +43,17 @@ def check_is_folder(folder: Path, kind: type[MsganError]) -> None:
 
 
 def check_inside(root: Path, path: Path) -> int:
-    """Return the size in bytes of a plain file in a folder; 0 for a folder, or if it is not there.
+    """Check that a path stays inside a folder, and return its size in bytes if it is a file.
 
-    The folder itself may be a link; inside, links that lead out of it are refused.
+    The size is 0 for a folder, or if nothing is there. The root folder itself may be a link; links
+    inside it that lead out of it are refused.
 
     Raises
     ------
     FolderError
-        If a link leads out of the folder, or the path is a pipe, a device or a circle of links.
+        If a link leads out of the folder, or the path is a pipe, a device or a cycle of links.
     OSError
-        If the disk or the network does not answer: that says nothing about the file.
+        If the disk or the network does not answer, which says nothing about the file.
     """
     home, real = os.path.realpath(root), os.path.realpath(path)
     if real != home and not real.startswith(os.path.join(home, "")):  # noqa: PTH118 - adds one "/"
@@ -76,14 +77,14 @@ def check_inside(root: Path, path: Path) -> int:
 
 
 def read_inside(root: Path, name: str, most_bytes: int = MOST_METADATA_BYTES) -> bytes:
-    """Return the content of a plain file of a folder.
+    """Return the content of a file in a folder.
 
     Raises
     ------
     FolderError
-        If it lies elsewhere, is no plain file, or is larger than it may be.
+        If it is a link that leads out of the folder, not a plain file, or larger than `most_bytes`.
     OSError
-        If it is not there or cannot be read.
+        If it does not exist or cannot be read.
     """
     path = root / name
     size = check_inside(root, path)

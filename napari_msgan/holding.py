@@ -1,4 +1,4 @@
-"""Settings of the whole process that several jobs hold at the same time."""
+"""Process-wide settings that several jobs may need at the same time."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
 
 class Held:
-    """A setting that the first holder makes, and the last one undoes.
+    """A setting that the first holder makes and the last one undoes.
 
-    If each put back what it found, the last of two jobs that overlap would put back what the other
-    had made.
+    If every holder restored what it had found, the last of two overlapping jobs would restore the
+    setting of the other.
 
-    make : makes the setting, and returns what undoes it.
+    make : makes the setting, and returns a function that undoes it.
     """
 
     def __init__(self, make: Callable[[], Callable[[], object]]) -> None:

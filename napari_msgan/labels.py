@@ -1,4 +1,4 @@
-"""Label maps: integers that fill regions, whose borders are edges."""
+"""Label maps: integers that fill regions, and whose borders are edges."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ from napari_msgan.volume import LazyArray, read_padded
 if TYPE_CHECKING:
     from napari_msgan.volume import ArrayLike
 
-#: Voxels a side that are read at a time, by number of axes.
+#: Side, in voxels, of the blocks that are read at a time, by number of axes.
 _BLOCK = {2: 1024, 3: 64}
 _MOSTLY = 0.5
 
 
 def is_picture(data: ArrayLike) -> bool:
-    """Return whether most voxels are not 0, which no edges are."""
+    """Return whether most voxels are not 0, which is never so for edges."""
     there = sum(int(np.count_nonzero(data[box.slices])) for box in blocks_of(data))
     return there > _MOSTLY * math.prod(data.shape)
 
 
 def is_filled(data: ArrayLike) -> bool:
-    """Return whether an array fills regions, instead of drawing lines.
+    """Return whether an array fills regions, rather than drawing lines.
 
-    That is where most voxels that are not 0 have neighbours of the same value along all axes.
+    It does if most of its nonzero voxels have the same value as their next neighbours along all
+    axes.
     """
     inside = there = 0
     for box in blocks_of(data):
@@ -44,10 +45,10 @@ def is_filled(data: ArrayLike) -> bool:
 
 
 def is_label_map(data: ArrayLike) -> bool:
-    """Return whether an array holds labels: integers from 0 on that fill regions.
+    """Return whether an array holds labels: integers of 0 or more that fill regions.
 
-    Where the largest of the type is among them (255 in uint8) it is no label, but the strength of
-    an edge.
+    If the largest value of the type (255 in uint8) occurs, the values are not labels but edge
+    strengths.
     """
     if data.dtype.kind not in "iu":
         return False
@@ -57,7 +58,7 @@ def is_label_map(data: ArrayLike) -> bool:
 
 
 def borders_of(labels: ArrayLike) -> LazyArray:
-    """Return the borders between labels as a sketch: one voxel wide, of strength 255."""
+    """Return the borders between labels as a sketch: one voxel wide, with strength 255."""
     shape = tuple(labels.shape)
 
     def read(box: Box) -> npt.NDArray[np.uint8]:
@@ -72,6 +73,6 @@ def borders_of(labels: ArrayLike) -> LazyArray:
 
 
 def blocks_of(data: ArrayLike) -> list[Box]:
-    """Return the parts that an array is looked through in."""
+    """Return the blocks in which an array is read through."""
     shape = tuple(data.shape)
     return Box.of_shape(shape).blocks((_BLOCK[len(shape)],) * len(shape))

@@ -1,4 +1,4 @@
-"""One writer at a time, by a lock of the operating system, which frees it when its holder dies."""
+"""Allow one writer at a time, by a lock that the operating system frees when its holder dies."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
 
     from napari_msgan.errors import MsganError
 
-#: What a file system says that keeps no locks.
+#: Error codes of file systems that do not support locks.
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 _LARGEST_PID = 2**31 - 1
 _TRIES = 4
-#: Longer than any note: a host's name has 255 characters at most.
+#: Longer than any note: a host name has at most 255 characters.
 _MOST_CHARACTERS = 2000
-#: Linux tells when it was started in whole seconds, reckoned from the clock at each reading.
+#: Linux gives its boot time in whole seconds, computed from the clock at each reading.
 _SAME_START_S = 2.0
 
 
 class _Holder(NamedTuple):
-    """Who holds a lock.
+    """The process that holds a lock.
 
-    started_s : from the start of the computer; a process id alone is used again.
+    started_s : when it started, in seconds since the computer did; process ids alone are reused.
     """
 
     pid: int
@@ -47,14 +47,15 @@ class _Holder(NamedTuple):
 
 @contextmanager
 def hold_lock(file: Path, what: str, kind: type[MsganError] = StoreError) -> Iterator[None]:
-    """Hold the lock of `file` in this process; never waits.
+    """Hold the lock of `file` inside the ``with`` block; never waits for it.
 
-    Who the holder is stands beside the lock, because Windows lets nobody read a locked file.
+    The holder is recorded in a file beside the lock, because Windows lets nobody read a locked one.
 
     Raises
     ------
     kind
-        If somebody else holds it: "`what` is being written by process 1234".
+        If another process holds it ("`what` is being written by process 1234"), or it cannot be
+        taken for another reason.
     """
     from filelock import FileLock, Timeout
 
@@ -63,7 +64,7 @@ def hold_lock(file: Path, what: str, kind: type[MsganError] = StoreError) -> Ite
     try:
         _acquire(lock, file)
     except Timeout:
-        if not file.exists():  # so filelock says also where it can make no file at all
+        if not file.exists():  # filelock raises Timeout also if it cannot create the file
             raise kind(
                 f"{what} cannot be written: no file can be made in {file.parent}. Check its "
                 "permissions, or choose another folder."
@@ -75,7 +76,7 @@ def hold_lock(file: Path, what: str, kind: type[MsganError] = StoreError) -> Ite
         if is_disk_full(error):
             raise kind(disk_full_text(error, what)) from error
         if error.errno in _NO_LOCKS:
-            with suppress(OSError):  # nobody holds what cannot be held
+            with suppress(OSError):  # nobody can be holding it
                 file.unlink()
             raise kind(
                 f"{what} cannot be written: its file system keeps no locks, so two writers could "
@@ -87,23 +88,23 @@ def hold_lock(file: Path, what: str, kind: type[MsganError] = StoreError) -> Ite
             "whether its disk is read-only."
         ) from error
     try:
-        with suppress(OSError):  # the lock holds also where a full disk leaves no room to say who
-            pid_file.unlink(missing_ok=True)  # a link there, of a stranger, is not followed
+        with suppress(OSError):  # the lock also works if a full disk has no room for the note
+            pid_file.unlink(missing_ok=True)  # so that a link of that name is not written through
             with pid_file.open("x", encoding="ascii") as note:
                 json.dump(me, note)
         yield
     finally:
         try:
-            # Who has deleted the lock's file inside has a successor already, whose note it may be.
+            # If the lock's file was deleted meanwhile, the note may be that of the next holder.
             if _noted(pid_file) in (None, me):
-                with suppress(OSError):  # the disk is gone, or became read-only: it means nothing
+                with suppress(OSError):  # the disk is gone or read-only; a stale note does no harm
                     pid_file.unlink(missing_ok=True)
         finally:
             lock.release()
 
 
 def _acquire(lock: FileLock, file: Path) -> None:
-    """Take a lock without waiting, also one whose file its holder is just removing."""
+    """Take a lock without waiting, even if its holder is just removing its file."""
     from filelock import Timeout
 
     for _ in range(_TRIES - 1):
@@ -118,10 +119,10 @@ def _acquire(lock: FileLock, file: Path) -> None:
 
 
 def living_holder(file: Path) -> str | None:
-    """Return who seems to hold the lock of `file`, without touching anything; None for nobody.
+    """Return who seems to hold the lock of `file`, or None; changes nothing.
 
-    It is what stands beside the lock, if that process runs, or if it is one of another computer:
-    good enough to explain what is seen, not to rely on.
+    It is the process named beside the lock, if that is running, or is one of another computer. Use
+    it in explanations only: it is not reliable.
     """
     from psutil import Error  # type: ignore[import-untyped]
 
@@ -142,10 +143,10 @@ def _this_process() -> _Holder:
 
 
 def _started_s(pid: int) -> float:
-    """Return when a process started, from the start of the computer: no clock that is set."""
+    """Return when a process started, in seconds since boot: that does not depend on the clock."""
     import psutil
 
-    booted = psutil.boot_time()  # read anew; psutil before 7 adds the one that was read last
+    booted = psutil.boot_time()  # read anew, because psutil before 7 adds the last one it has read
     return float(psutil.Process(pid).create_time() - booted)
 
 
@@ -153,7 +154,7 @@ def _noted(pid_file: Path) -> _Holder | None:
     try:
         with pid_file.open(encoding="ascii") as file:
             pid, started_s, host = json.loads(file.read(_MOST_CHARACTERS))
-    except (OSError, ValueError, TypeError, RecursionError):  # not written yet, or not by us
+    except (OSError, ValueError, TypeError, RecursionError):  # not written yet, or not ours
         return None
     is_ours = type(pid) is int and type(started_s) is float and type(host) is str
     return _Holder(pid, started_s, host) if is_ours and 0 < pid <= _LARGEST_PID else None

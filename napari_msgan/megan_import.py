@@ -1,4 +1,4 @@
-"""The checkpoints of the method's authors become a model folder."""
+"""Make a model folder from checkpoints of the method's authors."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _FILE = "NETG_best.pth"
 _LAYOUT = f"<experiment>_LR/{_FILE}, <experiment>_HR1/{_FILE}, <experiment>_HR2/{_FILE} and so on"
 #: Earlier versions could be made to run code even with ``weights_only=True``.
 _SAFE_TORCH = (2, 10)
-#: What `torch.load` raises for files that hold something else than tensors.
+#: What `torch.load` raises for files that hold anything other than tensors.
 _NO_CHECKPOINT = (
     pickle.UnpicklingError,
     RuntimeError,
@@ -65,10 +65,10 @@ _TILE, _CHUNK = 128, 64
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One file of the authors, checked.
+    """A checked checkpoint of the authors.
 
     width : channels of the first layer.
-    weights : float32, by the names of the network.
+    weights : float32 tensors, by their names in the network.
     """
 
     path: Path
@@ -86,23 +86,23 @@ def import_megan(
     modality: str = "unknown",
     window: tuple[float, float] = (-1.0, 1.0),
 ) -> ModelSpec:
-    """Write a model folder from checkpoints of the method's authors and return its description.
+    """Make a model folder from checkpoints of the method's authors, and return its description.
 
     All files are checked before anything is written. Weights keep their full precision.
 
     Parameters
     ----------
-    folder : holds ``<experiment>_LR/NETG_best.pth``, ``<experiment>_HR1/NETG_best.pth``, ...
-    out : folder to make.
-    name, title : of the model; None for the name of the experiment.
-    modality : e.g. "CT", "MR".
-    window : intensities that the networks' -1 and 1 stand for; stored as float32.
+    folder : folder with ``<experiment>_LR/NETG_best.pth``, ``<experiment>_HR1/NETG_best.pth``, ...
+    out : model folder to create.
+    name, title : short name and title of the model; None for the name of the experiment.
+    modality : modality of the images, e.g. "CT", "MR".
+    window : intensities that the networks' -1 and 1 stand for; images are stored as float32.
 
     Raises
     ------
     ModelError
-        If a file is missing or holds something else, with what was expected and what was seen, or
-        if `out` exists.
+        If a file is missing or holds something else (the message says what was expected and what
+        was found), `out` exists, or the options are not valid.
     """
     experiment, paths = find_checkpoints(folder)
     if out.exists():
@@ -128,12 +128,12 @@ def import_megan(
 
 
 def find_checkpoints(folder: Path) -> tuple[str, list[Path]]:
-    """Return the name of the experiment and its files, the coarsest scale first.
+    """Return the name of the experiment in a folder and its files, coarsest scale first.
 
     Raises
     ------
     ModelError
-        If there is none, more than one, or a scale is missing.
+        If there is no experiment or more than one, or a scale is missing.
     """
     if not folder.is_dir():
         raise ModelError(f"{folder} is not a folder. Expected one with {_LAYOUT}.")
@@ -159,14 +159,14 @@ def find_checkpoints(folder: Path) -> tuple[str, list[Path]]:
 
 
 def read_checkpoint(path: Path, *, low_res: bool) -> Checkpoint:
-    """Return the weights in a file, if they are those of one of the authors' generators.
+    """Read a checkpoint, and check that it is one of the authors' generators.
 
-    Only tensors are read, never code.
+    Only tensors are read; code in the file is never run.
 
     Raises
     ------
     ModelError
-        If it holds something else.
+        If it holds something else, or this version of torch cannot read it safely.
     """
     import torch
 
@@ -178,10 +178,10 @@ def read_checkpoint(path: Path, *, low_res: bool) -> Checkpoint:
     expected = f"expected the state dict of a {kind} generator (tensors by name, such as {_FIRST})"
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickle protocols: what counts is what is read
+            warnings.simplefilter("ignore")  # about pickle protocols: only the content matters
             state = torch.load(path, map_location="cpu", weights_only=True)
     except _NO_CHECKPOINT as error:
-        # torch's own message advises to unpickle what is in there.
+        # Not torch's own message, which advises to unpickle the file.
         raise ModelError(
             f"{path}: {expected}, seen: a file that holds more than tensors, is damaged, or was "
             f"not saved by torch ({type(error).__name__}). Nothing in it was run."
@@ -207,12 +207,12 @@ def read_checkpoint(path: Path, *, low_res: bool) -> Checkpoint:
 
 
 def _check_packed(path: Path) -> None:
-    """Refuse an archive that unpacks to more than it is: torch stores tensors as they are.
+    """Refuse a compressed archive: torch stores tensors uncompressed.
 
     Raises
     ------
     ModelError
-        If it has such a part.
+        If a part is compressed, or the parts are larger than the file.
     """
     if not zipfile.is_zipfile(path):
         return
@@ -220,7 +220,7 @@ def _check_packed(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             parts = archive.infolist()
     except (zipfile.BadZipFile, *_NO_CHECKPOINT):
-        return  # torch says what it is
+        return  # torch will report what is wrong
     plain = all(part.compress_type == zipfile.ZIP_STORED for part in parts)
     if not plain or sum(part.file_size for part in parts) > path.stat().st_size:
         raise ModelError(
@@ -230,7 +230,7 @@ def _check_packed(path: Path) -> None:
 
 
 def check_torch(version: str) -> None:
-    """Refuse a version of torch that does not read foreign files safely.
+    """Refuse a version of torch that cannot safely read files from others.
 
     Raises
     ------

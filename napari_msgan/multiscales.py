@@ -1,4 +1,4 @@
-"""The ``ome`` attribute of OME-Zarr 0.5, which stores and exported images have, and our own.
+"""The ``ome`` attribute of OME-Zarr 0.5, for stores and exported images, and the key of our own.
 
 References
 ----------
@@ -15,22 +15,22 @@ if TYPE_CHECKING:
     from napari_msgan.geometry import Floats, Unit
 
 OME_VERSION = "0.5"
-#: Key of our own attributes beside it; files of other formats have our note under it.
+#: Key of our own attributes, and of our note in files of other formats.
 OUR_KEY = "napari_msgan"
 
 
 def ome_attributes(
     axes: Sequence[str], unit: Unit, levels: Sequence[tuple[Floats, Floats]], **more: object
 ) -> dict[str, Any]:
-    """Return the attribute for levels that are stored as ``0``, ``1`` ...
+    """Return the ``ome`` attribute of an image whose levels are stored as ``0``, ``1``, ...
 
     Parameters
     ----------
-    levels : spacing and translation of each in `unit`, the finest first.
-    more : entries of the image, such as its name.
+    levels : spacing and translation of each level, in `unit`, finest first.
+    more : further entries for the image, such as its name.
     """
     named: list[dict[str, str]] = [{"name": axis, "type": "space"} for axis in axes]
-    if unit == "millimeter":  # "pixel" is no unit that the format knows
+    if unit == "millimeter":  # "pixel" is not a unit of the format
         named = [{**axis, "unit": unit} for axis in named]
     datasets = [
         {

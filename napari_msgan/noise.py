@@ -1,7 +1,7 @@
-"""What generators read of a sketch, with the noise of models that have a random part.
+"""The sketch as generators read it: with noise, for models that have a random part.
 
-The noise is a function of seed, scale and place. So tiles in any order, on any grid and of any
-worker see the same at the same voxel.
+The noise is a function of seed, scale and place. So a voxel gets the same noise in every tile,
+whatever the order, the tile grid or the worker.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from napari_msgan.intensity import Float32Array
     from napari_msgan.volume import ArrayLike
 
-#: Voxels per side of a block, by number of axes; blocks are cut from a pattern twice or more as
+#: Voxels per side of a block, by number of axes. Blocks are cut from a pattern at least twice as
 #: wide, each at a place of its own, which is faster than drawing every voxel.
 _BLOCK = {2: 256, 3: 64}
 _PATTERN = {2: 1024, 3: 128}
@@ -29,9 +29,14 @@ _PATTERN = {2: 1024, 3: 128}
 def read_sketch(
     sketch: ArrayLike, box: Box, sigma: float, *, seed: int, scale: int
 ) -> Float32Array:
-    """Return what the generator of a scale reads of a sketch in [0, 255]: [0, 1], with noise.
+    """Read a box of a sketch with values in [0, 255], as float32 in [0, 1] plus noise.
 
-    Scale 0 reads no noise.
+    At scale 0 no noise is added.
+
+    Parameters
+    ----------
+    box : what to read, which may extend beyond the image.
+    sigma : standard deviation of the noise.
     """
     values: Float32Array = read_padded(sketch, box.start, box.stop).astype(np.float32)
     values /= np.float32(255)
@@ -41,13 +46,13 @@ def read_sketch(
 
 
 def add_noise(values: Float32Array, box: Box, sigma: float, *, seed: int, scale: int) -> None:
-    """Add normal noise to the values of a box, in place.
+    """Add Gaussian noise to the values of a box, in place.
 
     Parameters
     ----------
-    box : where the values lie, in voxels of the grid of the sketch that a scale reads; it may leave
+    box : where the values lie, in voxels of the sketch that the scale reads; it may extend beyond
         the image.
-    sigma : standard deviation.
+    sigma : standard deviation of the noise.
     """
     block, pattern = (_BLOCK[box.ndim],) * box.ndim, _pattern(box.ndim)
     for index in box.cover(block).indices():
@@ -60,13 +65,13 @@ def add_noise(values: Float32Array, box: Box, sigma: float, *, seed: int, scale:
 
 @lru_cache(maxsize=2)
 def _pattern(ndim: int) -> Float32Array:
-    """Return standard normal numbers, the same for every version of numpy (`RandomState`)."""
+    """Return standard normal numbers, the same for every version of NumPy (`RandomState`)."""
     shape = (_PATTERN[ndim],) * ndim
     return np.random.RandomState(0).standard_normal(shape).astype(np.float32)
 
 
 def _place(block: Ints, seed: int, scale: int) -> Ints:
-    """Return where in the pattern a block is cut out."""
+    """Return where in the pattern a block is cut from."""
     ndim = len(block)
     key = np.array([seed % 2**63, scale, *block], "<i8").tobytes()
     digest = hashlib.blake2b(key, digest_size=8 * ndim).digest()

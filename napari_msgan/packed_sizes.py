@@ -1,4 +1,4 @@
-"""How many bytes packed content stands for, found without unpacking it where that is possible."""
+"""Find how many bytes compressed content unpacks to, if possible without unpacking it."""
 
 from __future__ import annotations
 
@@ -7,28 +7,29 @@ from bz2 import BZ2Decompressor
 
 from napari_msgan.errors import FolderError
 
-#: Codecs that pack; of others a chunk keeps its size, but for checksums.
+#: Codecs that compress; with others a chunk keeps its size, except for checksums.
 PACKERS = ("blosc", "zstd", "gzip", "zlib", "lz4", "bz2")
 _BLOSC_HEADER = 16
 _ZSTD_MAGIC, _ZSTD_SKIPPABLE = 0xFD2FB528, 0x184D2A50
 _ZSTD_BLOCK = 1 << 17
-#: Of gzip and bzip2; each one copies the rest of the content.
+#: Most streams of gzip or bzip2 in a chunk, as each one copies the rest of the content.
 _MOST_STREAMS = 1000
 
 
 def unpacked_bytes(content: bytes, codec: str, limit: int) -> int:
-    """Return how many bytes packed content becomes; one that is above `limit` may be any such.
+    """Return how many bytes compressed content unpacks to.
 
-    gzip, zlib and bz2 do not say it: they are unpacked up to `limit` + 1 bytes.
+    A result above `limit` means only that there are more than `limit`: gzip, zlib and bz2 do not
+    record the size, so they are unpacked, up to `limit` + 1 bytes.
 
     Raises
     ------
     FolderError
-        If the codec would read what is not there, or the content is none of its.
+        If the codec would read beyond the end, or the content is not in its format.
     """
     match codec:
         case "blosc":
-            # C-Blosc believes the size that stands in the header, and reads behind the end.
+            # C-Blosc trusts the size in the header, and would read beyond the end.
             if len(content) < max(_BLOSC_HEADER, int.from_bytes(content[12:16], "little")):
                 raise FolderError("it is shorter than its header says")
             return int.from_bytes(content[4:8], "little")
@@ -47,7 +48,7 @@ def _stream_bytes(content: bytes, codec: str, limit: int) -> int:
         try:
             total += len(unpacker.decompress(content, limit + 1 - total))
         except (zlib.error, OSError):
-            return total  # whoever unpacks it says so
+            return total  # the error will be reported when it is unpacked
         content = unpacker.unused_data
         if total > limit or not unpacker.eof or not content:
             return total
@@ -55,7 +56,7 @@ def _stream_bytes(content: bytes, codec: str, limit: int) -> int:
 
 
 def _zstd_bytes(content: bytes) -> int:
-    """Return the size of all frames; where one does not say its size, a close lower bound.
+    """Return the size of all frames together; a close lower bound if a frame does not record it.
 
     References
     ----------
@@ -83,7 +84,7 @@ def _zstd_bytes(content: bytes) -> int:
 
 
 def _zstd_blocks(content: bytes, at: int) -> tuple[int, int]:
-    """Return how many bytes the blocks of a frame become at most, and where they end."""
+    """Return how many bytes the blocks of a frame unpack to at most, and where they end."""
     total, is_last = 0, False
     while not is_last:
         if at + 3 > len(content):

@@ -1,4 +1,4 @@
-"""Whose each image is, by its name."""
+"""Tell from the names of images which patient each belongs to."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 
 def patients_in(names: Iterable[str], pattern: str) -> dict[str, str]:
-    """Return what a regular expression finds in each name.
+    """Return the patient of each name, found by a regular expression.
 
-    That is its first group, or all that it matches where it has none.
+    The patient is its first group, or its whole match if it has no group.
 
     Raises
     ------
     VolumeError
-        If the expression is none, or finds nothing in a name.
+        If the regular expression is not valid, or finds nothing in a name.
     """
     try:
         expression = re.compile(pattern)

@@ -1,10 +1,11 @@
-"""Tiles on a GPU: the kernels of a network are recorded once, then played for each tile.
+"""Tiles on a GPU: the kernels of a network are recorded once, then replayed for each tile.
 
-A tile is some forty short kernels, which take a processor longer to launch than a fast GPU to
-compute; a CUDA graph launches them together. Windows and tiles go through pinned memory.
+A tile takes some forty short kernels, which take the CPU longer to launch than a fast GPU to
+compute; a CUDA graph launches them together. Windows and tiles are copied through pinned memory.
 
-Not run on a GPU yet: none was at hand. `tests/test_recording.py` compares bit by bit where there is
-one, `tests/test_emulated_gpu.py` tells elsewhere whether it waits for what it asks for.
+This has not been run on a GPU yet, because none was available. With a GPU,
+`tests/test_recording.py` compares results bit by bit; elsewhere `tests/test_emulated_gpu.py` checks
+that the code waits for what it requests.
 
 References
 ----------
@@ -31,23 +32,23 @@ if TYPE_CHECKING:
 
     Float32Array = npt.NDArray[np.float32]
 
-#: Calls before recording, in which libraries choose their kernels and take their workspaces.
+#: Calls before recording, during which libraries choose kernels and allocate workspaces.
 _WARM_UP = 3
-#: Recording stops where another thread waits for the whole GPU.
+#: Recording would fail if another thread waited for the whole GPU meanwhile.
 _recording = threading.Lock()
 
-#: Streams of each device that nobody computes in.
+#: Streams of each device that no thread is using.
 _free: dict[str, list[torch.cuda.Stream]] = {}
 _taking = threading.Lock()
 
 
 @contextmanager
 def own_streams(device: str, count: int) -> Iterator[list[torch.cuda.Stream]]:
-    """Give streams that no other thread computes in; they are used again afterwards.
+    """Give CUDA streams that no other thread computes in; they are reused afterwards.
 
-    torch has 32 and gives each out again and again, so a new one may be that of a thread that is
-    recording, which what another thread does there would spoil. Of more than 32 at a time, some are
-    the same.
+    torch has 32 and hands them out in turn, so a new one may be that of a thread that is recording,
+    and work by another thread in that stream would spoil the recording. If more than 32 are in use
+    at a time, some are the same.
     """
     with _taking:
         free = _free.setdefault(device, [])
@@ -63,28 +64,28 @@ def own_streams(device: str, count: int) -> Iterator[list[torch.cuda.Stream]]:
 
 
 def forbid_tf32() -> None:
-    """Compute float32 in float32: TF32 would round it to 10 bits."""
+    """Make torch compute float32 in full precision: TF32 would round it to 10 bits."""
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    # where that only says that the setting of the process counts, which may be TF32
+    # for versions in which that only defers to the process-wide setting, which may be TF32
     torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
 
 
 def finish_all(device: str) -> None:
-    """Wait until a GPU has done what it was told to, in all streams."""
+    """Wait until a GPU has finished the work in all its streams."""
     with _recording:
         torch.cuda.synchronize(device)
 
 
 class RecordedNetwork:
-    """What a network makes of windows of one shape, for one thread in a stream of its own.
+    """A network recorded for windows of fixed shapes, for one thread with a stream of its own.
 
     Parameters
     ----------
-    network : takes tensors of shape (1, 1, *window), returns one of shape (1, 1, *tile). What it
-        does must depend on the shapes only.
-    shapes : of the windows that it takes.
+    network : takes tensors of shape (1, 1, *window) and returns one of shape (1, 1, *tile). Which
+        operations it performs must depend on the shapes only.
+    shapes : shapes of the windows.
     device : "cuda" or "cuda:N".
-    pool : memory that recordings of the same thread share, see `torch.cuda.graph_pool_handle`.
+    pool : memory shared by the recordings of a thread, see `torch.cuda.graph_pool_handle`.
     """
 
     def __init__(
@@ -100,7 +101,7 @@ class RecordedNetwork:
             self._windows = [sent.to(device) for sent in self._sent]
             for _ in range(_WARM_UP):
                 network(*self._windows)
-            gc.collect()  # what is freed on the GPU while it records would spoil the recording
+            gc.collect()  # freeing memory on the GPU during the recording would spoil it
             self._graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(
                 self._graph,
@@ -112,7 +113,7 @@ class RecordedNetwork:
             self._received = torch.empty(self._made.shape, pin_memory=True)
 
     def __call__(self, *windows: Float32Array) -> Float32Array:
-        """Return a tile, in memory that the next call writes to."""
+        """Compute a tile; it is returned in memory that the next call overwrites."""
         for sent, window, values in zip(self._sent, self._windows, windows, strict=True):
             sent[0, 0] = torch.from_numpy(values)
             window.copy_(sent, non_blocking=True)
@@ -124,7 +125,7 @@ class RecordedNetwork:
 
 
 class Recordings(threading.local):
-    """The recordings of each thread, by scale; made when they are first asked for."""
+    """The recordings of each thread, by scale, made when they are first needed."""
 
     def __init__(self) -> None:
         self._networks: dict[int, RecordedNetwork | None] = {}
@@ -133,10 +134,10 @@ class Recordings(threading.local):
     def of(
         self, scale: int, network: Callable[..., torch.Tensor], shapes: Sequence[Ints], device: str
     ) -> RecordedNetwork | None:
-        """Return what was recorded of the network of a scale; all its windows have these shapes.
+        """Return the recording of the network of a scale, all of whose windows have these shapes.
 
-        None where it could not be recorded, because memory is short, or another part of the
-        program waits for the whole GPU: then its kernels are launched for each tile.
+        It is None if recording failed, because memory was short or another part of the program
+        waited for the whole GPU: then the kernels have to be launched for each tile.
         """
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()

@@ -1,4 +1,4 @@
-"""Tiles to voxels in the store, by workers: which of them, in which order, and what is told."""
+"""Make the tiles of a store with several workers: which ones, in which order, with reports."""
 
 from __future__ import annotations
 
@@ -26,15 +26,17 @@ if TYPE_CHECKING:
     from napari_msgan.tiling import Tile
 
 
-#: Threads that compute on one GPU at most: torch has 32 streams, and gives the first out again.
+#: Most threads that compute on a GPU: torch has 32 streams, and then reuses the first.
 _MOST_STREAMS = 16
 
 
 @dataclass(frozen=True, slots=True)
 class TileReport:
-    """One tile is in the store.
+    """A tile has been written to the store.
 
-    box : what it wrote, in voxels of its scale.
+    box : box that was written, in voxels of its scale.
+    done, total : number of tiles finished so far, and of all tiles of the job.
+    elapsed_s : seconds since the job began to make tiles.
     """
 
     tile: Tile
@@ -45,20 +47,20 @@ class TileReport:
 
     @property
     def remaining_s(self) -> float:
-        """Return the time left if the other tiles take as long."""
+        """Return the seconds left if the remaining tiles take as long on average."""
         return self.elapsed_s / self.done * (self.total - self.done)
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """No tile came for a while: whoever drives the job may want to stop."""
+    """No tile was finished for a while; yielded so that the consumer can stop the job."""
 
     done: int
     total: int
 
 
-#: Gives the driver for these tiles. When its ``with`` block ends, however it ends, no
-#: tile is in progress and no other is begun.
+#: Gives a driver for a plan of tiles. When its ``with`` block ends, for whatever reason, no tile is
+#: in progress any more and none will be started.
 Drive = Callable[["TileContext", "Sequence[Tile]"], AbstractContextManager[TileDriver]]
 
 
@@ -70,20 +72,23 @@ def iter_refine_tiles(
     drive: Drive,
     focus: Box | None = None,
 ) -> Generator[TileReport | Waiting, None, None]:
-    """Make the tiles that regions need; yield a report for each when it is in the store.
+    """Make the missing tiles of regions; yield a report for each one written to the store.
 
-    Where none comes for a second, `Waiting` is yielded (on a cluster).
+    On a cluster, `Waiting` is yielded if no tile is finished for a second.
 
-    Stop by closing the generator: tiles in progress are finished, no other is begun.
+    Close the generator to stop: tiles in progress are finished, and no others are started.
 
     Parameters
     ----------
+    regions : boxes in voxels of the finest scale.
+    scale : scale up to which tiles are made.
     drive : where tiles are made, e.g. ``in_threads(2)``.
+    focus : see `plan_tiles`.
 
     Raises
     ------
     StoreError
-        If the store is being written by somebody else, or was made in another way.
+        If another process is writing to the store, or its tiles were made in another way.
     """
     store, tiling = context.store, context.store.tiling
 
@@ -94,7 +99,7 @@ def iter_refine_tiles(
         plan = plan_tiles(tiling, regions, scale, is_refined, focus)
         started = time.monotonic()
         with drive(context, plan) as driver:
-            # not before: a store keeps to a device that was ready
+            # not earlier: the store is bound to this device, so the device must be ready
             store.set_fingerprint(context.fingerprint)
             done = 0
             for tile in run_in_order(tiling, plan, driver):
@@ -107,15 +112,15 @@ def iter_refine_tiles(
 
 
 def buffers_kept(context: TileContext, workers: int = 1) -> AbstractContextManager[None]:
-    """Keep as much of freed buffers as the tiles of so many threads take."""
+    """Keep freed buffers, as many as the tiles of so many threads need (`large_buffers_kept`)."""
     return large_buffers_kept(workers, KEPT_BYTES * (2 if context.precision == "fp32" else 1))
 
 
 def in_threads(workers: int) -> Drive:
-    """Make tiles in threads of this process.
+    """Return the driver that makes tiles in threads of this process.
 
-    On the CPU each of them computes with one thread, because the bits of a tile depend on it; on a
-    GPU each has its own stream, so that one copies while another computes.
+    On the CPU each of them computes with a single thread, because the bits of a tile depend on it.
+    On a GPU each has its own stream, so that one copies while another computes.
     """
     return partial(_threads, workers=workers)
 
@@ -126,14 +131,14 @@ def _note_torch_threads() -> Callable[[], None]:
     return partial(torch.set_num_threads, torch.get_num_threads())
 
 
-#: What threads that begin later take over from those of tiles, which compute with one.
+#: Puts back torch's number of threads, which threads started later inherit from those of tiles.
 _torch_threads_put_back = Held(_note_torch_threads)
 
 
 @contextmanager
 def _threads(context: TileContext, plan: Sequence[Tile], *, workers: int) -> Iterator[_Threads]:
     of_scale = Counter(tile.scale for tile in plan)
-    # Each thread keeps the memory of a tile: no more of them than have something to do.
+    # Each thread keeps the memory of a tile, so start no more of them than have work.
     workers = min(workers, max(of_scale.values(), default=1))
     if context.device != "cpu":
         workers = min(workers, _MOST_STREAMS)
@@ -145,7 +150,7 @@ def _threads(context: TileContext, plan: Sequence[Tile], *, workers: int) -> Ite
         pool = ThreadPoolExecutor(workers, "tile", begin_thread)
         with buffers_kept(context, workers):
             try:
-                # Twice as many, so that no worker waits for its next tile.
+                # Twice as many tiles as workers, so that none waits for its next tile.
                 yield _Threads(context, pool, 2 * workers)
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
@@ -153,7 +158,7 @@ def _threads(context: TileContext, plan: Sequence[Tile], *, workers: int) -> Ite
 
 @contextmanager
 def _begins_of_threads(device: str, workers: int) -> Iterator[Callable[[], None]]:
-    """Give what each thread does first."""
+    """Give the function that each thread has to call first."""
     import torch
 
     if device == "cpu":
@@ -184,12 +189,14 @@ class _Threads:
 
 
 def make_tile(context: TileContext, tile: Tile) -> None:
-    """Compute one tile and write it.
+    """Compute a tile and write it to the store.
 
     Raises
     ------
     JobError
-        If torch could not compute it; a note names the tile.
+        If torch could not compute it.
+    MsganError
+        If it could not be read or written. A note on every error names the tile.
     """
     core = context.store.tiling.core(tile)
     try:
@@ -204,6 +211,6 @@ def make_tile(context: TileContext, tile: Tile) -> None:
 
 
 def tile_note(store: PyramidStore, tile: Tile) -> str:
-    """Return which tile an error is about."""
+    """Return the text that says which tile an error is about."""
     core = store.tiling.core(tile)
     return f"while generating tile {core} of scale {tile.scale} of {store.address}"

@@ -1,6 +1,6 @@
-"""From the source's grid to the grid of the finest scale, and down from scale to scale.
+"""Resample a source to the grid of the finest scale, and reduce that from scale to scale.
 
-Everything is read block by block: memory does not grow with the image.
+Images are read block by block, so memory does not grow with them.
 """
 
 from __future__ import annotations
@@ -24,36 +24,37 @@ if TYPE_CHECKING:
     from napari_msgan.intensity import Float32Array
 
 
-#: Voxels of the source that are read at once; what needs more is made in halves.
+#: Most voxels of the source to read at once; a block that needs more is made in halves.
 _MOST_READ = 1 << 23
-#: A grid that is coarser by more is made of the means of blocks of the source.
+#: For a grid coarser by more than this, blocks of the source are averaged first.
 _LONGEST_STEP = 16.0
 _LONGEST_BLOCK = 128
-#: Up to here numpy sums one after the other, so that sums of slices, which are faster, are equal.
+#: Up to this many values NumPy sums one by one: then sums of slices, which are faster, are equal.
 _LONGEST_PLAIN_SUM = 7
-#: Sides of the source that a Gaussian is wide at most: it leaves nothing but the border then.
+#: Largest sigma of a Gaussian, in sides of the source: by then only the border is left.
 _WIDEST = 10.0
 
 _Part = TypeVar("_Part", bound=npt.NDArray[Any])
 
 
 def corner_aligned_first(step: Sequence[float]) -> Floats:
-    """Return where voxel 0 of the new grid lies in the old one if their outer corners agree."""
+    """Return the index in the old grid of voxel 0 of a new one with the same outer corners."""
     return tuple(0.5 * s - 0.5 for s in step)
 
 
 def resample(
     source: ArrayLike, step: Sequence[float], first: Sequence[float], box: Box
 ) -> Float32Array:
-    """Return a block of a grid whose voxel i lies at ``first + step * i`` of `source`.
+    """Resample a block of a grid whose voxel i lies at index ``first + step * i`` of `source`.
 
-    Linear interpolation; where the new grid is coarser, a Gaussian takes away first what it
-    could not show (its variance makes a voxel of the source as wide as one of the new grid).
-    Outside the source its border voxel is repeated.
+    Values are interpolated linearly. If the new grid is coarser, a Gaussian first removes the
+    detail that it could not show (its variance makes a voxel of the source as wide as a new one).
+    Beyond the source its border voxel is repeated.
 
     Parameters
     ----------
     step : source voxels per new voxel, per axis.
+    first : index in the source of voxel 0 of the new grid.
     box : block of the new grid.
 
     Returns
@@ -69,15 +70,15 @@ def resample(
 
 
 def _block_side(step: float, n_voxels: int) -> int:
-    """Return the side of the blocks whose means stand for the source.
+    """Return the side of the blocks whose means replace the source, 1 for the source itself.
 
-    They are an eighth of a new voxel: the variance of the Gaussian is 1 % smaller for it.
+    They are an eighth of a new voxel, which makes the variance of the Gaussian 1 % smaller.
     """
     return 1 if step <= _LONGEST_STEP else max(1, min(int(step / 8), n_voxels, _LONGEST_BLOCK))
 
 
 def _block_means(source: ArrayLike, sides: Ints) -> LazyArray:
-    """Return the means of blocks of the source, computed where they are read."""
+    """Return the means of blocks of the source, computed as they are read."""
     shape = tuple(-(-n // k) for n, k in zip(source.shape, sides, strict=True))
     at_once = max(1, int((_MOST_READ / math.prod(sides)) ** (1 / len(sides))))
 
@@ -104,7 +105,7 @@ def _resample(
     for position, margin, n in zip(positions, margins, source.shape, strict=True):
         np.clip(position, -margin - 1, n + margin, out=position)  # beyond, all is border
         below, above = int(np.floor(position[0])), int(np.floor(position[-1])) + 2
-        # the filter repeats the border by itself, however far it reaches
+        # the filter itself repeats the border, however far it reaches
         start.append(max(below - margin, min(0, below)))
         stop.append(min(above + margin, max(n, above)))
     block: Float32Array = read_padded(source, start, stop).astype(np.float32, copy=False)
@@ -116,7 +117,7 @@ def _resample(
 def interpolate(
     source: ArrayLike, step: Sequence[float], first: Sequence[float], box: Box
 ) -> Float32Array:
-    """Return a block by linear interpolation alone; parameters and result as of `resample`."""
+    """Resample a block by linear interpolation alone; parameters and result as in `resample`."""
     positions = [
         f + s * np.arange(a, b) for f, s, a, b in zip(first, step, box.start, box.stop, strict=True)
     ]
@@ -130,7 +131,7 @@ def _interpolate(
     start: Sequence[int],
     positions: Sequence[npt.NDArray[np.floating[Any]]],
 ) -> Float32Array:
-    """Return the values between the voxels of a block whose voxel 0 lies at `start`."""
+    """Interpolate linearly at `positions`, in a block whose voxel 0 lies at `start`."""
     below = [np.floor(position).astype(int) for position in positions]
     return blend(
         block,
@@ -147,13 +148,13 @@ def blend(
     below: Sequence[npt.NDArray[np.integer[Any]]],
     weights: Sequence[Float32Array],
 ) -> Float32Array:
-    """Return a block at places between its voxels, by linear interpolation along each axis.
+    """Interpolate a block linearly at places between its voxels, along each axis.
 
     Parameters
     ----------
-    below : of each axis, the voxel before each place.
-    weights : how far it is from there to the next voxel, in [0, 1); where all of an axis are 0 no
-        next voxel is read.
+    below : for each axis, the index of the voxel before each place.
+    weights : for each axis, the distance of each place from that voxel, in [0, 1); if all of an
+        axis are 0, the next voxels are not read.
 
     Returns
     -------
@@ -164,7 +165,7 @@ def blend(
         low: Float32Array = np.take(values, lower, axis).astype(np.float32, copy=False)
         if weight.any():
             step: Float32Array = np.take(values, lower + 1, axis).astype(np.float32, copy=False)
-            step -= low  # low + weight * step is exact where there is no step, as in air
+            step -= low  # low + weight * step is exact if both voxels are equal, as in air
             step *= weight.reshape([-1 if i == axis else 1 for i in range(block.ndim)])
             low += step
         values = low
@@ -174,9 +175,10 @@ def blend(
 def resample_max(
     source: ArrayLike, step: Sequence[float], first: Sequence[float], box: Box
 ) -> npt.NDArray[Any]:
-    """Return a block of another grid: the largest source voxel whose centre lies in each new voxel.
+    """Resample by the maximum of the source voxels whose centres lie in each new voxel.
 
-    Where the new grid is finer, the nearest source voxel. Parameters as of `resample`.
+    If there are none, because the new grid is finer, the nearest source voxel is taken. Parameters
+    as in `resample`.
     """
     return _in_parts(partial(_resample_max, source, step, first), step, box)
 
@@ -194,7 +196,7 @@ def _resample_max(
         starts.append(np.where(empty, nearest, lower))
         stops.append(np.where(empty, nearest + 1, upper))
     for begin, end, n in zip(starts, stops, source.shape, strict=True):
-        # outside, the border voxel is repeated: one of it is enough
+        # beyond the source the border voxel is repeated, and reading it once is enough
         np.minimum(end, np.maximum(begin + 1, n), out=end)
         np.maximum(begin, np.minimum(end - 1, 0), out=begin)
     low, high = [int(v[0]) for v in starts], [int(v[-1]) for v in stops]
@@ -207,7 +209,7 @@ def _resample_max(
 
 
 def _in_parts(make: Callable[[Box], _Part], step: Sequence[float], box: Box) -> _Part:
-    """Return what is made of a block, in halves where a coarser grid would read much at once."""
+    """Make a block, in halves if it would read too much of the source at once."""
     read = [n * max(1.0, s) for n, s in zip(box.shape, step, strict=True)]
     if math.prod(read) <= _MOST_READ or box.size == 1:
         return make(box)
@@ -220,7 +222,7 @@ def _in_parts(make: Callable[[Box], _Part], step: Sequence[float], box: Box) -> 
 
 
 def reduce_mean(array: npt.NDArray[Any], factor: Ints) -> Float32Array:
-    """Return block means; at the far border the last voxel is repeated to fill a block."""
+    """Return block means; at the far border, blocks are filled by repeating the last voxel."""
     blocks = _whole_blocks(array, factor)
     if max(factor) > _LONGEST_PLAIN_SUM:
         split = [m for n, f in zip(blocks.shape, factor, strict=True) for m in (n // f, f)]
@@ -229,7 +231,7 @@ def reduce_mean(array: npt.NDArray[Any], factor: Ints) -> Float32Array:
         return means
     total: Float32Array = np.zeros(1, np.float32)
     *outer, last = (range(f) for f in factor)
-    for place in product(*outer):  # in the order of numpy's mean, so with its bits
+    for place in product(*outer):  # in the order of NumPy's mean, so that the bits are the same
         line = blocks[tuple(slice(k, None, f) for k, f in zip(place, factor, strict=False))]
         columns = (line[..., k :: factor[-1]].astype(np.float32, copy=False) for k in last)
         total = total + reduce(np.add, columns)
@@ -237,7 +239,7 @@ def reduce_mean(array: npt.NDArray[Any], factor: Ints) -> Float32Array:
 
 
 def reduce_max(array: npt.NDArray[Any], factor: Ints) -> npt.NDArray[Any]:
-    """Return block maxima, the far border as in `reduce_mean`."""
+    """Return block maxima; for the far border see `reduce_mean`."""
     result = _whole_blocks(array, factor)
     for axis, f in enumerate(factor):
         before = (slice(None),) * axis

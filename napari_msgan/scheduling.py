@@ -1,4 +1,4 @@
-"""Which tiles a region needs, and in which order they are begun; no voxels."""
+"""Plan which tiles a region needs, and start them in order; deals with no voxels."""
 
 from __future__ import annotations
 
@@ -22,16 +22,17 @@ def plan_tiles(
     is_refined: Callable[[Tile], bool],
     focus: Box | None = None,
 ) -> list[Tile]:
-    """Return the tiles that regions need and that are not there yet, each after what it reads.
+    """Return the missing tiles that regions need, each after the tiles that it reads.
 
-    Tiles of `scale` come in the order of their distance to the middle of `focus`, or region by
-    region and slice by slice along the longest axis, so that chunks which neighbours share are read
-    once. Each is preceded by the coarser tiles it needs: so the first finished piece appears early.
+    Tiles of `scale` are ordered by their distance to the centre of `focus`; without one, region by
+    region and slice by slice along the longest axis, so that chunks shared by neighbours are read
+    once. Each comes right after the coarser tiles that it needs, so that the first ones are
+    finished early.
 
     Parameters
     ----------
-    regions, focus : boxes of the finest scale.
-    is_refined : whether a tile is in the store.
+    regions, focus : boxes in voxels of the finest scale.
+    is_refined : function that tells whether a tile is in the store.
     """
     targets: list[Tile] = []
     for region in regions:
@@ -67,15 +68,15 @@ class TileDriver(Protocol):
 
     @property
     def capacity(self) -> int:
-        """Return how many tiles may be begun and not finished."""
+        """Return how many tiles may be in progress at a time."""
 
     def begin(self, tile: Tile) -> None:
-        """Begin a tile; all that it reads is in the store."""
+        """Start a tile; everything it reads is in the store already."""
 
     def finished(self) -> list[Tile]:
-        """Wait for a tile, and return those that came into the store since the last call.
+        """Wait for a tile, and return all that were written to the store since the last call.
 
-        Where waiting may take long, none is returned from time to time.
+        If waiting may take long, an empty list is returned from time to time.
 
         Raises
         ------
@@ -85,7 +86,7 @@ class TileDriver(Protocol):
 
 
 def run_in_order(tiling: Tiling, plan: Sequence[Tile], driver: TileDriver) -> Iterator[Tile | None]:
-    """Begin each tile when what it reads is there; yield finished ones, None while waiting."""
+    """Start each tile once what it reads is there; yield finished tiles, or None while waiting."""
     rank = {tile: number for number, tile in enumerate(plan)}
     missing = {tile: {d for d in tiling.dependencies(tile) if d in rank} for tile in plan}
     readers: dict[Tile, list[Tile]] = defaultdict(list)

@@ -1,4 +1,4 @@
-"""What all settings that are written as JSON have in common."""
+"""What all settings stored as JSON have in common."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 
 class Settings(BaseModel):
-    """Base of all settings: immutable, numbers are finite, and a misspelt field is an error."""
+    """Base class of settings: immutable, with finite numbers; unknown fields are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def first_problem(error: ValidationError) -> str:
-    """Return where settings are wrong first, and what is wrong there: for the text of an error."""
+    """Return, for an error message, the first problem in settings and where it is."""
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     what = first["msg"].removeprefix("Value error, ")

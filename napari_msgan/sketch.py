@@ -1,8 +1,8 @@
-"""The sketch: edges of an image, weighted by their gradient.
+"""Make sketches: the edges of an image, weighted by their gradient.
 
-Gradient magnitude, non-maximum suppression along the gradient and hysteresis [1]_, with two
-changes that make it local, so that any block can be computed by itself: the thresholds are
-quantiles per scale (measured once), and hysteresis follows an edge a bounded number of voxels.
+Edges are found by gradient magnitude, non-maximum suppression along the gradient, and hysteresis
+[1]_. Two changes make this local, so that any block can be computed by itself: the thresholds are
+quantiles per scale, measured once, and hysteresis follows an edge for a bounded number of voxels.
 
 References
 ----------
@@ -30,17 +30,18 @@ if TYPE_CHECKING:
 
 Uint8Array = npt.NDArray[np.uint8]
 
-#: Thresholds and percentiles are measured on at most about this many voxels, spread evenly.
+#: Thresholds and percentiles are measured on about this many voxels, spread evenly; at most on 1.5
+#: times as many.
 _SAMPLE_SIZE = 1 << 24
 _SAMPLE_BLOCK = {2: 512, 3: 64}
-#: What `lazy_sketch` computes at a time; less costs more halo.
+#: Side of the blocks that `lazy_sketch` computes at a time; smaller ones would need more halo.
 _LAZY_SIDE = {2: 1024, 3: 128}
 #: Gradients below this share of the window are rounding noise of a flat image.
 _FLAT = 1e-5
 _TRUNCATE = 3.0
-#: Voxels whose neighbours are gathered at a time; they fit into the cache of a core.
+#: Voxels whose neighbours are gathered at a time: they fit into the cache of a core.
 _AT_ONCE = 1 << 14
-#: Of float32 between the darkest and the brightest value, and the largest value that it has.
+#: Fewest steps of float32 between the darkest and the brightest value, and its largest value.
 _FEWEST_STEPS, _LARGEST = 1024, 3e38
 #: How far `reduce_sketch` looks around a coarse voxel.
 REDUCE_HALO = 4
@@ -49,7 +50,7 @@ _READ_SIDE = 128
 
 
 def required_halo(settings: SketchSettings) -> int:
-    """Return how many voxels of the image around a block its sketch depends on."""
+    """Return how many voxels of the image around a block the sketch of that block depends on."""
     return _ridge_halo(settings.sigma) + settings.dilations
 
 
@@ -58,7 +59,7 @@ def _ridge_halo(sigma: float) -> int:
 
 
 def _gradient(image: Float32Array, sigma: float) -> tuple[Float32Array, list[Float32Array]]:
-    """Return gradient magnitude and components, one voxel smaller on every side."""
+    """Return the gradient magnitude and its components, one voxel smaller on every side."""
     smooth = ndimage.gaussian_filter(image, sigma, mode="nearest", truncate=_TRUNCATE)
     inside = [slice(1, -1)] * image.ndim
     parts = []
@@ -78,7 +79,7 @@ def _gradient(image: Float32Array, sigma: float) -> tuple[Float32Array, list[Flo
 def _ridge(
     image: Float32Array, sigma: float, floor: float
 ) -> tuple[Float32Array, npt.NDArray[np.bool_]]:
-    """Return magnitude, and where it is above `floor` and largest along its gradient.
+    """Return the gradient magnitude, and where it exceeds `floor` and peaks along the gradient.
 
     Both are smaller than the image by `_ridge_halo` on every side.
     """
@@ -96,13 +97,13 @@ def _ridge(
         offset = (np.rint(direction).astype(np.intp) * strides).sum(axis=0)
         value = flat[some]
         is_ridge[some] = (value >= flat[some - offset]) & (value > flat[some + offset])
-    margin = _ridge_halo(sigma) - 1  # the gradient has lost one already
+    margin = _ridge_halo(sigma) - 1  # the gradient is already smaller by one
     crop = (slice(margin, -margin),) * image.ndim
     return magnitude[crop], ridge[crop]
 
 
 def measure_window(image: ArrayLike) -> tuple[float, float]:
-    """Return the 0.5 and 99.5 percentiles of an evenly spread sample of the image.
+    """Return the 0.5 and 99.5 percentiles of an evenly spread sample of an image.
 
     Raises
     ------
@@ -122,7 +123,7 @@ def measure_window(image: ArrayLike) -> tuple[float, float]:
 
 
 def _warn_of_rounding(low: float, high: float) -> None:
-    """Warn of values that computing in float32 rounds away."""
+    """Warn if rounding to float32 would lose much of the differences between values."""
     largest = max(abs(low), abs(high))
     if low < high < low + _FEWEST_STEPS * 2.0**-23 * largest or largest > _LARGEST:
         warnings.warn(
@@ -142,12 +143,12 @@ def _sample_boxes(shape: Ints) -> list[Box]:
 def measure_thresholds(
     image: ArrayLike, settings: SketchSettings, workers: int = 1
 ) -> SketchThresholds:
-    """Return the thresholds that give this scale the density that `settings` asks for.
+    """Measure the thresholds that give the sketch of an image the density in `settings`.
 
     Parameters
     ----------
-    image : array-like, the image at one scale, its window in [0, 1].
-    workers : threads; the thresholds do not depend on their number.
+    image : array-like, the image at one scale, with its window as [0, 1].
+    workers : number of threads, on which the thresholds do not depend.
     """
     halo = _ridge_halo(settings.sigma)
     boxes = _sample_boxes(tuple(image.shape))
@@ -176,7 +177,7 @@ def measure_thresholds(
 def sketch_block(
     image: ArrayLike, box: Box, thresholds: SketchThresholds, settings: SketchSettings
 ) -> Uint8Array:
-    """Return the sketch of a block of an image whose window is [0, 1].
+    """Compute the sketch of a block of an image whose window is [0, 1].
 
     Returns
     -------
@@ -198,13 +199,13 @@ def sketch_block(
 
 
 def sketch_of(image: Float32Array, settings: SketchSettings) -> Uint8Array:
-    """Return the sketch of a whole array whose window is [0, 1]."""
+    """Compute the sketch of a whole array whose window is [0, 1]."""
     thresholds = measure_thresholds(image, settings)
     return sketch_block(image, Box.of_shape(image.shape), thresholds, settings)
 
 
 def thin(sketch: npt.NDArray[np.uint8]) -> Uint8Array:
-    """Return only the voxels that are largest across their line, among the axis directions."""
+    """Keep only the voxels that are largest across their line, among the directions of the axes."""
     smooth = ndimage.gaussian_filter(sketch.astype(np.float32), 0.7, mode="nearest", truncate=3.0)
     padded = np.pad(smooth, 1, mode="edge")
     best = np.zeros(sketch.shape, np.float32)
@@ -222,14 +223,18 @@ def thin(sketch: npt.NDArray[np.uint8]) -> Uint8Array:
 
 
 def reduce_sketch(sketch: Uint8Array, factor: Ints) -> Uint8Array:
-    """Return a given sketch at the next coarser scale: block maximum, then thinned."""
+    """Reduce a given sketch to the next coarser scale: block maxima, then thinned."""
     return thin(reduce_max(sketch, factor).astype(np.uint8))
 
 
 def weakest_kept(strengths: npt.NDArray[np.int64], density: float) -> int:
-    """Return the weakest strength to keep, so that at most a share `density` of voxels are edges.
+    """Return the weakest strength to keep so that at most a share `density` of voxels are edges.
 
-    Block maxima make lines denser from scale to scale; the strongest strength is always kept.
+    Block maxima make lines denser from scale to scale. The strongest edges are always kept.
+
+    Parameters
+    ----------
+    strengths : number of voxels of each strength, shape (256,).
     """
     at_least = np.cumsum(strengths[::-1])[::-1]
     fitting = np.flatnonzero(at_least <= density * strengths.sum())
@@ -238,16 +243,16 @@ def weakest_kept(strengths: npt.NDArray[np.int64], density: float) -> int:
 
 
 def interpolate_sketch(sketch: ArrayLike, shape: Ints) -> LazyArray:
-    """Return a sketch on a coarser grid whose corner voxels are those of the finer one.
+    """Interpolate a sketch to a coarser grid with the same corner voxels.
 
-    Linear interpolation between the nearest voxels, without smoothing: lines become thinner or
-    vanish. That is what the generators of the method's authors were trained on. It is read
-    in blocks, so that memory does not grow with the finer sketch.
+    Values are interpolated linearly between the nearest voxels, without smoothing, so lines become
+    thinner or vanish. The generators of the method's authors were trained on such sketches. It is
+    read in blocks, so memory does not grow with the finer sketch.
 
     Parameters
     ----------
     sketch : array-like, uint8
-    shape : of the coarser grid.
+    shape : shape of the coarser grid.
 
     Returns
     -------
@@ -264,7 +269,10 @@ def interpolate_sketch(sketch: ArrayLike, shape: Ints) -> LazyArray:
 
 
 def lazy_sketch(image: ArrayLike, settings: SketchSettings) -> LazyArray:
-    """Return the sketch of an image at its own resolution, computed where it is read."""
+    """Return the sketch of an image at its own resolution, uint8, computed as it is read.
+
+    Thresholds, and percentiles if needed, are measured at once.
+    """
     percentiles = settings.window == "percentiles"
     unit = lazy_unit(image, *(measure_window(image) if percentiles else settings.window))
     thresholds = measure_thresholds(unit, settings)
@@ -278,9 +286,9 @@ def lazy_sketch(image: ArrayLike, settings: SketchSettings) -> LazyArray:
 
 
 def lazy_unit(image: ArrayLike, low: float, high: float) -> LazyArray:
-    """Return an image as float32 where `low` to `high` becomes [0, 1]; the rest is clipped.
+    """Return an image as float32, with `low` to `high` as [0, 1] and the rest clipped.
 
-    NaN becomes 0, as dark as can be.
+    It is converted as it is read. NaN becomes 0, the darkest value.
     """
 
     def read(box: Box) -> Float32Array:

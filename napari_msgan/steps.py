@@ -1,7 +1,7 @@
-"""Generator functions that yield how far they are, and return a result.
+"""Run generator functions that yield their progress and return a result.
 
-Whoever drives one closes it: a traceback that somebody keeps would keep it, and with it threads
-that write and locks that are held.
+Whoever drives such a generator must close it. Otherwise a traceback could keep it alive, and with
+it threads that write and locks that are held.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Changed = TypeVar("Changed")
 def changed(
     steps: Generator[Step, None, T], change: Callable[[Step], Changed]
 ) -> Generator[Changed, None, T]:
-    """Return what `steps` returns; yield ``change(step)`` for each of its steps.
+    """Yield ``change(step)`` for each step of a generator, and return what the generator returns.
 
     Examples
     --------
@@ -42,7 +42,7 @@ def changed(
 
 
 def run_to_end(steps: Generator[Step, None, T], each: Callable[[Step], object] | None = None) -> T:
-    """Return what a generator function returns; `each` is called with every step."""
+    """Run a generator to its end and return its result; `each` is called with every step."""
     result: list[T] = []
     with closing(_keep_result(steps, result)) as kept:
         for step in kept:
@@ -52,21 +52,23 @@ def run_to_end(steps: Generator[Step, None, T], each: Callable[[Step], object] |
 
 
 def _keep_result(steps: Generator[Step, None, T], result: list[T]) -> Generator[Step, None, None]:
-    """Yield the steps, then append what they return; closing this closes them."""
+    """Yield the steps, then append their result to `result`; closing this also closes them."""
     result.append((yield from steps))
 
 
 def n_cores() -> int:
-    """Return how many cores this process may use."""
+    """Return the number of CPU cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def cpu_threads(device: str, workers: int | None = None) -> int:
-    """Return how many threads do what is always done by the CPU, such as sketches.
+    """Return the number of threads for work that is always done on the CPU, such as sketches.
 
-    workers : that compute at the same time on the device; None for one per core.
+    It is `workers` if the device is "cpu", otherwise one per core.
+
+    workers : number of workers that compute on the device; None for one per core.
     """
     return workers if workers and device == "cpu" else n_cores()
 
@@ -74,10 +76,10 @@ def cpu_threads(device: str, workers: int | None = None) -> int:
 def iter_in_threads(
     work: Callable[[T], object], items: Iterable[T], workers: int
 ) -> Generator[None, None, None]:
-    """Do `work` with every item, in threads; yield each time one is done.
+    """Call `work` with every item, in threads; yield each time an item is done.
 
-    Few items wait at a time, so that memory does not grow with their number. Who stops waits for
-    those in progress, and no other is begun.
+    Only a few items are queued at a time, so memory does not grow with their number. Closing the
+    generator waits for the items in progress and starts no others.
     """
     share_one_arena()
     with ThreadPoolExecutor(workers) as pool:
@@ -94,7 +96,7 @@ def iter_in_threads(
 
 
 def _finished(begun: set[Future[object]]) -> Generator[None, None, None]:
-    """Wait for one of these, take those that are done away, and yield for each."""
+    """Wait until at least one item is done, remove all that are, and yield for each."""
     done, _ = wait(begun, return_when=FIRST_COMPLETED)
     begun -= done
     for future in done:

@@ -1,4 +1,4 @@
-"""The fixed tile grid of each scale and what a tile reads; integers only."""
+"""The fixed tile grid of each scale, and what each tile reads; integers only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Tile:
-    """One cell of the tile grid of a scale."""
+    """A cell of the tile grid of a scale."""
 
     scale: int
     index: Ints
@@ -21,12 +21,12 @@ class Tile:
 
 @dataclass(frozen=True, slots=True)
 class TileWindows:
-    """Where a tile lies in its image, and what it reads; windows may leave the image.
+    """Where a tile lies in its image, and what it reads; windows may extend beyond the image.
 
     image : shape of the image at the tile's scale.
-    core : what the tile writes.
-    sketch : what it reads of its own sketch (scale 0: of that of scale 1).
-    coarse : what it reads of the scale before it; None at scale 0.
+    core : box that the tile writes.
+    sketch : window that it reads from the sketch of its scale (scale 0: of scale 1).
+    coarse : window that it reads from the image of the previous scale; None at scale 0.
     """
 
     image: Ints
@@ -35,7 +35,7 @@ class TileWindows:
     coarse: Box | None
 
     def coarse_image(self, factor: Ints) -> Ints:
-        """Return the shape of the image at the scale before."""
+        """Return the shape of the image at the previous scale."""
         return Box.of_shape(self.image).cover(factor).shape
 
 
@@ -47,28 +47,32 @@ class TileGrid:
     tile_shape: Ints
 
     def full_box(self, index: Sequence[int]) -> Box:
-        """Return what the network computes: always `tile_shape`, it may leave the image."""
+        """Return the box that the network computes: all of `tile_shape`, even beyond the image."""
         return Box.of_cell(index, self.tile_shape)
 
     def core(self, index: Sequence[int]) -> Box:
-        """Return what the tile writes: its cell, clipped to the image."""
+        """Return the box that a tile writes: its cell, clipped to the image."""
         return self.full_box(index).intersect(Box.of_shape(self.shape))
 
     def cells(self, box: Box) -> Box:
-        """Return the cells that a box of voxels touches, as a box that counts cells."""
+        """Return the cells that a box of voxels touches, as a box of cell indices."""
         return box.intersect(Box.of_shape(self.shape)).cover(self.tile_shape)
 
 
 def coarse_window(full_box: Box, factor: Ints, halo: Ints) -> Box:
-    """Return what a tile reads of the scale before it: ``[o / f - halo, (o + t) / f + halo)``."""
+    """Return the window a tile reads at the previous scale: ``[o / f - halo, (o + t) / f + halo)``.
+
+    The tile has origin ``o`` and shape ``t``; its scale is ``f`` times finer than the previous one.
+    """
     return full_box.cover(factor).grow(halo)
 
 
 @dataclass(frozen=True)
 class Tiling:
-    """All tile grids of a pyramid, and how tiles depend on each other.
+    """The tile grids of all scales of a pyramid, and how tiles depend on each other.
 
-    halos : ``halos[s]`` coarse voxels around a tile of scale s; scale 0 is one tile without halo.
+    halos : ``halos[s]`` is the halo of a tile of scale s in coarse voxels; scale 0 is a single tile
+        without halo.
     """
 
     geometry: PyramidGeometry
@@ -83,12 +87,12 @@ class Tiling:
         return self.grid(tile.scale).core(tile.index)
 
     def coarse_window(self, tile: Tile) -> Box:
-        """Return what the tile reads of the scale before it; it may leave the image."""
+        """Return what a tile reads of the previous scale, which may extend beyond the image."""
         full = self.grid(tile.scale).full_box(tile.index)
         return coarse_window(full, self.geometry.factor(tile.scale), self.halos[tile.scale])
 
     def sketch_window(self, tile: Tile) -> Box:
-        """Return what the tile reads of its own sketch (scale 0: all of that of scale 1)."""
+        """Return what a tile reads of the sketch of its scale (scale 0: that of scale 1, whole)."""
         if tile.scale == 0:
             return Box.of_shape(self.geometry.shape_at(0)).multiply(self.geometry.factor(1))
         return self.coarse_window(tile).multiply(self.geometry.factor(tile.scale))
@@ -106,13 +110,13 @@ class Tiling:
         return [Tile(scale, index) for index in self.grid(scale).cells(box).indices()]
 
     def dependencies(self, tile: Tile) -> list[Tile]:
-        """Return the tiles of the scale before it that the tile reads."""
+        """Return the tiles of the previous scale that a tile reads."""
         if tile.scale == 0:
             return []
         return self.tiles(tile.scale - 1, self.coarse_window(tile))
 
     def dependents(self, tile: Tile) -> list[Tile]:
-        """Return the tiles of the next scale that read from the tile."""
+        """Return the tiles of the next scale that read from a tile."""
         if tile.scale == self.geometry.finest_scale:
             return []
         scale = tile.scale + 1
@@ -122,7 +126,7 @@ class Tiling:
         return self.tiles(scale, fine)
 
     def with_dependents(self, tiles: Iterable[Tile]) -> list[set[Tile]]:
-        """Return tiles and all finer ones that are made from them, per scale."""
+        """Return the given tiles and all finer tiles made from them, as one set per scale."""
         found: list[set[Tile]] = [set() for _ in range(self.geometry.n_scales)]
         for tile in tiles:
             found[tile.scale].add(tile)

@@ -1,4 +1,4 @@
-"""Zarr in a local folder of a stranger: its links, its metadata and the size of its chunks."""
+"""Read Zarr in a local folder that may come from anybody, limiting links and sizes."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
     from zarr.core.buffer import Buffer, BufferPrototype
 
 _METADATA = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
-#: What a codec may add to data that it cannot compress: a share, and a header.
+#: What a codec may add to incompressible data: one part in `_GROWTH`, and a header.
 _GROWTH, _HEADER = 64, 1 << 16
 _CRC = 4
-#: Place and length, in the index of a shard, of a chunk that is not there.
+#: Offset and length, in the index of a shard, of a chunk that does not exist.
 _EMPTY = 2**64 - 1
 
 
 @dataclass(frozen=True)
 class ChunkSize:
-    """What a chunk, or a shard of chunks, may unpack to.
+    """The size to which a chunk, or a shard of chunks, may unpack.
 
-    n_bytes : of its voxels.
-    codec : that packs it, None if none does.
-    trailer : bytes of checksums after what is packed.
-    inner, n_inner : of a shard, what each of its chunks may be, and how many there are.
+    n_bytes : bytes of its voxels.
+    codec : codec that compresses it; None if none does.
+    trailer : bytes of checksums after the compressed data.
+    inner, n_inner : for a shard, the size of each of its chunks, and their number.
     """
 
     n_bytes: int
@@ -50,12 +50,12 @@ class ChunkSize:
         return self.n_bytes + self.n_bytes // _GROWTH + _HEADER + 16 * self.n_inner
 
     def check(self, content: bytes) -> None:
-        """Check what the content declares, or comes to, before memory is taken for it.
+        """Check the size to which stored content unpacks before memory is allocated for it.
 
         Raises
         ------
         FolderError
-            If it is more than the voxels of a chunk, or more than there is.
+            If it is larger than the voxels of a chunk, or the content is shorter than it says.
         """
         if self.inner is not None:
             self._check_shard(content, self.inner)
@@ -76,11 +76,9 @@ class ChunkSize:
 
 
 class ZarrFolder(LocalStore):
-    """A local folder in which links that lead out of it, and absurd sizes, are refused.
+    """A read-only Zarr store that refuses links leading out of its folder, and absurd sizes.
 
-    zarr can only read from it.
-
-    chunk : what its chunks may be; None while only metadata are read.
+    chunk : limits on the size of chunks; None if only metadata are read.
     """
 
     def __init__(self, root: Path | str, *, chunk: ChunkSize | None = None) -> None:
@@ -110,7 +108,7 @@ class ZarrFolder(LocalStore):
         self, key: str, content: Buffer | None, byte_range: ByteRequest | None
     ) -> Buffer | None:
         size = self.chunk
-        if byte_range is not None:  # of a shard; its index is asked for from its end
+        if byte_range is not None:  # of a shard, whose index is requested relative to its end
             is_chunk = isinstance(byte_range, RangeByteRequest)
             size = size.inner if size is not None and is_chunk else None
         if content is not None and size is not None and not key.endswith(_METADATA):
@@ -155,9 +153,9 @@ class ZarrFolder(LocalStore):
         prototype: BufferPrototype,
         **tuning: int,
     ) -> AsyncIterator[list[tuple[int, Buffer | None]]]:
-        """Yield (index, content) of each range, read by itself.
+        """Yield (index, content) of each range, read separately.
 
-        zarr 3.4 and newer would merge chunks of a shard: what is not one chunk cannot be checked.
+        zarr 3.4 and newer would merge the chunks of a shard, and only single chunks can be checked.
         """
         for index, byte_range in enumerate(byte_ranges):
             yield [(index, await self.get(key, prototype, byte_range))]
