@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     Vector = npt.NDArray[np.float64]
 
-logging.getLogger("pydicom").addHandler(logging.NullHandler())  # else it writes to the terminal
+logging.getLogger("pydicom").addHandler(logging.NullHandler())  # or it would print to the terminal
 
 CONVERT = "convert it to NIfTI first, for instance with dcm2niix"
 #: Most reads for one header; that of 1000 frames takes a fifth of them.
@@ -47,7 +47,7 @@ def open_header(path: Path, names: Sequence[str]) -> tuple[str, Header]:
     syntax = Header([read_file_meta_info(path)]).text("TransferSyntaxUID")
     if not syntax:
         raise VolumeError("it does not say how it is stored (TransferSyntaxUID): it is damaged")
-    if syntax == DeflatedExplicitVRLittleEndian:  # it would be unpacked to any size
+    if syntax == DeflatedExplicitVRLittleEndian:  # could unpack to any size
         raise VolumeError(f"{path} is compressed with its header (deflated): {CONVERT}")
     return syntax, Header([read_elements(path, names, stop_before_pixels=True)])
 

@@ -117,7 +117,7 @@ def _iter_unpack(path: Path, image: Any, shape: Ints) -> Generator[float, None, 
 
 
 def read_description(path: Path) -> dict[str, Any] | None:
-    """Return what `write` stored in a comment extension of the header."""
+    """Return the description that `write` stored in a comment extension of the header."""
     return _note.description_of(read_note(_load(path).header))
 
 

@@ -28,7 +28,8 @@ class Progress:
     """Progress of a job: `done` of `total` units of the current stage; the unit varies by stage.
 
     remaining_s : estimated time left in seconds, where it is known.
-    report : the tile that has just finished; otherwise None.
+    report : the tile that has just been finished; otherwise None.
+    store : the store, once tiles are being made.
     """
 
     stage: Stage

@@ -135,8 +135,8 @@ def iter_generate(
     input_is_sketch : whether the source is a sketch: integers, where the maximum of the type is the
         strongest edge, or floats in [0, 1].
     edited_from : store of this model if the source is an edited copy of its sketch at the finest
-        scale. Coarser scales keep their own edges wherever the copy was not edited, so that the
-        images differ only by the edits. The new store gets the scales of this one.
+        scale. Coarser scales keep their own edges where the copy was not edited, so that the images
+        differ by what was edited. The new store gets the scales of this one.
     spacing : voxel size of the source in mm, as (z, y, x), (y, x) or one number for all axes, if
         the file has none or a wrong one; None for that of the source.
     name : name of the source, stored with the result; None stores no name, because file names may
@@ -270,8 +270,8 @@ def iter_refine(
     store : folder or URL of the store, or a store opened with ``open_pyramid(..., writable=True)``.
     scale : last scale to compute; None for the finest.
     model : model of the store, as in `iter_generate`; None to find it by the hash in the store.
-    device, precision : those the store was begun with; others are accepted only while it has no
-        tiles. Otherwise as in `iter_generate`; `precision` None then means "fp32".
+    device, precision : those that the store was started with; others are accepted only while it has
+        no tiles. Otherwise as in `iter_generate`; `precision` None then means "fp32".
     region : as in `iter_generate`, or several boxes; a tile that several of them need is computed
         once.
     workers, focus, cluster : see `iter_generate`.

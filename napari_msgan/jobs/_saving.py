@@ -125,8 +125,8 @@ def make_sketch(
     """Write the sketch (edge map) of an image at its own resolution, as uint8.
 
     The file can be edited and passed to `generate` with ``input_is_sketch=True``. If the source is
-    itself a sketch, e.g. ``a.ome.zarr/sketch`` of a store, its edges are copied as they are; pass
-    the edited copy to `generate` with ``edited_from="a.ome.zarr"``.
+    a file that declares itself a sketch, e.g. ``a.ome.zarr/sketch`` of a store, its edges are
+    copied as they are; pass the edited copy to `generate` with ``edited_from="a.ome.zarr"``.
 
     Parameters
     ----------

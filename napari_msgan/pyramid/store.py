@@ -42,7 +42,7 @@ def open_pyramid(path: Path | str, *, writable: bool = False) -> PyramidStore:
 
 
 class PyramidStore:
-    """A pyramid of generated images and their sketches, stored as an OME-Zarr 0.5 group.
+    """A generated image and its sketch at every scale, stored as an OME-Zarr 0.5 group.
 
     A chunk without a file is not refined yet. Any thread may read; inside ``with store.writing()``
     several threads may write different tiles.
