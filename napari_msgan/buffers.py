@@ -123,7 +123,7 @@ def _reach(n_arenas: int) -> None:
     """Take a large buffer from every arena, and free it.
 
     New threads take over the arenas of threads that ended, at most all of them, then share all
-    arenas in turn: so twice as many threads reach every arena, if none ends before all have.
+    arenas in turn. So twice as many threads reach every arena, if all are alive at once.
     """
     all_done = Barrier(2 * n_arenas)
 

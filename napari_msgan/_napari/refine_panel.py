@@ -48,9 +48,7 @@ class RefinePanel(Section):
     def __init__(self, viewer: ViewerModel, session: SessionState, scene: Scene) -> None:
         super().__init__("Refine")
         self._viewer, self._session, self._scene = viewer, session, scene
-        self.result = name_combo(
-            "The generated image to work on. File > Open Folder adds saved stores here."
-        )
+        self.result = name_combo("The image to work on. File > Open Folder adds saved stores.")
         self.result.setAccessibleName("Image")
         self.scale = combo("How fine the region becomes; coarser scales are made as needed.")
         self.region = combo("The region to refine.")
@@ -70,18 +68,14 @@ class RefinePanel(Section):
             )
             box.valueChanged.connect(self._on_slices)
             box.setMinimumWidth(64)
-        self.here = button(
-            "Here", "Use the slices around the one that is shown.", self._around_slice
-        )
+        self.here = button("Here", "Use the slices around the shown one.", self._around_slice)
         self._depth = row(self.first, QLabel("to"), self.last, self.here, stretch=None)
         self.workplace = Workplace()
         self.note = Hint()
         self.summary = Hint()
         self.problem = Hint(is_warning=True)
         self.open_problem = Hint(is_warning=True)
-        self.open = button(
-            "Open…", "Open a saved store and continue refining it.", self._open_store
-        )
+        self.open = button("Open…", "Open a saved store and continue it.", self._open_store)
         self.form.addRow("Image", row(self.result, self.open))
         self.form.addRow(self.open_problem)
         self.form.addRow("To scale", self.scale)
