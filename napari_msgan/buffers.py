@@ -21,7 +21,7 @@ import ctypes
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from threading import Barrier, BrokenBarrierError, Lock
+from threading import Event, Lock, Semaphore
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -120,24 +120,33 @@ def _give_back() -> None:
 
 
 def _reach(n_arenas: int) -> None:
-    """Take a large buffer from every arena, and free it.
+    """Take a large buffer from every arena that is free or shared, and free it.
 
     New threads take over the arenas of threads that ended, at most all of them, then share all
-    arenas in turn. So twice as many threads reach every arena, if all are alive at once.
+    arenas in turn. So twice as many threads reach every arena, if all are alive at once. If glibc
+    makes a new arena instead, all free ones have been reached, and it does not share: it fixed its
+    limit before `share_one_arena`, in a process with more than eight arenas.
     """
-    all_done = Barrier(2 * n_arenas)
+    may_end, has_room = Event(), Semaphore(0)
 
     def reach_one() -> None:
-        _make_room(_LARGE)
-        with suppress(BrokenBarrierError):
-            all_done.wait()
+        try:
+            _make_room(_LARGE)
+        finally:
+            has_room.release()
+        may_end.wait()
 
     with ThreadPoolExecutor(2 * n_arenas) as pool:
         try:
-            for _ in range(2 * n_arenas):
-                pool.submit(reach_one)
-        except RuntimeError:  # the system, or the end of the program, allows no more threads
-            all_done.abort()
+            # RuntimeError: the system, or the end of the program, allows no more threads
+            with suppress(RuntimeError):
+                for _ in range(2 * n_arenas):
+                    pool.submit(reach_one)
+                    has_room.acquire()
+                    if count_arenas() > n_arenas:
+                        break
+        finally:
+            may_end.set()  # also after Ctrl-C, or the pool would wait for them for ever
 
 
 def _make_room(n_bytes: int) -> None:

@@ -1,7 +1,9 @@
 """Large buffers stay with the process while a job runs, and go back after it."""
 
+import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from threading import Thread
 
 import pytest
@@ -99,6 +101,20 @@ with large_buffers_kept():
     inside = resident()
 print(count_arenas(), inside - before, resident() - before)
 """
+_MANY = """
+import threading
+from napari_msgan.buffers import count_arenas, large_buffers_kept
+
+all_here = threading.Barrier(12)
+threads = [threading.Thread(target=all_here.wait) for _ in range(12)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+before = count_arenas()
+for _ in range(4):
+    with large_buffers_kept():
+        pass
+print(before, count_arenas())
+"""
 _KEPT = "large_buffers_kept()"
 _THREADS = """
 import threading
@@ -164,17 +180,29 @@ def test_the_ends_of_all_heaps_are_given_back():
     assert after < 8 << 20
 
 
-def test_where_no_thread_can_be_started_nothing_waits_for_it(monkeypatch):
+def test_jobs_do_not_multiply_heaps_where_glibc_does_not_share_them():
+    """It fixes how many it makes, 8 for each core, when a process first has more than 8."""
+    environment = os.environ | {"GLIBC_TUNABLES": "glibc.malloc.arena_max=64"}  # as with 8 cores
+    seen = subprocess.check_output([sys.executable, "-c", _MANY], text=True, env=environment)
+    before, after = map(int, seen.split())
+    assert 8 < before <= 13
+    assert after <= before + 4
+
+
+@pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), KeyboardInterrupt()])
+def test_where_no_more_threads_are_started_nothing_waits_for_them(monkeypatch, error):
     started = []
 
     def start(thread, _start=Thread.start):
         if len(started) > 2:
-            raise RuntimeError("can't start new thread")
+            raise error
         started.append(thread)
         _start(thread)
 
     monkeypatch.setattr(Thread, "start", start)
-    buffers._reach(4)
+    is_told = isinstance(error, KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt) if is_told else nullcontext():
+        buffers._reach(4)
     assert len(started) == 3
     assert not any(thread.is_alive() for thread in started)
 
