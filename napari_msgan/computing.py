@@ -65,6 +65,7 @@ class TileContext:
     """Everything needed to compute tiles: store, model, device and precision.
 
     gpu : name of the GPU that computes, if there is one and its name is known.
+    machine : kind of machine that computes, as `machine_name` says it; None for this one.
 
     Raises
     ------
@@ -79,11 +80,12 @@ class TileContext:
         device: str,
         precision: Precision,
         gpu: str | None = None,
+        machine: str | None = None,
     ) -> None:
         if other := unlike_model(store, model):
             raise StoreError(f"{store.address} is damaged: {other}. {NEW_STORE}")
         self.store, self.model, self.device, self.precision = store, model, device, precision
-        self.gpu = gpu
+        self.gpu, self.machine = gpu, machine or machine_name()
         self.window = Window(*store.info.window, np.dtype(store.info.dtype))
         self.coarse_cache = ChunkCache(COARSE_CACHE_BYTES)
         self.sketch_cache = ChunkCache(SKETCH_CACHE_BYTES)
@@ -170,7 +172,7 @@ class TileContext:
             precision=self.precision,
             torch=torch.__version__,
             gpu=self.gpu,
-            machine=machine_name(),
+            machine=self.machine,
             tile_shape=self.store.info.tile_shape,
             arithmetic=ARITHMETIC[self.precision],
         )

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import platform
 import shutil
 import signal
 import socket
@@ -279,6 +280,27 @@ def test_worker_of_another_version_is_refused(job, fresh, cluster, monkeypatch, 
 def test_gpu_that_no_worker_has_is_refused(job, fresh, cluster):
     with pytest.raises(JobError, match=r"worker tcp://127\.0\.0\.1:[0-9]+ sees no GPU"):
         jobs.refine(fresh, model=job[0], cluster=cluster, device="cuda")
+
+
+def _be(kind):
+    import platform
+
+    platform.machine = lambda: kind
+
+
+def test_a_store_says_which_kind_of_machine_its_workers_are(job, tmp_path, cluster):
+    """Else `verify --repair` removes good tiles in bfloat16 where the coordinator is."""
+    here, one = platform.machine(), sorted(cluster.workers)[0]
+    try:
+        cluster.client.run(_be, "aarch64")
+        store = jobs.generate(picture(2), tmp_path / "a.ome.zarr", job[0], scale=0, cluster=cluster)
+        assert store.info.fingerprint.machine == f"{platform.system()} arm64"
+        cluster.client.run(_be, "x86_64", workers=[one])
+        both = "{0} arm64 and {0} x86-64".format(platform.system())
+        with pytest.warns(UserWarning, match=f"on {platform.system()} arm64, this is {both}"):
+            jobs.refine(store, model=job[0], scale=1, cluster=cluster)
+    finally:
+        cluster.client.run(_be, here)
 
 
 @pytest.mark.parametrize(

@@ -307,12 +307,12 @@ def iter_refine(
     with joined_cluster(cluster) as joined:
         if joined is None:
             device = resolve_device(device)
-            gpu = gpu_name(device)
+            gpu, machine = gpu_name(device), None
             drive = in_threads(workers or default_workers(device))
         else:
-            device, gpu = joined.device(device)
+            device, gpu, machine = joined.device(device)
             drive = on_cluster(joined)
-        context = TileContext(store, model, device, precision, gpu)
+        context = TileContext(store, model, device, precision, gpu, machine)
         with closing(iter_refine_tiles(context, boxes, scale, drive=drive, focus=focus)) as reports:
             left_s = None
             for step in reports:

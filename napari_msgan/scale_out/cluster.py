@@ -209,10 +209,11 @@ class Cluster:
         threads: dict[str, int] = self.client.nthreads()
         return threads
 
-    def device(self, wanted: str) -> tuple[str, str | None]:
+    def device(self, wanted: str) -> tuple[str, str | None, str]:
         """Choose "cpu" or "cuda": what is wanted, or for "auto" what all workers have.
 
-        The second item is the name of the GPU if all workers have the same one, else None.
+        The second item is the name of the GPU if all workers have the same one, else None; the
+        third is the kind of machine that the workers are, several of them joined by "and".
 
         Raises
         ------
@@ -220,17 +221,17 @@ class Cluster:
             If a worker cannot run napari-msgan or lacks the GPU, or if workers differ.
         """
         seen = dict(self.ask_all(machine.describe))
-        kinds = {kind for kind, _ in seen.values()} if wanted == "auto" else {wanted}
+        kinds = {kind for kind, _, _ in seen.values()} if wanted == "auto" else {wanted}
         if len(kinds) > 1:
             raise JobError(
                 f"some workers of {self.address} have a GPU and some have none. Choose the device "
                 "(cpu or cuda): a store keeps to one kind."
             )
         (kind,) = kinds
-        lacking = [address for address, (has, _) in seen.items() if (kind, has) == ("cuda", "cpu")]
+        lacking = [at for at, (has, _, _) in seen.items() if (kind, has) == ("cuda", "cpu")]
         if lacking:
             raise JobError(f"device 'cuda' was asked for, but worker {lacking[0]} sees no GPU")
-        hardware = {text for has, text in seen.values() if has == kind}
+        hardware = {text for has, text, _ in seen.values() if has == kind}
         if len(hardware) > 1:
             warnings.warn(
                 f"the workers of {self.address} compute with {' and '.join(sorted(hardware))}: "
@@ -238,7 +239,7 @@ class Cluster:
                 stacklevel=2,
             )
         (gpu,) = hardware if kind == "cuda" and len(hardware) == 1 else (None,)
-        return kind, gpu
+        return kind, gpu, " and ".join(sorted({name for _, _, name in seen.values()}))
 
     def ask_all(self, function: Callable[..., Any], *arguments: Any) -> Iterator[tuple[str, Any]]:
         """Call a function on every worker; yield each worker's address and result.

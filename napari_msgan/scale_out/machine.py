@@ -7,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napari_msgan.computing import machine_name
 from napari_msgan.durable import write_atomically
 from napari_msgan.errors import JobError, ModelError
 from napari_msgan.model import find_by_identity, load_folder, read_spec
@@ -21,13 +22,16 @@ class NoModelError(Exception):
     """The model is not on this worker, so it must be sent."""
 
 
-def describe() -> tuple[str, str]:
-    """Return "cuda" or "cpu", and the GPU or CPU capability that decides the last bit."""
+def describe() -> tuple[str, str, str]:
+    """Return "cuda" or "cpu", the GPU or CPU capability that decides the last bit, and the machine.
+
+    The machine is that of `napari_msgan.computing.machine_name`.
+    """
     import torch
 
     if torch.cuda.is_available():
-        return "cuda", torch.cuda.get_device_name(own_device("cuda"))
-    return "cpu", torch.backends.cpu.get_cpu_capability()
+        return "cuda", torch.cuda.get_device_name(own_device("cuda")), machine_name()
+    return "cpu", torch.backends.cpu.get_cpu_capability(), machine_name()
 
 
 def own_device(kind: str) -> str:
