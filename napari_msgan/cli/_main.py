@@ -78,9 +78,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _is_reader_gone(error: OSError) -> bool:
-    """Return whether the reader of our pipe is gone; on Windows: EINVAL without a file name."""
-    is_invalid = error.errno == errno.EINVAL and error.filename is None
-    return isinstance(error, BrokenPipeError) or (os.name == "nt" and is_invalid)
+    """Return whether the reader of our pipe is gone.
+
+    Windows says EINVAL then, as it does of many other errors: of a disk that was unplugged, e.g.
+    So we look whether what was printed, which is kept when it cannot be written, can be now.
+    """
+    if isinstance(error, BrokenPipeError):
+        return True
+    if os.name != "nt" or error.errno != errno.EINVAL or error.filename is not None:
+        return False
+    try:
+        sys.stdout.flush()
+    except OSError:
+        return True
+    return False
 
 
 def _is_gpu_full(error: RuntimeError) -> bool:

@@ -1,4 +1,5 @@
 import errno
+import io
 import json
 import os
 import re
@@ -160,19 +161,36 @@ def test_reader_that_goes_away_early_is_no_error():
 
 def test_reader_that_goes_away_is_told_from_other_errors_on_windows_too(monkeypatch):
     invalid = OSError(errno.EINVAL, "Invalid argument")
+
+    class Pipe(io.RawIOBase):
+        def writable(self):
+            return True
+
+        is_gone = True
+
+        def write(self, text):
+            if self.is_gone:
+                raise invalid
+            return len(text)
+
+    errors = (
+        invalid,
+        OSError(errno.EINVAL, "Invalid argument", "a:b?.png"),
+        OSError(errno.ENOENT, "No such file"),
+    )
     assert _is_reader_gone(BrokenPipeError())
     assert not _is_reader_gone(invalid)
+    seen, pipe = [], Pipe()
     with monkeypatch.context() as patched:
         patched.setattr(os, "name", "nt")
-        seen = [
-            _is_reader_gone(error)
-            for error in (
-                invalid,
-                OSError(errno.EINVAL, "Invalid argument", "a:b?.png"),
-                OSError(errno.ENOENT, "No such file"),
-            )
-        ]
-    assert seen == [True, False, False]
+        seen.append([_is_reader_gone(error) for error in errors])  # of a disk, while all is read
+        patched.setattr(sys, "stdout", io.TextIOWrapper(io.BufferedWriter(pipe)))
+        print("what nobody reads")
+        with pytest.raises(OSError, match="Invalid"):
+            sys.stdout.flush()
+        seen.append([_is_reader_gone(error) for error in errors])
+        pipe.is_gone = False  # or closing it would fail
+    assert seen == [[False] * 3, [True, False, False]]
 
 
 @pytest.mark.parametrize(
