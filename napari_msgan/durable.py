@@ -85,13 +85,19 @@ def _sync_if_there(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def sync_folder(path: Path) -> None:
-    """Wait until the names in a folder are on the disk; does nothing on Windows, which cannot."""
+def sync_folder(path: Path, *, through: bool = True) -> None:
+    """Wait until the names in a folder are on the disk; does nothing on Windows, which cannot.
+
+    through : False if on macOS they may stay in the memory of the disk until the next folder.
+    """
     if os.name == "nt":
         return
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        _sync_through(descriptor)
+        if through:
+            _sync_through(descriptor)
+        else:
+            os.fsync(descriptor)
     except OSError as error:
         if error.errno != errno.EINVAL:  # some network file systems do not support it
             raise
@@ -112,8 +118,9 @@ def sync_tree(path: Path) -> None:
             yield from (Path(folder, name) for name in names)
 
     sync_files(files())
-    for folder in folders:
-        sync_folder(folder)
+    for folder in folders[1:]:
+        sync_folder(folder, through=False)
+    sync_folder(path)
 
 
 def patiently(act: Callable[..., T], *arguments: Path) -> T:

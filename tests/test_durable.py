@@ -26,7 +26,7 @@ from napari_msgan.geometry import Affine, Box
 from napari_msgan.io import read_volume, write_volume
 from napari_msgan.io._atomic import complete_or_nothing
 from napari_msgan.locking import hold_lock, living_holder
-from napari_msgan.pyramid import PyramidStore, open_pyramid
+from napari_msgan.pyramid import PyramidStore, open_pyramid, place_of
 from napari_msgan.volume import Volume
 from tests.models import write_model
 
@@ -455,6 +455,24 @@ def test_on_a_mac_the_memory_of_the_disk_is_emptied_before_a_name_is_given(tmp_p
         patched.setattr(os, "fsync", lambda descriptor: done.append("fsync"))
         durable.sync_file(tmp_path / "a")
     assert done == [51, "name", 51, 51, "fsync"]
+
+
+def test_on_a_mac_the_memory_of_the_disk_is_emptied_once_for_all_folders(tmp_path, monkeypatch):
+    """It takes some 10 ms each time, and a large export has thousands of folders."""
+    fcntl = pytest.importorskip("fcntl")
+    keys = [f"0/c/{i}/{j}" for i in range(3) for j in range(2)]
+    for key in keys:
+        (tmp_path / key).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / key).touch()
+    done = []
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "platform", "darwin")
+        patched.setattr(fcntl, "F_FULLFSYNC", 51, raising=False)
+        patched.setattr(fcntl, "fcntl", lambda descriptor, request: done.append(request))
+        patched.setattr(os, "fsync", lambda descriptor: done.append("fsync"))
+        durable.sync_tree(tmp_path)
+        place_of(tmp_path).sync(keys)
+    assert done == 2 * [*["fsync"] * (6 + 5), 51]
 
 
 class Scanner:

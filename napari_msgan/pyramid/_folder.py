@@ -138,9 +138,10 @@ class FolderPlace:
                 yield self._root / key
 
         sync_files(files())
-        for folder in folders:
+        root = PurePosixPath()
+        for folder in [*(folders - {root}), *(folders & {root})]:  # the root at last, through all
             with suppress(FileNotFoundError):  # removed meanwhile
-                sync_folder(self._root / folder)
+                sync_folder(self._root / folder, through=folder == root)
 
     def has_unsynced(self) -> bool:
         return (self._root / _UNSYNCED_KEY).exists()
