@@ -25,9 +25,9 @@ from napari_msgan.io import write_volume
 
 
 def by_case(folder: Path) -> dict[str, Path]:
-    """Return the files of a folder by their names without suffix."""
+    """Return the files (or folders of DICOM series) of a folder by their names without suffix."""
     files = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    return {path.name.removesuffix(".gz").rpartition(".")[0]: path for path in files}
+    return {path.name.removesuffix(".gz").rpartition(".")[0] or path.name: path for path in files}
 
 
 def read_pair(image: Path, labels: Path) -> tuple[Volume, Volume]:
@@ -68,26 +68,26 @@ def main(images: Path, labels: Path, out: Path, model: str | Path, count: int) -
     values, left_out = {0}, []
     for case, image in by_case(images).items():
         names = [case, *(f"{case}_synthetic{number}" for number in range(1, count + 1))]
+        done: list[str] = []
         try:
             pair = read_pair(image, painted.get(case, labels / f"{case}.nii.gz"))
             for number, name in enumerate(names):
                 target = out / f"imagesTr/{name}_0000.nii.gz"  # there, the case is complete
-                if target.exists():
-                    continue
-                if number > 0:
+                if not target.exists() and number > 0:
                     write_variant(pair, number, loaded, name, out)
-                    continue
-                real = {"content": "image", "synthetic": False}
-                drawn = {"content": "labels", "synthetic": False}
-                label_file = out / f"labelsTr/{name}.nii.gz"
-                write_volume(label_file, [pair[1]], description=drawn, overwrite=True)
-                write_volume(target, [pair[0]], description=real)
+                elif not target.exists():
+                    real = {"content": "image", "synthetic": False}
+                    drawn = {"content": "labels", "synthetic": False}
+                    label_file = out / f"labelsTr/{name}.nii.gz"
+                    write_volume(label_file, [pair[1]], description=drawn, overwrite=True)
+                    write_volume(target, [pair[0]], description=real)
+                done.append(name)
         except msgan.MsganError as error:
             left_out.append(f"{image}: {error}")
-            continue
-        made[case] = names
-        values |= set(np.unique(pair[1].data).tolist())
-        print(f"{image.name}: {len(names)} cases")
+        if done:  # also where a variant failed: nnU-Net counts the files
+            made[case] = done
+            values |= set(np.unique(pair[1].data).tolist())
+            print(f"{image.name}: {len(done)} cases")
     write_settings(out, made, sorted(values), loaded.spec.modality)
     return left_out
 

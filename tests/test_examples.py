@@ -8,6 +8,7 @@ import numpy as np
 import tifffile
 from PIL import Image
 
+from napari_msgan.errors import MsganError
 from tests.models import write_model
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -85,6 +86,30 @@ def test_data_set_has_the_layout_of_nnunet_and_leaves_a_bad_file_out(tmp_path, m
     assert settings["numTraining"] == len(cases)
     assert settings["labels"] == {"background": 0, "label 1": 1}
     assert json.loads((out / "splits_final.json").read_text()) == [{"train": [], "val": ["a"]}]
+
+
+def test_data_set_counts_what_was_made_before_a_variant_failed(tmp_path, monkeypatch):
+    """nnU-Net refuses a data set with other files than its numTraining says."""
+    monkeypatch.syspath_prepend(EXAMPLES)
+    images, labels, out = (tmp_path / name for name in ("images", "labels", "Dataset001"))
+    for folder in (images, labels):
+        folder.mkdir()
+        Image.fromarray(np.eye(100, 120, dtype=np.uint8)).save(folder / "a.png")
+    (images / "series").mkdir()  # as of DICOM, without a suffix
+    example = load("nnunet.py")
+    write_variant = example.write_variant
+
+    def fail_late(pair, number, *others):
+        if number == 2:
+            raise MsganError("no room")
+        write_variant(pair, number, *others)
+
+    monkeypatch.setattr(example, "write_variant", fail_late)
+    left_out = example.main(images, labels, out, write_model(tmp_path / "model"), 2)
+    assert left_out[0] == f"{images / 'a.png'}: no room"
+    assert left_out[1].startswith(f"{images / 'series'}: ")
+    n_files = len(list((out / "imagesTr").iterdir()))
+    assert json.loads((out / "dataset.json").read_text())["numTraining"] == n_files == 2
 
 
 def test_variants_of_a_patient_are_in_no_fold_that_tests_on_the_patient(tmp_path, monkeypatch):
