@@ -11,6 +11,7 @@ from napari_msgan.errors import StoreError
 from napari_msgan.exporting import provenance
 from napari_msgan.geometry import Box, level_of_scale
 from napari_msgan.pyramid import is_store, open_pyramid
+from napari_msgan.pyramid.metadata import USUAL_MACHINE
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -150,4 +151,5 @@ def _facts(store: PyramidStore) -> list[tuple[str, str]]:
 def _recipe(made: Fingerprint | None) -> str:
     if made is None:
         return "nothing is made yet"
-    return f"{made.precision} on {made.gpu or made.device}, torch {made.torch}"
+    machine = "" if made.machine == USUAL_MACHINE else f", {made.machine}"
+    return f"{made.precision} on {made.gpu or made.device}, torch {made.torch}{machine}"

@@ -10,6 +10,8 @@ def test_gpu_that_made_a_store_is_named():
     made = Fingerprint(device="cuda", precision="bf16", torch="2.13", tile_shape=(8, 8), gpu="A")
     assert _recipe(made) == "bf16 on A, torch 2.13"
     assert _recipe(made.model_copy(update={"gpu": None})) == "bf16 on cuda, torch 2.13"
+    on_mac = made.model_copy(update={"gpu": None, "machine": "Darwin arm64"})
+    assert _recipe(on_mac) == "bf16 on cuda, torch 2.13, Darwin arm64"
 
 
 def test_tables_say_what_is_in_the_store(cli, finished):
