@@ -123,9 +123,9 @@ def _reach(n_arenas: int) -> None:
     """Take a large buffer from every arena that is free or shared, and free it.
 
     New threads take over the arenas of threads that ended, at most all of them, then share all
-    arenas in turn. So twice as many threads reach every arena, if all are alive at once. If glibc
-    makes a new arena instead, all free ones have been reached, and it does not share: it fixed its
-    limit before `share_one_arena`, in a process with more than eight arenas.
+    arenas in turn. So twice as many threads reach every arena, if all are alive at once. In a
+    process with more than eight arenas before `share_one_arena`, glibc has fixed its limit already
+    and makes new arenas instead of sharing; the first new one shows that no free one is left.
     """
     may_end, has_room = Event(), Semaphore(0)
 

@@ -65,7 +65,7 @@ class TileContext:
     """Everything needed to compute tiles: store, model, device and precision.
 
     gpu : name of the GPU that computes, if there is one and its name is known.
-    machine : kind of machine that computes, as `machine_name` says it; None for this one.
+    machine : kind of machine that computes, see `machine_name`; None for this one.
 
     Raises
     ------

@@ -88,7 +88,8 @@ def _sync_if_there(path: Path) -> None:
 def sync_folder(path: Path, *, through: bool = True) -> None:
     """Wait until the names in a folder are on the disk; does nothing on Windows, which cannot.
 
-    through : False if on macOS they may stay in the memory of the disk until the next folder.
+    through : whether to empty the cache of the disk, too, on macOS, where that takes long; False if
+        another folder is synchronised next.
     """
     if os.name == "nt":
         return

@@ -80,8 +80,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _is_reader_gone(error: OSError) -> bool:
     """Return whether the reader of our pipe is gone.
 
-    Windows says EINVAL then, as it does of many other errors: of a disk that was unplugged, e.g.
-    So we look whether what was printed, which is kept when it cannot be written, can be now.
+    Windows reports that as EINVAL, like many other errors, such as an unplugged disk. Output that
+    could not be written is kept, so if the reader is gone, writing it fails again.
     """
     if isinstance(error, BrokenPipeError):
         return True

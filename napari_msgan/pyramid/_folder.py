@@ -138,10 +138,9 @@ class FolderPlace:
                 yield self._root / key
 
         sync_files(files())
-        root = PurePosixPath()
-        for folder in [*(folders - {root}), *(folders & {root})]:  # the root at last, through all
+        for folder in sorted(folders, reverse=True):  # the store itself last
             with suppress(FileNotFoundError):  # removed meanwhile
-                sync_folder(self._root / folder, through=folder == root)
+                sync_folder(self._root / folder, through=folder == PurePosixPath())
 
     def has_unsynced(self) -> bool:
         return (self._root / _UNSYNCED_KEY).exists()

@@ -213,7 +213,7 @@ class Cluster:
         """Choose "cpu" or "cuda": what is wanted, or for "auto" what all workers have.
 
         The second item is the name of the GPU if all workers have the same one, else None; the
-        third is the kind of machine that the workers are, several of them joined by "and".
+        third is the kind of machine of the workers, or several kinds joined by "and".
 
         Raises
         ------
