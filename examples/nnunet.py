@@ -3,11 +3,11 @@
     python examples/nnunet.py IMAGES LABELS OUT [MODEL [COUNT]]
 
 IMAGES and LABELS hold one file per patient under the same name (the suffixes may differ), of any
-kind that `napari-msgan generate` reads. Given again, it goes on where it was stopped. What is made
-of a patient's image is that patient's data, and its texture is the model's: look at it (see
-variants.py), and measure on real images whether training with it helps. nnU-Net takes the folds of
-``splits_final.json`` when it lies in its folder of preprocessed data; by its own folds, variants of
-an image would train the network that is tested on that image.
+kind that `napari-msgan generate` reads. Run again, it continues where it was stopped. What is made
+from a patient's image is that patient's data, and its texture is the model's: look at it (see
+variants.py), and measure on real images whether training with it helps. Copy ``splits_final.json``
+to nnU-Net's folder of preprocessed data: with nnU-Net's own folds, variants of an image would train
+the network that is tested on that image.
 """
 
 import json
@@ -27,7 +27,10 @@ from napari_msgan.io import write_volume
 def by_case(folder: Path) -> dict[str, Path]:
     """Return the files (or folders of DICOM series) of a folder by their names without suffix."""
     files = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    return {path.name.removesuffix(".gz").rpartition(".")[0] or path.name: path for path in files}
+    cases = {path.name.removesuffix(".gz").rpartition(".")[0] or path.name: path for path in files}
+    if len(cases) < len(files):
+        raise msgan.MsganError(f"{folder} has files that differ in their suffix only: rename them")
+    return cases
 
 
 def read_pair(image: Path, labels: Path) -> tuple[Volume, Volume]:
@@ -41,6 +44,14 @@ def read_pair(image: Path, labels: Path) -> tuple[Volume, Volume]:
     if not np.array_equal(whole, whole.astype(np.uint8)):
         raise msgan.MsganError(f"{labels} holds no labels: integers from 0 to 255")
     return source, Volume(whole.astype(np.uint8), source.affine, source.unit)
+
+
+def write_real(pair: tuple[Volume, Volume], name: str, out: Path) -> None:
+    """Save an image and its labels as they are."""
+    image, labels = out / f"imagesTr/{name}_0000.nii.gz", out / f"labelsTr/{name}.nii.gz"
+    drawn = {"content": "labels", "synthetic": False}
+    write_volume(labels, [pair[1]], description=drawn, overwrite=True)
+    write_volume(image, [pair[0]], description={"content": "image", "synthetic": False})
 
 
 def write_variant(pair: tuple[Volume, Volume], number: int, model: object, name: str, out: Path):
@@ -72,15 +83,11 @@ def main(images: Path, labels: Path, out: Path, model: str | Path, count: int) -
         try:
             pair = read_pair(image, painted.get(case, labels / f"{case}.nii.gz"))
             for number, name in enumerate(names):
-                target = out / f"imagesTr/{name}_0000.nii.gz"  # there, the case is complete
-                if not target.exists() and number > 0:
-                    write_variant(pair, number, loaded, name, out)
-                elif not target.exists():
-                    real = {"content": "image", "synthetic": False}
-                    drawn = {"content": "labels", "synthetic": False}
-                    label_file = out / f"labelsTr/{name}.nii.gz"
-                    write_volume(label_file, [pair[1]], description=drawn, overwrite=True)
-                    write_volume(target, [pair[0]], description=real)
+                if not (out / f"imagesTr/{name}_0000.nii.gz").exists():  # else it is complete
+                    if number == 0:
+                        write_real(pair, name, out)
+                    else:
+                        write_variant(pair, number, loaded, name, out)
                 done.append(name)
         except msgan.MsganError as error:
             left_out.append(f"{image}: {error}")
@@ -93,7 +100,7 @@ def main(images: Path, labels: Path, out: Path, model: str | Path, count: int) -
 
 
 def write_settings(out: Path, made: dict[str, list[str]], values: list[int], channel: str) -> None:
-    """Write what nnU-Net wants to know, and folds that keep a patient together."""
+    """Write what nnU-Net wants to know, and folds that keep an image and its variants together."""
     if values != list(range(len(values))):
         print(f"nnU-Net wants labels 0, 1, 2 and so on, these are {values}: renumber them")
     settings = {
@@ -104,6 +111,9 @@ def write_settings(out: Path, made: dict[str, list[str]], values: list[int], cha
         "description": "Images whose names end in _synthetic<n> were made by napari-msgan",
     }
     (out / "dataset.json").write_text(json.dumps(settings, indent=2))
+    if len(made) < 2:
+        print("Folds need two images: splits_final.json is not written")
+        return
     folds = [list(made)[n :: min(5, len(made))] for n in range(min(5, len(made)))]
     splits = [
         {"train": [name for case in made if case not in fold for name in made[case]], "val": fold}

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pytest
 import tifffile
 from PIL import Image
 
@@ -85,7 +86,10 @@ def test_data_set_has_the_layout_of_nnunet_and_leaves_a_bad_file_out(tmp_path, m
     settings = json.loads((out / "dataset.json").read_text())
     assert settings["numTraining"] == len(cases)
     assert settings["labels"] == {"background": 0, "label 1": 1}
-    assert json.loads((out / "splits_final.json").read_text()) == [{"train": [], "val": ["a"]}]
+    assert not (out / "splits_final.json").exists()  # nnU-Net cannot train on no image
+    Image.fromarray(painted).save(images / "a.tif")
+    with pytest.raises(MsganError, match="differ in their suffix only"):
+        example.main(images, labels, out, write_model(tmp_path / "model"), 2)
 
 
 def test_data_set_counts_what_was_made_before_a_variant_failed(tmp_path, monkeypatch):

@@ -55,7 +55,7 @@ class ViewPanel(Section):
         self.compare = combo(
             "Shows the layer chosen under Source against the result, in one layer:\n"
             "source left of a line and result right of it, or result minus source.\n"
-            "Their contrast limits are linked. For an edited sketch, the source is the image "
+            "Their contrast limits are linked. For an edited sketch, the source is the image\n"
             "before the edit."
         )
         self.compare.addItems(list(_MODES))
