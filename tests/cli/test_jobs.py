@@ -1,6 +1,7 @@
 """sketch, generate, refine and export, as typed."""
 
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -383,13 +384,17 @@ def test_interrupted_run_goes_on_and_ends_with_the_same_pixels(
 ):
     out = tmp_path / "a.ome.zarr"
     arguments = ("generate", large, out, "--model", model, "--workers", "1")
-    with subprocess.Popen(
-        command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        while process.poll() is None and not chunks(out, "0"):
-            time.sleep(0.005)
-        process.send_signal(kind)
-        _, err = process.communicate(timeout=60)
+    for _ in range(10):
+        with subprocess.Popen(
+            command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process:
+            while process.poll() is None and not chunks(out, "0"):
+                time.sleep(0.005)
+            process.send_signal(kind)
+            _, err = process.communicate(timeout=60)
+        if process.returncode:
+            break
+        shutil.rmtree(out)  # on a busy machine, the run may end before the signal is sent
     assert "Traceback" not in err
     if kind == signal.SIGINT:
         assert process.returncode == 130
