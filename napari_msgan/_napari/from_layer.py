@@ -39,10 +39,16 @@ class StoreLink:
     path: Path
 
 
+def note_of(layer: Layer) -> dict[str, Any]:
+    """Return what we know about a layer; nothing about a layer of others."""
+    note = layer.metadata.get(KEY)
+    return note if isinstance(note, dict) else {}
+
+
 def store_link(layer: Layer) -> StoreLink | None:
     """Return which store a layer shows; None for all other layers."""
-    note = layer.metadata.get(KEY)
-    if not isinstance(note, dict) or "store" not in note:
+    note = note_of(layer)
+    if "store" not in note:
         return None
     # napari also copies the metadata to split, projected and converted layers, and single levels
     is_whole = note["ndim"] == layer.ndim and layer.multiscale == (note["role"] != "box")
@@ -53,8 +59,7 @@ def store_link(layer: Layer) -> StoreLink | None:
 
 def copied_from(layer: Layer) -> Path | None:
     """Return the store whose sketch was copied to this layer for painting; None if none was."""
-    note = layer.metadata.get(KEY)
-    path = note.get("copied_from") if isinstance(note, dict) else None
+    path = note_of(layer).get("copied_from")
     return Path(path) if isinstance(layer, Labels) and path else None
 
 
@@ -179,12 +184,11 @@ def labels_of(layer: Labels) -> tuple[LazyArray, bool]:
 
 def holds_edges(layer: Layer) -> bool:
     """Return whether a layer is a sketch: painted, of a store, or declared so by its file."""
-    note = layer.metadata.get(KEY)
-    said = note.get("description") if isinstance(note, dict) else None
-    is_said = isinstance(said, dict) and said.get("content") == "sketch"
-    is_of_store = isinstance(note, dict) and note.get("role") == "sketch"  # or one level of it
-    is_of_store |= isinstance(note, dict) and "copied_from" in note  # converted to an image
-    return isinstance(layer, Labels) or is_said or is_of_store
+    note = note_of(layer)
+    is_said = (note.get("description") or {}).get("content") == "sketch"
+    is_of_store = note.get("role") == "sketch"  # or one level of it
+    is_copy = "copied_from" in note  # converted to an image
+    return isinstance(layer, Labels) or is_said or is_of_store or is_copy
 
 
 def is_colour(layer: Layer) -> bool:
@@ -225,8 +229,8 @@ def to_volume(layer: Layer, *, is_kept: bool = False) -> Volume:
     if isinstance(layer, Labels):
         labels = array.copy() if is_kept and isinstance(array, np.ndarray) else array
         array = _painted(labels) if copied_from(layer) is None else _drawn_on(labels)
-    note = layer.metadata.get(KEY)
-    if isinstance(note, dict) and _is_where_it_was(layer, matrix, note):
+    note = note_of(layer)
+    if _is_where_it_was(layer, matrix, note):
         return Volume(array, Affine(np.array(note["affine"])), note["unit"])
     unit: Unit = "millimeter" if has_voxel_size(layer) else "pixel"
     to_mm = [_MM[u] if unit == "millimeter" else 1.0 for u in units_of(layer)]
@@ -247,7 +251,7 @@ def _volume_of_store(link: StoreLink, layer: Layer) -> Volume:
         return replace(view_volume(store, finest), data=SketchView(store, finest, whole=True))
     if link.role == "result":
         return view_volume(store, store.geometry.finest_scale)
-    note = layer.metadata[KEY]
+    note = note_of(layer)
     return view_volume(store, note["scale"], Box.parse(note["region"], store.geometry.axes))
 
 

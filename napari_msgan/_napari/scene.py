@@ -18,6 +18,7 @@ from napari_msgan._napari.from_layer import (
     Role,
     StoreLink,
     layer_matrix,
+    note_of,
     store_link,
     to_units,
 )
@@ -173,7 +174,7 @@ class Scene:
         wanted = {(box.scale, str(box.region)) for box in boxes}
         there = set()
         for layer in self.layers_of(store, "box"):
-            note = layer.metadata[KEY]
+            note = note_of(layer)
             is_moved = not np.allclose(note["placement"], placement.matrix)
             if is_moved or (note["scale_asked"], note["region"]) not in wanted:  # it may have grown
                 self.viewer.layers.remove(layer)
@@ -290,7 +291,7 @@ def _position(
 
 
 def _read_again(store: PyramidStore, layer: Image, report: TileReport) -> None:
-    note = layer.metadata[KEY]
+    note = note_of(layer)
     region = Box.parse(note["region"], store.geometry.axes)
     if report.tile.scale == note["scale"]:
         volume = view_volume(store, note["scale"], region)

@@ -11,7 +11,7 @@ from typing import Any
 from napari.layers import Image, Layer
 
 from napari_msgan._napari.compare import is_comparison
-from napari_msgan._napari.from_layer import KEY, labels_of, store_link, to_volume
+from napari_msgan._napari.from_layer import labels_of, note_of, store_link, to_volume
 from napari_msgan._napari.stores import shared_store
 from napari_msgan.errors import MsganError, VolumeError
 from napari_msgan.geometry import Box
@@ -24,15 +24,13 @@ def _description_of(layer: Image) -> dict[str, Any]:
 
     A slice or level of a result has the metadata of the result, and stays marked as synthetic.
     """
-    note = layer.metadata.get(KEY)
-    if not isinstance(note, dict):
-        return {"content": "image"}
+    note = note_of(layer)
     if note.get("role") in ("result", "box"):
         return {"content": "image", "synthetic": True}
     if note.get("role") == "sketch":
         return {"content": "sketch"}
-    said = note.get("description")
-    return dict(said) if isinstance(said, dict) else {"content": "image"}
+    said: dict[str, Any] | None = note.get("description")
+    return {"content": "image"} if said is None else said
 
 
 def write_layer(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
@@ -115,7 +113,7 @@ def _write_layer(target: Path, layer: Layer) -> None:
             raise MsganError(
                 f"{target} is the store itself, which saves itself. Choose another name."
             )
-        note = layer.metadata[KEY]
+        note = note_of(layer)
         scale, region = None, None
         if link.role == "box":
             scale = note["scale"]
