@@ -90,8 +90,7 @@ class Scene:
         store = shared_store(link.path)
         for shown in (*self.layers_of(store, "result"), *self.layers_of(store, "sketch")):
             self.attach(shown)
-        matrix = layer_matrix(layer) @ np.linalg.inv(store.geometry.affine.matrix)
-        return Opened(store, Placement(matrix, tuple(str(unit) for unit in layer.units)))
+        return Opened(store, Placement.of_layer(layer, store.geometry.affine))
 
     def show(self, opened: Opened, source: str) -> Image:
         """Add the layers of a store, sketch on top, unless they exist; return the result."""
@@ -261,7 +260,7 @@ class Scene:
     def _placement_of(self, result: Image, store: PyramidStore) -> Placement:
         """Return where a result lies now or, if the user has rotated it, its place in the file."""
         try:
-            return self.open_layer(result).placement
+            return Placement.of_layer(result, store.geometry.affine)
         except VolumeError:
             return Placement.of_affine(store.geometry.affine, store.geometry.unit)
 

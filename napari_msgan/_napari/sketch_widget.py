@@ -145,7 +145,7 @@ class SketchWidget(Docked):
         try:
             volume = to_volume(layer)
             edges = np.zeros(volume.shape, np.uint8)
-            placement = Placement.of_layer(layer, volume)
+            placement = Placement.of_layer(layer, volume.affine)
             place = placement.transform(volume.affine)
             name = f"{layer.name} (sketch)"
             note = exact_place(volume, place) if KEY in layer.metadata else {}

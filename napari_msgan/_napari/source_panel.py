@@ -187,7 +187,7 @@ class SourcePanel(Section):
                 "under Refine."
             )
         volume = to_volume(layer, is_kept=True)
-        placement = Placement.of_layer(layer, volume)
+        placement = Placement.of_layer(layer, volume.affine)
         finest = self.finest.currentData() if spec.kind == "physical" else None
 
         device, precision = self.chosen_device, PRECISIONS[self.precision.currentText()]

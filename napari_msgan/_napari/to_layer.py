@@ -53,9 +53,9 @@ class Placement:
     units: tuple[str, ...]
 
     @classmethod
-    def of_layer(cls, layer: Layer, volume: Volume) -> Placement:
-        """Return the placement that makes results lie on this source layer."""
-        return cls(layer_matrix(layer) @ np.linalg.inv(volume.affine.matrix), units_of(layer))
+    def of_layer(cls, layer: Layer, affine: Affine) -> Placement:
+        """Return the placement at which an image with this affine lies on this layer."""
+        return cls(layer_matrix(layer) @ np.linalg.inv(affine.matrix), units_of(layer))
 
     @classmethod
     def of_affine(cls, affine: Affine, unit: Unit) -> Placement:

@@ -47,7 +47,7 @@ def test_result_covers_the_source_from_corner_to_corner(options, models, tmp_pat
     source = Image(data, **{"units": ("mm",) * 3, **options})
     volume = to_volume(source)
     store = generate(volume, tmp_path / "a.ome.zarr", models / "small-ct", scale=0)
-    placement = Placement.of_layer(source, volume)
+    placement = Placement.of_layer(source, volume.affine)
     result = Layer.create(*result_layer(store, placement, "result"))
     found, wanted = corners(result, store.geometry.shape), corners(source, shape)
     spacing = np.abs(result.scale)
@@ -74,7 +74,7 @@ def test_sketch_lies_on_the_edges_of_the_source(options, models, tmp_path):
     source = Image(data, **{"units": ("mm",) * 3, **options})
     volume = to_volume(source)
     store = generate(volume, tmp_path / "a.ome.zarr", models / "small-ct", scale=0)
-    sketch = Layer.create(*sketch_layer(store, Placement.of_layer(source, volume), "sketch"))
+    sketch = Layer.create(*sketch_layer(store, Placement.of_layer(source, volume.affine), "sketch"))
     edges = np.asarray(sketch.data[0]) > 0
 
     def centre(layer, mass):

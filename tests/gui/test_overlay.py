@@ -45,7 +45,7 @@ def painted_xray(viewer, models, tmp_path):
     volume = to_volume(source)
     store = generate(volume, tmp_path / "a.ome.zarr", models / "small-xr", scale=0)
     paint(store, image)
-    placement = Placement.of_layer(source, volume)
+    placement = Placement.of_layer(source, volume.affine)
     result = Scene(viewer).add(result_layer(store, placement, "result"))
     return source, result
 
@@ -81,7 +81,7 @@ def painted_ct(viewer, models, tmp_path):
     origin = np.array(store.geometry.affine.origin) - (-100, 20, 7)
     spacing = list(store.geometry.affine.spacing)
     paint(store, ball(store.geometry.shape, centre - origin, radius, spacing).astype(np.float32))
-    placement = Placement.of_layer(source, volume)
+    placement = Placement.of_layer(source, volume.affine)
     result = Scene(viewer).add(result_layer(store, placement, "result"))
     result.contrast_limits = store.info.window
     return source, result, store, placement
