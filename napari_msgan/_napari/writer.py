@@ -33,47 +33,6 @@ def _description_of(layer: Image) -> dict[str, Any]:
     return {"content": "image"} if said is None else said
 
 
-def write_layer(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
-    """Save one image layer in the format given by the extension of its name.
-
-    Raises
-    ------
-    MsganError
-        Never a subclass: napari takes a ValueError, which most of ours are as well, for a writer
-        that does not fit, and drops its message.
-    """
-    with _plain_errors():
-        _write_layer(Path(path), Layer.create(data, dict(attributes), "image"))
-    return [path]
-
-
-def write_labels(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
-    """Save one labels layer with its position, in the smallest type that holds its numbers.
-
-    Painted lines are a sketch, in which the largest label is the strongest edge.
-
-    Raises
-    ------
-    MsganError
-        As for `write_layer`.
-    """
-    with _plain_errors():
-        layer = Layer.create(data, dict(attributes), "labels")
-        target = Path(path)
-        try:
-            volume = to_volume(layer)
-        except VolumeError as error:
-            error.add_note(
-                "Or save it under a name that ends in .tif, which does not keep its position."
-            )
-            raise
-        labels, is_map = labels_of(layer)
-        description = {"content": "labels" if is_map else "sketch"}
-        volume = replace(volume, data=labels)
-        write_volume(target, [volume], description=description, overwrite=target.is_file())
-    return [path]
-
-
 @contextmanager
 def _plain_errors() -> Iterator[None]:
     try:
@@ -82,18 +41,20 @@ def _plain_errors() -> Iterator[None]:
         raise MsganError("\n".join([str(error), *getattr(error, "__notes__", ())])) from error
 
 
-def _write_layer(target: Path, layer: Layer) -> None:
-    """Write the finest scale as a whole; the panel offers scale, region and grid.
+@_plain_errors()
+def write_layer(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
+    """Save one image layer in the format given by the extension of its name.
 
-    napari asks before a file is replaced; a folder is never replaced.
+    The finest scale is written as a whole; the panel offers scale, region and grid. napari asks
+    before a file is replaced; a folder is never replaced.
 
     Raises
     ------
     MsganError
-        The subclass says what does not fit.
+        Never a subclass: napari takes a ValueError, which most of ours are as well, for a writer
+        that does not fit, and drops its message.
     """
-    if not isinstance(layer, Image):
-        raise VolumeError(f"layer {layer.name!r} is not an image layer")
+    target, layer = Path(path), Layer.create(data, dict(attributes), "image")
     if is_comparison(layer):
         raise VolumeError(
             f"layer {layer.name!r} is a comparison: it is partly synthetic, and its grey values "
@@ -119,3 +80,30 @@ def _write_layer(target: Path, layer: Layer) -> None:
             scale = note["scale"]
             region = Box.parse(note["region"], store.geometry.axes)
         export(store, target, scale=scale, region=region, overwrite=overwrite)
+    return [path]
+
+
+@_plain_errors()
+def write_labels(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
+    """Save one labels layer with its position, in the smallest type that holds its numbers.
+
+    Painted lines are a sketch, in which the largest label is the strongest edge.
+
+    Raises
+    ------
+    MsganError
+        As for `write_layer`.
+    """
+    target, layer = Path(path), Layer.create(data, dict(attributes), "labels")
+    try:
+        volume = to_volume(layer)
+    except VolumeError as error:
+        error.add_note(
+            "Or save it under a name that ends in .tif, which does not keep its position."
+        )
+        raise
+    labels, is_map = labels_of(layer)
+    description = {"content": "labels" if is_map else "sketch"}
+    volume = replace(volume, data=labels)
+    write_volume(target, [volume], description=description, overwrite=target.is_file())
+    return [path]
