@@ -14,7 +14,6 @@ from napari.components import ViewerModel
 from napari.layers import Image, Labels, Layer, Shapes
 
 from napari_msgan._napari.from_layer import (
-    KEY,
     Role,
     StoreLink,
     layer_matrix,
@@ -186,7 +185,6 @@ class Scene:
             layer = self.add(
                 box_layer(store, placement, box.scale, box.region, result.contrast_limits)
             )
-            layer.metadata[KEY] |= {"scale_asked": box.scale, "placement": placement.matrix}
             layer.bounding_box.visible = True
             layer.bounding_box.points = False
             layer.bounding_box.line_color = "#ffb000"

@@ -132,22 +132,24 @@ def box_layer(
 
     It uses the finest scale, up to `scale`, that a graphics card can draw.
     """
-    scale = shown_scale(store, scale, region)
-    volume = view_volume(store, scale, region)
+    shown = shown_scale(store, scale, region)
+    volume = view_volume(store, shown, region)
     spacing = ", ".join(dict.fromkeys(f"{v:g}" for v in volume.spacing))
     note = {
         "store": str(store.path),
         "role": "box",
         "ndim": store.geometry.ndim,
-        "scale": scale,
+        "scale": shown,
+        "scale_asked": scale,
         "region": str(region),
+        "placement": placement.matrix,
     }
     return (
         np.asarray(volume.data),
         {
             "name": f"box at {spacing} mm"
             if volume.unit == "millimeter"
-            else f"box, scale {scale}",
+            else f"box, scale {shown}",
             "multiscale": False,
             "contrast_limits": tuple(window),
             "colormap": "gray",
@@ -193,12 +195,11 @@ def volume_layer(
     transform = Placement.of_affine(volume.affine, volume.unit).transform(volume.affine)
     data = np.asarray(volume.data)
     note = {**exact_place(volume, transform), "description": description}
-    limits = window_of(data)
     return (
         data,
         {
             "name": name,
-            "contrast_limits": limits,
+            "contrast_limits": window_of(data),
             "metadata": {KEY: note},
             **transform,
             "axis_labels": volume.axes,
