@@ -17,7 +17,7 @@ from napari_msgan._napari.orientation import PLANES, UprightView
 from napari_msgan._napari.scene import Scene
 from napari_msgan._napari.state import Opened, SessionState
 from napari_msgan._napari.widgets import Hint, Section, button, combo, guarded_from_wheel, row
-from napari_msgan._napari.windows import CT_WINDOWS, is_ct, is_in_hu
+from napari_msgan._napari.windows import CT_WINDOWS, is_ct, is_in_hu, preset
 from napari_msgan.errors import MsganError
 
 #: Colours for a result below, equal to, and above the source.
@@ -190,17 +190,15 @@ class ViewPanel(Section):
         opened = self._session.opened
         if opened is None:
             return
-        low, high = opened.store.info.window
-        if name in CT_WINDOWS:
-            low, high = max(low, CT_WINDOWS[name][0]), min(high, CT_WINDOWS[name][1])
+        window = preset(opened.store, name)
         for role in ("result", "box"):
             for layer in self._scene.layers_of(opened.store, role):
                 layer.contrast_limits_range = opened.store.info.window
-                layer.contrast_limits = (low, high)
+                layer.contrast_limits = window
         source = self._source()
         in_slices = self._viewer.dims.ndisplay == 2  # 3-D changes of results are undone later
         if in_slices and isinstance(source, Image) and is_in_hu(source):
-            source.contrast_limits = (low, high)
+            source.contrast_limits = window
 
     def _cut(self, plane: str) -> None:
         """Show the slices of a plane."""

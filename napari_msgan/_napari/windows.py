@@ -31,11 +31,14 @@ def window_of(data: npt.NDArray[Any]) -> tuple[float, float]:
 
 def default_window(store: PyramidStore) -> tuple[float, float]:
     """Return the window in which a result is first shown: soft tissue for CT."""
+    return preset(store, "Soft tissue" if is_ct(store) else "Full")
+
+
+def preset(store: PyramidStore, name: str) -> tuple[float, float]:
+    """Return the part of a window in `CT_WINDOWS` that a result can have; "Full" is all of it."""
     low, high = store.info.window
-    if is_ct(store):
-        soft = CT_WINDOWS["Soft tissue"]
-        return max(low, soft[0]), min(high, soft[1])
-    return low, high
+    first, last = CT_WINDOWS.get(name, (low, high))
+    return max(low, first), min(high, last)
 
 
 def is_ct(store: PyramidStore) -> bool:
