@@ -16,6 +16,7 @@ from queue import SimpleQueue
 from threading import Event, Semaphore
 from typing import Protocol
 
+from napari_msgan._napari.refined import ShownBox
 from napari_msgan._napari.state import JobKind, JobState, Opened, SessionState
 from napari_msgan.errors import MsganError
 from napari_msgan.exporting import Grid
@@ -136,6 +137,7 @@ class StoreScene(Protocol):
     def show(self, opened: Opened, source: str) -> object: ...
     def tile_arrived(self, store: PyramidStore, report: TileReport) -> None: ...
     def redraw(self, store: PyramidStore, *, thumbnail: bool = False) -> None: ...
+    def remember_box(self, store: PyramidStore, box: ShownBox) -> None: ...
     def forget_boxes(self, store: PyramidStore) -> None: ...
 
 
@@ -168,9 +170,10 @@ class StoreController:
                 self.session.opened = opened
             self._on_step(progress)
 
-        self.jobs.start(
-            "generate", wish.steps, on_step=on_step, on_end=self._on_end("Made the image.")
-        )
+        def on_end(completed: bool) -> str:
+            return self._ended(completed, "Made the image.")
+
+        self.jobs.start("generate", wish.steps, on_step=on_step, on_end=on_end)
 
     def refine(
         self,
@@ -180,12 +183,10 @@ class StoreController:
         device: str,
         focus: Box | None,
         cluster: str | None = None,
-        on_done: Callable[[], None] = lambda: None,
     ) -> None:
         """Make the tiles of these boxes, those in view first.
 
         cluster : the cluster whose workers make them; None for threads of this process.
-        on_done : called once all of them are made.
         """
         store = self.session.require().store
         steps = iter_refine(
@@ -199,10 +200,13 @@ class StoreController:
             self._on_step(progress)
 
         def on_end(completed: bool) -> str:
-            if completed:
-                on_done()
-            said = "Refined." if has_made else "All of it was there already."
-            return self._on_end(said)(completed)
+            if completed and store.geometry.ndim == 3:
+                for box in boxes:
+                    if min(box.shape) > 1:  # a single slice is not a box
+                        self._scene.remember_box(store, ShownBox(scale, box))
+            return self._ended(
+                completed, "Refined." if has_made else "All of it was there already."
+            )
 
         self.jobs.start("refine", steps, on_step=on_step, on_end=on_end)
 
@@ -247,17 +251,15 @@ class StoreController:
         if opened is not None and opened.store is store and report.tile.scale > 0:
             opened.tile_s = report.elapsed_s / report.done
 
-    def _on_end(self, message: str) -> Callable[[bool], str]:
-        def end(completed: bool) -> str:
-            self._is_stale = False
-            if self.session.opened is not None:
-                self._scene.redraw(self.session.opened.store, thumbnail=True)
-            if completed:
-                return message
-            has_tiles = self.jobs.state.stage == "tiles"
-            return f"Cancelled. {'Finished tiles are kept' if has_tiles else 'Nothing was made'}."
-
-        return end
+    def _ended(self, completed: bool, message: str) -> str:
+        """Show all that was made, and return the outcome: the message, if it is complete."""
+        self._is_stale = False
+        if self.session.opened is not None:
+            self._scene.redraw(self.session.opened.store, thumbnail=True)
+        if completed:
+            return message
+        has_tiles = self.jobs.state.stage == "tiles"
+        return f"Cancelled. {'Finished tiles are kept' if has_tiles else 'Nothing was made'}."
 
 
 class _Cancelled(Exception):

@@ -20,7 +20,6 @@ from napari_msgan._napari.job_bar import JobBar
 from napari_msgan._napari.model_panel import ModelPanel
 from napari_msgan._napari.painting import copy_in, empty_copy, iter_read_sketch
 from napari_msgan._napari.refine_panel import RefinePanel
-from napari_msgan._napari.refined import ShownBox
 from napari_msgan._napari.save_panel import SavePanel
 from napari_msgan._napari.scene import Scene, key_of
 from napari_msgan._napari.source_panel import SourcePanel
@@ -169,18 +168,12 @@ class GeneratePanel(Docked):
         self.stores.generate(self.source.wish())
 
     def _refine(self) -> None:
-        opened, boxes, scale = self.session.opened, self.refine.boxes(), self.refine.target
-
-        def remember() -> None:
-            if opened is not None and opened.store.geometry.ndim == 3:
-                for box in boxes:  # a single slice is not a box
-                    if min(box.shape) > 1:
-                        self.scene.remember_box(opened.store, ShownBox(scale, box))
-
-        device = self.source.chosen_device
-        focus, cluster = self.refine.focus(), self.refine.workplace.cluster
         self.stores.refine(
-            boxes, scale, device=device, focus=focus, cluster=cluster, on_done=remember
+            self.refine.boxes(),
+            self.refine.target,
+            device=self.source.chosen_device,
+            focus=self.refine.focus(),
+            cluster=self.refine.workplace.cluster,
         )
 
     def _compared_with(self) -> Layer | None:

@@ -216,14 +216,13 @@ def test_cancelled_refinement_keeps_its_tiles(stores, runner, opened):
 
 
 @pytest.mark.parametrize(("end", "times"), [("finish", 1), ("cancel", 0)])
-def test_only_what_was_refined_to_its_end_is_noted_as_done(stores, runner, end, times):
-    on_done = Mock()
+def test_only_what_was_refined_to_its_end_is_noted_as_done(stores, runner, scene, end, times):
     box = Box((0, 0, 0), (2, 2, 2))
-    stores.refine([box], 1, device="cpu", focus=None, on_done=on_done)
+    stores.refine([box], 1, device="cpu", focus=None)
     runner.step()
-    on_done.assert_not_called()
+    scene.remember_box.assert_not_called()
     getattr(runner, end)()
-    assert on_done.call_count == times
+    assert scene.remember_box.call_count == times
 
 
 def test_clear_removes_tiles_and_boxes(stores, runner, scene, opened):
