@@ -151,7 +151,7 @@ class GenerateWish:
 
 
 class StoreController:
-    """Generates and refines; tiles are shown as they are made."""
+    """Generates, refines, clears and saves; tiles are shown as they are made."""
 
     def __init__(self, session: SessionState, jobs: JobController, scene: StoreScene) -> None:
         self.session, self.jobs, self._scene = session, jobs, scene
@@ -236,6 +236,28 @@ class StoreController:
 
         self.jobs.start("clear", steps(), on_error=show, on_end=on_end)
 
+    def save(
+        self, path: Path, *, scale: int, region: Box | None, grid: Grid, overwrite: bool
+    ) -> None:
+        """Write a scale of the open store, or a region of it; the file is complete or absent."""
+        store = self.session.require().store
+
+        def write(report: OnProgress) -> object:
+            return export(
+                store,
+                path,
+                progress=report,
+                scale=scale,
+                region=region,
+                grid=grid,
+                overwrite=overwrite,
+            )
+
+        def on_end(completed: bool) -> str:
+            return f"Saved {path.name}." if completed else "Cancelled. Nothing was saved."
+
+        self.jobs.start("save", as_steps(write), on_end=on_end)
+
     def redraw_if_stale(self) -> None:
         """Show the tiles that arrived since the last call; a timer calls this."""
         if self._is_stale and self.session.opened is not None:
@@ -293,32 +315,3 @@ def as_steps(function: Callable[[OnProgress], object]) -> Steps:
         finally:
             stop.set()
             turns.release()
-
-
-class SaveController:
-    """Exports the open store."""
-
-    def __init__(self, session: SessionState, jobs: JobController) -> None:
-        self._session, self._jobs = session, jobs
-
-    def save(
-        self, path: Path, *, scale: int, region: Box | None, grid: Grid, overwrite: bool
-    ) -> None:
-        """Write a scale of the open store, or a region of it; the file is complete or absent."""
-        store = self._session.require().store
-
-        def write(report: OnProgress) -> object:
-            return export(
-                store,
-                path,
-                progress=report,
-                scale=scale,
-                region=region,
-                grid=grid,
-                overwrite=overwrite,
-            )
-
-        def on_end(completed: bool) -> str:
-            return f"Saved {path.name}." if completed else "Cancelled. Nothing was saved."
-
-        self._jobs.start("save", as_steps(write), on_end=on_end)

@@ -13,7 +13,7 @@ from napari.layers import Labels, Layer
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QMessageBox, QVBoxLayout, QWidget
 
-from napari_msgan._napari.controllers import JobController, SaveController, StoreController
+from napari_msgan._napari.controllers import JobController, StoreController
 from napari_msgan._napari.docked import Docked, make_canvas_current
 from napari_msgan._napari.from_layer import copied_from
 from napari_msgan._napari.job_bar import JobBar
@@ -54,8 +54,7 @@ class GeneratePanel(Docked):
         self.source = SourcePanel(viewer)
         self.refine = RefinePanel(viewer, self.session, self.scene)
         self.view = ViewPanel(viewer, self.session, self.scene, self._compared_with)
-        saver = SaveController(self.session, self.jobs)
-        self.save = SavePanel(self.session, saver, self.refine.boxes, self._guarded)
+        self.save = SavePanel(self.stores, self.refine.boxes, self._guarded)
         self.generate_button = button(
             "Generate low-res",
             "Find the edges of the source at every scale, and make the coarsest image from them.\n"

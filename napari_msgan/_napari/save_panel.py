@@ -8,8 +8,8 @@ from pathlib import Path
 from qtpy.QtWidgets import QFileDialog, QLineEdit
 
 from napari_msgan._napari.choices import scale_choices
-from napari_msgan._napari.controllers import SaveController
-from napari_msgan._napari.state import Opened, SessionState
+from napari_msgan._napari.controllers import StoreController
+from napari_msgan._napari.state import Opened
 from napari_msgan._napari.widgets import Hint, Section, button, combo, row, set_choices
 from napari_msgan.errors import MsganError
 from napari_msgan.exporting import Grid
@@ -27,13 +27,12 @@ class SavePanel(Section):
 
     def __init__(
         self,
-        session: SessionState,
-        controller: SaveController,
+        stores: StoreController,
         boxes: Callable[[], list[Box]],
         run: Callable[[Callable[[], None]], None],
     ) -> None:
         super().__init__("Save", is_open=False)
-        self._session, self._controller, self._boxes = session, controller, boxes
+        self._stores, self._boxes = stores, boxes
         self.format = combo(
             "Every format keeps voxel size and position, and states that it is synthetic."
         )
@@ -97,16 +96,16 @@ class SavePanel(Section):
                     f"a file holds one region, {len(boxes)} are chosen. Select one rectangle."
                 )
             region = boxes[0]
-        self._session.require()
+        self._stores.session.require()
         if path.exists() and not overwrite:
             raise MsganError(f"{path} exists already: choose another name, or delete it first")
         scale = self.scale.currentData()
         grid = GRIDS[self.grid.currentText()]
-        self._controller.save(path, scale=scale, region=region, grid=grid, overwrite=overwrite)
+        self._stores.save(path, scale=scale, region=region, grid=grid, overwrite=overwrite)
 
     def _ask(self) -> None:
         suffix = (FORMATS | PICTURES)[self.format.currentText()]
-        opened = self._session.opened
+        opened = self._stores.session.opened
         name = "image" if opened is None else opened.store.info.model_name
         chosen, _ = QFileDialog.getSaveFileName(
             self, "Save", name + suffix, f"{self.format.currentText()} (*{suffix})"

@@ -13,7 +13,6 @@ from napari_msgan._napari import controllers
 from napari_msgan._napari.controllers import (
     GenerateWish,
     JobController,
-    SaveController,
     StoreController,
     StoreScene,
     as_steps,
@@ -311,10 +310,9 @@ def test_time_per_tile_is_that_of_the_store_that_is_refined(stores, runner, open
 
 
 @pytest.mark.parametrize("grid", ["store", "source"])
-def test_save_writes_what_the_library_exports(jobs, runner, opened, tmp_path, grid):
-    saver = SaveController(SessionState(opened), jobs)
+def test_save_writes_what_the_library_exports(stores, jobs, runner, opened, tmp_path, grid):
     out = tmp_path / "a.nii.gz"
-    saver.save(out, scale=1, region=None, grid=grid, overwrite=False)
+    stores.save(out, scale=1, region=None, grid=grid, overwrite=False)
     runner.finish()
     assert jobs.state.outcome == "Saved a.nii.gz."
     volume = read_volume(out)
@@ -322,9 +320,8 @@ def test_save_writes_what_the_library_exports(jobs, runner, opened, tmp_path, gr
     assert volume.shape == wanted
 
 
-def test_cancelled_save_leaves_no_file(jobs, runner, opened, tmp_path):
-    saver = SaveController(SessionState(opened), jobs)
-    saver.save(tmp_path / "a.ome.zarr", scale=1, region=None, grid="store", overwrite=False)
+def test_cancelled_save_leaves_no_file(stores, runner, tmp_path):
+    stores.save(tmp_path / "a.ome.zarr", scale=1, region=None, grid="store", overwrite=False)
     runner.step()
     runner.cancel()
     assert not list(tmp_path.glob("*a.ome.zarr*"))
