@@ -33,20 +33,6 @@ def leave_room(content: QWidget) -> None:
         window.resizeDocks([dock, *others], sizes, Qt.Orientation.Vertical)
 
 
-def make_canvas_current(content: QWidget) -> None:
-    """Make the OpenGL context of the canvas beside which a widget is docked the current one.
-
-    Call it before a layer is removed: napari 0.9 frees the layer's programs and textures at once,
-    in whatever context is current. If that is Qt's own, Mesa's software rendering (on machines
-    without a GPU) kills the whole process at the next image that it draws in 3-D.
-    """
-    window = _holder(content, QMainWindow)
-    if window is not None:
-        for canvas in window.findChildren(QOpenGLWidget):
-            if canvas.isValid():
-                canvas.makeCurrent()
-
-
 def _holder(content: QWidget, kind: type[W]) -> W | None:
     """Return the innermost widget of a kind that holds `content`; a floating dock has a window."""
     holder: QWidget | None = content
@@ -66,6 +52,19 @@ class Docked(QWidget):
     def let_go(self) -> None:
         """Stop whatever is running, and stop listening to the viewer."""
         raise NotImplementedError
+
+    def make_canvas_current(self, event: object = None) -> None:
+        """Make the OpenGL context of the canvas beside this widget the current one.
+
+        Call it before a layer is removed: napari 0.9 frees the layer's programs and textures at
+        once, in whatever context is current. If that is Qt's own, Mesa's software rendering (on
+        machines without a GPU) kills the whole process at the next image that it draws in 3-D.
+        """
+        window = _holder(self, QMainWindow)
+        if window is not None:
+            for canvas in window.findChildren(QOpenGLWidget):
+                if canvas.isValid():
+                    canvas.makeCurrent()
 
     def close_session(self) -> None:
         """Let go of the viewer, unless that was done before."""

@@ -14,7 +14,7 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QMessageBox, QVBoxLayout, QWidget
 
 from napari_msgan._napari.controllers import JobController, StoreController
-from napari_msgan._napari.docked import Docked, make_canvas_current
+from napari_msgan._napari.docked import Docked
 from napari_msgan._napari.from_layer import copied_from
 from napari_msgan._napari.job_bar import JobBar
 from napari_msgan._napari.model_panel import ModelPanel
@@ -133,7 +133,7 @@ class GeneratePanel(Docked):
         layer_events, camera = viewer.layers.events, viewer.scene.camera.events
         later = self.refine.update_later
         self._connections = [
-            (layer_events.removing, self._before_removal),
+            (layer_events.removing, self.make_canvas_current),
             *((e, self._list_layers) for e in (layer_events.inserted, layer_events.removed)),
             *((e, self._list_layers) for e in (layer_events.reordered, layer_events.renamed)),
             (viewer.layers.selection.events.active, self._on_active),
@@ -225,9 +225,6 @@ class GeneratePanel(Docked):
         self.source.list_layers()
         self.refine.list_results()
         self.refine.watch_shapes()
-
-    def _before_removal(self, event: object = None) -> None:
-        make_canvas_current(self)
 
     def _on_active(self, event: object = None) -> None:
         """Work on the result that is selected in the layer list."""

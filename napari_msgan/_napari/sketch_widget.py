@@ -17,7 +17,7 @@ from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import QVBoxLayout
 
 from napari_msgan._napari.controllers import JobController
-from napari_msgan._napari.docked import Docked, leave_room, make_canvas_current
+from napari_msgan._napari.docked import Docked, leave_room
 from napari_msgan._napari.from_layer import KEY, store_link, to_volume
 from napari_msgan._napari.job_bar import JobBar
 from napari_msgan._napari.painting import add_sketch
@@ -104,7 +104,7 @@ class SketchWidget(Docked):
         self.job.events.connect(self._show_job)
         self.make.clicked.connect(self._make)
         self.image.changed.connect(lambda: self.problem.say(""))
-        viewer.layers.events.removing.connect(self._before_removal)
+        viewer.layers.events.removing.connect(self.make_canvas_current)
         self._show_job()
 
     def showEvent(self, event: QShowEvent | None) -> None:
@@ -126,15 +126,12 @@ class SketchWidget(Docked):
     def let_go(self) -> None:
         self.jobs.close()
         self.job.events.disconnect(self._show_job)
-        self._viewer.layers.events.removing.disconnect(self._before_removal)
+        self._viewer.layers.events.removing.disconnect(self.make_canvas_current)
 
     def reset_choices(self, event: object = None) -> None:
         """List the images again; napari calls this whenever its layers change."""
         self._form.reset_choices()
         self._show_job()
-
-    def _before_removal(self, event: object = None) -> None:
-        make_canvas_current(self)
 
     def _make(self) -> None:
         """Start making the sketch; the layer is added when it is done."""
