@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 
 from napari.components import ViewerModel
@@ -10,6 +10,7 @@ from napari.components.overlays import TextOverlay
 from napari.layers import Image
 from napari.utils.events import Event
 
+from napari_msgan._napari.connecting import connected
 from napari_msgan._napari.from_layer import has_voxel_size, is_anatomical
 
 #: What lies at the low and at the high end of the axes z, y, x.
@@ -40,13 +41,11 @@ class UprightView:
                 position=place, font_size=14, box=False, color="#ffb000", visible=False
             )
             viewer.canvas.overlays[_PREFIX + place] = overlay
-        self._connections: list[tuple[object, Callable[..., None]]] = [
+        self._disconnect = connected(
             (viewer.dims.events.order, self.update),
             (viewer.dims.events.ndisplay, self.update),
             (viewer.layers.events, self._on_layers),
-        ]
-        for emitter, callback in self._connections:
-            emitter.connect(callback)  # type: ignore[attr-defined]
+        )
         self.update()
 
     def set_letters(self, wanted: bool) -> None:
@@ -83,8 +82,7 @@ class UprightView:
 
     def close(self) -> None:
         """Restore the viewer to how it was."""
-        for emitter, callback in self._connections:
-            emitter.disconnect(callback)  # type: ignore[attr-defined]
+        self._disconnect()
         for place in _PLACES:
             self._viewer.canvas.overlays.pop(_PREFIX + place, None)
         self._viewer.scene.camera.orientation = self._default

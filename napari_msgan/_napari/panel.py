@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
 import napari
 import napari.viewer
@@ -13,6 +12,7 @@ from napari.layers import Labels, Layer
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QMessageBox, QVBoxLayout, QWidget
 
+from napari_msgan._napari.connecting import connected
 from napari_msgan._napari.controllers import JobController, StoreController
 from napari_msgan._napari.docked import Docked
 from napari_msgan._napari.from_layer import copied_from
@@ -82,7 +82,6 @@ class GeneratePanel(Docked):
             self.jobs.cancel, "Stop after the tile in progress. Finished tiles are kept."
         )
         self._lay_out()
-        self._connections: list[tuple[Any, Callable[..., None]]] = []
         self._next_redraw_s = 0.0
         self._shown: Opened | None = None
         self._was_running = False
@@ -96,10 +95,7 @@ class GeneratePanel(Docked):
         """Stop a running job after its tile and let go of the viewer; finished work is kept."""
         self._timer.stop()
         self.jobs.close()
-        for emitter, callback in self._connections:
-            emitter.disconnect(callback)
-        self.job.events.disconnect(self._show_job)
-        self.session.events.disconnect(self._show_store)
+        self._disconnect()
         self.source.close_all()
         self.refine.close_all()
         self.view.close_all()
@@ -132,7 +128,7 @@ class GeneratePanel(Docked):
         viewer = self._viewer
         layer_events, camera = viewer.layers.events, viewer.scene.camera.events
         later = self.refine.update_later
-        self._connections = [
+        self._disconnect = connected(
             (layer_events.removing, self.make_canvas_current),
             *((e, self._list_layers) for e in (layer_events.inserted, layer_events.removed)),
             *((e, self._list_layers) for e in (layer_events.reordered, layer_events.renamed)),
@@ -140,15 +136,13 @@ class GeneratePanel(Docked):
             *((e, self.refine.follow_camera) for e in (camera.center, camera.zoom)),
             *((e, later) for e in (viewer.dims.events.point, viewer.dims.events.order)),
             (viewer.dims.events.ndisplay, later),
-        ]
-        for emitter, callback in self._connections:
-            emitter.connect(callback)
+            (self.job.events, self._show_job),
+            (self.session.events, self._show_store),
+        )
         self.model.changed.connect(self._on_model)
         self.source.changed.connect(self._show_job)
         self.source.layer_changed.connect(self._fit_model)
         self.source.layer_changed.connect(self.view.update_comparison)
-        self.job.events.connect(self._show_job)
-        self.session.events.connect(self._show_store)
         self._list_layers()
         self._on_model()
         self._show_store()

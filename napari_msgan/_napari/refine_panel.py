@@ -11,6 +11,7 @@ from qtpy.QtWidgets import QFileDialog, QLabel, QSpinBox
 from superqt.utils import signals_blocked
 
 from napari_msgan._napari.choices import scale_choices, scale_note, work_text
+from napari_msgan._napari.connecting import connected
 from napari_msgan._napari.from_layer import layer_matrix
 from napari_msgan._napari.reader import read_store
 from napari_msgan._napari.regions import (
@@ -98,6 +99,7 @@ class RefinePanel(Section):
         self._axis: int | None = None
         # scale chosen per store, which may be reopened or left for another one
         self._targets: dict[str, int] = {}
+        self._unwatch = connected()
         self._on_region()
 
     def list_results(self) -> None:
@@ -118,18 +120,14 @@ class RefinePanel(Section):
     def watch_shapes(self) -> None:
         """Count tiles again when rectangles change, including those in the user's own layers."""
         self.close_all()  # so that no layer is watched twice
-        for layer in self._viewer.layers:
-            if isinstance(layer, Shapes):
-                for change in (layer.events.set_data, layer.events.highlight):
-                    change.connect(self.update_later)
+        shapes = [layer for layer in self._viewer.layers if isinstance(layer, Shapes)]
+        changes = [c for x in shapes for c in (x.events.set_data, x.events.highlight)]
+        self._unwatch = connected(*((change, self.update_later) for change in changes))
         self.update_later()
 
     def close_all(self) -> None:
         """Stop watching the rectangles."""
-        for layer in self._viewer.layers:
-            if isinstance(layer, Shapes):
-                for change in (layer.events.set_data, layer.events.highlight):
-                    change.disconnect(self.update_later)
+        self._unwatch()
 
     def show_store(self, opened: Opened | None) -> None:
         """Offer the scales of a store; the finest honest one is preselected, or the last choice."""

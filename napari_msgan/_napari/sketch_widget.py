@@ -16,6 +16,7 @@ from napari.layers import Image
 from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import QVBoxLayout
 
+from napari_msgan._napari.connecting import connected
 from napari_msgan._napari.controllers import JobController
 from napari_msgan._napari.docked import Docked, leave_room
 from napari_msgan._napari.from_layer import KEY, store_link, to_volume
@@ -101,10 +102,12 @@ class SketchWidget(Docked):
         for widget in (self._form.native, self.problem, self.bar):
             layout.addWidget(widget)
         layout.addStretch(1)
-        self.job.events.connect(self._show_job)
+        self._disconnect = connected(
+            (self.job.events, self._show_job),
+            (viewer.layers.events.removing, self.make_canvas_current),
+        )
         self.make.clicked.connect(self._make)
         self.image.changed.connect(lambda: self.problem.say(""))
-        viewer.layers.events.removing.connect(self.make_canvas_current)
         self._show_job()
 
     def showEvent(self, event: QShowEvent | None) -> None:
@@ -125,8 +128,7 @@ class SketchWidget(Docked):
 
     def let_go(self) -> None:
         self.jobs.close()
-        self.job.events.disconnect(self._show_job)
-        self._viewer.layers.events.removing.disconnect(self.make_canvas_current)
+        self._disconnect()
 
     def reset_choices(self, event: object = None) -> None:
         """List the images again; napari calls this whenever its layers change."""

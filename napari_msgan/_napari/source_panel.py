@@ -14,6 +14,7 @@ from superqt.utils import signals_blocked
 
 from napari_msgan._napari.choices import SourceCheck, check_source, original_of
 from napari_msgan._napari.compare import is_comparison
+from napari_msgan._napari.connecting import connected
 from napari_msgan._napari.controllers import GenerateWish
 from napari_msgan._napari.from_layer import declare_mm, holds_edges, store_link, to_volume
 from napari_msgan._napari.scene import key_of, layer_of
@@ -56,6 +57,7 @@ class SourcePanel(Section):
         self._model: Path | None = None
         self.check = SourceCheck("")
         self._watched: Layer | None = None
+        self._unwatch = connected()
         self._proposed = ""
         self.box = name_combo("The image layer whose edges guide the model.")
         self.box.setAccessibleName("Source")
@@ -253,13 +255,10 @@ class SourcePanel(Section):
 
     def _watch(self, layer: Layer | None) -> None:
         """Check again when this layer changes, and ignore all others."""
-        if self._watched is not None:
-            for name in _LAYER_CHANGES:
-                self._watched.events[name].disconnect(self._check)
+        self._unwatch()
         self._watched = layer
-        if layer is not None:
-            for name in _LAYER_CHANGES:
-                layer.events[name].connect(self._check)
+        changes = [] if layer is None else [layer.events[name] for name in _LAYER_CHANGES]
+        self._unwatch = connected(*((change, self._check) for change in changes))
 
     def _check(self, event: object = None) -> None:
         layer = self.layer

@@ -12,6 +12,7 @@ from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QCheckBox, QSlider
 
 from napari_msgan._napari.compare import Comparison, Mode
+from napari_msgan._napari.connecting import connected
 from napari_msgan._napari.from_layer import to_units
 from napari_msgan._napari.orientation import PLANES, UprightView
 from napari_msgan._napari.scene import Scene
@@ -42,6 +43,7 @@ class ViewPanel(Section):
         self._orientation = UprightView(viewer)
         self._comparison: Comparison | None = None
         self._compared: Image | None = None
+        self._stop_comparing = connected()
         self._is_alone = False
         self._point: tuple[float, ...] = ()  # slider positions before 3-D
         self.windows = {
@@ -97,9 +99,11 @@ class ViewPanel(Section):
         self.compare.currentIndexChanged.connect(self.update_comparison)
         self.line.valueChanged.connect(self._timer_start)
         self.letters.toggled.connect(self._orientation.set_letters)
-        viewer.dims.events.ndisplay.connect(self._on_ndisplay)
-        viewer.dims.events.order.connect(self._draw_comparison)
-        viewer.layers.events.removed.connect(self._draw_comparison)
+        self._let_go = connected(
+            (viewer.dims.events.ndisplay, self._on_ndisplay),
+            (viewer.dims.events.order, self._draw_comparison),
+            (viewer.layers.events.removed, self._draw_comparison),
+        )
         self.show_store(None)
 
     def show_store(self, opened: Opened | None) -> None:
@@ -119,9 +123,7 @@ class ViewPanel(Section):
         self._remove_comparison()
         self._scene.show_for_display(None, 2, alone=False)
         self._orientation.close()
-        self._viewer.dims.events.ndisplay.disconnect(self._on_ndisplay)
-        self._viewer.dims.events.order.disconnect(self._draw_comparison)
-        self._viewer.layers.events.removed.disconnect(self._draw_comparison)
+        self._let_go()
 
     def update_comparison(self) -> None:
         """Make, change or remove the layer of the comparison."""
@@ -145,9 +147,11 @@ class ViewPanel(Section):
             low, high = result.contrast_limits
             self._compared.colormap = _DIFFERENCE
             self._compared.contrast_limits = (-(high - low) / 2, (high - low) / 2)
-        source.events.contrast_limits.connect(self._draw_comparison)
-        result.events.contrast_limits.connect(self._draw_comparison)
-        result.events.set_data.connect(self._timer_start)
+        self._stop_comparing = connected(
+            (source.events.contrast_limits, self._draw_comparison),
+            (result.events.contrast_limits, self._draw_comparison),
+            (result.events.set_data, self._timer_start),
+        )
         self._viewer.layers.selection.active = result
         self._draw_comparison()
 
@@ -174,15 +178,9 @@ class ViewPanel(Section):
         layer.refresh(thumbnail=False, extent=False, highlight=False)
 
     def _remove_comparison(self) -> None:
-        layer, comparison = self._compared, self._comparison
+        layer = self._compared
         self._compared = self._comparison = None
-        if comparison is not None:
-            for emitter, callback in (
-                (comparison.source.events.contrast_limits, self._draw_comparison),
-                (comparison.result.events.contrast_limits, self._draw_comparison),
-                (comparison.result.events.set_data, self._timer_start),
-            ):
-                emitter.disconnect(callback)
+        self._stop_comparing()
         if layer is not None and layer in self._viewer.layers:
             self._viewer.layers.remove(layer)
 

@@ -1,0 +1,20 @@
+"""Callbacks that are connected, and later disconnected, together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+
+def connected(*pairs: tuple[Any, Callable[..., object]]) -> Callable[[], None]:
+    """Connect callbacks, given as (signal, callback); return a function that disconnects them."""
+    left = [*pairs]
+    for signal, callback in left:
+        signal.connect(callback)
+
+    def disconnect() -> None:
+        while left:
+            signal, callback = left.pop()
+            signal.disconnect(callback)
+
+    return disconnect
