@@ -8,6 +8,17 @@ from typing import TYPE_CHECKING
 from napari_msgan.cli._progress import progress_shown
 from napari_msgan.cli._tables import print_table
 from napari_msgan.errors import JobError
+from napari_msgan.evaluation import (
+    COLUMNS,
+    Computing,
+    check_held_out,
+    check_out,
+    find_images,
+    iter_check_pixels,
+    iter_evaluate,
+    patients_of,
+    summarise,
+)
 from napari_msgan.jobs import default_workers, resolve_device
 from napari_msgan.model import load_model
 from napari_msgan.steps import run_to_end
@@ -25,16 +36,6 @@ _FEW_REGIONS = 20
 
 def evaluate(arguments: Namespace) -> None:
     """Generate held-out images from their sketches, and write tables that measure them."""
-    from napari_msgan.evaluation import (
-        Computing,
-        check_held_out,
-        check_out,
-        find_images,
-        iter_check_pixels,
-        iter_evaluate,
-        patients_of,
-    )
-
     read = [arguments.source, *([arguments.training] if arguments.training else [])]
     check_out(arguments.out, read, overwrite=arguments.overwrite)
     images = find_images(arguments.source, arguments.include or ["*"], arguments.limit)
@@ -73,8 +74,6 @@ def evaluate(arguments: Namespace) -> None:
 
 
 def _print_summary(evaluation: Evaluation) -> None:
-    from napari_msgan.evaluation import COLUMNS, summarise
-
     columns = {column.name: column for column in COLUMNS if column.name in _SHOWN}
     means = {(mean.scale, mean.column): mean for mean in summarise(evaluation.rows)}
     rows = []

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from napari_msgan.cli._progress import progress_shown, stopped_between_steps
 from napari_msgan.cli._tables import quoted
-from napari_msgan.cli._train_plan import settled
 from napari_msgan.errors import TrainingError
 from napari_msgan.jobs import resolve_device
 
@@ -54,12 +53,13 @@ def _is_lost_process(error: RuntimeError) -> bool:
 
 
 def _train(arguments: Namespace) -> None:
+    from napari_msgan.cli._train_plan import settled
+    from napari_msgan.training import iter_train
+
     device = resolve_device(arguments.device)
     config, files = settled(arguments, device)
     if arguments.plan_only:
         return
-    from napari_msgan.training import iter_train
-
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it would log its settings
     steps = iter_train(files, arguments.out, config, device=device, devices=arguments.devices)
     # Not with several processes, which would stop at different steps.

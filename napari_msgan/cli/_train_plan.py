@@ -1,4 +1,7 @@
-"""Settings of ``napari-msgan train``: given, taken from a run or a model, or derived."""
+"""Settings of ``napari-msgan train``: given, taken from a run or a model, or derived.
+
+Training needs packages that may not be installed, so this is imported after they were looked for.
+"""
 
 from __future__ import annotations
 
@@ -16,16 +19,32 @@ from napari_msgan.cli._tables import one_line, print_table
 from napari_msgan.config import short_name
 from napari_msgan.durable import write_atomically
 from napari_msgan.errors import TrainingError, UnusableFilesError
+from napari_msgan.model import find_model
 from napari_msgan.settings import first_problem
+from napari_msgan.training import (
+    TrainConfig,
+    check_run,
+    derive_config,
+    disk_of,
+    fit_to_images,
+    free_memory_of,
+    kept_out_of,
+    memory_short_of,
+    n_scales_reached,
+    plan_file,
+    plan_table,
+    preset_steps,
+    run_file,
+    survey,
+)
+from napari_msgan.training.config import pattern_below
 
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Sequence
-    from importlib.resources.abc import Traversable
 
-    from napari_msgan.training.config import TrainConfig
+    from napari_msgan.training import TrainingFile
     from napari_msgan.training.plan import Preset
-    from napari_msgan.training.survey import TrainingFile
 
 #: Most images that a message names.
 _NAMED = 5
@@ -42,8 +61,6 @@ class _Plan:
 
 def settled(arguments: Namespace, device: str) -> tuple[TrainConfig, list[TrainingFile]]:
     """Return the settings and images of a run; print the settings, and save them for editing."""
-    from napari_msgan.training import check_run, memory_short_of, plan_file, run_file
-
     out, include = arguments.out, _patterns(arguments.include)
     _check_options(arguments)
     begun, planned = run_file(out), plan_file(out)
@@ -83,8 +100,6 @@ def settled(arguments: Namespace, device: str) -> tuple[TrainConfig, list[Traini
 
 def _given(arguments: Namespace, given: str, include: tuple[str, ...]) -> _Plan:
     """Return the settings in a file, which may be those of a run to resume."""
-    from napari_msgan.training import plan_file, run_file
-
     begun, planned = run_file(arguments.out), plan_file(arguments.out)
     config = read_config(given)
     files = _survey(arguments, config, include)
@@ -100,8 +115,6 @@ def _given(arguments: Namespace, given: str, include: tuple[str, ...]) -> _Plan:
 
 def _of_model(arguments: Namespace, include: tuple[str, ...]) -> _Plan:
     """Return the plan for training on these images with the settings of another model."""
-    from napari_msgan.training import fit_to_images
-
     whole = _settings_of_model(arguments.start_from, _name(arguments.out), arguments.patient)
     files = _survey(arguments, whole, include)
     config = fit_to_images(files, whole)
@@ -113,8 +126,6 @@ def _of_model(arguments: Namespace, include: tuple[str, ...]) -> _Plan:
 
 def _derived(arguments: Namespace, include: tuple[str, ...], device: str) -> _Plan:
     """Return settings derived from the images and the free memory."""
-    from napari_msgan.training import derive_config, free_memory_of
-
     files = _survey(arguments, None, include)
     preset: Preset = arguments.preset or "balanced"
     memory = free_memory_of(device)
@@ -130,8 +141,6 @@ def _survey(
     arguments: Namespace, config: TrainConfig | None, include: tuple[str, ...]
 ) -> list[TrainingFile]:
     """Survey the training images; print a line for each file that cannot be used."""
-    from napari_msgan.training import survey
-
     with progress_shown(quiet=arguments.quiet) as show:
 
         def progress(done: int, total: int) -> None:
@@ -146,8 +155,6 @@ def _survey(
 
 
 def _patterns(given: Sequence[str] | None) -> tuple[str, ...]:
-    from napari_msgan.training.config import pattern_below
-
     try:
         return tuple(map(pattern_below, given or ()))
     except ValueError as error:
@@ -165,8 +172,6 @@ def _check_options(arguments: Namespace) -> None:
 
 def _check_preset(config: TrainConfig, preset: Preset, file: str, old: Path) -> None:
     """Refuse existing settings whose steps are not those of the preset."""
-    from napari_msgan.training import preset_steps
-
     first, further = preset_steps(preset, len(config.axes))
     if [scale.steps for scale in config.scales] != [first, *[further] * (len(config.scales) - 1)]:
         raise TrainingError(
@@ -177,8 +182,6 @@ def _check_preset(config: TrainConfig, preset: Preset, file: str, old: Path) -> 
 
 def _settings_of_model(model: str, name: str, patient: str | None) -> TrainConfig:
     """Return the settings that a model was trained with, adapted to other images."""
-    from napari_msgan.model import find_model
-
     path = find_model(model) / "training.json"
     if not path.is_file():
         raise TrainingError(
@@ -191,8 +194,6 @@ def _settings_of_model(model: str, name: str, patient: str | None) -> TrainConfi
 
 
 def _print_plan(config: TrainConfig, files: list[TrainingFile], out: Path, origin: str) -> None:
-    from napari_msgan.training import disk_of, kept_out_of, n_scales_reached, plan_table
-
     axes = ", ".join(config.axes)
     low, high = config.window
     print(
@@ -228,21 +229,15 @@ def read_config(name: str) -> TrainConfig:
     TrainingError
         If there are none of that name, or they are not valid.
     """
-    bundled = {Path(f.name).stem: f for f in _bundled_files()}
+    folder = resources("napari_msgan.resources") / "training"
+    bundled = {Path(f.name).stem: f for f in folder.iterdir() if f.name.endswith(".json")}
     known = ", ".join(sorted(bundled))
     if not Path(name).is_file() and name not in bundled:
         raise TrainingError(
             f"--config {name!r} is not a file, and the bundled settings are {known}"
         )
     file = Path(name) if Path(name).is_file() else bundled[name]
-    from napari_msgan.training.config import TrainConfig
-
     try:
         return TrainConfig.model_validate_json(file.read_bytes())
     except ValidationError as error:
         raise TrainingError(f"--config {name}: {first_problem(error)}") from error
-
-
-def _bundled_files() -> list[Traversable]:
-    folder = resources("napari_msgan.resources") / "training"
-    return [file for file in folder.iterdir() if file.name.endswith(".json")]
