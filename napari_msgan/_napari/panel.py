@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-import napari
 import napari.viewer
 from napari.layers import Labels, Layer
 from qtpy.QtCore import QTimer

@@ -7,7 +7,6 @@ from collections.abc import Generator
 from contextlib import closing
 from dataclasses import replace
 
-import napari
 import napari.viewer
 import numpy as np
 import numpy.typing as npt
@@ -163,17 +162,3 @@ class SketchWidget(Docked):
     def _show_job(self, *_: object) -> None:
         self.make.enabled = not self.job.is_running and self.image.value is not None
         self.bar.show_job(self.job)
-
-
-def sketch_widget() -> SketchWidget:
-    """Return the widget for the current viewer, which napari does not pass to functions.
-
-    Raises
-    ------
-    MsganError
-        If there is no window.
-    """
-    viewer = napari.current_viewer()
-    if viewer is None:
-        raise MsganError("there is no napari window. Open one first.")
-    return SketchWidget(viewer)

@@ -6,7 +6,7 @@ from scipy.spatial.transform import Rotation
 
 from napari_msgan._napari import sketch_widget as module
 from napari_msgan._napari.from_layer import to_volume
-from napari_msgan._napari.sketch_widget import sketch_widget
+from napari_msgan._napari.sketch_widget import SketchWidget
 from napari_msgan._napari.to_layer import volume_layer
 from napari_msgan.config import SketchSettings
 from napari_msgan.geometry import Affine
@@ -23,7 +23,7 @@ def image(viewer):
 
 @pytest.fixture
 def widget(viewer, image):
-    widget = sketch_widget()
+    widget = SketchWidget(viewer)
     viewer.window.add_dock_widget(widget, name="Edge sketch of an image")
     yield widget
     widget.close_session()
@@ -179,7 +179,7 @@ def test_sketch_leaves_room_to_the_panel(viewer, panel, qtbot):
 
 def test_edges_of_a_result_are_not_proposed(viewer, xray, generated):
     generated(xray)
-    widget = sketch_widget()
+    widget = SketchWidget(viewer)
     viewer.window.add_dock_widget(widget, name="Edge sketch of an image")
     result = viewer.layers.selection.active
     assert result is not xray
