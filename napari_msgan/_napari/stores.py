@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from datetime import date
 from itertools import count
 from pathlib import Path
@@ -51,10 +50,6 @@ def free_path(model_name: str, folder: Path | None = None) -> Path:
 
     The name of a deleted store stays taken while layers show it, because it identifies them.
     """
-    names = _names(folder or stores_folder(), f"{model_name}_{date.today():%Y-%m-%d}")
-    return next(path for path in names if not os.path.lexists(path) and path.resolve() not in _open)
-
-
-def _names(folder: Path, stem: str) -> Iterator[Path]:
-    for number in count(1):
-        yield folder / f"{stem}_{number}.ome.zarr"
+    stem = (folder or stores_folder()) / f"{model_name}_{date.today():%Y-%m-%d}"
+    paths = (Path(f"{stem}_{number}.ome.zarr") for number in count(1))
+    return next(path for path in paths if not os.path.lexists(path) and path.resolve() not in _open)
