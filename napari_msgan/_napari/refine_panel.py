@@ -318,10 +318,13 @@ class RefinePanel(Section):
 
     def _around_slice(self) -> None:
         layer, opened = self._layer(), self._session.opened
-        if layer is None or opened is None or self._axis is None:
+        if layer is None or opened is None:
             return
-        axis = sliced_axis(self._viewer, layer)
-        middle = current_index(self._viewer, layer, self._axis if axis is None else axis)
+        if (axis := sliced_axis(self._viewer, layer)) is not None:
+            self._axis = axis  # another one may be shown since the slices were last counted
+        if self._axis is None:
+            return
+        middle = current_index(self._viewer, layer, self._axis)
         half = round(DEPTH_MM / 2 / opened.store.geometry.affine.spacing[self._axis])
         self._show_slices(middle - half, middle + half + 1)
 

@@ -310,6 +310,21 @@ def test_slices_of_a_view_stay_when_another_one_is_shown(panel, viewer, ct, gene
     assert (panel.refine.first.value(), panel.refine.last.value()) == (9, 15)
 
 
+def test_drawing_in_another_view_leaves_the_slices_of_the_last_one(panel, viewer, ct, generated):
+    generated(ct)
+    panel.refine.region.setCurrentText("Rectangles")
+    panel.refine.update_summary()
+    panel.refine.first.setValue(9)
+    panel.refine.last.setValue(15)
+    viewer.dims.ndisplay = 3
+    viewer.dims.order = (1, 0, 2)
+    panel.refine.update_summary()
+    panel.refine.draw.click()  # shows coronal slices
+    viewer.dims.order = (0, 1, 2)
+    panel.refine.update_summary()
+    assert (panel.refine.first.value(), panel.refine.last.value()) == (9, 15)
+
+
 @pytest.mark.parametrize("is_floating", [False, True])
 def test_a_layer_is_removed_in_the_context_that_drew_it(panel, viewer, xray, ct, is_floating):
     """In another one, Mesa's software rendering crashes at the next draw."""
