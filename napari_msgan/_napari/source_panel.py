@@ -176,22 +176,10 @@ class SourcePanel(Section):
         self._check()
         if self.check.problem is not None or layer is None or spec is None or model is None:
             raise MsganError(self.check.problem or "there is nothing to make an image from")
-        if self.path.text() == self._proposed:
-            self.propose_next_path()  # another window may have taken the name
-        if not self.path.text().strip():
-            raise MsganError("there is no name for the store: fill it in under Where")
-        path = Path(self.path.text()).expanduser()
-        if not path.name.endswith(".ome.zarr"):
-            path = path.with_name(path.name + ".ome.zarr")
-        if os.path.lexists(path):  # does not raise, even if the name is too long to look up
-            raise MsganError(
-                f"{path} exists already. Choose another name under Where, or continue it: Open… "
-                "under Refine."
-            )
+        path = self._free_path()
         volume = to_volume(layer, is_kept=True)
         placement = Placement.of_layer(layer, volume.affine)
         finest = self.finest.currentData() if spec.kind == "physical" else None
-
         device, precision = self.chosen_device, PRECISIONS[self.precision.currentText()]
         is_sketch = self.is_sketch.isChecked()
         original = original_of(layer, spec) if is_sketch else None
@@ -225,6 +213,28 @@ class SourcePanel(Section):
             return Opened(store, placement)
 
         return GenerateWish(steps(), opened, layer.name)
+
+    def _free_path(self) -> Path:
+        """Return where the store will be made.
+
+        Raises
+        ------
+        MsganError
+            If there is no name for it, or the name is taken.
+        """
+        if self.path.text() == self._proposed:
+            self.propose_next_path()  # another window may have taken the name
+        if not self.path.text().strip():
+            raise MsganError("there is no name for the store: fill it in under Where")
+        path = Path(self.path.text()).expanduser()
+        if not path.name.endswith(".ome.zarr"):
+            path = path.with_name(path.name + ".ome.zarr")
+        if os.path.lexists(path):  # does not raise, even if the name is too long to look up
+            raise MsganError(
+                f"{path} exists already. Choose another name under Where, or continue it: Open… "
+                "under Refine."
+            )
+        return path
 
     def propose_next_path(self) -> None:
         """Propose a new free name if the current one has been used."""
