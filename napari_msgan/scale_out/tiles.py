@@ -53,7 +53,7 @@ def _on_workers(
         driver.check()
         yield driver
     finally:
-        driver.stop()
+        driver.calls.abandon(job.token)
         store.tidy(job.token)
 
 
@@ -61,14 +61,14 @@ class _Workers:
     """The driver of `on_cluster`."""
 
     def __init__(self, context: TileContext, job: TileJob, cluster: Cluster) -> None:
-        self._context, self._cluster = context, cluster
-        self._job, self._token = tuple(job), job.token
-        self._calls: Calls[Tile] = Calls(cluster, self._note)
+        self._context, self._cluster, self._job = context, cluster, tuple(job)
+        self._note = partial(tile_note, context.store)
+        self.calls: Calls[Tile] = Calls(cluster, self._note)
         self._rank = 0
 
     @property
     def capacity(self) -> int:
-        return self._calls.capacity
+        return self.calls.capacity
 
     def check(self) -> None:
         """Let all workers prepare, and send the model to those without it.
@@ -90,7 +90,7 @@ class _Workers:
 
     def finished(self) -> list[Tile]:
         made: list[Tile] = []
-        for tile, outcome in self._calls.finished():
+        for tile, outcome in self.calls.finished():
             if outcome is None:
                 wait_until_seen(self._context.store, tile)
                 made.append(tile)
@@ -101,12 +101,5 @@ class _Workers:
                 raise failure(outcome, self._note(tile))
         return made
 
-    def stop(self) -> None:
-        """Start no further tiles, and wait for those in progress."""
-        self._calls.abandon(self._token)
-
     def _submit(self, tile: Tile, rank: int) -> None:
-        self._calls.begin(tile, worker.run_tile, self._job, tile.scale, tile.index, rank=rank)
-
-    def _note(self, tile: Tile) -> str:
-        return tile_note(self._context.store, tile)
+        self.calls.begin(tile, worker.run_tile, self._job, tile.scale, tile.index, rank=rank)
