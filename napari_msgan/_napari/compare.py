@@ -33,7 +33,7 @@ def is_comparison(layer: Layer) -> bool:
     return _COMPARED in layer.metadata
 
 
-class _Comparison(LazyArray):
+class _ComparedLevel(LazyArray):
     """Array-like of one level that compares result and source on the result's grid as it is read.
 
     The grey values of the source are mapped from its contrast limits to those of the result, so
@@ -120,7 +120,7 @@ class Comparison:
             nth = np.clip(step // _SAMPLES, 1, turned.data.shape).astype(int)
             seen = _every(turned.data, nth.tolist())
             first = (first - (nth - 1) // 2) / nth
-            self._levels.append(_Comparison(data, seen, (step / nth).tolist(), first.tolist()))
+            self._levels.append(_ComparedLevel(data, seen, (step / nth).tolist(), first.tolist()))
 
     def layer(self) -> LayerTuple:
         result = self.result

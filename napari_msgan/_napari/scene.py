@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -43,17 +42,15 @@ from napari_msgan.refiner import TileReport
 REGIONS_NAME = "regions to refine"
 
 
-@dataclass
 class Scene:
-    """Layers of a viewer.
+    """Layers of a viewer."""
 
-    boxes : regions of volumes that were drawn and refined, per store.
-    _flat_looks : attributes that the 3-D display changed, with their values in slices, per layer.
-    """
-
-    viewer: ViewerModel
-    boxes: dict[str, list[ShownBox]] = field(default_factory=dict)
-    _flat_looks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    def __init__(self, viewer: ViewerModel) -> None:
+        self.viewer = viewer
+        #: Regions of volumes that were drawn and refined, per store.
+        self._boxes: dict[str, list[ShownBox]] = {}
+        #: Attributes that the 3-D display changed, with their values in slices, per layer.
+        self._flat_looks: dict[str, dict[str, Any]] = {}
 
     def layers_of(self, store: PyramidStore | None, role: Role) -> list[Image]:
         """Return the layers that show a store in a role; with None, those of all stores."""
@@ -150,14 +147,14 @@ class Scene:
 
     def remember_box(self, store: PyramidStore, box: ShownBox) -> None:
         """Remember a refined region; in 3-D display it appears at once."""
-        known = self.boxes.setdefault(str(store.path), [])
+        known = self._boxes.setdefault(str(store.path), [])
         if not any(_covers(store, there, box) for there in known):
             known[:] = [*(there for there in known if not _covers(store, box, there)), box]
         self._show_boxes_in_3d(store)
 
     def forget_boxes(self, store: PyramidStore) -> None:
         """Rebuild the boxes of a store after something was cleared."""
-        self.boxes.pop(str(store.path), None)
+        self._boxes.pop(str(store.path), None)
         for layer in self.layers_of(store, "box"):
             self.viewer.layers.remove(layer)
         self._show_boxes_in_3d(store)
@@ -168,7 +165,7 @@ class Scene:
         if result is None or store.geometry.ndim < 3:
             return
         placement = self._placement_of(result, store)
-        boxes = refined_boxes(store, self.boxes.get(str(store.path), ()))
+        boxes = refined_boxes(store, self._boxes.get(str(store.path), ()))
         wanted = {(box.scale, str(box.region)) for box in boxes}
         there = set()
         for layer in self.layers_of(store, "box"):
