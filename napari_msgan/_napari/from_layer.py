@@ -118,11 +118,6 @@ def has_voxel_size(layer: Layer) -> bool:
     return all(unit in _MM for unit in units_of(layer))
 
 
-def declare_mm(layer: Layer) -> None:
-    """Declare that the scale of a layer is in mm, which its file did not say."""
-    layer.units = ("mm",) * layer.ndim
-
-
 def _as_numpy(data: Any) -> LazyArray:
     """Wrap the data of a layer (dask, zarr, xarray, bool) as an array-like of numpy arrays."""
     dtype = np.dtype(data.dtype).newbyteorder("=")

@@ -16,7 +16,7 @@ from napari_msgan._napari.choices import SourceCheck, check_source, original_of
 from napari_msgan._napari.compare import is_comparison
 from napari_msgan._napari.connecting import connected
 from napari_msgan._napari.controllers import GenerateWish
-from napari_msgan._napari.from_layer import declare_mm, holds_edges, store_link, to_volume
+from napari_msgan._napari.from_layer import holds_edges, store_link, to_volume
 from napari_msgan._napari.scene import key_of, layer_of
 from napari_msgan._napari.state import Opened
 from napari_msgan._napari.stores import free_path, share
@@ -260,8 +260,8 @@ class SourcePanel(Section):
             self._propose_path(Path(folder))
 
     def _declare_mm(self) -> None:
-        if self.layer is not None:
-            declare_mm(self.layer)
+        if (layer := self.layer) is not None:
+            layer.units = ("mm",) * layer.ndim
 
     def _watch(self, layer: Layer | None) -> None:
         """Check again when this layer changes, and ignore all others."""
