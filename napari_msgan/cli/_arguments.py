@@ -48,9 +48,9 @@ def local(text: str) -> Path:
     return Path(text)
 
 
-def add_store(command: argparse.ArgumentParser, name: str = "store") -> None:
+def add_store(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        name, type=address, metavar="STORE", help="store made by generate: a folder or a URL"
+        "store", type=address, metavar="STORE", help="store made by generate: a folder or a URL"
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,20 +26,6 @@ if TYPE_CHECKING:
 
     from napari_msgan.jobs import Progress
     from napari_msgan.pyramid import PyramidStore
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """The result of a run.
-
-    made : number of tiles made, per scale.
-    first_s : seconds until the first tile, per scale.
-    """
-
-    store: PyramidStore
-    made: Counter[int]
-    first_s: dict[int, float]
-    elapsed_s: float
 
 
 def sketch(arguments: Namespace) -> None:
@@ -106,7 +91,7 @@ def export(arguments: Namespace) -> None:
     """Export an image of a store."""
     with progress_shown(quiet=arguments.quiet) as show:
         export_store(
-            arguments.source,
+            arguments.store,
             arguments.out,
             progress=lambda step: show(step.stage, step.done, step.total),
             scale=arguments.scale,
@@ -143,12 +128,7 @@ def _without_suffix(name: str) -> str:
 def _finish(
     steps: Generator[Progress, None, PyramidStore], path: Path | str, *, quiet: bool
 ) -> None:
-    outcome = _run(steps, quiet=quiet)
-    if not quiet:
-        print("\n".join([*_summary(outcome, path), *_advice(outcome.store, path)]))
-
-
-def _run(steps: Generator[Progress, None, PyramidStore], *, quiet: bool) -> Outcome:
+    """Run a job to its end; print what it made, and what can be done next."""
     begun = time.monotonic()
     made: Counter[int] = Counter()
     first_s: dict[int, float] = {}
@@ -162,24 +142,20 @@ def _run(steps: Generator[Progress, None, PyramidStore], *, quiet: bool) -> Outc
                 first_s.setdefault(scale, time.monotonic() - begun)
 
         store = run_to_end(steps, each)
-    return Outcome(store, made, first_s, time.monotonic() - begun)
-
-
-def _summary(outcome: Outcome, path: Path | str) -> list[str]:
-    store = outcome.store
-    lines = [
-        f"{path}: {store.n_scales} scales, the finest has {shape_text(store.geometry.shape)} voxels"
-    ]
-    if not outcome.made:
-        return [*lines, "Everything that you asked for was there already: no tile was made."]
-    finest = max(outcome.made)
-    made = ", ".join(f"{outcome.made[scale]} of scale {scale}" for scale in sorted(outcome.made))
-    return [
-        *lines,
-        f"Tiles made: {made}.",
-        f"First tile of scale {finest} after {duration(outcome.first_s[finest])}, "
-        f"all after {duration(outcome.elapsed_s)}.",
-    ]
+    elapsed = duration(time.monotonic() - begun)
+    if quiet:
+        return
+    shape = shape_text(store.geometry.shape)
+    print(f"{path}: {store.n_scales} scales, the finest has {shape} voxels")
+    if made:
+        finest = max(made)
+        counts = ", ".join(f"{n} of scale {scale}" for scale, n in sorted(made.items()))
+        print(f"Tiles made: {counts}.")
+        first = duration(first_s[finest])
+        print(f"First tile of scale {finest} after {first}, all after {elapsed}.")
+    else:
+        print("Everything that you asked for was there already: no tile was made.")
+    print("\n".join(_advice(store, path)))
 
 
 def _advice(store: PyramidStore, path: Path | str) -> list[str]:

@@ -240,7 +240,7 @@ def _add_export(add: AddCommand) -> None:
         "export thorax.ome.zarr thorax.nii.gz --grid source",
         LEAVES_NOTHING,
     )
-    add_store(command, "source")
+    add_store(command)
     command.add_argument(
         "out", type=local, metavar="OUT", help=".tif, .ome.tif, .nii, .nii.gz, .ome.zarr; 2-D: .png"
     )
