@@ -61,10 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _fail(disk_full_text(error, where))
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}")
-    except MemoryError:
-        return _fail(f"there is not enough memory. {_LESS_MEMORY}")
-    except RuntimeError as error:
-        if _NOT_ALLOCATED in str(error):
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, MemoryError) or _NOT_ALLOCATED in str(error):
             return _fail(f"there is not enough memory. {_LESS_MEMORY}")
         if not _is_gpu_full(error):
             raise
