@@ -13,20 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from rich.console import Console
-
 _WIDE = 200
-
-
-def make_console(width: int | None = None) -> Console:
-    """Return a console for standard output that leaves handling a closed pipe to `main`."""
-    from rich.console import Console
-
-    class PlainConsole(Console):
-        def on_broken_pipe(self) -> None:  # rich would exit with status 1
-            raise BrokenPipeError
-
-    return PlainConsole(width=width, markup=False, highlight=False, emoji=False)
 
 
 def printable(text: str) -> str:
@@ -63,7 +50,12 @@ def quoted(path: Path | str) -> str:
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: str = "") -> None:
     """Print a table with bold column names; `numbers` lists the columns to align right."""
+    from rich.console import Console
     from rich.table import Table
+
+    class PlainConsole(Console):
+        def on_broken_pipe(self) -> None:  # rich would exit with status 1, `main` knows better
+            raise BrokenPipeError
 
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=any(columns))
     for column in columns:
@@ -72,7 +64,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: 
     for row in rows:
         table.add_row(*map(printable, row))
     width = None if sys.stdout.isatty() else _WIDE
-    make_console(width).print(table)
+    PlainConsole(width=width, markup=False, highlight=False, emoji=False).print(table)
 
 
 def lengths(values: Sequence[float], unit: str) -> str:
