@@ -63,8 +63,7 @@ def evaluate(arguments: Namespace) -> None:
     if not arguments.quiet:
         _print_summary(found)
         print(f"{arguments.out}: report.md, figures.csv, summary.csv, pictures/")
-        if (arguments.out / "reader-study.html").exists():
-            page = arguments.out / "reader-study.html"
+        if (page := arguments.out / "reader-study.html").exists():
             few = ": few; more or larger images would say more" * (found.n_regions < _FEW_REGIONS)
             print(f"Open {page} in a browser. It shows {found.n_regions} regions{few}.")
     if found.problems:

@@ -58,26 +58,25 @@ def _list_stores(folder: Path, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"folder": str(folder), "stores": listed}, indent=2))
         return
-    if listed:
-        rows = [
-            (
-                str(store["name"]),
-                store["model_name"] or "cannot be used",
-                shape_text(store["shape"]) if store["shape"] else "-",
-                ", ".join(f"{100 * share:.0f} %" for share in store["refined_fractions"]),
-                megabytes(store["bytes"]),
-            )
-            for store in listed
-        ]
-        columns = ("store", "model", "finest", "refined, by scale", "size")
-        print_table(columns, rows, numbers="size")
-        for store in listed:
-            if store["problem"]:
-                print(one_line(f"problem with {store['name']}: {store['problem']}"))
-        total = megabytes(sum(store["bytes"] for store in listed))
-        print(f"\n{total} in {folder}. Delete the folders that you do not need.")
-    else:
+    if not listed:
         print(f"There are no stores in {folder}, where napari puts the stores that it makes.")
+        return
+    rows = [
+        (
+            str(store["name"]),
+            store["model_name"] or "cannot be used",
+            shape_text(store["shape"]) if store["shape"] else "-",
+            ", ".join(f"{100 * share:.0f} %" for share in store["refined_fractions"]),
+            megabytes(store["bytes"]),
+        )
+        for store in listed
+    ]
+    print_table(("store", "model", "finest", "refined, by scale", "size"), rows, numbers="size")
+    for store in listed:
+        if store["problem"]:
+            print(one_line(f"problem with {store['name']}: {store['problem']}"))
+    total = megabytes(sum(store["bytes"] for store in listed))
+    print(f"\n{total} in {folder}. Delete the folders that you do not need.")
 
 
 def _listed(path: Path) -> dict[str, Any]:

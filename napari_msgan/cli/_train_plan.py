@@ -64,8 +64,8 @@ def settled(arguments: Namespace, device: str) -> tuple[TrainConfig, list[Traini
     out, include = arguments.out, _patterns(arguments.include)
     _check_options(arguments)
     begun, planned = run_file(out), plan_file(out)
-    there = [str(file) for file in (begun, planned) if file.exists()]
-    given = arguments.config or next(iter(there), None)
+    there = (str(file) for file in (begun, planned) if file.exists())
+    given = arguments.config or next(there, None)
     if given:
         plan = _given(arguments, given, include)
     elif arguments.start_from:

@@ -54,8 +54,8 @@ def _problems(found: Verification) -> list[str]:
             "Removed." if found.removed is not None else "--repair removes it."
         )
         lines.append(f"{problem.where}: {problem.seen.rstrip('.')}. {advice}")
-    if more := len(found.problems) - _MOST_LINES:
-        lines += [f"... and {more} more"] if more > 0 else []
+    if (more := len(found.problems) - _MOST_LINES) > 0:
+        lines.append(f"... and {more} more")
     return lines
 
 
