@@ -164,11 +164,12 @@ def make_sketch(
     settings = settings or SketchSettings.of_ndim(len(volume.shape))
 
     edges = lazy_sketch(volume.data, settings) if said is None else volume.data
-    has_edges = [False]
+    has_edges = False
 
     def watched(box: Box) -> npt.NDArray[Any]:
+        nonlocal has_edges
         block = np.asarray(edges[box.slices])
-        has_edges[0] |= bool(block.any())
+        has_edges |= bool(block.any())
         return block
 
     sketch = replace(volume, data=LazyArray(edges.shape, edges.dtype, watched))
@@ -184,7 +185,7 @@ def make_sketch(
         progress=partial(report, "sketch"),
         overwrite=overwrite,
     )
-    if not has_edges[0]:
+    if not has_edges:
         warnings.warn(f"the sketch {out} is empty: is the image constant?", stacklevel=2)
     return Path(out)
 
