@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -114,13 +113,8 @@ def derive_config(
     ndim = len(files[0].shape)
     physical = files[0].spacing is not None and ndim == 3
     sizes = _PRESETS[preset][ndim]
-    if physical:
-        spacings = _spacings(files)
-        factors = _factors(spacings)
-    else:
-        spacings = []
-        factors = [(2,) * ndim] * (_relative_scales(files, ndim) - 1)
-    if not factors or (not physical and _longest(files) < 1.5 * _SHORTEST_BASE):
+    grids = _physical_grids(files) if physical else _relative_grids(files)
+    if grids is None:
         raise TrainingError(
             f"the images are too small for two scales: the largest has shape "
             f"{max((f.shape for f in files), key=math.prod)}"
@@ -130,14 +124,12 @@ def derive_config(
     sketch = SketchSettings.of_ndim(ndim)
     if hounsfield:
         sketch = sketch.model_copy(update={"window": window})
-    base = _base_shape(files, spacings)
-    patches = [base]
-    size = np.array(_size_at_scale_0(files, spacings))
-    for factor in factors:
+    patches, size = [grids.base], np.array(grids.size)
+    for factor in grids.factors:
         size *= factor
         patches.append(_patch(tuple(size), sizes.patch))
     scales = [
-        _fit(_scale(index, factors, spacings, patch, sizes), index, free_memory)
+        _fit(_scale(index, grids, patch, sizes), index, free_memory)
         for index, patch in enumerate(patches)
     ]
     config = TrainConfig(
@@ -146,7 +138,7 @@ def derive_config(
         axes=("z", "y", "x") if ndim == 3 else ("y", "x"),
         orientation="LPS" if physical else None,
         modality="CT" if hounsfield else "OT",
-        base_size=max(base),
+        base_size=max(grids.base),
         tile_shape=(_TILE[ndim],) * ndim,
         chunk_shape=(_CHUNK[ndim],) * ndim,
         sketch=sketch,
@@ -227,69 +219,55 @@ def plan_table(config: TrainConfig) -> list[tuple[str, ...]]:
     return rows
 
 
-def _spacings(files: Sequence[TrainingFile]) -> list[Floats]:
-    """Return the voxel size in mm of each scale, coarsest first."""
+@dataclass(frozen=True)
+class _Grids:
+    """The grids of all scales, coarsest first.
+
+    factors : of scales 1 and above.
+    spacings : voxel size in mm of each scale; empty without mm.
+    base : shape of a sample of scale 0.
+    size : voxels of the median image along each axis, at scale 0.
+    """
+
+    factors: Sequence[Ints]
+    spacings: Sequence[Floats]
+    base: Ints
+    size: Floats
+
+
+def _physical_grids(files: Sequence[TrainingFile]) -> _Grids | None:
+    """Return the grids for volumes in mm; None if these are too small for two scales."""
     own = np.median([f.spacing for f in files if f.spacing], axis=0)
     extent = np.median([np.multiply(f.shape, f.spacing) for f in files if f.spacing], axis=0)
     if own.max() < 1.5 * own.min():
         own[:] = own.max()
-    finest = tuple(float(f"{mm:.2g}") for mm in own)
-    spacings = [finest]
+    spacings = [tuple(float(f"{mm:.2g}") for mm in own)]
+    factors: list[Ints] = []
     while len(spacings) < _MOST_SCALES:
-        longest = float((extent / spacings[0]).max())
-        if longest / _BASE_SIZE[3] < 2**0.5:
+        finer = spacings[0]
+        if float((extent / finer).max()) / _BASE_SIZE[3] < 2**0.5:
             break
-        factor = _coarser_factor(spacings[0])
-        spacings.insert(0, tuple(mm * f for mm, f in zip(spacings[0], factor, strict=True)))
-    return spacings
+        factors.insert(0, tuple(2 if mm < _ANISOTROPIC * min(finer) else 1 for mm in finer))
+        spacings.insert(0, tuple(mm * f for mm, f in zip(finer, factors[0], strict=True)))
+    if not factors:
+        return None
+    size = tuple(extent / spacings[0])
+    base = tuple(max(16, 8 * math.ceil(n / 8 - 0.25)) for n in size)
+    return _Grids(factors, spacings, base, size)
 
 
-def _coarser_factor(spacing: Floats) -> Ints:
-    return tuple(2 if mm < _ANISOTROPIC * min(spacing) else 1 for mm in spacing)
-
-
-def _factors(spacings: Sequence[Floats]) -> list[Ints]:
-    return [
-        tuple(round(c / f) for c, f in zip(coarse, fine, strict=True))
-        for coarse, fine in itertools.pairwise(spacings)
-    ]
-
-
-def _relative_scales(files: Sequence[TrainingFile], ndim: int) -> int:
-    """Return how many scales at least a quarter of the images reach."""
-    longest = _longest(files)
-    base = _relative_base(longest, ndim)
-    return min(_MOST_SCALES, n_scales_of(round(0.85 * longest), base, 2))
-
-
-def _longest(files: Sequence[TrainingFile]) -> int:
-    """Return the longest side, in pixels, that at least a quarter of the images reach."""
-    return sorted(max(f.shape) for f in files)[(3 * len(files)) // 4]
-
-
-def _relative_base(longest: int, ndim: int) -> int:
+def _relative_grids(files: Sequence[TrainingFile]) -> _Grids | None:
+    """Return the grids that at least a quarter of the images reach; None if they are too small."""
+    longest = sorted(max(f.shape) for f in files)[(3 * len(files)) // 4]
+    if longest < 1.5 * _SHORTEST_BASE:
+        return None
+    ndim = len(files[0].shape)
     base = _BASE_SIZE[ndim]
     while base > _SHORTEST_BASE and longest < 2 * base:
         base //= 2
-    return base
-
-
-def _base_shape(files: Sequence[TrainingFile], spacings: Sequence[Floats]) -> Ints:
-    """Return the shape of scale 0, that of the median image; each side is a multiple of 8."""
-    if spacings:
-        size = _size_at_scale_0(files, spacings)
-        return tuple(max(16, 8 * math.ceil(n / 8 - 0.25)) for n in size)
-    ndim = len(files[0].shape)
-    return (_relative_base(_longest(files), ndim),) * ndim
-
-
-def _size_at_scale_0(files: Sequence[TrainingFile], spacings: Sequence[Floats]) -> Floats:
-    """Return how many voxels the median image has along each axis at scale 0."""
-    if spacings:
-        extent = np.median([np.multiply(f.shape, f.spacing) for f in files if f.spacing], axis=0)
-        return tuple(extent / spacings[0])
-    base = _relative_base(_longest(files), len(files[0].shape))
-    return tuple(base * np.median([np.divide(f.shape, max(f.shape)) for f in files], axis=0))
+    n_scales = min(_MOST_SCALES, n_scales_of(round(0.85 * longest), base, 2))
+    size = tuple(base * np.median([np.divide(f.shape, max(f.shape)) for f in files], axis=0))
+    return _Grids([(2,) * ndim] * (n_scales - 1), (), (base,) * ndim, size)
 
 
 def _patch(size: Floats, longest: int) -> Ints:
@@ -305,21 +283,15 @@ def _hounsfield_window(files: Sequence[TrainingFile]) -> tuple[float, float]:
     return -1000.0, float(np.clip(100 * math.ceil(high / 100), 400, 2000))
 
 
-def _scale(
-    index: int,
-    factors: Sequence[Ints],
-    spacings: Sequence[Floats],
-    patch: Ints,
-    sizes: _Sizes,
-) -> ScaleTraining:
+def _scale(index: int, grids: _Grids, patch: Ints, sizes: _Sizes) -> ScaleTraining:
     ndim = len(patch)
     wide = index > 0 and min(patch) >= judged_window(_WIDE)
     return ScaleTraining(
         network=LowResNetwork(widths=sizes.widths, upsampling="linear")
         if index == 0
         else PatchNetwork(width=sizes.width, blocks=sizes.blocks),
-        factor=factors[max(index - 1, 0)],
-        spacing_mm=spacings[index] if spacings else None,
+        factor=grids.factors[max(index - 1, 0)],
+        spacing_mm=grids.spacings[index] if grids.spacings else None,
         steps=sizes.low_res_steps if index == 0 else sizes.patch_steps,
         batch=8 if ndim == 2 else 4,
         patch_shape=patch,
