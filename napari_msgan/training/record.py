@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,8 +32,8 @@ class Record:
         self._sums: dict[str, float] = {}
         self._counts: dict[str, int] = {}
         if self._path.exists():
-            kept = [line for line in _lines(self._path) if _step_of(line) <= first_step]
-            self._path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+            kept = [means for means in read_record(work, scale) if means["step"] <= first_step]
+            self._path.write_text("".join(map(_line, kept)), encoding="utf-8")
         self._board = SummaryWriter(work / "tensorboard", purge_step=first_step + 1)
 
     def state(self) -> dict[str, dict[str, float]]:
@@ -54,7 +54,7 @@ class Record:
         means = {name: total / self._counts[name] for name, total in self._sums.items()} | more
         self._sums, self._counts = {}, {}
         with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **means}) + "\n")
+            file.write(_line({"step": step, **means}))
         for name, value in means.items():
             self._board.add_scalar(f"scale_{self._scale}/{name}", value, step)
 
@@ -70,27 +70,25 @@ class Record:
 
 
 def read_record(work: Path, scale: int) -> Iterator[Losses]:
-    """Yield the mean losses of each interval of a scale, with its last step as ``step``."""
-    for line in _lines(_file_of(work, scale)):
-        if _step_of(line) < math.inf:
-            yield json.loads(line)
+    """Yield the mean losses of each interval of a scale, with its last step as ``step``.
+
+    A line torn by a full disk or a power cut is left out.
+    """
+    path = _file_of(work, scale)
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    for line in text.splitlines():
+        with suppress(ValueError, TypeError, KeyError):
+            means: Losses = json.loads(line)
+            if means["step"] > 0:
+                yield means
 
 
 def _file_of(work: Path, scale: int) -> Path:
     return work / f"scale_{scale}.jsonl"
 
 
-def _lines(path: Path) -> list[str]:
-    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-    return text.splitlines()
-
-
-def _step_of(line: str) -> float:
-    """Return the step of a line; infinity for a line torn by a full disk or a power cut."""
-    try:
-        return float(json.loads(line)["step"])
-    except (ValueError, TypeError, KeyError):
-        return math.inf
+def _line(means: Losses) -> str:
+    return json.dumps(means) + "\n"
 
 
 def _middle(images: Tensor) -> Float32Array:
