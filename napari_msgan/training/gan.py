@@ -61,6 +61,11 @@ class Batch:
             torch.tensor([float(s.truthful) for s in samples], device=device),
         )
 
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """The arguments of a generator."""
+        return (self.sketch,) if self.coarse is None else (self.coarse, self.sketch)
+
 
 def to_tensor(arrays: Sequence[Float32Array], device: torch.device | str) -> Tensor:
     """Stack arrays without channels into a batch, shape (N, 1, ...), in channels-last layout."""
@@ -88,12 +93,8 @@ class ScaleGan:
     def __init__(
         self, config: TrainConfig, scale: int, fabric: Fabric, build: Build = build_generator
     ) -> None:
-        self.config, self.plan, self.scale, self.fabric = (
-            config,
-            config.scales[scale],
-            scale,
-            fabric,
-        )
+        self.config, self.plan = config, config.scales[scale]
+        self.scale, self.fabric = scale, fabric
         torch.manual_seed(config.seed + scale)
         ndim = len(self.plan.factor)
         self.generator = self._place(build(self.plan.network, self.plan.factor))
@@ -148,7 +149,7 @@ class ScaleGan:
         self._set_rate(step)
         # Each process has different samples, and drops different channels for them.
         torch.manual_seed(hash((self.config.seed, self.scale, step)) + self.fabric.global_rank)
-        fake = self._generate(batch)
+        fake: Tensor = self._g(*batch.inputs)
         condition = self._condition(batch)
         losses: dict[str, Tensor] = {}
         adversarial = self.is_adversarial(step)
@@ -176,11 +177,6 @@ class ScaleGan:
         share = _LAST_LEARNING_RATE + (1 - _LAST_LEARNING_RATE) * cosine
         for group in self._g_optimiser.param_groups:
             group["lr"] = self.config.learning_rate * share
-
-    def _generate(self, batch: Batch) -> Tensor:
-        if batch.coarse is None:
-            return cast("Tensor", self._g(batch.sketch))
-        return cast("Tensor", self._g(batch.coarse, batch.sketch))
 
     def _condition(self, batch: Batch) -> Tensor:
         """Return what the discriminator sees besides the image, on the image's grid."""
@@ -270,6 +266,5 @@ class ScaleGan:
     def apply(self, batch: Batch) -> Tensor:
         """Run the running average of the generator on a batch; return float32."""
         with self.fabric.autocast():
-            inputs = (batch.sketch,) if batch.coarse is None else (batch.coarse, batch.sketch)
-            result: Tensor = self.average(*inputs)
+            result: Tensor = self.average(*batch.inputs)
         return result.float()
