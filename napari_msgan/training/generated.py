@@ -60,21 +60,18 @@ def _generate(
     config: TrainConfig,
     fabric: Fabric,
 ) -> Float32Array:
-    factor = config.scales[scale].factor
+    factor, inputs = config.scales[scale].factor, []
+    if scale == 0:
+        fine = box.multiply(factor)
+    else:
+        coarse = pyramid.generated(scale - 1)
+        assert coarse is not None
+        window = box.cover(factor).grow(generator.halo)
+        inputs.append(dequantise(read_padded(coarse, window.start, window.stop)))
+        fine = window.multiply(factor)
+    sketch = pyramid.sketch(max(1, scale))  # scale 0 reads that of scale 1
+    inputs.append(read_sketch(sketch, fine, config.noise, seed=0, scale=scale))
     with fabric.autocast():
-        if scale == 0:
-            read = box.multiply(factor)
-            sketch = read_sketch(pyramid.sketch(1), read, config.noise, seed=0, scale=0)
-            result = generator(to_tensor([sketch], fabric.device))
-        else:
-            coarse = pyramid.generated(scale - 1)
-            assert coarse is not None
-            window = box.cover(factor).grow(generator.halo)
-            inside = dequantise(read_padded(coarse, window.start, window.stop))
-            fine = window.multiply(factor)
-            sketch = read_sketch(pyramid.sketch(scale), fine, config.noise, seed=0, scale=scale)
-            result = generator(
-                to_tensor([inside], fabric.device), to_tensor([sketch], fabric.device)
-            )
+        result = generator(*(to_tensor([array], fabric.device) for array in inputs))
     values: Float32Array = result[0, 0].float().cpu().numpy()
     return values[tuple(slice(n) for n in box.shape)]
