@@ -7,7 +7,7 @@ asking for reports; the same call then resumes where it stopped.
 from __future__ import annotations
 
 import shutil
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -71,16 +71,12 @@ def iter_train(
     keep_large_buffers()
     check_run(files, out, config, devices=devices)
     is_first = devices == 1 or LightningEnvironment().local_rank() == 0  # it starts the others
-    with _alone_in(out) if is_first else nullcontext():
+    work = work_folder(out)
+    if is_first:
+        work.mkdir(parents=True, exist_ok=True)
+    with hold_lock(work / "lock", str(out), TrainingError) if is_first else nullcontext():
         fabric = open_fabric(config, device, devices)
         yield from _iter_train(files, out, config, fabric)
-
-
-@contextmanager
-def _alone_in(out: Path) -> Iterator[None]:
-    work_folder(out).mkdir(parents=True, exist_ok=True)
-    with hold_lock(work_folder(out) / "lock", str(out), TrainingError):
-        yield
 
 
 def _iter_train(
