@@ -21,7 +21,7 @@ from napari_msgan.source import image_pyramid, plan_source
 from napari_msgan.steps import cpu_threads, run_to_end
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Generator
     from pathlib import Path
 
     import numpy.typing as npt
@@ -62,9 +62,6 @@ class TrueImages:
     def __getitem__(self, scale: int) -> npt.NDArray[Any]:
         image: npt.NDArray[Any] = np.load(self.files[scale], mmap_mode="r")
         return image
-
-    def __iter__(self) -> Iterator[npt.NDArray[Any]]:
-        return (self[scale] for scale in range(len(self)))
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -158,10 +158,7 @@ def _seams(case: Case, made: Float32Array, true: Float32Array, scale: int) -> di
         seams = certify_seams(make_tile, tuple(made.shape), tile_shape, factor)
     per_network_unit = units_of(case.model.spec).data_range / 2
     return {
-        "seam_mean_near": seams.mean_near * per_network_unit,
-        "seam_max_near": seams.max_near * per_network_unit,
-        "seam_mean_off": seams.mean_off * per_network_unit,
-        "seam_max_off": seams.max_off * per_network_unit,
+        **{f"seam_{name}": value * per_network_unit for name, value in asdict(seams).items()},
         "seam_phase": tile_phase_share(made, tile_shape, factor, first),
         "seam_phase_true": tile_phase_share(true, tile_shape, factor, first),
     }

@@ -110,7 +110,6 @@ def reader_study_page(regions: Sequence[Region], title: str, n_images: int = 1) 
     ------
     VolumeError
         If there are fewer than two regions.
-        If there are fewer than two regions.
 
     References
     ----------

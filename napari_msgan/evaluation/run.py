@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from napari_msgan.evaluation.figures import ScaleFigures
     from napari_msgan.evaluation.memorisation import Memorisation, PatchPair
     from napari_msgan.evaluation.reader_study import Region
-    from napari_msgan.evaluation.regions import BoolArray
-    from napari_msgan.intensity import Float32Array
 
 #: Numbers of patches and regions, for all images together.
 _MEMORISATION_PATCHES = 48
@@ -85,7 +83,7 @@ def iter_evaluate_image(
     try:
         opening = iter_open_case(path, model, folder, computing, scale)
         case = yield from changed(opening, _part(0.0, _GENERATING, "generating"))
-        sizes = [array.size for array in case.truth]
+        sizes = [case.truth[s].size for s in range(case.finest_scale + 1)]
         rows, done = [], _GENERATING
         for s, size in enumerate(sizes):
             yield done, f"scale {s}"
@@ -251,11 +249,13 @@ class _Samples:
     n_shown: int = 0
 
     def draw(self, case: Case, seed: int) -> None:
-        if self.patches_at is not None and self.patches_at < len(case.truth):
-            made, true, body = _in_units(case, self.patches_at)
+        units = units_of(case.model.spec)
+        if self.patches_at is not None and self.patches_at <= case.finest_scale:
+            true = units.convert(case.truth[self.patches_at])
+            made, body = units.convert(case.made(self.patches_at)), body_mask(true, units)
             self.patches += draw_patches(made, true, body, self.n_patches, seed=seed)
         if self.n_regions:
-            _, _, body = _in_units(case, case.finest_scale)
+            body = body_mask(units.convert(case.truth[case.finest_scale]), units)
             drawn = draw_regions(case, body, self.n_regions, seed=seed)
             self.regions += drawn
             self.n_shown += bool(drawn)
@@ -270,10 +270,3 @@ def _as_step(number: int, total: int, name: str) -> Callable[[tuple[float, str]]
 
 def _as_stage(stage: Stage) -> Callable[[tuple[float, str]], EvaluationStep]:
     return lambda step: EvaluationStep(stage, *step)
-
-
-def _in_units(case: Case, scale: int) -> tuple[Float32Array, Float32Array, BoolArray]:
-    """Return the generated and the true image in reported units, and the body mask."""
-    units = units_of(case.model.spec)
-    true = units.convert(case.truth[scale])
-    return units.convert(case.made(scale)), true, body_mask(true, units)
