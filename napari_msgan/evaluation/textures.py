@@ -172,7 +172,9 @@ def radial_power_spectrum(image: Float32Array) -> Float64Array:
     power = np.square(np.abs(fft.rfftn(values)))
     rings = (np.sqrt(radius) * (2 * _SPECTRUM_BINS)).astype(np.intp)
     inside = rings < _SPECTRUM_BINS
-    counts = np.bincount(rings[inside], minlength=_SPECTRUM_BINS)
+    power[..., 1:] *= 2  # for their mirror images, which rfftn leaves out
+    counts = 2 * np.bincount(rings[inside], minlength=_SPECTRUM_BINS)
+    counts -= np.bincount(rings[..., 0][inside[..., 0]], minlength=_SPECTRUM_BINS)
     sums = np.bincount(rings[inside], power[inside], minlength=_SPECTRUM_BINS)
     return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 

@@ -95,6 +95,17 @@ def test_power_lies_in_the_ring_of_its_frequency():
     assert spectrum[16] > 1e3 * spectrum[4]
 
 
+@pytest.mark.parametrize("shape", [(96, 80), (33, 40, 45)], ids=str)
+def test_every_direction_counts_alike_in_a_spectrum(shape):
+    """Edges along one axis only, so that most of the power lies on one axis of the spectrum."""
+    image = textured(shape, 0)
+    image += np.cumsum(np.arange(shape[0]) % 7, dtype=np.float32).reshape(-1, *[1] * len(shape[1:]))
+    spectrum = radial_power_spectrum(image)
+    for axis in range(1, len(shape)):
+        turned = np.ascontiguousarray(np.swapaxes(image, 0, axis))
+        np.testing.assert_allclose(radial_power_spectrum(turned), spectrum, rtol=1e-3)
+
+
 @pytest.mark.parametrize("shape", [(128, 96), (40, 48, 44)])
 def test_spectra_show_blur_and_noise_and_no_shift(shape, rng):
     true = textured(shape, 0)
