@@ -54,16 +54,17 @@ class Sample:
 class LowResPool:
     """Changed whole images for scale 0, made once and kept on disk, drawn with changed sketches."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, config: TrainConfig) -> None:
         self._sketches = open_array(folder / _POOL_SKETCHES)
         self._images = open_array(folder / _POOL_IMAGES)
+        self._config = config
 
     def __len__(self) -> int:
         return len(self._images)
 
-    def draw(self, random: np.random.Generator, config: TrainConfig) -> Sample:
+    def draw(self, random: np.random.Generator) -> Sample:
         index = int(random.integers(len(self)))
-        return self._sample(index, change_sketch(self._sketches[index], random, config))
+        return self._sample(index, change_sketch(self._sketches[index], random, self._config))
 
     def fixed(self, count: int) -> list[Sample]:
         """Return the first samples of the pool without further changes."""
@@ -214,8 +215,7 @@ def change_sketch(
         values *= np.float32(random.uniform(*changes.strength))
         values[values < random.uniform(0, changes.weakest)] = 0
         blocks = [-(-n // _GAP) for n in sketch.shape]
-        coarse = random.random(blocks) < random.uniform(0, changes.gaps)
-        missing = coarse
+        missing = random.random(blocks) < random.uniform(0, changes.gaps)
         for axis in range(sketch.ndim):
             missing = np.repeat(missing, _GAP, axis)
         values[missing[tuple(slice(n) for n in sketch.shape)]] = 0

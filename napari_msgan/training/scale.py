@@ -100,20 +100,21 @@ class ScaleTrainer:
     def _open_data(
         self, training: Sequence[SourcePyramid], validation: Sequence[SourcePyramid]
     ) -> None:
+        self._sampler = self._sampler_of(training, "pool")
         fixed: list[Sample] = []
-        if self._scale == 0:
-            self._pool = LowResPool(self._work / "pool")
-            if validation:
-                fixed = LowResPool(self._work / "validation_pool").fixed(_VALIDATION_SAMPLES)
-        else:
-            halo = self.gan.generator.halo
-            self._sampler = PatchSampler(training, self._scale, halo, self._config)
-            if any(pyramid.n_scales > self._scale for pyramid in validation):
-                sampler = PatchSampler(validation, self._scale, halo, self._config)
-                fixed = sampler.fixed(_VALIDATION_SAMPLES)
+        if any(pyramid.n_scales > self._scale for pyramid in validation):
+            fixed = self._sampler_of(validation, "validation_pool").fixed(_VALIDATION_SAMPLES)
         size = self._plan.batch  # the size that memory was planned for
         parts = (fixed[start : start + size] for start in range(0, len(fixed), size))
         self._validation = [Batch.of(part, self._fabric.device) for part in parts]
+
+    def _sampler_of(
+        self, pyramids: Sequence[SourcePyramid], pool: str
+    ) -> LowResPool | PatchSampler:
+        """Return what draws samples of these images; `pool` holds those changed for scale 0."""
+        if self._scale == 0:
+            return LowResPool(self._work / pool, self._config)
+        return PatchSampler(pyramids, self._scale, self.gan.generator.halo, self._config)
 
     def _warm_start(self) -> None:
         """Start from the coarser scale if its networks are the same, and from a given model."""
@@ -216,14 +217,10 @@ class ScaleTrainer:
 
     def _draw(self, step: int) -> list[Sample]:
         share, rank = self._plan.batch // self._fabric.world_size, self._fabric.global_rank
-        samples = []
-        for index in range(rank * share, (rank + 1) * share):
-            random = sample_random(self._config, self._scale, step, index)
-            if self._scale == 0:
-                samples.append(self._pool.draw(random, self._config))
-            else:
-                samples.append(self._sampler.draw(random))
-        return samples
+        return [
+            self._sampler.draw(sample_random(self._config, self._scale, step, index))
+            for index in range(rank * share, (rank + 1) * share)
+        ]
 
     def _validate(self, step: int, record: Record | None) -> tuple[Losses, bool]:
         """Return the losses on the validation samples, and whether the scale has learnt enough."""

@@ -107,8 +107,8 @@ def test_pool_sketch_is_twice_as_fine_as_its_image(prepared, tmp_path):
     done = [made for made, _ in iter_make_pool(pyramids, config.pool, tmp_path, config)]
     assert done == [1, 2, 3, 4]
     assert list(iter_make_pool(pyramids, config.pool, tmp_path, config)) == []  # it is there
-    pool = LowResPool(tmp_path)
-    sample = pool.draw(np.random.default_rng(0), config)
+    pool = LowResPool(tmp_path, config)
+    sample = pool.draw(np.random.default_rng(0))
     assert sample.image.shape == config.scales[0].patch_shape
     assert sample.sketch.shape == tuple(2 * n for n in sample.image.shape)
     assert sample.image.std() > 0.01
