@@ -54,12 +54,10 @@ def scaled(stored: ArrayLike, slope: float | None, inter: float | None) -> Array
         limits = np.iinfo(stored.dtype)
         ends = sorted(int(slope) * end + int(inter) for end in (limits.min, limits.max))
         if -(2**63) <= ends[0] and ends[1] < 2**63:
-            # Mixing a signed with an unsigned type may give float64: one end decides for both.
-            whole = np.min_scalar_type(ends[1] if ends[0] >= 0 else min(ends[0], -ends[1] - 1))
             return converted(
                 stored,
                 lambda block: block.astype(np.int64) * int(slope) + int(inter),
-                dtype=whole,
+                dtype=integer_type(*ends),
                 ndim=len(stored.shape),
             )
     # float64 for 32-bit integers, which float32 cannot hold.
@@ -70,6 +68,12 @@ def scaled(stored: ArrayLike, slope: float | None, inter: float | None) -> Array
         dtype=real,
         ndim=len(stored.shape),
     )
+
+
+def integer_type(low: int, high: int) -> np.dtype[Any]:
+    """Return the smallest type for integers from `low` to `high`."""
+    # Mixing a signed with an unsigned type may give float64: one end decides for both.
+    return np.min_scalar_type(high if low >= 0 else min(low, -high - 1))
 
 
 def iter_slabs(

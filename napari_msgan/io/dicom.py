@@ -17,6 +17,7 @@ from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from napari_msgan.errors import VolumeError
 from napari_msgan.geometry import Affine
+from napari_msgan.io._arrays import integer_type
 from napari_msgan.io._checks import check_is_plausible, warn
 from napari_msgan.io._dicom_elements import CONVERT
 from napari_msgan.io._dicom_files import SLICED, dicom_files
@@ -281,4 +282,4 @@ def _dtype(slices: Sequence[Slice]) -> np.dtype[Any]:
     low, high = min(lows), max(highs)
     if not all(one.is_whole for one in slices) or max(-low, high) > 2**31:
         return np.dtype(np.float32)
-    return np.min_scalar_type(int(high) if low >= 0 else min(int(low), -int(high) - 1))
+    return integer_type(int(low), int(high))
