@@ -30,7 +30,12 @@ from napari_msgan.training.checks import check_run, kept_out_of, model_spec, sca
 from napari_msgan.training.generated import iter_generate_coarse
 from napari_msgan.training.same_run import begin_run, run_file, work_folder
 from napari_msgan.training.samples import iter_make_pool
-from napari_msgan.training.scale import ScaleTrainer, StepReport, checkpoint_of
+from napari_msgan.training.scale import (
+    VALIDATION_SAMPLES,
+    ScaleTrainer,
+    StepReport,
+    checkpoint_of,
+)
 from napari_msgan.training.sources import prepare
 
 if TYPE_CHECKING:
@@ -43,7 +48,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_VALIDATION_POOL = 32
 _LONGEST_WAIT = timedelta(days=2)
 
 
@@ -204,7 +208,7 @@ def iter_make_pools(
     """Write what scale 0 is trained on and validated with, unless it exists."""
     pools = [("pool", training, config.pool)]
     if validation:
-        pools.append(("validation_pool", validation, _VALIDATION_POOL))
+        pools.append(("validation_pool", validation, VALIDATION_SAMPLES))
     for name, pyramids, size in pools:
         for done, total in iter_make_pool(pyramids, size, work / name, config):
             yield StepReport("change", 0, done, total, {})

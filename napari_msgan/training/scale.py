@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 _INTERVALS = 20
 _MOST_STEPS_PER_INTERVAL = 200
-_VALIDATION_SAMPLES = 16
+VALIDATION_SAMPLES = 16
 _GPU_LOADERS = 4
 
 
@@ -103,7 +103,7 @@ class ScaleTrainer:
         self._sampler = self._sampler_of(training, "pool")
         fixed: list[Sample] = []
         if any(pyramid.n_scales > self._scale for pyramid in validation):
-            fixed = self._sampler_of(validation, "validation_pool").fixed(_VALIDATION_SAMPLES)
+            fixed = self._sampler_of(validation, "validation_pool").fixed(VALIDATION_SAMPLES)
         size = self._plan.batch  # the size that memory was planned for
         parts = (fixed[start : start + size] for start in range(0, len(fixed), size))
         self._validation = [Batch.of(part, self._fabric.device) for part in parts]
