@@ -117,6 +117,18 @@ def test_dependents_are_the_inverse_of_dependencies(shape):
         assert len(set(tiling.dependents(tile)) - readers) <= 4
 
 
+def test_with_dependents_are_all_finer_tiles_made_from_the_given_ones():
+    tiling = make_tiling((64, 64), ((2, 2), (1, 2)), (8, 8), 1)
+    given = [Tile(1, (0, 3)), Tile(2, (7, 7))]
+    readers = {Tile(1, (0, 3)), *tiling.dependents(given[0])}
+    assert len(readers) > 1
+    finest = {tile for tile in readers if tile.scale == 2}
+    assert tiling.with_dependents(given) == [set(), {given[0]}, finest | {given[1]}]
+    whole = tiling.with_dependents([Tile(0, (0, 0))])
+    for scale, tiles in enumerate(whole):
+        assert tiles == set(tiling.tiles(scale, Box.of_shape(tiling.geometry.shape_at(scale))))
+
+
 def test_grid_cells_write_every_voxel_once():
     grid = TileGrid((37, 50), (16, 16))
     count = np.zeros(grid.shape, int)
@@ -125,6 +137,18 @@ def test_grid_cells_write_every_voxel_once():
         count[grid.core(index).slices] += 1
     assert cells.size == 12
     assert (count == 1).all()
+
+
+def test_windows_of_tiles_are_those_computed_by_hand():
+    tiling = make_tiling((50, 70), ((2, 2), (1, 2)), (16, 16), 3)
+    whole = tiling.windows(Tile(0, (0, 0)))  # one tile of any size, at twice the resolution
+    assert (whole.image, whole.core) == ((25, 18), Box.of_shape((25, 18)))
+    assert (whole.sketch, whole.coarse) == (Box.of_shape((50, 36)), None)
+    corner = tiling.windows(Tile(2, (3, 4)))
+    assert (corner.image, corner.core) == ((50, 70), Box((48, 64), (50, 70)))
+    assert corner.coarse == Box((48 - 3, 32 - 3), (64 + 3, 40 + 3))
+    assert corner.sketch == Box((45, 58), (67, 86))
+    assert corner.coarse_image((1, 2)) == (50, 35)
 
 
 def test_several_regions_are_one_plan_each_tile_once():
