@@ -36,7 +36,7 @@ class Box:
 
     def __post_init__(self) -> None:
         if len(self.start) != len(self.stop):
-            raise GeometryError(f"a box needs as many starts as stops, got {self}")
+            raise GeometryError(f"a box needs as many starts as stops, got {self!r}")
         if any(b < a for a, b in zip(self.start, self.stop, strict=True)):
             raise GeometryError(f"a box must not stop before it starts, got {self}")
 
@@ -177,9 +177,6 @@ class Affine:
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Affine) and np.array_equal(self.matrix, other.matrix)
-
-    def __hash__(self) -> int:
-        return hash(self.matrix.tobytes())
 
     @classmethod
     def of_spacing(cls, spacing: Sequence[float], origin: Sequence[float] | None = None) -> Affine:

@@ -38,6 +38,15 @@ def test_region_text_is_read_and_written_alike():
 
 
 @pytest.mark.parametrize(
+    ("start", "stop"), [((0, 5), (3, 4)), ((2, 0), (1, 9)), ((0,), (3, 4)), ((0, 0), (3,))]
+)
+def test_a_box_that_stops_before_it_starts_on_any_axis_is_refused(start, stop):
+    with pytest.raises(GeometryError, match=r"as many starts as stops|stop before it starts"):
+        Box(start, stop)
+    assert Box((3, 4), (3, 4)).size == 0
+
+
+@pytest.mark.parametrize(
     "text", ["", "1:2", "1:2,3:4,5:6", "a:b,1:2", "2:2,0:5", "5:2,0:5", "-1:2,0:5", "1:2:3,0:5"]
 )
 def test_malformed_region_is_refused_with_its_text(text):
@@ -92,6 +101,50 @@ def test_affine_tells_axis_order_and_direction():
 def test_oblique_affine_is_recognised():
     c, s = np.cos(0.2), np.sin(0.2)
     assert Affine(np.array([[c, -s, 0], [s, c, 0], [0, 0, 1.0]])).is_oblique
+
+
+def test_closest_axes_are_told_apart_whatever_the_voxel_sizes():
+    c, s = np.cos(0.5), np.sin(0.5)
+    turned = np.array([[c, -s, 0, 0], [s, c, 0, 0], [0, 0, -1, 0], [0, 0, 0, 1]])
+    for spacing in ((1, 1, 1), (9, 0.1, 2)):
+        affine = Affine(turned @ np.diag([*spacing, 1.0]))
+        assert affine.axis_order() == ((0, 1, 2), (False, False, True))
+        swapped = Affine(affine.matrix[:, [2, 0, 1, 3]])  # index axes are turned in a ring
+        assert swapped.axis_order() == ((1, 2, 0), (False, False, True))
+
+
+def test_only_axes_in_order_that_grow_with_the_world_are_upright():
+    upright = Affine.of_spacing((3, 2, 1), (5, 6, 7))
+    assert upright.is_upright
+    assert not Affine(upright.matrix[:, [1, 0, 2, 3]]).is_upright
+    assert not upright.rescaled((1, 1, -1), (0, 0, 9)).is_upright
+    shear = np.eye(4)
+    for angle, is_upright in ((5e-4, True), (2e-3, False)):
+        shear[0, 1] = angle
+        assert Affine(shear).is_upright == is_upright
+
+
+@pytest.mark.parametrize(
+    ("axes", "shape", "factors", "spacing"),
+    [
+        ("yx", (9, 9, 9), ((2, 2),), (1, 1)),
+        ("yx", (9, 0), ((2, 2),), (1, 1)),
+        ("yx", (9, 9), ((2, 2), (2, 2, 2)), (1, 1)),
+        ("yx", (9, 9), ((2, 2), (2, 0)), (1, 1)),
+        ("yx", (9, 9), ((2, 2),), (1, 1, 1)),
+    ],
+)
+def test_a_pyramid_whose_parts_do_not_fit_its_axes_is_refused(axes, shape, factors, spacing):
+    with pytest.raises(GeometryError, match="not fit the axes"):
+        PyramidGeometry(tuple(axes), shape, factors, Affine.of_spacing(spacing), "pixel")
+
+
+@pytest.mark.parametrize("scale", [-1, 3])
+def test_scales_that_a_pyramid_does_not_have_are_refused(scale):
+    for there in range(3):
+        pyramid().check_scale(there)
+    with pytest.raises(GeometryError, match=f"scale {scale} does not exist: the scales are 0 to 2"):
+        pyramid().check_scale(scale)
 
 
 def test_singular_affine_is_refused():
