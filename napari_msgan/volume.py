@@ -117,9 +117,9 @@ def _parse_key(key: Key, shape: Sequence[int]) -> tuple[Box, tuple[int | slice, 
             if not -size <= index < size:
                 raise IndexError(f"index {index} is outside an axis of {size} voxels")
             chosen, pick = range(index % size, index % size + 1), 0
-        ends = (chosen[0], chosen[-1]) if chosen else (0, -1)
-        starts.append(min(ends) if chosen else 0)
-        stops.append(max(ends) + 1 if chosen else 0)
+        first, last = sorted((chosen[0], chosen[-1])) if chosen else (0, -1)
+        starts.append(first)
+        stops.append(last + 1)
         picks.append(pick)
     return Box(tuple(starts), tuple(stops)), tuple(picks)
 

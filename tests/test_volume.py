@@ -69,6 +69,8 @@ def test_a_given_voxel_size_makes_millimetres_of_pixels():
     sized = with_spacing(pixels, (0.2, 0.1))
     assert (sized.unit, sized.affine) == ("millimeter", Affine.of_spacing((0.2, 0.1)))
     assert with_spacing(sized, (0.2004, 0.1)).spacing == (0.2004, 0.1)  # rounded: nothing is told
+    with pytest.warns(UserWarning, match=r"voxels of 0\.203 x 0\.1 mm are taken"):
+        with_spacing(sized, (0.203, 0.1))
 
 
 @pytest.mark.parametrize("given", [(1.0, 1.0), (), (1.0, 0.0, 1.0), (-1.0,), (np.nan,), (np.inf,)])
@@ -114,9 +116,27 @@ def test_ras_orientation_flips_two_axes(lps):
     assert turned.affine.at((0, 0, 0)).tolist() == lps.affine.at((0, 2, 3)).tolist()
 
 
-def test_unknown_orientation_is_refused(lps):
+@pytest.mark.parametrize("letters", [x + y + z for x in "LR" for y in "PA" for z in "SI"])
+def test_axes_grow_in_the_direction_of_their_letter(lps, letters):
+    turned, orientation = orient(lps, letters)
+    grows = np.diag(turned.affine.matrix)[:3] > 0  # towards S, P and L
+    assert grows.tolist() == [letter in "LPS" for letter in reversed(letters)]
+    assert orientation.order == (0, 1, 2)
+    first = tuple(0 if up else n - 1 for up, n in zip(grows, lps.shape, strict=True))
+    assert turned.data[0, 0, 0] == lps.data[first]
+
+
+@pytest.mark.parametrize("letters", ["XYZ", "LP", "LPSS", "SPL"])
+def test_unknown_orientation_is_refused(lps, letters):
     with pytest.raises(GeometryError, match="not like 'LPS'"):
-        orient(lps, "XYZ")
+        orient(lps, letters)
+
+
+def test_orientation_of_another_number_of_axes_is_refused(lps):
+    flat = Volume(np.zeros((4, 5)), Affine.of_spacing((1, 1)), "millimeter")
+    for volume, letters in ((flat, "LPS"), (lps, "PS")):
+        with pytest.raises(GeometryError, match="does not fit a"):
+            orient(volume, letters)
 
 
 @given(st.integers(-9, 12), st.integers(1, 9), st.integers(-9, 12), st.integers(1, 9))
@@ -129,7 +149,12 @@ def test_window_outside_the_array_repeats_the_border_voxel(y, h, x, w):
 
 @pytest.mark.parametrize("blocks", [None, (2, 3)], ids=["whole", "blocks"])
 @pytest.mark.parametrize(
-    "key", [np.s_[:], np.s_[3], np.s_[-1, 2:], np.s_[::2, 1::3], np.s_[::-1], np.s_[..., 4:4]]
+    "key",
+    [
+        *(np.s_[:], np.s_[3], np.s_[6], np.s_[-7], np.s_[-1, 2:], np.s_[2, 3], np.s_[..., 5]),
+        *(np.s_[::2, 1::3], np.s_[::-1], np.s_[5:1:-3, ::-2], np.s_[-3:, ...], np.s_[..., 4:4]),
+    ],
+    ids=str,
 )
 def test_lazy_array_is_indexed_like_an_array(key, blocks):
     data = np.arange(7 * 8).reshape(7, 8)
@@ -144,6 +169,31 @@ def test_lazy_array_is_indexed_like_an_array(key, blocks):
     np.testing.assert_array_equal(lazy[key], data[key])
     assert lazy[key].dtype == np.float32
     assert all(0 < box.size <= (6 if blocks else data.size) for box in asked)
+
+
+@pytest.mark.parametrize("key", [7, -8, (0, 8), (0, 0, 0), (..., 0, ...)], ids=str)
+def test_lazy_array_refuses_what_an_array_refuses(key):
+    data = np.arange(7 * 8).reshape(7, 8)
+    with pytest.raises(IndexError):
+        data[key]
+    with pytest.raises(IndexError, match=r"is outside an axis of|does not fit 2 axes"):
+        LazyArray(data.shape, data.dtype, lambda box: data[box.slices])[key]
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing", "unit", "told"),
+    [
+        ((4, 5), (1, 1), "inch", "is not one of millimeter, pixel"),
+        ((4,), (1,), "pixel", "must have 2 or 3 axes"),
+        ((2, 3, 4, 5), (1,) * 4, "pixel", "must have 2 or 3 axes"),
+        ((4, 0), (1, 1), "pixel", "must have 2 or 3 axes"),
+        ((4, 5), (1, 1, 1), "pixel", "a 3-D affine for an image"),
+    ],
+)
+def test_what_does_not_fit_an_image_is_refused(shape, spacing, unit, told):
+    with pytest.raises(VolumeError, match=told):
+        Volume(np.zeros(shape), Affine.of_spacing(spacing), unit)
+    assert Volume(np.zeros((1, 1, 1)), Affine.of_spacing((1,) * 3), "pixel").axes == ("z", "y", "x")
 
 
 @pytest.mark.parametrize("data", [[[1, 2], [3, 4]], torch.zeros(3, 4), "image.png"], ids=type)
