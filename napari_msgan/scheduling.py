@@ -93,8 +93,7 @@ def run_in_order(tiling: Tiling, plan: Sequence[Tile], driver: TileDriver) -> It
     for tile, needed in missing.items():
         for other in needed:
             readers[other].append(tile)
-    ready = [rank[tile] for tile in plan if not missing[tile]]
-    heapq.heapify(ready)
+    ready = [rank[tile] for tile in plan if not missing[tile]]  # in order, so already a heap
     running = 0
     while ready or running:
         while ready and running < driver.capacity:

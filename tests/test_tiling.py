@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_msgan.geometry import Affine, Box, PyramidGeometry
-from napari_msgan.scheduling import plan_tiles
+from napari_msgan.scheduling import plan_tiles, run_in_order
 from napari_msgan.tiling import Tile, TileGrid, Tiling
 
 
@@ -103,6 +103,13 @@ def test_tiles_near_the_focus_come_first():
     assert finest[-1] == Tile(1, (0, 0))
 
 
+def test_the_focus_lies_in_voxels_of_the_finest_scale_whatever_scale_is_made():
+    tiling = make_tiling((128, 128), ((2, 2), (2, 2)), (16, 16), 3)
+    focus = Box((32, 80), (36, 84))  # at scale 1: 16 to 18, 40 to 42
+    plan = plan_tiles(tiling, [Box.of_shape((128, 128))], 1, lambda tile: False, focus)
+    assert next(tile for tile in plan if tile.scale == 1) == Tile(1, (1, 2))
+
+
 @pytest.mark.parametrize("shape", [(40, 33), (17, 64)], ids=str)
 def test_dependents_are_the_inverse_of_dependencies(shape):
     tiling = make_tiling(shape, ((2, 2), (1, 2)), (8, 8), 3)
@@ -171,3 +178,42 @@ def test_of_several_regions_what_is_seen_comes_first():
     regions = [Box((0, 0, 0), (18, 18, 18)), Box((0, 14, 0), (18, 23, 18))]
     plan = plan_tiles(tiling, regions, 1, lambda tile: False, Box((17, 22, 17), (18, 23, 18)))
     assert next(tile for tile in plan if tile.scale == 1) == Tile(1, (1, 1, 1))  # of the second
+
+
+class Driver:
+    """Makes tiles one after the other, the last one first, and lets its caller wait in between."""
+
+    def __init__(self, tiling, plan, capacity):
+        self.tiling, self.plan, self.capacity = tiling, plan, capacity
+        self.begun, self.running, self.done, self.most = [], [], set(), 0
+
+    def begin(self, tile):
+        assert self.done >= set(self.tiling.dependencies(tile)) & set(self.plan)
+        self.begun.append(tile)
+        self.running.append(tile)
+        self.most = max(self.most, len(self.running))
+        self.is_waiting = True
+
+    def finished(self):
+        if self.is_waiting:
+            self.is_waiting = False
+            return []
+        tile = self.running.pop()
+        self.done.add(tile)
+        return [tile]
+
+
+@pytest.mark.parametrize("capacity", [1, 3])
+def test_tiles_are_begun_in_order_as_many_as_fit_and_never_before_what_they_read(capacity):
+    tiling = make_tiling((96, 80), ((2, 2), (1, 2)), (16, 16), 3)
+    whole, refined = Box.of_shape((96, 80)), tiling.tiles(1, Box((0, 0), (20, 20)))
+    refined = [Tile(0, (0, 0)), *refined]  # is there already
+    plan = plan_tiles(tiling, [whole], 2, lambda tile: tile in refined)
+    driver = Driver(tiling, plan, capacity)
+    yielded = list(run_in_order(tiling, plan, driver))
+    assert [tile for tile in yielded if tile is None]
+    assert {tile for tile in yielded if tile} == set(plan)
+    assert len(driver.begun) == len(plan)
+    assert driver.most == capacity
+    if capacity == 1:
+        assert driver.begun == plan
