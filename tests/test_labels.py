@@ -38,7 +38,21 @@ def test_what_holds_the_strongest_edge_floats_or_negative_values_is_no_label_map
     assert not is_label_map(np.where(mask > 0, 255, 0).astype(np.uint8))
     assert not is_label_map(mask.astype(np.float32))
     assert not is_label_map(-mask.astype(np.int16))
+    assert not is_label_map(mask.astype(np.int16) - 1)
     assert is_filled(mask.astype(np.float32))
+
+
+@pytest.mark.parametrize("shape", [(6, 7), (4, 5, 6)])
+def test_borders_are_voxels_whose_next_neighbour_along_any_axis_has_another_label(rng, shape):
+    labels = rng.integers(0, 2, shape, np.uint8)
+    borders = borders_of(labels)[...]
+    for index in np.ndindex(shape):
+        ahead = [
+            tuple(min(n + (a == axis), shape[a] - 1) for a, n in enumerate(index))
+            for axis in range(len(shape))
+        ]
+        differs = any(labels[other] != labels[index] for other in ahead)
+        assert borders[index] == (255 if differs else 0)
 
 
 @pytest.mark.parametrize("shape", [(60, 50), (70, 40, 66)])

@@ -11,7 +11,7 @@ from napari_msgan.errors import StoreError
 from napari_msgan.evaluation.seams import certify_seams, tile_maker
 from napari_msgan.geometry import Affine, Box
 from napari_msgan.model import load_folder
-from napari_msgan.noise import add_noise
+from napari_msgan.noise import add_noise, read_sketch
 from napari_msgan.volume import Volume
 from tests.models import write_model
 
@@ -56,6 +56,24 @@ def test_noise_stays_what_it_is():
     """Stores are gone on with by later versions of this program, and of numpy."""
     known = [[0.3267453, 0.16382492], [0.52351916, 0.5686995]]
     np.testing.assert_allclose(noise_in(Box((3, 5), (5, 7)), seed=7, scale=2), known, rtol=1e-6)
+    known = [[2.0562444, -0.9982713], [-0.00951299, 0.7675667]]  # where four blocks meet
+    corner = Box((255, 511), (257, 513))
+    np.testing.assert_allclose(noise_in(corner, seed=-1000, scale=3), known, rtol=1e-6)
+    known = [[[-0.9713759, 0.12209624], [1.9161013, -1.2446399]]]
+    corner = Box((-1, 63, 127), (0, 65, 129))
+    np.testing.assert_allclose(noise_in(corner, seed=1000), known, rtol=1e-6)
+
+
+def test_sketches_are_read_from_0_to_1_with_noise_above_scale_0():
+    sketch = np.arange(0, 256, 5, dtype=np.uint8).reshape(4, 13)
+    box = Box((-1, 2), (3, 15))  # over two borders, where the border voxel is repeated
+    expected = np.pad(sketch, 2, mode="edge")[1:5, 4:] / np.float32(255)
+    for sigma, scale in ((0.0, 1), (0.0, 0), (0.3, 0)):
+        read = read_sketch(sketch, box, sigma, seed=5, scale=scale)
+        np.testing.assert_array_equal(read, expected)
+        assert read.dtype == np.float32
+    noisy = read_sketch(sketch, box, 0.3, seed=5, scale=1)
+    np.testing.assert_array_equal(noisy, expected + noise_in(box, 0.3, seed=5))
 
 
 def test_any_whole_number_is_a_seed():
