@@ -3,8 +3,10 @@ import pytest
 
 from napari_msgan.errors import GeometryError, VolumeError
 from napari_msgan.geometry import Affine, Box
+from napari_msgan.model import read_spec
 from napari_msgan.source import honest_scale, n_scales_of, plan_source
 from napari_msgan.volume import Orientation, Volume, turn
+from tests.models import write_model
 
 
 def flat(shape):
@@ -39,6 +41,11 @@ def test_relative_model_keeps_the_pixels_of_the_source(relative):
     assert plan.geometry.shape == (200, 250)
     assert plan.geometry.n_scales == 4
     assert plan.extra_scales == 0
+    assert plan.honest_scale == 3
+    assert (plan.step, plan.first) == ((1, 1), (0, 0))
+    for scale in range(4):  # they have all scales, whichever is wanted
+        assert plan_source(flat((200, 250)), relative, scale).geometry == plan.geometry
+    assert plan_source(flat((250, 40)), relative).geometry.n_scales == 4
 
 
 def test_larger_image_applies_the_last_generator_again_and_says_so(relative):
@@ -54,11 +61,22 @@ def test_image_that_is_too_small_for_the_model_says_so(relative):
     assert plan.geometry.n_scales == 2
 
 
+def test_the_number_of_scales_depends_on_the_factor_along_the_last_axis(tmp_path):
+    slices = read_spec(write_model(tmp_path / "m", factor=(1, 2)))
+    with pytest.warns(UserWarning, match="applied 1 more time"):
+        plan = plan_source(flat((30, 250)), slices)
+    assert (plan.geometry.n_scales, plan.extra_scales) == (4, 1)
+    assert plan.geometry.factors == ((1, 2),) * 3
+    assert plan.geometry.shape_at(0) == (30, 32)
+
+
 def test_physical_model_stops_at_the_resolution_of_the_source(physical):
     plan = plan_source(solid((20, 40, 41), (3.0, 1.0, 1.0)), physical)
     assert plan.honest_scale == 1  # 4 mm; 2 mm would be less than 0.7 * 3 mm
     assert plan.geometry.affine.spacing == (4, 4, 4)
     assert plan.geometry.shape == (15, 10, 11)
+    assert plan.geometry.factors == ((2, 2, 2),)
+    assert plan.extra_scales == 0
 
 
 def test_rule_of_honest_scales(physical):
@@ -66,6 +84,8 @@ def test_rule_of_honest_scales(physical):
     for axis in range(3):  # whichever axis is the thickest
         spacings = [[mm if a == axis else 0.5 for a in range(3)] for mm in thickest]
         assert [honest_scale(physical.scales, mm) for mm in spacings] == [3, 2, 3, 1, -1]
+    rounded_up = float(np.nextafter(np.float32(1 / 0.7), np.float32(2)))
+    assert honest_scale(physical.scales, (rounded_up,) * 3) == 3
 
 
 def test_axes_that_stay_thick_in_the_model_may_be_thick_in_the_source(physical):
@@ -80,6 +100,27 @@ def test_finer_scale_than_the_source_is_allowed_and_warned_about(physical):
         plan = plan_source(solid((20, 40, 40), (3.0, 1.0, 1.0)), physical, 3)
     assert plan.geometry.affine.spacing == (1, 1, 1)
     assert plan.honest_scale == 1
+
+
+def test_two_scales_are_made_even_of_a_source_that_is_coarser_than_all(physical):
+    with pytest.warns(UserWarning, match="details beyond scale 0 are invented"):
+        plan = plan_source(solid((20, 20, 20), (20.0, 1.0, 1.0)), physical)
+    assert (plan.honest_scale, plan.geometry.n_scales) == (0, 2)
+    for wanted in (0, 1):
+        with pytest.warns(UserWarning, match="details beyond scale 0 are invented"):
+            assert plan_source(plan.volume, physical, wanted).geometry == plan.geometry
+
+
+def test_an_image_of_less_than_a_voxel_is_refused_and_one_of_a_voxel_is_not(physical):
+    tiny = solid((10, 20, 30), (0.001, 0.001, 0.002))  # metres, as if they were mm
+    with pytest.raises(GeometryError, match=r"is 0\.06 mm long, less than a voxel of scale 3"):
+        with pytest.warns(UserWarning, match="was trained on images of about"):
+            plan_source(tiny, physical)
+    for shape in ((1, 1, 1), (1, 1, 20)):
+        with pytest.warns(UserWarning, match="was trained on images of about") as told:
+            plan = plan_source(solid(shape, (1.0, 0.5, 1.0)), physical)
+        assert plan.geometry.shape == shape
+        assert len(told) == 1
 
 
 def test_outer_corners_of_source_and_result_agree(physical):
@@ -108,8 +149,9 @@ def test_other_number_of_axes_is_refused(relative, physical):
 
 
 def test_scale_that_does_not_exist_is_refused(relative, physical):
-    with pytest.raises(GeometryError, match="has the scales 0 to 3"):
-        plan_source(flat((200, 250)), relative, 4)
+    for scale in (-1, 4):
+        with pytest.raises(GeometryError, match="has the scales 0 to 3"):
+            plan_source(flat((200, 250)), relative, scale)
     with pytest.raises(GeometryError, match="has the scales 0 to 3"):
         plan_source(solid((20, 40, 40), (3.0, 1.0, 1.0)), physical, 4)
 

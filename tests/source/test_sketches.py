@@ -1,3 +1,4 @@
+import itertools
 import warnings
 
 import numpy as np
@@ -5,7 +6,8 @@ import pytest
 
 from napari_msgan.errors import VolumeError
 from napari_msgan.geometry import Affine
-from napari_msgan.sketch import sketch_of
+from napari_msgan.labels import borders_of
+from napari_msgan.sketch import interpolate_sketch, reduce_sketch, sketch_of, weakest_kept
 from napari_msgan.source import iter_sketch_given, iter_sketch_image, plan_source
 from napari_msgan.volume import Volume
 
@@ -18,8 +20,9 @@ def collect(plan, steps_of):
     def write(scale, box, block):
         levels[scale][box.slices] = block
 
-    for _ in steps_of(levels, write):
-        pass
+    steps = list(steps_of(levels, write))
+    n_blocks = sum(len(plan.blocks(s)) for s in range(plan.geometry.n_scales))
+    assert steps == [(done, n_blocks) for done in range(1, n_blocks + 1)]
     return levels
 
 
@@ -49,10 +52,43 @@ def test_streamed_sketch_equals_that_of_the_whole_image(relative):
 def test_given_sketch_is_kept_at_the_finest_scale_and_reduced_below(relative):
     drawn = np.zeros((64, 64), np.uint8)
     drawn[31, 5:60] = 255
+    drawn[40:42, 5:60] = 120  # is kept as thick as it was drawn
     levels = given(drawn, relative)
     np.testing.assert_array_equal(levels[-1], drawn)
     assert (levels[-2][15, 3:29] == 255).all()
     assert np.count_nonzero(levels[0]) > 0
+
+
+def test_coarser_scales_are_reduced_and_lose_their_weakest_edges(relative):
+    rng = np.random.default_rng(0)
+    drawn = (rng.integers(1, 256, (150, 170)) * (rng.random((150, 170)) < 0.1)).astype(np.uint8)
+    levels, density = given(drawn, relative), relative.sketch.low_density
+    assert len(levels) == 3
+    for finer, coarser in itertools.pairwise(levels[::-1]):
+        reduced = reduce_sketch(np.pad(finer, 8, mode="edge"), (2, 2))
+        reduced = reduced[4 : 4 + coarser.shape[0], 4 : 4 + coarser.shape[1]]
+        weakest = weakest_kept(np.bincount(reduced.ravel(), minlength=256), density)
+        assert 1 < weakest < 255
+        np.testing.assert_array_equal(coarser, np.where(reduced < weakest, 0, reduced))
+
+
+def test_interpolated_scales_are_made_of_the_finest_and_rounded(relative):
+    rng = np.random.default_rng(0)
+    drawn = (rng.integers(1, 256, (150, 170)) * (rng.random((150, 170)) < 0.1)).astype(np.uint8)
+    settings = relative.sketch.model_copy(update={"given": "interpolated"})
+    levels = given(drawn, relative.model_copy(update={"sketch": settings}))
+    np.testing.assert_array_equal(levels[-1], drawn)
+    for level in levels[:-1]:
+        expected = np.rint(interpolate_sketch(drawn, level.shape)[...])
+        np.testing.assert_array_equal(level, expected)
+
+
+def test_of_a_label_map_the_borders_are_drawn(relative):
+    labels = np.zeros((60, 64), np.uint8)
+    labels[10:40, 10:30], labels[10:40, 30:50] = 1, 2
+    with pytest.warns(UserWarning, match="is a label map"):
+        levels = given(labels, relative)
+    np.testing.assert_array_equal(levels[-1], borders_of(labels)[...])
 
 
 @pytest.mark.parametrize(
@@ -66,8 +102,9 @@ def test_given_sketch_is_scaled_by_its_type(relative, values, expected):
     assert levels[-1].max() == expected
 
 
-def test_sketch_of_floats_beyond_one_is_refused(relative):
-    drawn = np.diag(np.full(48, 3.0, np.float32))
+@pytest.mark.parametrize("value", [3.0, 1.002, -0.002, np.inf, -np.inf])
+def test_sketch_of_floats_beyond_one_is_refused(relative, value):
+    drawn = np.diag(np.full(48, value, np.float32))
     with pytest.raises(VolumeError, match=r"must lie in \[0, 1\]"):
         given(drawn, relative)
 
@@ -78,6 +115,14 @@ def test_sketch_of_floats_with_nan_is_refused(relative):
     drawn[3, 3] = np.nan
     with pytest.raises(VolumeError, match="has NaN"):
         given(drawn, relative)
+
+
+def test_sketch_of_floats_that_were_rounded_beyond_0_and_1_is_taken(relative):
+    drawn = np.full((64, 64), -0.0005, np.float32)
+    drawn[31, 5:60] = 1.0005
+    with pytest.warns(UserWarning, match="looks like an image"):  # most of it is not 0
+        levels = given(drawn, relative)
+    np.testing.assert_array_equal(levels[-1], np.where(drawn > 0, 255, 0))
 
 
 def test_picture_as_a_sketch_is_warned_of(relative):
