@@ -11,6 +11,7 @@ References
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import TYPE_CHECKING
 
@@ -134,10 +135,13 @@ def _warn_of_rounding(low: float, high: float) -> None:
 
 
 def _sample_boxes(shape: Ints) -> list[Box]:
-    boxes = Box.of_shape(shape).blocks((_SAMPLE_BLOCK[len(shape)],) * len(shape))
-    total = Box.of_shape(shape).size
-    every = max(1, round(total / _SAMPLE_SIZE))
-    return boxes[:: every if every % 2 or every == 1 else every + 1]
+    side = _SAMPLE_BLOCK[len(shape)]
+    boxes = Box.of_shape(shape).blocks((side,) * len(shape))
+    every = max(1, round(math.prod(shape) / _SAMPLE_SIZE))
+    in_a_row = -(-shape[-1] // side)
+    while math.gcd(every, 2 * in_a_row) > 1:  # or every row would be read at the same places
+        every += 1
+    return boxes[::every]
 
 
 def measure_thresholds(

@@ -18,6 +18,7 @@ from napari_msgan.sketch import (
     sketch_block,
     sketch_of,
     thin,
+    weakest_kept,
 )
 from napari_msgan.volume import LazyArray
 
@@ -113,6 +114,7 @@ def test_edge_density_stays_in_its_range_whatever_the_image(smooth, contrast):
         (np.arange(900).reshape(30, 30) + 2**28, True),
         (np.arange(900.0).reshape(30, 30) + 1e9, True),
         (np.arange(900.0).reshape(30, 30) * 1e38, True),
+        (np.linspace(-4e38, 1e30, 900).reshape(30, 30), True),
         (np.arange(900).reshape(30, 30) + 2**16, False),
         (np.arange(900.0).reshape(30, 30) * 1e-12, False),
         (np.full((30, 30), 1e9), False),
@@ -132,6 +134,76 @@ def test_a_mask_is_an_image_of_0_and_1():
     sketches = [np.asarray(lazy_sketch(x, FLAT)[...]) for x in (mask, mask.astype(np.uint8))]
     np.testing.assert_array_equal(*sketches)
     assert sketches[0].any()
+
+
+@pytest.mark.parametrize("shape", [(50, 60), (20, 22, 24)], ids=["2d", "3d"])
+def test_lazy_sketch_of_a_window_equals_that_of_the_whole_image(shape):
+    image = texture(shape) * 500 - 100
+    settings = SketchSettings(window=(0.0, 300.0), dilations=4)
+    lazy = lazy_sketch(image, settings)
+    expected = sketch_of(np.clip(image / 300, 0, 1).astype(np.float32), settings)
+    assert (lazy.shape, lazy.dtype) == (shape, np.uint8)
+    np.testing.assert_array_equal(lazy[...], expected)
+    part = tuple(slice(5, n - 3) for n in shape)
+    np.testing.assert_array_equal(lazy[part], expected[part])
+
+
+@pytest.mark.parametrize("shape", [(24, 30), (16, 14, 15)], ids=["2d", "3d"])
+def test_ridges_peak_towards_the_neighbour_that_is_nearest_to_the_gradient(shape):
+    image, floor = texture(shape), 0.02
+    magnitude, ridge = sketch._ridge(image, 1.0, floor)
+    smooth = ndimage.gaussian_filter(image, 1.0, mode="nearest", truncate=3)
+    slopes = np.stack(np.gradient(smooth))  # central differences, but for the border
+    whole = np.sqrt((slopes**2).sum(axis=0))
+    margin, diagonal = sketch._ridge_halo(1.0), 0
+    assert magnitude.shape == ridge.shape == tuple(n - 2 * margin for n in shape)
+    for index in np.ndindex(magnitude.shape):
+        at = np.array(index) + margin
+        slope = slopes[(slice(None), *at)]
+        step = np.rint(slope / np.abs(slope).max()).astype(int)
+        here, behind, ahead = (whole[tuple(place)] for place in (at, at - step, at + step))
+        assert magnitude[index] == pytest.approx(here, rel=1e-5)
+        assert ridge[index] == (here > floor and here >= behind and here > ahead)
+        diagonal += bool(ridge[index]) and np.count_nonzero(step) > 1
+    assert diagonal > 5
+
+
+@pytest.mark.parametrize(("normaliser", "ends"), [(0.2, (14, 255)), (0.5, (6, 163)), (999, (1, 1))])
+def test_strengths_are_in_proportion_to_the_gradient_from_1_to_255(normaliser, ends):
+    image = np.zeros((12, 100), np.float32)
+    image[6:] = np.linspace(0.03, 1, 100)  # an edge that becomes stronger and stronger
+    magnitude, _ = sketch._ridge(np.pad(image, 5, mode="edge"), 1.0, 0)
+    found = SketchThresholds(low=1e-5, high=1e-5, normaliser=normaliser, density=0.1)
+    settings = SketchSettings(dilations=0)
+    made = sketch_block(image, Box.of_shape(image.shape), found, settings)
+    expected = np.clip(np.rint(magnitude * (255 / normaliser)), 1, 255)
+    np.testing.assert_array_equal(made, np.where(made > 0, expected, 0))
+    line = made.max(axis=0)
+    assert (line[0], line[-1]) == ends
+    assert (np.diff(line.astype(int)) >= 0).all()
+
+
+def test_at_most_one_and_a_half_times_the_sample_is_read_from_all_parts_of_an_image(monkeypatch):
+    monkeypatch.setattr(sketch, "_SAMPLE_BLOCK", {2: 4})
+    blocks = Box.of_shape((48, 40)).blocks((4, 4))
+    for size, every in ((10**6, 1), (1920, 1), (1000, 3), (640, 3), (480, 7), (400, 7), (1, 1921)):
+        monkeypatch.setattr(sketch, "_SAMPLE_SIZE", size)
+        boxes = sketch._sample_boxes((48, 40))
+        assert boxes == blocks[::every]
+        assert sum(box.size for box in boxes) <= max(16, 1.5 * size)
+        if len(boxes) > 10:  # of ten in a row, with a distance of 2 or 5 some would never be read
+            assert {box.start[0] for box in boxes} == set(range(0, 48, 4))
+            assert {box.start[1] for box in boxes} == set(range(0, 40, 4))
+
+
+def test_weakest_edges_are_those_beyond_the_density_and_the_strongest_stay():
+    strengths = np.zeros(256, np.int64)
+    strengths[[0, 10, 20]] = 90, 6, 4
+    assert [weakest_kept(strengths, d) for d in (0.5, 0.1, 0.09, 0.04)] == [1, 1, 11, 11]
+    assert weakest_kept(strengths, 0.03) == 20
+    strengths[255] = 4
+    assert [weakest_kept(strengths, d) for d in (0.05, 0.01)] == [21, 255]
+    assert weakest_kept(np.bincount([0] * 9, minlength=256), 0.05) == 1
 
 
 def test_constant_image_has_no_edges():

@@ -7,7 +7,8 @@ import pytest
 
 from napari_msgan.durable import create_array_file
 from napari_msgan.geometry import Affine
-from napari_msgan.source import hash_pixels, plan_source, write_image_pyramid
+from napari_msgan.resampling import reduce_mean
+from napari_msgan.source import hash_pixels, plan_source, warn_of_unknown, write_image_pyramid
 from napari_msgan.source._images import image_pyramid
 from napari_msgan.volume import LazyArray, Orientation, Volume, turn
 
@@ -56,6 +57,32 @@ def test_an_error_that_is_kept_keeps_no_file_mapped(relative, tmp_path, monkeypa
     assert not list(tmp_path.iterdir())
 
 
+def test_stored_images_are_the_window_in_16_bits_and_block_means_rounded(relative, tmp_path):
+    image = np.random.default_rng(0).uniform(-150, 350, (150, 171)).astype(np.float32)
+    settings = relative.sketch.model_copy(update={"window": (-100.0, 300.0)})
+    plan = plan_source(Volume(image, Affine.of_spacing((1, 1)), "pixel"), relative)
+    images = write_image_pyramid(plan, settings, tmp_path, 2)
+    assert [i.shape for i in images] == [(38, 43), (75, 86), (150, 171)]
+    expected = np.rint(np.clip((image + 100) / np.float32(400), 0, 1) * 65535)
+    np.testing.assert_array_equal(images[-1], expected)
+    for finer, coarser in itertools.pairwise(images[::-1]):
+        np.testing.assert_array_equal(coarser, np.rint(reduce_mean(finer, (2, 2))))
+    with image_pyramid(plan, settings, 1, tmp_path) as units:
+        for unit, stored in zip(units, images, strict=True):
+            np.testing.assert_array_equal(unit[...], stored / np.float32(65535))
+
+
+def test_unknown_voxels_of_an_image_are_counted_wherever_they_are():
+    image = np.zeros((1100, 1000), np.float32)  # two blocks
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for known in (image, image.astype(np.uint8)):
+            warn_of_unknown(Volume(known, Affine.of_spacing((1, 1)), "pixel"))
+    image[-110:], image[:110], image[500, :3] = np.nan, np.inf, -np.inf
+    with pytest.warns(UserWarning, match=r"^20 % of the image is NaN or infinite"):
+        warn_of_unknown(Volume(image, Affine.of_spacing((1, 1)), "pixel"))
+
+
 def test_share_of_nan_is_told(relative, tmp_path):
     image = np.random.default_rng(0).random((64, 64), np.float32)
     for missing, told in ((0, None), (32, "50 % of the image is NaN or infinite")):
@@ -76,8 +103,10 @@ def test_share_of_nan_is_told(relative, tmp_path):
         (lambda hu: np.rint((hu + 1000) / 6).astype(np.uint8), True),
         (lambda hu: (hu + 1000) / np.float32(1600), True),
         (lambda hu: np.where(hu < 0, 40, hu), True),
+        (lambda hu: np.maximum(hu, -230), False),
+        (lambda hu: np.maximum(hu, -170), True),
     ],
-    ids=["HU", "HU + 1024", "uint8", "0 to 1", "no air"],
+    ids=["HU", "HU + 1024", "uint8", "0 to 1", "no air", "fat", "darkest above the middle"],
 )
 def test_values_in_another_unit_than_the_model_are_told(physical, tmp_path, change, is_told):
     spec = physical.sketch.model_copy(update={"window": (-1000.0, 600.0)})
