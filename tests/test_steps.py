@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import threading
 import time
 
@@ -30,20 +31,36 @@ def test_few_items_are_taken_before_others_are_done():
 
 
 def test_who_stops_waits_only_for_what_is_in_progress():
-    begun, release = [], threading.Event()
+    begun, taken, release = [], [], threading.Event()
 
     def work(item):
         begun.append(item)
         if item:
             release.wait(10)
 
-    steps = iter_in_threads(work, range(100), 2)
+    def items():
+        for number in range(100):
+            taken.append(number)
+            yield number
+
+    steps = iter_in_threads(work, items(), 2)
     next(steps)
+    assert len(taken) == 5  # one is done, and two wait for each thread
     threading.Timer(0.1, release.set).start()
     start = time.monotonic()
     steps.close()
     assert time.monotonic() - start < 5
     assert len(begun) <= 5
+
+
+def test_cores_are_those_that_this_process_may_use_where_the_system_tells(monkeypatch):
+    allowed = {0: {1, 4, 5}}
+    monkeypatch.setattr(os, "sched_getaffinity", allowed.__getitem__, raising=False)
+    assert n_cores() == 3
+    monkeypatch.delattr(os, "sched_getaffinity")  # as on Windows and macOS
+    for cores, counted in ((6, 6), (None, 1)):
+        monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
+        assert n_cores() == counted
 
 
 def test_beside_a_gpu_all_cores_do_what_the_cpu_does():
