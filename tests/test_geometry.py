@@ -113,6 +113,31 @@ def test_closest_axes_are_told_apart_whatever_the_voxel_sizes():
         assert swapped.axis_order() == ((1, 2, 0), (False, False, True))
 
 
+def test_the_closest_axis_is_found_by_direction_alone():
+    """Of two axes that are not at right angles, the one with larger voxels is not closer."""
+    c, s = np.cos([0.4, 0.7]), np.sin([0.4, 0.7])
+    for size in (0.1, 1, 10):
+        matrix = np.array([[c[0], c[1] * size, 0], [s[0], s[1] * size, 0], [0, 0, 1]])
+        assert Affine(matrix).axis_order() == ((0, 1), (False, False))
+
+
+def test_voxels_may_be_tiny_but_not_flat():
+    for size in (1e-6, 1, 1e6):
+        assert Affine.of_spacing((size,) * 3).spacing == (size,) * 3
+        with pytest.raises(GeometryError, match="invertible"):
+            Affine(np.array([[size, size, 0], [size, size * (1 + 1e-10), 0], [0, 0, 1]]))
+
+
+def test_an_affine_does_not_change_with_the_array_that_it_was_made_of():
+    matrix = np.diag([3, 2, 1])
+    affine = Affine(matrix)
+    matrix[0, 0] = 9
+    assert affine == Affine.of_spacing((3, 2))
+    assert affine.matrix.dtype == np.float64
+    with pytest.raises(ValueError, match="read-only"):
+        affine.matrix[0, 0] = 9
+
+
 def test_only_axes_in_order_that_grow_with_the_world_are_upright():
     upright = Affine.of_spacing((3, 2, 1), (5, 6, 7))
     assert upright.is_upright

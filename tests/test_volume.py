@@ -203,9 +203,12 @@ def test_what_is_no_array_is_told(data):
 
 
 def test_a_lazy_array_says_what_it_is():
-    assert repr(LazyArray((3, 4), "u1", lambda box: np.zeros(box.shape))) == (
-        "LazyArray((3, 4), uint8)"
-    )
+    lazy = LazyArray((3, 4), "u1", lambda box: np.zeros(box.shape))
+    assert repr(lazy) == "LazyArray((3, 4), uint8)"
+    assert (len(lazy), lazy.size, lazy.ndim) == (3, 12, 2)
+    assert np.asarray(lazy, np.float64).dtype == np.float64
+    with pytest.raises(ValueError, match="without a copy"):
+        np.array(lazy, copy=False)
 
 
 def test_checksum_depends_on_pixels_shape_type_and_voxel_size():
