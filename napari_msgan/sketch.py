@@ -120,7 +120,10 @@ def measure_window(image: ArrayLike) -> tuple[float, float]:
     low, high = (float(v) for v in np.percentile(finite, (0.5, 99.5)))
     if finite.dtype.itemsize > 2:
         _warn_of_rounding(low, high)
-    return (low, high) if high > low else (float(finite.min()), float(finite.max()) + 1e-6)
+    if high > low:
+        return low, high
+    lowest, highest = float(finite.min()), float(finite.max())
+    return lowest, max(highest + 1e-6, math.nextafter(highest, math.inf))
 
 
 def _warn_of_rounding(low: float, high: float) -> None:

@@ -196,6 +196,13 @@ def test_at_most_one_and_a_half_times_the_sample_is_read_from_all_parts_of_an_im
             assert {box.start[1] for box in boxes} == set(range(0, 40, 4))
 
 
+def test_the_sample_of_a_volume_is_read_from_all_columns(monkeypatch):
+    monkeypatch.setattr(sketch, "_SAMPLE_BLOCK", {3: 4})
+    monkeypatch.setattr(sketch, "_SAMPLE_SIZE", 640)
+    boxes = sketch._sample_boxes((8, 20, 10))  # three in a row, so every third is in one column
+    assert boxes == Box.of_shape((8, 20, 10)).blocks((4, 4, 4))[::5]
+
+
 def test_weakest_edges_are_those_beyond_the_density_and_the_strongest_stay():
     strengths = np.zeros(256, np.int64)
     strengths[[0, 10, 20]] = 90, 6, 4
@@ -204,6 +211,18 @@ def test_weakest_edges_are_those_beyond_the_density_and_the_strongest_stay():
     strengths[255] = 4
     assert [weakest_kept(strengths, d) for d in (0.05, 0.01)] == [21, 255]
     assert weakest_kept(np.bincount([0] * 9, minlength=256), 0.05) == 1
+
+
+def test_window_of_an_image_that_is_nearly_flat_goes_from_its_smallest_to_its_largest_value():
+    image = np.full((40, 50), 7.0)
+    assert measure_window(image) == pytest.approx((7, 7), abs=2e-6)
+    image[3, 4], image[5, 6] = 2, 90  # fewer than half a percent
+    assert measure_window(image) == pytest.approx((2, 90), abs=2e-6)
+    for value in (7.0, -1e9, 1e15):
+        flat = np.full((40, 50), value)
+        low, high = measure_window(flat)
+        assert low < high
+        assert not lazy_sketch(flat, FLAT)[...].any()
 
 
 def test_constant_image_has_no_edges():
@@ -311,16 +330,18 @@ def test_weak_edges_count_only_beside_strong_ones(high, is_kept):
     assert sketch[:, 17:23].any() == is_kept
 
 
-def test_weak_edge_is_followed_from_a_strong_one_as_far_as_there_are_dilations():
+@pytest.mark.parametrize("turn", [np.asarray, np.fliplr, np.flipud, np.transpose])
+def test_weak_edge_is_followed_from_a_strong_one_as_far_as_there_are_dilations(turn):
     image = np.zeros((12, 100), np.float32)
     image[6:] = np.linspace(1, 0.1, 100)  # an edge that becomes weaker and weaker
     thresholds = SketchThresholds(low=0.02, high=0.2, normaliser=0.3, density=0.1)
-    ends = []
+    image, lengths = turn(image), []
     for dilations in (0, 8, 20):
         settings = SketchSettings(dilations=dilations)
         sketch = sketch_block(image, Box.of_shape(image.shape), thresholds, settings)
-        ends.append(int(np.flatnonzero(sketch[4:8].any(axis=0)).max()))
-    assert np.diff(ends).tolist() == [8, 12]
+        lengths.append(int(sketch.any(axis=np.argmin(image.shape)).sum()))
+    assert lengths[0] > 20
+    assert np.diff(lengths).tolist() == [8, 12]
 
 
 def test_window_leaves_out_half_a_percent_at_both_ends():
