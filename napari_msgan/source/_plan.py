@@ -160,7 +160,7 @@ def _plan_physical(volume: Volume, spec: ModelSpec, scale: int | None) -> Source
             f"({min(spacing):g} mm): is its voxel size in mm? Give another one with --spacing (in "
             "Python spacing=)"
         )
-    shape = tuple(max(1, math.ceil(n * _ROUNDED)) for n in sizes)
+    shape = tuple(math.ceil(n * _ROUNDED) for n in sizes)
     factors = tuple(s.factor for s in spec.scales[1 : finest + 1])
     affine = turned.affine.rescaled(step, first)
     geometry = PyramidGeometry(turned.axes, shape, factors, affine, "millimeter")

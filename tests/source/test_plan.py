@@ -68,6 +68,8 @@ def test_the_number_of_scales_depends_on_the_factor_along_the_last_axis(tmp_path
     assert (plan.geometry.n_scales, plan.extra_scales) == (4, 1)
     assert plan.geometry.factors == ((1, 2),) * 3
     assert plan.geometry.shape_at(0) == (30, 32)
+    with pytest.warns(UserWarning, match=r"fewer than .* trained for \(46\)"):
+        plan_source(flat((30, 40)), slices)
 
 
 def test_physical_model_stops_at_the_resolution_of_the_source(physical):

@@ -7,8 +7,15 @@ import pytest
 from napari_msgan.errors import VolumeError
 from napari_msgan.geometry import Affine
 from napari_msgan.labels import borders_of
-from napari_msgan.sketch import interpolate_sketch, reduce_sketch, sketch_of, weakest_kept
+from napari_msgan.sketch import (
+    interpolate_sketch,
+    measure_thresholds,
+    reduce_sketch,
+    sketch_of,
+    weakest_kept,
+)
 from napari_msgan.source import iter_sketch_given, iter_sketch_image, plan_source
+from napari_msgan.steps import run_to_end
 from napari_msgan.volume import Volume
 
 
@@ -47,6 +54,9 @@ def test_streamed_sketch_equals_that_of_the_whole_image(relative):
     quantised = np.rint(unit * 65535).astype(np.uint16) / np.float32(65535)
     expected = sketch_of(quantised, relative.sketch)
     assert (levels[-1] == expected).mean() > 0.999
+    thresholds = run_to_end(iter_sketch_image(plan, relative.sketch, lambda *_: None, 2))
+    assert len(thresholds) == plan.geometry.n_scales
+    assert thresholds[-1] == measure_thresholds(quantised, relative.sketch)
 
 
 def test_given_sketch_is_kept_at_the_finest_scale_and_reduced_below(relative):
@@ -64,6 +74,7 @@ def test_coarser_scales_are_reduced_and_lose_their_weakest_edges(relative):
     drawn = (rng.integers(1, 256, (150, 170)) * (rng.random((150, 170)) < 0.1)).astype(np.uint8)
     levels, density = given(drawn, relative), relative.sketch.low_density
     assert len(levels) == 3
+    np.testing.assert_array_equal(levels[-1], drawn)
     for finer, coarser in itertools.pairwise(levels[::-1]):
         reduced = reduce_sketch(np.pad(finer, 8, mode="edge"), (2, 2))
         reduced = reduced[4 : 4 + coarser.shape[0], 4 : 4 + coarser.shape[1]]
