@@ -74,7 +74,7 @@ def _block_side(step: float, n_voxels: int) -> int:
 
     They are an eighth of a new voxel, which makes the variance of the Gaussian 1 % smaller.
     """
-    return 1 if step <= _LONGEST_STEP else max(1, min(int(step / 8), n_voxels, _LONGEST_BLOCK))
+    return 1 if step <= _LONGEST_STEP else min(int(step / 8), n_voxels, _LONGEST_BLOCK)
 
 
 def _block_means(source: ArrayLike, sides: Ints) -> LazyArray:

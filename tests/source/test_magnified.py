@@ -2,8 +2,10 @@ import numpy as np
 import pytest
 
 from napari_msgan.geometry import Affine
+from napari_msgan.model import read_spec
 from napari_msgan.source import n_scales_magnified, plan_magnified
 from napari_msgan.volume import Orientation, Volume, turn
+from tests.models import write_model
 
 
 def solid(shape, spacing):
@@ -57,5 +59,15 @@ def test_an_image_with_more_pixels_than_the_finest_scale_is_reduced_to_it(relati
     plan = plan_magnified(image, relative, 1)
     assert (plan.step, plan.first) == ((4, 4), (1.5, 1.5))
     assert (plan.geometry.shape, plan.geometry.n_scales) == ((225, 250), 4)
+    flat = Volume(np.zeros((1, 250), np.uint8), Affine.of_spacing((1, 1)), "pixel")
+    assert plan_magnified(flat, relative, 0.5).geometry.shape == (1, 125)
     small = plan_magnified(image, relative, 0.05)
     assert (small.geometry.shape, small.geometry.n_scales) == ((45, 50), 2)
+
+
+def test_an_image_is_reduced_only_along_axes_that_scales_make_finer(tmp_path):
+    slices = read_spec(write_model(tmp_path / "m", factor=(1, 2)))
+    image = Volume(np.zeros((30, 1000), np.uint8), Affine.of_spacing((3, 0.5)), "pixel")
+    plan = plan_magnified(image, slices, 1)
+    assert plan.step == (1, 8)
+    assert (plan.geometry.shape, plan.geometry.factors) == ((30, 125), ((1, 2),) * 2)
