@@ -43,14 +43,14 @@ def test_who_stops_waits_only_for_what_is_in_progress():
             taken.append(number)
             yield number
 
+    start = time.monotonic()
     steps = iter_in_threads(work, items(), 2)
     next(steps)
     assert len(taken) == 5  # one is done, and two wait for each thread
     threading.Timer(0.1, release.set).start()
-    start = time.monotonic()
     steps.close()
     assert time.monotonic() - start < 5
-    assert len(begun) <= 5
+    assert len(begun) <= 3  # the first, and one in each thread
 
 
 def test_cores_are_those_that_this_process_may_use_where_the_system_tells(monkeypatch):

@@ -105,8 +105,8 @@ def test_unknown_voxels_of_an_image_are_counted_wherever_they_are():
 
 
 def test_share_of_nan_is_told(relative, tmp_path):
-    image = np.random.default_rng(0).random((64, 64), np.float32)
-    for missing, told in ((0, None), (32, "50 % of the image is NaN or infinite")):
+    image = np.random.default_rng(0).random((128, 128), np.float32)
+    for missing, told in ((0, None), (64, "50 % of the image is NaN or infinite")):
         image[: missing // 2], image[missing // 2 : missing] = np.nan, -np.inf
         plan = plan_source(Volume(image, Affine.of_spacing((1, 1)), "pixel"), relative)
         with warnings.catch_warnings(record=True) as warned:
