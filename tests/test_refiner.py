@@ -1,7 +1,9 @@
 """Order, workers and interruptions do not change a single bit."""
 
+import dataclasses
 import itertools
 import shutil
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -139,6 +141,36 @@ def test_region_computes_only_its_tiles_and_reports_each_once(job, fresh):
     assert 0 < store.refined_fraction(finest) < 0.7
     again = list(jobs.iter_refine(fresh, region=region, model=model, device="cpu"))
     assert again == []
+
+
+def test_the_rest_of_a_job_is_expected_to_take_as_long_per_tile():
+    report = refiner.TileReport(Tile(1, (0, 0)), Box((0, 0), (8, 8)), 3, 12, elapsed_s=6.0)
+    assert report.remaining_s == 18
+    assert dataclasses.replace(report, done=12).remaining_s == 0
+
+
+def test_while_no_tile_is_finished_the_consumer_hears_how_far_the_job_is(job, fresh):
+    @contextmanager
+    def hesitant(context, plan):
+        with refiner.in_threads(1)(context, plan) as driver:
+            finished, asked = driver.finished, itertools.count()
+            driver.finished = lambda: finished() if next(asked) % 2 else []
+            yield driver
+
+    store = open_pyramid(fresh, writable=True)
+    context, whole = TileContext(store, job[0], "cpu", "fp32"), Box.of_shape(store.geometry.shape)
+    reports = list(refiner.iter_refine_tiles(context, [whole], 2, drive=hesitant))
+    finished = [r for r in reports if isinstance(r, refiner.TileReport)]
+    total, done = len(finished), 0
+    assert len(store.tiling.tiles(2, whole)) < total
+    for report in reports:
+        if isinstance(report, refiner.TileReport):
+            done += 1
+        assert (report.done, report.total) == (done, total)
+    assert reports[0] == refiner.Waiting(0, total)
+    times = [report.elapsed_s for report in finished]
+    assert 0 < times[0] <= times[-1] < 60
+    assert times == sorted(times)
 
 
 def test_region_outside_the_image_is_refused(job, fresh):
