@@ -62,6 +62,8 @@ def test_shapes_are_rounded_up_step_by_step():
     geometry = pyramid()
     assert [geometry.shape_at(s) for s in range(3)] == [(21, 8), (41, 15), (41, 30)]
     assert geometry.total_factor(0) == (2, 4)
+    assert [geometry.factor(s) for s in (1, 2)] == [(2, 2), (1, 2)]
+    assert [geometry.spacing_at(s) for s in range(3)] == [(2, 2), (1, 1), (1, 0.5)]
     assert [level_of_scale(s, 3) for s in range(3)] == [2, 1, 0]
 
 

@@ -75,6 +75,9 @@ def test_thresholds_are_the_values_at_their_ranks():
     assert found.high == ordered[int(FLAT.high_density * image.size)]
     assert found.normaliser == ordered[int(0.1 * FLAT.high_density * image.size)]
     assert found.low == ordered[int(FLAT.low_density * image.size)]
+    for rank, low in ((len(ordered) - 1, ordered[-1]), (len(ordered), np.float32(1e-5))):
+        more = FLAT.model_copy(update={"low_density": (rank + 0.5) / image.size})
+        assert measure_thresholds(image, more).low == pytest.approx(low)
 
 
 def test_reading_an_image_between_0_and_1_leaves_it_as_it_is():
@@ -148,15 +151,15 @@ def test_lazy_sketch_of_a_window_equals_that_of_the_whole_image(shape):
     np.testing.assert_array_equal(lazy[part], expected[part])
 
 
-@pytest.mark.parametrize("shape", [(24, 30), (16, 14, 15)], ids=["2d", "3d"])
+@pytest.mark.parametrize("shape", [(20, 24), (9, 8, 7)], ids=["2d", "3d"])
 def test_ridges_peak_towards_the_neighbour_that_is_nearest_to_the_gradient(shape):
-    image, floor = texture(shape), 0.02
+    image, floor = np.pad(texture(shape), 8, constant_values=0.5), 0.02
     magnitude, ridge = sketch._ridge(image, 1.0, floor)
     smooth = ndimage.gaussian_filter(image, 1.0, mode="nearest", truncate=3)
     slopes = np.stack(np.gradient(smooth))  # central differences, but for the border
     whole = np.sqrt((slopes**2).sum(axis=0))
     margin, diagonal = sketch._ridge_halo(1.0), 0
-    assert magnitude.shape == ridge.shape == tuple(n - 2 * margin for n in shape)
+    assert magnitude.shape == ridge.shape == tuple(n - 2 * margin for n in image.shape)
     for index in np.ndindex(magnitude.shape):
         at = np.array(index) + margin
         slope = slopes[(slice(None), *at)]
@@ -218,7 +221,7 @@ def test_window_of_an_image_that_is_nearly_flat_goes_from_its_smallest_to_its_la
     assert measure_window(image) == pytest.approx((7, 7), abs=2e-6)
     image[3, 4], image[5, 6] = 2, 90  # fewer than half a percent
     assert measure_window(image) == pytest.approx((2, 90), abs=2e-6)
-    for value in (7.0, -1e9, 1e15):
+    for value in (0.0, 7.0, -1e9, 1e15):
         flat = np.full((40, 50), value)
         low, high = measure_window(flat)
         assert low < high

@@ -94,12 +94,23 @@ def test_interpolated_scales_are_made_of_the_finest_and_rounded(relative):
         np.testing.assert_array_equal(level, expected)
 
 
-def test_of_a_label_map_the_borders_are_drawn(relative):
+def test_of_a_label_map_the_borders_are_drawn_unless_the_model_takes_labels(relative):
     labels = np.zeros((60, 64), np.uint8)
     labels[10:40, 10:30], labels[10:40, 30:50] = 1, 2
     with pytest.warns(UserWarning, match="is a label map"):
         levels = given(labels, relative)
     np.testing.assert_array_equal(levels[-1], borders_of(labels)[...])
+    settings = relative.sketch.model_copy(update={"given": "interpolated"})
+    levels = given(labels, relative.model_copy(update={"sketch": settings}))
+    np.testing.assert_array_equal(levels[-1], labels)
+
+
+def test_a_sketch_of_filled_regions_is_warned_of_and_an_empty_one_is_not(relative):
+    drawn = np.zeros((64, 64), np.float32)
+    assert not given(drawn, relative)[-1].any()
+    drawn[10:30, 10:40] = 1
+    with pytest.warns(UserWarning, match="fills regions, where edges are lines"):
+        given(drawn, relative)
 
 
 @pytest.mark.parametrize(
@@ -184,7 +195,9 @@ def test_lines_as_programs_save_8_bits_or_a_mask_are_as_strong_as_edges_can_be(
         assert given(drawn, relative)[-1].max() == 255
 
 
-@pytest.mark.parametrize(("dtype", "top"), [(np.int16, 256), (np.uint16, 256), (np.uint8, 2)])
+@pytest.mark.parametrize(
+    ("dtype", "top"), [(np.int16, 256), (np.uint16, 256), (np.uint8, 2), (np.float32, 0.0625)]
+)
 def test_lines_that_are_faint_for_their_type_are_warned_of(relative, dtype, top):
     drawn = np.zeros((64, 64), dtype)
     drawn[31, 5:60] = top
