@@ -2,7 +2,9 @@
 
 import dataclasses
 import itertools
+import re
 import shutil
+import time
 from contextlib import contextmanager
 
 import numpy as np
@@ -126,6 +128,37 @@ def test_interrupted_job_continues_and_ends_bit_identical(job, fresh, tiles_befo
     assert half.refined_fraction(half.geometry.finest_scale) < 1
     store = jobs.refine(fresh, model=model, device="cpu", workers=2)
     assert_equal_stores(store, whole)
+
+
+def test_when_a_job_has_been_stopped_no_tile_is_in_progress(job, fresh, monkeypatch):
+    make, begun, ended = refiner.make_tile, [], []
+
+    def slowly(context, tile):
+        begun.append(tile)
+        time.sleep(0.1)
+        make(context, tile)
+        ended.append(tile)
+
+    monkeypatch.setattr(refiner, "make_tile", slowly)
+    steps = jobs.iter_refine(fresh, model=job[0], device="cpu", workers=2)
+    next(steps)
+    steps.close()
+    assert set(begun) == set(ended)
+    assert len(begun) < 6
+
+
+@pytest.mark.parametrize("error", [StoreError, RuntimeError])
+def test_an_error_says_which_tile_could_not_be_made(job, fresh, monkeypatch, error):
+    def fail(context, tile):
+        raise error("no such thing")
+
+    monkeypatch.setattr(refiner, "run_tile", fail)
+    with pytest.raises((StoreError, JobError), match="no such thing") as told:
+        jobs.refine(fresh, model=job[0], device="cpu")
+    (note,) = told.value.__notes__
+    assert re.fullmatch(
+        rf"while generating tile [0-9:,]+ of scale 1 of {re.escape(str(fresh))}", note
+    )
 
 
 def test_region_computes_only_its_tiles_and_reports_each_once(job, fresh):
