@@ -234,7 +234,6 @@ def view_volume(store: PyramidStore, scale: int, region: Box | None = None) -> V
         If the scale does not exist, or the region lies outside the image.
     """
     geometry = store.geometry
-    geometry.check_scale(scale)
     box = geometry.box_at(scale, Box.of_shape(geometry.shape) if region is None else region)
     affine = geometry.affine_at(scale).rescaled((1,) * geometry.ndim, box.start)
     return Volume(PyramidView(store, scale, shown=box, whole=True), affine, geometry.unit)

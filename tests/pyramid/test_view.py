@@ -274,7 +274,7 @@ def test_what_is_saved_of_a_store_that_is_gone_is_refused(store, images, write_s
     for finer in range(3):
         write_scale(store, finer, images[finer])
     saved, shown = view_volume(store, scale).data, PyramidView(store, scale)
-    edges = SketchView(store, scale, whole=True)
+    edges, shown_edges = SketchView(store, scale, whole=True), SketchView(store, scale)
     np.testing.assert_array_equal(np.asarray(saved), images[scale])
     assert (np.asarray(edges) == 0).all()
     shutil.rmtree(store.path)
@@ -282,6 +282,14 @@ def test_what_is_saved_of_a_store_that_is_gone_is_refused(store, images, write_s
         with pytest.raises(StoreError, match="is missing: the image is incomplete"):
             np.asarray(gone)
     assert (np.asarray(shown) == store.info.fill_value).all()  # a viewer goes on
+    assert (np.asarray(shown_edges) == 0).all()
+
+
+@pytest.mark.parametrize("scale", [-1, 3])
+@pytest.mark.parametrize("view", [view_volume, PyramidView, SketchView])
+def test_scales_that_do_not_exist_are_not_shown(store, view, scale):
+    with pytest.raises(GeometryError, match="scales are 0 to 2"):
+        view(store, scale)
 
 
 def test_volume_of_everything_has_the_true_shape(store):
@@ -289,8 +297,6 @@ def test_volume_of_everything_has_the_true_shape(store):
     assert view_volume(store, 2).affine == store.geometry.affine
     with pytest.raises(GeometryError, match="outside the image"):
         view_volume(store, 2, Box((80, 0), (90, 9)))
-    with pytest.raises(GeometryError, match="scales are 0 to 2"):
-        view_volume(store, 3)
 
 
 def test_chunk_that_is_made_again_while_it_is_read_is_not_air(store, write_scale, monkeypatch):
@@ -372,7 +378,10 @@ def test_a_view_that_keeps_chunks_reads_each_once_but_sees_what_comes_and_goes(
         assert len(asked) == n_read * len(set(asked)) > 0
     with store.writing():
         store.clear(2, Box.of_shape((75, 90)))
-    assert not np.array_equal(kept[line], images[2][line])
+    asked.clear()
+    for _ in range(2):
+        assert not np.array_equal(kept[line], images[2][line])
+    assert len(asked) == len(set(asked)) > 0  # chunks of the coarser scale
     np.testing.assert_array_equal(kept[line], plain[line])
     write_scale(store, 2, images[2])
     np.testing.assert_array_equal(kept[line], images[2][line])
