@@ -1,5 +1,6 @@
 """Chunks that neighbours share are read once, and what is read is what is stored."""
 
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -9,6 +10,7 @@ import zarr
 from napari_msgan.errors import StoreError
 from napari_msgan.geometry import Box
 from napari_msgan.pyramid import ChunkCache, open_pyramid
+from napari_msgan.pyramid._level import Level
 from tests.pyramid.levels import level_of
 
 N_CHUNKS = 4 * 3 * 2
@@ -114,3 +116,21 @@ def test_a_chunk_that_is_not_there_yet_is_not_kept(store):
             core = store.tiling.core(tile)
             store.write(1, core, np.full(core.shape, 7, store.info.dtype))
     assert (store.read(1, Box((0, 0), (8, 8)), cache=cache) == 7).all()
+
+
+def test_a_chunk_that_is_removed_while_it_is_looked_for_is_not_kept(store, monkeypatch):
+    cache, box = ChunkCache(1 << 24), Box((0, 0), (8, 8))
+    with store.writing():
+        store.write(1, box, np.full((8, 8), 7, store.info.dtype))
+    file, find = store.path / "1/c/0/0", Level.find_chunk
+    monkeypatch.setattr(Level, "find_chunk", lambda *asked: (file.unlink(), find(*asked))[1])
+    assert (store.read(1, box, cache=cache) == store.info.fill_value).all()
+    assert cache.n_reads == 0
+
+
+def test_a_chunk_is_not_kept_where_nothing_tells_that_it_changed():
+    url, values = f"memory://{uuid.uuid4().hex}", np.arange(64, dtype=np.uint8).reshape(8, 8)
+    zarr.create_array(url, name="a", data=values, chunks=(8, 8))
+    cache, level = ChunkCache(1 << 20), level_of(url, "a")
+    np.testing.assert_array_equal(cache.find(level, (0, 0)), values)
+    assert cache.n_reads == 0

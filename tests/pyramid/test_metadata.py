@@ -7,8 +7,8 @@ import pytest
 from pydantic import ValidationError
 
 from napari_msgan.config import SketchSettings, SketchThresholds
-from napari_msgan.geometry import Affine, Box
-from napari_msgan.pyramid import Fingerprint, SketchInfo, StoreInfo
+from napari_msgan.geometry import Affine, Box, PyramidGeometry
+from napari_msgan.pyramid import Fingerprint, SketchInfo, StoreInfo, check_sizes
 
 OBLIQUE = Affine(
     np.array([[1.0, 0.1, 0, 3], [-0.1, 1 / 3, 0, -7], [0, 0, 0.7, 1e-3], [0, 0, 0, 1]])
@@ -73,6 +73,33 @@ def test_sizes_beyond_belief_are_refused(make_info, shape, factors, message):
         make_info(shape, factors, tile_shape=(64, 64), chunk_shape=(64, 64))
 
 
+@pytest.mark.parametrize(
+    ("most", "more"),
+    [
+        # 2 x 2**24 chunks
+        (((4096, 4096), (1, 1), (1, 1), (0, 0)), ((4096, 4097), (1, 1), (1, 1), (0, 0))),
+        # 2**28 voxels at scale 0
+        (((2**14, 2**14), (1, 1), (64, 64), (0, 0)), ((2**14, 16385), (1, 1), (64, 64), (0, 0))),
+        # 2**27 voxels in a tile, and as many that it reads
+        (
+            ((9, 9, 9), (2, 4, 1), (512, 512, 512), (128, 192, 0)),
+            ((9, 9, 9), (2, 4, 1), (512, 512, 512), (128, 192, 1)),
+        ),
+    ],
+    ids=["chunks", "scale 0", "tile"],
+)
+def test_the_largest_sizes_are_taken_and_no_more(most, more):
+    def check(shape, factor, block, halo):
+        n = len(shape)
+        affine = Affine.of_spacing((1.0,) * n)
+        geometry = PyramidGeometry(("z", "y", "x")[-n:], shape, (factor,), affine, "pixel")
+        check_sizes(geometry, block, block, [(0,) * n, halo])
+
+    check(*most)
+    with pytest.raises(ValueError, match="more than"):
+        check(*more)
+
+
 def test_a_store_has_two_scales_at_least(make_info):
     with pytest.raises(ValidationError, match="at least 1 item"):
         make_info((64, 64), ())
@@ -96,3 +123,6 @@ def test_source_remembers_how_it_was_turned(make_info):
     np.testing.assert_array_equal(turned.orientation.inverse.apply(there), array)
     with pytest.raises(ValidationError, match="not an order of 3 axes"):
         source.model_validate(dict(source) | {"order": (0, 0, 1)})
+    for flat in ({"affine": ((1, 0, 0), (0, 1, 0), (0, 0, 1))}, {"flipped": (True, False)}):
+        with pytest.raises(ValidationError, match="do not fit the shape"):
+            source.model_validate(dict(source) | flat)

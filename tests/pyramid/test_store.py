@@ -264,6 +264,8 @@ def test_helper_writes_for_as_long_as_its_holder_has_the_lock(store):
     with pytest.raises(StoreError, match="may be writing"):
         helper.assist(".absent.partial")
     with store.writing():
+        with pytest.raises(StoreError, match="opened for reading"):
+            open_pyramid(store.path).assist(store.put_mark())
         helper.assist(store.put_mark())
         helper.write(2, box, pixels)
     # the holder was killed, and somebody else takes over
@@ -450,6 +452,8 @@ def test_a_store_says_what_it_is_and_goes_to_other_processes(store, write_scale)
         assert (other.address, other.info) == (store.address, store.info)
         assert other.refined_fraction(0) == 1
     with pytest.raises(StoreError, match="opened for reading"), other.writing():
+        pass
+    with pickle.loads(pickle.dumps(store)).writing():
         pass
 
 
