@@ -339,14 +339,27 @@ def test_pipe_named_as_a_chunk_is_left_to_the_user(path):
 
 
 def test_strangers_are_mentioned_and_left_alone(path):
-    notes = path / "notes.txt"
-    notes.write_text("mine")
+    names = ["notes.txt", "sketch/notes.txt", "1/notes.txt", "sketch/0/notes.txt", "0/c/notes.txt"]
+    for name in names:
+        (path / name).write_text("mine")
     found = jobs.verify(path, sample=0, repair=True)
     assert found.is_sound
-    assert found.notes == (
-        "notes.txt: it is a file that does not belong to the store; it does no harm.",
+    assert sorted(found.notes) == sorted(
+        f"{name}: it is a file that does not belong to the store; it does no harm."
+        for name in names
     )
-    assert notes.read_text() == "mine"
+    assert {(path / name).read_text() for name in names} == {"mine"}
+
+
+def test_folder_in_the_place_of_metadata_is_named_and_left_to_the_user(path):
+    file = path / "sketch/2/zarr.json"
+    file.unlink()
+    file.mkdir()
+    for repair in (False, True):
+        problems = {p.seen: p for p in jobs.verify(path, sample=0, repair=repair).remaining}
+        problem = problems["it is a folder, where a file of the store belongs"]
+        assert (problem.where, problem.can_be_repaired) == ("sketch/2/zarr.json", False)
+    assert file.is_dir()
 
 
 def test_folder_of_chunks_of_the_sketch_that_is_a_link_outside_is_left_alone(path, tmp_path):
