@@ -16,10 +16,10 @@ from fsspec.spec import AbstractFileSystem
 
 from napari_msgan import jobs
 from napari_msgan.cli import main
-from napari_msgan.errors import MsganError, StoreError
+from napari_msgan.errors import FolderError, MsganError, StoreError
 from napari_msgan.geometry import Box
 from napari_msgan.model import load_folder
-from napari_msgan.pyramid import open_pyramid
+from napari_msgan.pyramid import open_pyramid, place_of
 from napari_msgan.pyramid._url import UrlPlace
 from tests.models import write_model
 from tests.test_refiner import assert_equal_stores, picture
@@ -186,6 +186,15 @@ def test_who_asks_for_the_lock_twice_because_the_answer_got_lost_has_it(url, mon
         with pytest.raises(StoreError, match="is being written by process"), other.lock():
             pass
     assert not UrlPlace(url).exists("0/.writer.url.lock")
+
+
+def test_a_file_of_more_bytes_than_it_can_need_is_refused(url, tmp_path):
+    for place in (place_of(url), place_of(tmp_path)):
+        place.write("1/a", b"12345")
+        assert place.read("1/a", 5) == b"12345"
+        assert place.read("1/b", 5) is None
+        with pytest.raises(FolderError, match="more than the 4"):
+            place.read("1/a", 4)
 
 
 def test_a_damaged_chunk_is_an_error_that_names_it(store):
