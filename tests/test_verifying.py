@@ -77,7 +77,9 @@ def test_untouched_store_is_sound_and_every_tile_is_made_again_bit_by_bit(origin
     chunks = [store.refined_chunks(s).size for s in range(store.n_scales)]
     assert (found.compared, found.chunks) == (n_tiles, 2 * sum(chunks))
     assert [s.done for s in steps if s.stage == "compare"] == list(range(1, n_tiles + 1))
-    assert [s for s in steps if s.stage == "verify"][-1].done == found.chunks
+    last = [s for s in steps if s.stage == "verify"][-1]
+    assert last.done == last.total == found.chunks
+    assert {s.total for s in steps if s.stage == "compare"} == {n_tiles}
 
 
 def test_verifying_changes_nothing(path):
@@ -736,23 +738,38 @@ def test_repair_is_refused_while_another_process_writes_and_checking_is_not(path
     assert not leftover.exists()
 
 
-def test_a_job_that_ends_while_the_files_are_listed_leaves_nothing_to_accuse(path, monkeypatch):
+@pytest.mark.parametrize("event", ["ends", "begins"])
+def test_a_job_that_ends_or_begins_while_the_files_are_listed_leaves_nothing_to_accuse(
+    path, monkeypatch, event
+):
     writing = open_pyramid(path, writable=True).writing()
-    writing.__enter__()
     half = path / "0/c/0.abc.partial"
     half.parent.mkdir(parents=True, exist_ok=True)
-    half.touch()
     listed = run.iter_strays
 
-    def then_ended(*arguments):
-        yield from listed(*arguments)
+    def begin():
+        writing.__enter__()
+        half.touch()
+
+    def end():
         half.unlink()
         writing.__exit__(None, None, None)
 
-    monkeypatch.setattr(run, "iter_strays", then_ended)
+    def meanwhile(*arguments):
+        if event == "begins":
+            begin()
+        yield from listed(*arguments)
+        if event == "ends":
+            end()
+
+    if event == "ends":
+        begin()
+    monkeypatch.setattr(run, "iter_strays", meanwhile)
     found = jobs.verify(path, sample=0)
     assert found.problems == ()
     assert any("being written by" in note for note in found.notes)
+    if event == "begins":
+        end()
 
 
 def test_a_store_without_its_scale_0_is_noted_and_refining_makes_it(path):

@@ -40,7 +40,7 @@ def judge_strays(strays: list[Stray], found: Findings, *, busy: bool) -> None:
     for stray in strays:
         if stray.kind == "stranger":
             found.notes.append(f"{stray.key}: {stray.seen}; it does no harm.")
-        elif stray.kind == "impostor" and not stray.is_file:
+        elif not stray.is_file:
             found.problems.append(Problem(stray.key, stray.seen, "Delete it, and check again."))
         elif stray.kind == "impostor" or not busy:
             found.problems.append(Problem(stray.key, stray.seen, files=(stray.key,)))
