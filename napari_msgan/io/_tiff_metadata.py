@@ -35,7 +35,7 @@ def spacing_mm(path: Path, tif: TiffFile, ndim: int) -> Floats | None:
     if len(missing) == ndim:
         return None
     spacing = tuple(sizes.get(axis, 0.0) for axis in axes)
-    if missing or not is_spacing(spacing):
+    if not is_spacing(spacing):
         lacking = " and ".join(missing) or "some axis"
         warn(path, f"the voxel size {sizes} (mm) lacks {lacking}, so the unit is the voxel")
         return None

@@ -165,6 +165,55 @@ def test_slopes_of_their_own_give_real_numbers(stored, tmp_path):
     np.testing.assert_allclose(values, stored * np.reshape(slopes, (-1, 1, 1)), rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("allocated", "bits", "is_signed", "slope", "intercept", "dtype"),
+    [
+        (8, 8, False, 1, 0, "uint8"),
+        (8, 8, True, 1, 0, "int8"),
+        (16, 8, False, -1, 0, "int16"),  # -255 to 0
+        (16, 12, False, 1, -1024, "int16"),
+        (16, 16, False, 1, 0, "uint16"),
+        (16, 16, True, 1, 0, "int16"),
+        (16, 16, True, 1, 1, "int32"),  # up to 32768
+        (16, 16, False, 1, -1024, "int32"),
+        (16, 16, True, 2, 0, "int32"),
+        (32, 32, True, 1, 0, "int32"),
+        (32, 32, False, 1, 0, "float32"),
+        (16, 12, False, 0.5, 0, "float32"),
+        (16, 12, False, 1, 0.5, "float32"),
+    ],
+    ids=str,
+)
+def test_voxels_have_the_smallest_type_for_what_the_header_allows(
+    allocated, bits, is_signed, slope, intercept, dtype, tmp_path
+):
+    pixels = np.arange(12, dtype=f"{'i' if is_signed else 'u'}{allocated // 8}").reshape(3, 4)
+    made = dataset(pixels, Modality="CR", BitsStored=bits, HighBit=bits - 1)
+    made.RescaleSlope, made.RescaleIntercept = slope, intercept
+    volume = read_volume(write(tmp_path / "a.dcm", made))
+    assert volume.data.dtype == dtype
+    np.testing.assert_array_equal(volume.data, slope * pixels.astype(float) + intercept)
+
+
+def test_an_image_may_be_one_voxel_wide(stored, tmp_path):
+    for name, pixels in (("row.dcm", stored[0, :1]), ("column.dcm", stored[0, :, :1])):
+        made = dataset(pixels, Modality="CR")
+        np.testing.assert_array_equal(voxels(write(tmp_path / name, made)), pixels)
+
+
+@pytest.mark.parametrize("name", ["Rows", "Columns"])
+def test_a_slice_without_its_size_does_not_go_unnoticed(name, stored, tmp_path):
+    write_series(tmp_path, stored)
+    file = write(tmp_path / "6.dcm", dataset(stored[0]))
+    made = pydicom.dcmread(file)
+    delattr(made, name)
+    made.save_as(file)
+    with pytest.raises(VolumeError, match="holds no image"):
+        read_volume(file)
+    with pytest.warns(UserWarning, match="6.dcm"):
+        assert read_volume(tmp_path).shape == SHAPE
+
+
 def test_tilted_slices_lie_where_they_were_and_are_told(stored, tmp_path):
     shifted = [[0, -3.0 * n, 2.5 * n] for n in range(SHAPE[0])]
     write_series(tmp_path, stored, ImagePositionPatient=shifted)

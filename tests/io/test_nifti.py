@@ -101,11 +101,15 @@ def test_nibabel_reads_what_we_wrote(rng, tmp_path, suffix, affine):
     assert header.get_xyzt_units()[0] == "mm"
     assert (header["sform_code"], header["qform_code"]) == (1, 1)
     assert header["descrip"].item() == b"SYNTHETIC, made by napari-msgan, not for diagnosis"
+    assert header.extensions.get_codes() == [6]  # a comment
 
 
-def test_sheared_affine_is_kept_in_the_sform_alone(rng, tmp_path):
-    matrix = AFFINES["straight"].matrix.copy()
-    matrix[0, 1] = 0.4  # gantry tilt
+@pytest.mark.parametrize("directions", AFFINES)
+@pytest.mark.parametrize("tilt", [0.4, 0.01])
+def test_sheared_affine_is_kept_in_the_sform_alone(rng, tmp_path, directions, tilt):
+    shear = np.eye(4)
+    shear[0, 1] = tilt  # of the gantry
+    matrix = AFFINES[directions].matrix @ shear
     volume = make_volume(rng, 3, affine=Affine(matrix))
     write_volume(tmp_path / "a.nii", [volume], description={})
     header = nib.load(tmp_path / "a.nii").header

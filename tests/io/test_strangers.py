@@ -73,9 +73,13 @@ def test_chunk_that_unpacks_to_more_than_its_voxels_is_refused(old, codec):
     ("fields", "said"),
     [
         ({"shape": [2**30, 2**30], "chunks": [2**20, 2**20]}, "chunks of|memory"),
+        (
+            {"shape": [2**15, 2**15], "chunks": [2**14, 2**14 + 1], "dtype": "|u1"},
+            "chunks of .* readable are up to 268435456 voxels",
+        ),
         ({"shape": [2**20, 2**20], "chunks": [1, 1]}, "would take days"),
     ],
-    ids=["huge", "tiny"],
+    ids=["huge", "large", "tiny"],
 )
 def test_chunks_of_absurd_size_are_refused(old, fields, said):
     change(old, **fields)
