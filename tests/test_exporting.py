@@ -1,11 +1,13 @@
 import numpy as np
 import pytest
 
-from napari_msgan import jobs
-from napari_msgan.exporting import grid_volumes
+from napari_msgan import __version__, jobs
+from napari_msgan.config import INEXACT_NOTE
+from napari_msgan.exporting import grid_volumes, provenance
 from napari_msgan.geometry import Affine, Box
 from napari_msgan.model import load_folder
 from napari_msgan.pyramid import open_pyramid
+from napari_msgan.source import hash_pixels
 from napari_msgan.volume import Orientation, Volume, turn
 from tests.models import write_model
 
@@ -61,3 +63,51 @@ def test_every_scale_lies_where_it_is_on_the_source_grid(ramps, axis, part):
             )
             apart = first - store.geometry.affine.at(region.start)
             assert (np.abs(apart) < 1.5).all()
+
+
+def test_what_is_exported_says_how_it_was_made(tmp_path):
+    model = load_folder(write_model(tmp_path / "solid", ndim=3))
+    store = jobs.generate(body(), tmp_path / "a.ome.zarr", model, device="cpu", scale=0, name="b")
+    shape = store.geometry.shape_at(1)
+    said = provenance(store, 1, Box((1, 2, 3), shape), "store")
+    thresholds, made = store.info.sketch.thresholds, store.info.fingerprint
+    assert "not for diagnosis" in said.pop("notice")
+    assert said == {
+        "synthetic": True,
+        "software": f"napari-msgan {__version__}",
+        "model": "small",
+        "model_sha256": model.spec.identity,
+        "modality": "CT",
+        "exact": True,
+        "tiles": "equal to the whole image",
+        "seed": 0,
+        "scale": 1,
+        "n_scales": store.n_scales,
+        "region": str(Box((2, 4, 6), store.geometry.shape)),
+        "grid": "store",
+        "refined_fraction": 0,
+        "honest_scale": store.info.source.honest_scale,
+        "source_sha256": hash_pixels(body()),
+        "source_name": "b",
+        "sketch_sha256": store.info.sketch.sha256,
+        "sketch_edited": False,
+        "sketch_density": thresholds[1].density,
+        "fingerprint": made.model_dump(mode="json"),
+    }
+    whole = Box.of_shape(store.geometry.shape_at(0))
+    assert provenance(store, 0, whole, "source")["refined_fraction"] == 1
+    assert len({threshold.density for threshold in thresholds}) > 1
+    store.info = store.info.model_copy(
+        update={
+            "fingerprint": None,
+            "exact": False,
+            "sketch": store.info.sketch.model_copy(update={"thresholds": None, "edited": "a" * 64}),
+        }
+    )
+    said = provenance(store, 0, whole, "source")
+    assert (said["fingerprint"], said["sketch_density"], said["sketch_edited"]) == (
+        None,
+        None,
+        True,
+    )
+    assert said["tiles"] == INEXACT_NOTE
