@@ -12,6 +12,7 @@ import zarr
 
 import napari_msgan
 from napari_msgan import jobs
+from napari_msgan.config import SketchSettings
 from napari_msgan.errors import JobError, MsganError, StoreError, VolumeError
 from napari_msgan.geometry import Affine, Box
 from napari_msgan.io import read_description, read_volume, write_volume
@@ -168,6 +169,19 @@ def test_sketch_of_a_file_can_be_given_back(tmp_path):
     assert agree.mean() > 0.97
     assert given.info.source.is_sketch
     assert said["source_sha256"] == seen.info.source.sha256
+
+
+def test_sketch_is_made_with_the_settings_that_are_given(tmp_path):
+    image = Volume(np.asarray(body().data[15]), Affine.of_spacing((1, 1)), "pixel")
+    settings = SketchSettings(low_density=0.02, high_density=0.01, dilations=3)
+    sketches = [
+        jobs.make_sketch(image, tmp_path / f"{n}.tif", settings=given)
+        for n, given in enumerate((None, SketchSettings(), settings))
+    ]
+    usual, same, few = (read_volume(sketch).data[WHOLE[:2]] for sketch in sketches)
+    np.testing.assert_array_equal(usual, same)
+    assert 0 < np.count_nonzero(few) < np.count_nonzero(usual)
+    assert read_description(sketches[2])["settings"] == settings.model_dump(mode="json")
 
 
 def test_sketch_tells_of_nan(tmp_path):
@@ -339,6 +353,8 @@ def test_cancelled_export_leaves_nothing_behind(store, tmp_path):
 def test_gpu_that_is_not_there_is_refused():
     import torch
 
+    with pytest.raises(JobError, match="'tpu' is not one of auto, cpu, cuda"):
+        jobs.resolve_device("tpu")
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
     assert jobs.resolve_device("auto") == "cpu"

@@ -56,6 +56,8 @@ def test_untouched_folder_loads_with_the_halo_of_its_layers(folder):
     model = load_folder(folder)
     assert [model.halo(scale) for scale in range(4)] == [(0, 0), (4, 4), (4, 4), (4, 4)]
     assert model.halo(7) == (4, 4)
+    first, second, last = model.generators
+    assert [model.generator(scale) for scale in range(5)] == [first, second, last, last, last]
 
 
 def test_weights_that_are_only_rewritten_still_load(folder):
