@@ -50,6 +50,8 @@ def read(path: Path) -> Volume:
     node = open_node(path)
     if isinstance(node, zarr.Array):
         kept = [i for i in range(node.ndim) if node.ndim <= 3 or node.shape[i] > 1]
+        if len(kept) == 3 and node.shape[kept[0]] == 1:
+            del kept[0]  # a single slice is a 2-D image, as in other formats
         data = _image(path, node, kept)
         return Volume(data, Affine(np.eye(len(kept) + 1)), "pixel")
     image = find_image(path, node)
