@@ -217,6 +217,17 @@ def test_single_axial_slice_is_a_2d_image(rng, tmp_path, shape):
     np.testing.assert_allclose(volume.affine.matrix, np.diag([-0.6, -0.5, 1]), rtol=1e-6)
 
 
+def test_single_axial_slice_may_be_turned_in_its_plane(tmp_path):
+    turned = np.eye(4)
+    turned[:2, :2] = [[np.cos(0.4), -np.sin(0.4)], [np.sin(0.4), np.cos(0.4)]]
+    volume = read_volume(save(tmp_path / "a.nii", np.ones((6, 5, 1), "int16"), turned @ RAS))
+    np.testing.assert_allclose(volume.spacing, (0.6, 0.5), rtol=1e-6)
+    # row 0, column 1 lies 0.5 mm from the first pixel, to the right and to the front
+    np.testing.assert_allclose(
+        volume.affine.at((0, 1)), (-0.5 * np.sin(0.4), -0.5 * np.cos(0.4)), rtol=1e-6
+    )
+
+
 def test_single_slice_that_is_not_axial_keeps_its_pixel_size_and_warns(tmp_path):
     coronal = RAS[[0, 2, 1, 3]]
     path = save(tmp_path / "a.nii", np.ones((6, 5, 1), "int16"), coronal)
