@@ -1,6 +1,7 @@
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -58,6 +59,17 @@ def test_untouched_folder_loads_with_the_halo_of_its_layers(folder):
     assert model.halo(7) == (4, 4)
     first, second, last = model.generators
     assert [model.generator(scale) for scale in range(5)] == [first, second, last, last, last]
+
+
+def test_beyond_the_last_trained_scale_its_factor_goes_on(original):
+    model = load_folder(original)
+    factors = [(2, 2), (3, 2), (4, 2)]
+    scales = tuple(
+        scale.model_copy(update={"factor": factor})
+        for scale, factor in zip(model.spec.scales, factors, strict=True)
+    )
+    model = replace(model, spec=model.spec.model_copy(update={"scales": scales}))
+    assert [model.factor(scale) for scale in range(5)] == [*factors, (4, 2), (4, 2)]
 
 
 def test_weights_that_are_only_rewritten_still_load(folder):
