@@ -317,6 +317,17 @@ def test_a_store_without_tiles_is_begun_with_any_precision(path):
         jobs.refine(path, precision="fp32", device="cpu")
 
 
+def test_a_store_that_was_left_before_its_first_tile_is_refined_in_float32(path):
+    for level in range(3):
+        shutil.rmtree(path / f"{level}/c")
+    file = path / "zarr.json"
+    metadata = json.loads(file.read_text())
+    assert metadata["attributes"]["napari_msgan"].pop("fingerprint")
+    file.write_text(json.dumps(metadata))
+    jobs.refine(path, scale=0, device="cpu")
+    assert open_pyramid(path).info.fingerprint.precision == "fp32"
+
+
 def test_link_in_the_place_of_a_chunk_is_named_and_left_to_the_user(path, original):
     chunk = a_chunk(path, "0")
     target = path.parent / "elsewhere"

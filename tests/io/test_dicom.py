@@ -24,6 +24,7 @@ from pydicom.uid import (
 from napari_msgan.errors import VolumeError
 from napari_msgan.geometry import Affine
 from napari_msgan.io import READABLE, format_of, read_geometry, read_volume, readable_text
+from napari_msgan.io._dicom_files import dicom_files
 from tests.io.dicom import AXIAL, SAGITTAL, dataset, write, write_series
 
 SHAPE = (5, 12, 9)
@@ -254,6 +255,18 @@ def test_what_else_lies_beside_slices_is_left_out_and_told(stored, tmp_path):
     (tmp_path / "0 (1).dcm").write_bytes(copy)
     with pytest.warns(UserWarning, match=r"3 file\(s\) are left out, such as this: .*dose.dcm"):
         assert read_volume(tmp_path).shape == SHAPE
+
+
+def test_what_may_have_been_a_slice_is_told_from_what_never_was(stored, tmp_path):
+    write_series(tmp_path, stored)
+    contents = {"5": b"", "6.DCM": b"torn", "7": b"other", "8.txt": b"", "DICOMDIR": b""}
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "9.dcm").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    found, doubtful = dicom_files(tmp_path)
+    assert [path.name for path in found] == [f"{n}.dcm" for n in range(SHAPE[0])]
+    assert [path.name for path in doubtful] == ["5", "6.DCM", "link"]
 
 
 def test_slices_may_share_an_identifier(stored, tmp_path):

@@ -197,6 +197,20 @@ def test_colours_become_luminance_with_a_warning(rng, tmp_path, planar, depth):
     np.testing.assert_allclose(np.asarray(volume.data), expected, atol=1)
 
 
+def test_transparency_beside_colours_or_grey_is_ignored(rng, tmp_path):
+    for n_channels, photometric in ((4, "rgb"), (2, "minisblack")):
+        data = rng.integers(0, 255, (40, 50, n_channels), "uint8")
+        options = {"photometric": photometric, "extrasamples": ["unassalpha"]}
+        tifffile.imwrite(tmp_path / "a.tif", data, planarconfig="contig", **options)
+        if photometric == "rgb":
+            expected = np.rint(data[..., :3] @ [0.299, 0.587, 0.114])
+            with pytest.warns(UserWarning, match="luminance"):
+                volume = read_volume(tmp_path / "a.tif")
+        else:
+            expected, volume = data[..., 0], read_volume(tmp_path / "a.tif")
+        np.testing.assert_allclose(np.asarray(volume.data), expected, atol=1)
+
+
 def test_grey_picture_stored_in_colours_keeps_its_values(stack, tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", np.stack([stack[0]] * 3, -1), photometric="rgb")
     with pytest.warns(UserWarning, match="luminance"):
