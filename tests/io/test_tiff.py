@@ -356,7 +356,13 @@ def test_grey_values_that_imagej_does_not_calibrate_are_as_stored(rng, tmp_path)
     stored = rng.integers(0, 1000, (20, 30)).astype(np.uint16)
     write_imagej(tmp_path / "none.tif", stored, cf=20, c0=5.0, c1=2.0)
     np.testing.assert_array_equal(read_volume(tmp_path / "none.tif").data, stored)
-    for name, calibration in {"curve": {"cf": 1, "c0": 1.0, "c1": 2.0}, "half": {"cf": 0}}.items():
+    for name, calibration in {
+        "curve": {"cf": 1, "c0": 1.0, "c1": 2.0},
+        "half": {"cf": 0},
+        "slope": {"cf": 0, "c1": 2.0},
+        "endless": {"cf": 0, "c0": float("inf"), "c1": 2.0},
+        "level": {"cf": 0, "c0": 1.0, "c1": 0.0},
+    }.items():
         write_imagej(tmp_path / f"{name}.tif", stored, **calibration)
         with pytest.warns(UserWarning, match="calibration of them is not linear"):
             volume = read_volume(tmp_path / f"{name}.tif")
