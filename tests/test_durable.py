@@ -112,6 +112,15 @@ def test_sketch_and_metadata_are_on_the_disk_before_the_store_has_its_name(
     assert (store.path / "zarr.json").stat().st_ino in record.synced  # again: the fingerprint
 
 
+def test_what_is_written_durably_is_on_the_disk_when_it_gets_its_name(record, tmp_path):
+    place = place_of(tmp_path)
+    for name, durably in (("a", True), ("b", False)):
+        place.write(name, b"x", durably=durably)
+        assert (record.unsynced[name] == []) == durably
+        assert (tmp_path / name).read_bytes() == b"x"
+    assert tmp_path.stat().st_ino in record.synced
+
+
 def test_chunks_are_on_the_disk_when_a_job_has_ended_and_cancelling_does_not_wait(
     record, source, model, tmp_path
 ):
