@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from itertools import count
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,9 +32,9 @@ if TYPE_CHECKING:
 
 Uint8Array = npt.NDArray[np.uint8]
 
-#: Thresholds and percentiles are measured on about this many voxels, spread evenly; at most on 1.5
-#: times as many.
-_SAMPLE_SIZE = 1 << 24
+#: Thresholds and percentiles are measured on about this many voxels, spread evenly, and on at most
+#: 1.5 times as many.
+_SAMPLE_SIZE, _MOST_SAMPLES = 1 << 24, 1.5
 _SAMPLE_BLOCK = {2: 512, 3: 64}
 #: Side of the blocks that `lazy_sketch` computes at a time; smaller ones would need more halo.
 _LAZY_SIDE = {2: 1024, 3: 128}
@@ -140,10 +141,13 @@ def _warn_of_rounding(low: float, high: float) -> None:
 def _sample_boxes(shape: Ints) -> list[Box]:
     side = _SAMPLE_BLOCK[len(shape)]
     boxes = Box.of_shape(shape).blocks((side,) * len(shape))
-    every = max(1, round(math.prod(shape) / _SAMPLE_SIZE))
-    in_a_row = -(-shape[-1] // side)
-    while math.gcd(every, 2 * in_a_row) > 1:  # or every row would be read at the same places
-        every += 1
+    wanted = max(1, round(math.prod(shape) / _SAMPLE_SIZE))
+    in_a_slice = math.prod(-(-n // side) for n in shape[1:])
+    # With a common factor, every slice would be read at the same places.
+    distances = (wanted + sign * i for i in count() for sign in (1, -1))
+    every = next(
+        n for n in distances if n >= wanted / _MOST_SAMPLES and math.gcd(n, 2 * in_a_slice) == 1
+    )
     return boxes[::every]
 
 

@@ -1,3 +1,4 @@
+import math
 import warnings
 
 import numpy as np
@@ -189,7 +190,7 @@ def test_strengths_are_in_proportion_to_the_gradient_from_1_to_255(normaliser, e
 def test_at_most_one_and_a_half_times_the_sample_is_read_from_all_parts_of_an_image(monkeypatch):
     monkeypatch.setattr(sketch, "_SAMPLE_BLOCK", {2: 4})
     blocks = Box.of_shape((48, 40)).blocks((4, 4))
-    for size, every in ((10**6, 1), (1920, 1), (1000, 3), (640, 3), (480, 7), (400, 7), (1, 1921)):
+    for size, every in ((10**6, 1), (1920, 1), (1000, 3), (640, 3), (480, 3), (400, 7), (1, 1921)):
         monkeypatch.setattr(sketch, "_SAMPLE_SIZE", size)
         boxes = sketch._sample_boxes((48, 40))
         assert boxes == blocks[::every]
@@ -199,11 +200,17 @@ def test_at_most_one_and_a_half_times_the_sample_is_read_from_all_parts_of_an_im
             assert {box.start[1] for box in boxes} == set(range(0, 40, 4))
 
 
-def test_the_sample_of_a_volume_is_read_from_all_columns(monkeypatch):
+@pytest.mark.parametrize("shape", [(24, 20, 12), (32, 36, 32), (40, 24, 20), (60, 40, 36)], ids=str)
+def test_the_sample_of_a_volume_is_read_from_all_columns(monkeypatch, shape):
     monkeypatch.setattr(sketch, "_SAMPLE_BLOCK", {3: 4})
-    monkeypatch.setattr(sketch, "_SAMPLE_SIZE", 640)
-    boxes = sketch._sample_boxes((8, 20, 10))  # three in a row, so every third is in one column
-    assert boxes == Box.of_shape((8, 20, 10)).blocks((4, 4, 4))[::5]
+    columns = {box.start for box in Box.of_shape(shape[1:]).blocks((4, 4))}
+    for distance in range(2, len(columns)):
+        wanted = math.prod(shape) / distance
+        monkeypatch.setattr(sketch, "_SAMPLE_SIZE", wanted)
+        boxes = sketch._sample_boxes(shape)
+        assert wanted / 4 <= sum(box.size for box in boxes) <= 1.6 * wanted
+        read = {box.start[1:] for box in boxes}
+        assert len(read) == min(len(boxes), len(columns))
 
 
 def test_weakest_edges_are_those_beyond_the_density_and_the_strongest_stay():
