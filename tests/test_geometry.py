@@ -37,13 +37,17 @@ def test_region_text_is_read_and_written_alike():
     assert Box.parse(str(box), ("z", "y", "x")) == box
 
 
-@pytest.mark.parametrize(
-    ("start", "stop"), [((0, 5), (3, 4)), ((2, 0), (1, 9)), ((0,), (3, 4)), ((0, 0), (3,))]
-)
+@pytest.mark.parametrize(("start", "stop"), [((0, 5), (3, 4)), ((2, 0), (1, 9))])
 def test_a_box_that_stops_before_it_starts_on_any_axis_is_refused(start, stop):
-    with pytest.raises(GeometryError, match=r"as many starts as stops|stop before it starts"):
+    with pytest.raises(GeometryError, match="stop before it starts"):
         Box(start, stop)
     assert Box((3, 4), (3, 4)).size == 0
+
+
+@pytest.mark.parametrize(("start", "stop"), [((0,), (3, 4)), ((0, 0), (3,))])
+def test_a_box_with_other_starts_than_stops_is_refused(start, stop):
+    with pytest.raises(GeometryError, match="as many starts as stops"):
+        Box(start, stop)
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def test_who_stops_waits_only_for_what_is_in_progress():
     steps = iter_in_threads(work, items(), 2)
     next(steps)
     assert len(taken) == 5  # one is done, and two wait for each thread
-    threading.Timer(0.1, release.set).start()
+    threading.Timer(0.5, release.set).start()
     steps.close()
     assert time.monotonic() - start < 5
     assert len(begun) <= 3  # the first, and one in each thread

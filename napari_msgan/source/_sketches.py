@@ -202,11 +202,8 @@ def check_given(volume: Volume) -> float:
 
 
 def strengths_of(block: npt.NDArray[Any], top: int) -> Uint8Array:
-    """Convert given edges to stored strengths, uint8 in [0, 255], where `top` becomes 255.
-
-    What `check_given` allows beyond 0 and 1 is rounded away.
-    """
-    strengths = block.astype(np.float32) / np.float32(top)
+    """Convert given edges to stored strengths, uint8 in [0, 255], where `top` becomes 255."""
+    strengths = np.clip(block.astype(np.float32) / np.float32(top), 0, 1)
     stored: Uint8Array = np.rint(strengths * 255).astype(np.uint8)
     return stored
 
