@@ -1,9 +1,11 @@
 import sys
+from dataclasses import astuple
 
 import numpy as np
 import pytest
 import torch
 from scipy import ndimage
+from scipy.stats import linregress
 from torchmetrics.functional.image import (
     multiscale_structural_similarity_index_measure,
     structural_similarity_index_measure,
@@ -65,8 +67,37 @@ def test_ssim_counts_the_mask_only():
     far[40:] = True
     assert structural_similarity(made, true, far, (0, 255)) == pytest.approx(1)
     assert structural_similarity(made, true, ~far, (0, 255)) < 0.9
-    assert np.isnan(structural_similarity(made[:9], true[:9], far[:9], (0, 255)))
     assert np.isnan(structural_similarity(made, true, far & ~far, (0, 255)))
+
+
+@pytest.mark.parametrize("shape", [(11, 11), (40, 11), (13, 12, 11)], ids=str)
+def test_ssim_is_that_of_the_formula_up_to_the_border_in_blocks_of_any_size(shape, monkeypatch):
+    made, true = textured(shape, 0), textured(shape, 1)
+    mask = np.random.default_rng(0).random(shape) < 0.5
+
+    def mean(image):
+        return ndimage.gaussian_filter(image.astype(np.float64), 1.5, truncate=3.5)
+
+    def covariance(a, b):
+        return mean(a.astype(np.float64) * b) - mean(a) * mean(b)
+
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    contrast = (2 * covariance(made, true) + c2) / (
+        covariance(made, made) + covariance(true, true) + c2
+    )
+    brightness = (2 * mean(made) * mean(true) + c1) / (mean(made) ** 2 + mean(true) ** 2 + c1)
+    expected = (brightness * contrast)[mask].mean()
+    for block in (64, 12, 7):
+        monkeypatch.setattr("napari_msgan.evaluation.accuracy._BLOCK", {2: block, 3: block})
+        assert structural_similarity(made, true, mask, (0, 255)) == pytest.approx(
+            expected, abs=1e-5
+        )
+
+
+def test_ssim_needs_11_voxels_on_every_side():
+    for shape in ((10, 40), (40, 10), (20, 20, 10)):
+        made, true = textured(shape, 0), textured(shape, 1)
+        assert np.isnan(structural_similarity(made, true, np.ones(shape, bool), (0, 255)))
 
 
 def test_ssim_counts_values_from_the_low_end_of_the_window():
@@ -110,6 +141,17 @@ def test_matched_errors_forget_brightness_and_contrast_and_nothing_else():
     assert other.correlation == pytest.approx(
         np.corrcoef(textured((60, 70), 5).ravel(), true.ravel())[0, 1], abs=1e-6
     )
+
+
+@pytest.mark.parametrize("shape", [(60, 70), (20, 30, 25)], ids=str)
+def test_matched_errors_are_what_a_regression_leaves(shape):
+    made, true = textured(shape, 0), textured(shape, 1) + 0.5 * textured(shape, 0)
+    line = linregress(made.ravel(), true.ravel())
+    residual = line.slope * made + line.intercept - true
+    low = ndimage.gaussian_filter(residual, 6, mode="nearest")
+    expected = [line.slope, line.intercept, line.rvalue]
+    expected += [np.abs(a).mean() for a in (residual, low, residual - low)]
+    assert astuple(matched_errors(made, true)) == pytest.approx(expected, rel=1e-4)
 
 
 def test_matched_errors_tell_slow_from_fast():
@@ -182,8 +224,22 @@ def test_a_constant_truth_has_no_matched_errors():
 def test_slices_too_large_for_memory_have_no_ms_ssim(monkeypatch):
     made, true = (textured((180, 200), seed) for seed in (1, 2))
     assert np.isfinite(multiscale_structural_similarity(made, true, (0, 255)))
+    monkeypatch.setattr("napari_msgan.evaluation.accuracy._MS_SSIM_MOST_PIXELS", 180 * 200)
+    assert np.isfinite(multiscale_structural_similarity(made, true, (0, 255)))
     monkeypatch.setattr("napari_msgan.evaluation.accuracy._MS_SSIM_MOST_PIXELS", 180 * 200 - 1)
     assert np.isnan(multiscale_structural_similarity(made, true, (0, 255)))
+    monkeypatch.undo()
+    large = np.broadcast_to(np.float32(0), (4096, 4097))  # takes no memory
+    assert np.isnan(multiscale_structural_similarity(large, large, (0, 255)))
+
+
+def test_ms_ssim_of_a_volume_is_taken_on_24_slices():
+    true = np.stack([textured((176, 176), 0)] * 25)
+    left_out = set(range(25)) - set(np.linspace(0, 24, 24).round().astype(int).tolist())
+    for index, is_seen in ((left_out.pop(), False), (0, True), (24, True)):
+        made = true.copy()
+        made[index] = 0
+        assert (multiscale_structural_similarity(made, true, (0, 255)) < 0.999) == is_seen
 
 
 def test_integers_as_stores_hold_them_give_the_figures_of_floats(rng):

@@ -40,6 +40,28 @@ def test_new_image_is_no_nearer_than_the_truth(shape, rng):
     assert found.percentile_1 > 0.8
 
 
+def test_nearest_patch_is_that_of_all_windows_and_the_figures_are_those_of_its_distances():
+    made, true = textured((50, 48), 0), textured((50, 48), 2)
+    training = [textured((38, 40), 1), textured((40, 36), 3)]
+    pairs = draw_patches(made, true, np.ones(made.shape, bool), 5)
+    windows = []
+    for image in training:
+        for view in (high_pass(image), high_pass(image)[:, ::-1]):
+            all_windows = np.lib.stride_tricks.sliding_window_view(view, (32, 32))
+            windows += [unit_patch(w) for w in all_windows.reshape(-1, 32, 32)]
+
+    def ratio(patch, other):
+        nearest = min(windows, key=lambda window: np.linalg.norm(window - patch))
+        return np.linalg.norm(nearest - patch) / np.linalg.norm(nearest - other)
+
+    ratios = [ratio(pair.made, pair.true) for pair in pairs]
+    exchanged = [ratio(pair.true, pair.made) for pair in pairs]
+    found = measured(made, true, *training, count=5)
+    assert found.median == pytest.approx(np.median(ratios), rel=1e-4)
+    assert found.percentile_1 == pytest.approx(np.percentile(ratios, 1), rel=1e-4)
+    assert found.reference == pytest.approx(np.median(exchanged), rel=1e-4)
+
+
 def test_one_copied_patch_among_many_shows_in_the_percentile():
     true, training = textured((100, 120), 0), textured((100, 120), 1)
     pairs = draw_patches(true, true, np.ones(true.shape, bool), 9)

@@ -27,7 +27,7 @@ from napari_msgan.networks.patchwork import PATCH
 from napari_msgan.steps import run_to_end
 from napari_msgan.tiling import Tile
 from napari_msgan.volume import Volume
-from tests.evaluation.images import smooth
+from tests.evaluation.images import smooth, textured
 from tests.megan import write_checkpoints
 from tests.models import write_model
 
@@ -197,6 +197,33 @@ def test_visible_tile_borders_rank_first_among_all_phases():
     assert tile_phase_share(seams, (32, 32), (1, 1)) == pytest.approx(first / 2)
     assert np.isnan(tile_phase_share(image, (256, 256), (2, 2)))
     assert tile_phase_share(shifted, (32, 32), (2, 2), first=6) == pytest.approx(first)
+
+
+@pytest.mark.parametrize(
+    ("shape", "tile", "first"),
+    [((200, 180), 32, 0), ((100, 30), 32, 6), ((33, 32), 32, 0), ((40, 50, 66), 20, 6)],
+    ids=str,
+)
+def test_phase_share_is_the_rank_of_the_mean_relative_gradient(shape, tile, first):
+    image, shares = textured(shape, 1).astype(np.float64), []
+    for axis, size in enumerate(shape):
+        if size <= tile:
+            continue
+        lines = np.moveaxis(image, axis, 0).reshape(size, -1)
+        steps = np.abs(lines[1:] - lines[:-1]).mean(1)
+        reflected = np.concatenate([steps[7::-1], steps, steps[:-8:-1]])
+        relative = [step / reflected[i : i + 16].mean() for i, step in enumerate(steps)]
+        phases = {}
+        for voxel, value in enumerate(relative, 1):
+            if (voxel - first) % 2 == 0:
+                phases.setdefault((voxel - first) % tile, []).append(value)
+        means = {phase: np.mean(values) for phase, values in phases.items()}
+        shares.append(np.mean([mean >= means[0] for mean in means.values()]))
+    expected = min(1, len(shares) * min(shares))
+    found = tile_phase_share(
+        image.astype(np.float32), (tile,) * len(shape), (2,) * len(shape), first
+    )
+    assert found == pytest.approx(expected)
 
 
 def test_borders_of_coarse_voxels_are_not_taken_for_those_of_tiles(rng):

@@ -1,9 +1,16 @@
-"""Bands of an image: what blocks of voxels keep, and what is finer."""
+"""Losses by hand, and bands of an image: what blocks of voxels keep, and what is finer."""
 
 import pytest
 import torch
 
-from napari_msgan.training.losses import block_means, detail
+from napari_msgan.training.losses import (
+    block_means,
+    detail,
+    discriminator_accuracy,
+    l1_per_sample,
+    lsgan_discriminator,
+    lsgan_generator,
+)
 
 
 @pytest.mark.parametrize(
@@ -31,3 +38,24 @@ def test_detail_is_what_is_finer_than_the_blocks():
     torch.testing.assert_close(detail(ramp + fine, (8, 8))[inside], fine[inside])
     assert detail(wide, (8, 8)).std() < 0.1 * wide.std()
     assert detail(wide, (64, 64)).std() > 0.9 * wide.std()
+
+
+def test_least_squares_losses_by_hand():
+    real, fake = torch.tensor([[1.0, 3.0]]), torch.tensor([[0.0, 2.0]])
+    assert lsgan_discriminator(real, fake) == 2  # half of 4 / 2 away from 1, and of 4 / 2 from 0
+    assert lsgan_generator(fake) == 1
+    assert lsgan_generator(torch.tensor([[4.0, 1.0]])) == 4.5
+    assert lsgan_discriminator(torch.ones(2), torch.zeros(2)) == lsgan_generator(torch.ones(2)) == 0
+
+
+def test_accuracy_is_the_mean_of_that_for_real_and_for_made_windows():
+    real, fake = torch.tensor([0.6, 0.7, 0.4, 5.0]), torch.tensor([0.6, 0.4])
+    assert discriminator_accuracy(real, fake) == (3 / 4 + 1 / 2) / 2
+    undecided = torch.full((3,), 0.5)  # right about neither
+    assert discriminator_accuracy(undecided, undecided) == 0
+
+
+def test_distance_of_each_sample_is_its_own_mean():
+    image = torch.zeros(2, 1, 2, 3)
+    truth = torch.stack([torch.full((1, 2, 3), -2.0), torch.arange(6.0).reshape(1, 2, 3)])
+    assert l1_per_sample(image, truth).tolist() == [2, 2.5]
