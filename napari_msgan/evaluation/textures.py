@@ -194,7 +194,7 @@ class SpectrumDifference:
 def compare_spectra(made: Float32Array, true: Float32Array) -> SpectrumDifference:
     """Return how the radial power spectra of two images differ; NaN for constant images."""
     spectra = np.stack([radial_power_spectrum(made), radial_power_spectrum(true)])
-    usable = (np.nan_to_num(spectra) > 0).all(axis=0)
+    usable = (spectra > 0).all(axis=0)
     if not usable.any():
         return SpectrumDifference(float("nan"), float("nan"))
     decibel = 10 * np.log10(spectra[0, usable] / spectra[1, usable])

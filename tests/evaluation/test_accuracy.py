@@ -203,6 +203,20 @@ def test_body_of_grey_values_is_above_a_share_of_the_window():
     assert body_mask(np.zeros((5, 5), np.float32), GREY).all()
 
 
+@pytest.mark.parametrize(("units", "air", "least"), [(HU, -500, -499), (GREY, 12, 13)])
+def test_body_begins_above_minus_500_hu_or_a_twentieth_of_the_window(units, air, least):
+    true = np.full((30, 30), air, np.float32)
+    true[4:20, 4:20] = least
+    assert body_mask(true, units).sum() == 256
+
+
+def test_tissues_begin_and_end_at_their_hu():
+    true = np.float32([[-501, -500, -51, -50, 149, 150, 199, 200]])
+    masks = tissue_masks(true, np.ones(true.shape, bool))
+    found = {name: true[mask].tolist() for name, mask in masks.items()}
+    assert found == {"lung": [-501], "soft_tissue": [-50, 149], "bone": [200]}
+
+
 def test_units_are_hu_for_ct_and_grey_levels_for_the_rest(tmp_path):
     flat, solid = (read_spec(write_model(tmp_path / f"{n}", ndim=n)) for n in (2, 3))
     assert units_of(flat).convert(np.uint16([0, 65535])).tolist() == [0, 255]

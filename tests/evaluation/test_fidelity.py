@@ -52,3 +52,6 @@ def test_coarse_inconsistency_is_the_difference_of_block_means():
     assert coarse_inconsistency(fine, coarse, (2, 2)) == pytest.approx(0, abs=1e-4)
     assert coarse_inconsistency(fine[:-1], coarse, (2, 2)) == pytest.approx(0, abs=1e-4)
     assert coarse_inconsistency(fine + 3, coarse, (2, 2)) == pytest.approx(3, abs=1e-3)
+    assert coarse_inconsistency(fine - 3, coarse, (2, 2)) == pytest.approx(3, abs=1e-3)
+    within = np.indices(fine.shape).sum(0) % 2 * 200 - 100  # is averaged away
+    assert coarse_inconsistency(fine + within, coarse, (2, 2)) == pytest.approx(0, abs=1e-3)

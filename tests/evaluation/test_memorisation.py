@@ -90,6 +90,42 @@ def test_patches_lie_in_the_body_and_are_the_same_each_time():
     assert draw_patches(true[:20], true[:20], body[:20], 5) == []
 
 
+def test_patches_reach_every_border_and_are_centred_on_the_body():
+    made, true = textured((32, 33), 0), textured((32, 33), 1)
+    expected = [unit_patch(high_pass(made)[:, a : a + 32]) for a in (0, 1)]
+    found = draw_patches(made, true, np.ones(made.shape, bool), 9)
+    assert len(found) == 2
+    assert {pair.made.tobytes() for pair in found} == {patch.tobytes() for patch in expected}
+    body = np.zeros(made.shape, bool)
+    body[16, 17] = True
+    (pair,) = draw_patches(made, true, body, 9)
+    assert np.array_equal(pair.made, expected[1])
+    assert np.array_equal(pair.true, unit_patch(high_pass(true)[:, 1:]))
+    assert draw_patches(made[:31], true[:31], body[:31], 9) == []
+
+
+def test_places_where_either_image_is_flat_are_not_drawn():
+    image, partly = textured((100, 160), 0), textured((100, 160), 1)
+    partly[:, :100] = 7
+    left = np.zeros(image.shape, bool)
+    left[:, :50] = True
+    assert draw_patches(image, partly, left, 3) == draw_patches(partly, image, left, 3) == []
+    assert len(draw_patches(image, image, left, 3)) == 3
+
+
+@pytest.mark.parametrize("side", [4, 32])
+def test_patch_is_flat_if_it_deviates_by_less_than_a_thousandth(side):
+    board = (np.indices((side, side)).sum(0) % 2 * 2 - 1).astype(np.float32)
+    assert not unit_patch(0.0009 * board).any()
+    assert np.linalg.norm(unit_patch(0.0011 * board)) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_upside_down_is_not_mirrored_as_training_never_does(shape):
+    true, training = textured(shape, 0), textured(shape, 1)
+    assert measured(np.flip(training, 0).copy(), true, training).median > 0.5
+
+
 def test_flat_patch_and_nothing_to_compare_are_refused():
     assert not unit_patch(np.full((4, 4), 7, np.float32)).any()
     with pytest.raises(VolumeError, match="no image is as large as a patch"):

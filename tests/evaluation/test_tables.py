@@ -44,6 +44,13 @@ def test_bootstrap_interval_holds_the_mean_and_shrinks_with_more_patients(rng):
     assert bootstrap_interval(few) == bootstrap_interval(few)
 
 
+def test_interval_is_that_of_the_percentiles_of_means_of_resampled_patients(rng):
+    values = [0.0] * 7 + [1.0, 10.0, 30.0]  # skewed, so corrected intervals differ
+    means = rng.choice(values, (20_000, len(values))).mean(1)
+    found = bootstrap_interval(values)
+    assert found == pytest.approx(np.percentile(means, (2.5, 97.5)), rel=0.05, abs=0.01)
+
+
 def test_interval_of_one_or_of_equal_patients():
     assert np.isnan(bootstrap_interval([3.0])).all()
     assert bootstrap_interval([3.0, 3.0]) == (3.0, 3.0)
@@ -115,6 +122,7 @@ def test_csv_has_a_row_per_image_and_scale():
     assert lines[0]["shape"] == "64x48"
     assert lines[0]["ssim"] == ""
     assert {column.name for column in COLUMNS} < set(lines[0])
+    assert "\r" not in figures_csv(ROWS)
     summary = list(csv.DictReader(io.StringIO(summary_csv(ROWS))))
     assert summary[0] == {
         "scale": "0",
@@ -141,7 +149,10 @@ def test_report_has_rows_means_intervals_and_legend():
     assert "| 48 | 5 | 0.90 | 0.10 | 0.95 |" in report
     assert "at their own size only: the model has no training.json" in report
     assert report.count("| a.png | 0 |") == 1  # accuracy, no row of scale 0 among the seams
+    assert "| b\\|c.png | 1 | 2e-06 |" in report
+    assert "2 image(s); one row" in report
     assert "sketch F1" not in report  # nobody took it
+    assert "Not measured" not in report
     assert "Memorisation" not in report_markdown(ROWS, model_name="small", units="HU", made_by="us")
 
 
@@ -149,6 +160,31 @@ def test_report_tells_at_which_sizes_training_images_were_searched():
     found = Memorisation(0.9, 0.1, 0.95, 48, 5, (0.85, 1.0, 1.15))
     report = report_markdown(ROWS, model_name="small", units="HU", made_by="us", memorisation=found)
     assert "and at 3 others, 0.85 to 1.15 of it" in report
+
+
+def test_report_names_what_was_not_measured_each_in_a_line():
+    report = report_markdown(
+        ROWS, model_name="small", units="HU", made_by="us", problems=["no\nmemory", "damaged"]
+    )
+    assert "\n\n**Not measured:**\n\n- no memory\n- damaged\n\n" in report
+
+
+def test_each_scale_counts_its_own_patients():
+    """Scale 0 has no seams, and a smaller image lacks scale 1."""
+    rows = [
+        *(row(name, 0, mae=mae) for name, mae in (("a", 1.0), ("b", 2.0), ("c", 6.0))),
+        *(row(name, 1, mae=mae, seam_max_near=0.5) for name, mae in (("a", 3.0), ("b", 5.0))),
+        row("a", 2),
+    ]
+    report = report_markdown(rows, model_name="small", units="HU", made_by="us")
+    means = [line for line in report.splitlines() if line.startswith("| **mean")]
+    assert [line.split(" (")[0] + line[line.index(")** |") + 4 :][:4] for line in means] == [
+        "| **mean of 3| 0 ",
+        "| **mean of 2| 1 ",
+        "| **mean of 2| 1 ",
+    ]
+    assert "| **mean of 2 (95 %)** | 1 | 4.00 (3.00 to 5.00) |" in report
+    assert ", n = " not in report
 
 
 def test_one_image_has_no_mean():
@@ -172,4 +208,5 @@ def test_odd_names_break_no_table_and_are_no_formula():
     text = figures_csv(rows)
     assert "\n'=1+1.png,'=1+1.png," in text
     assert images_of(text) == set(names)
+    assert images_of("picture,scale\na,0\n") == set()
     assert images_of("image\n" + '"' + "x" * 200_000 + '"\n') == set()

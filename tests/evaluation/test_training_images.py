@@ -46,6 +46,10 @@ def test_factors_cover_the_range_closely_and_are_few(tmp_path):
     found = trained_zooms(tmp_path)
     assert (found[0], found[-1]) == pytest.approx((0.85, 1.15))
     assert max(np.divide(found[1:], found[:-1])) < 1.065
+    write_zoom(tmp_path, (1.15, 0.85))
+    assert trained_zooms(tmp_path)[::-1] == pytest.approx(found)
+    write_zoom(tmp_path, (1, 1))
+    assert trained_zooms(tmp_path) == (1, 1)
     write_zoom(tmp_path, (0.1, 10))
     assert len(trained_zooms(tmp_path)) == 9
 

@@ -56,6 +56,6 @@ def test_accuracy_is_the_mean_of_that_for_real_and_for_made_windows():
 
 
 def test_distance_of_each_sample_is_its_own_mean():
-    image = torch.zeros(2, 1, 2, 3)
-    truth = torch.stack([torch.full((1, 2, 3), -2.0), torch.arange(6.0).reshape(1, 2, 3)])
+    image = torch.ones(2, 1, 2, 3)
+    truth = torch.stack([torch.full((1, 2, 3), -1.0), torch.arange(1.0, 7).reshape(1, 2, 3)])
     assert l1_per_sample(image, truth).tolist() == [2, 2.5]
