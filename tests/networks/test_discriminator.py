@@ -32,3 +32,11 @@ def test_logits_are_those_of_the_layers():
     image = torch.rand(1, 1, 32, 32)
     for _ in range(3):  # each pass changes what the norms are found from
         torch.testing.assert_close(judged(image), same.layers(image), rtol=0, atol=0)
+
+
+def test_layers_double_in_width_and_leak_a_fifth():
+    judged = PatchDiscriminator(2, 3, 8, (2, 2, 1), spectrally_normalised=False)
+    layers = list(judged.layers)
+    shapes = [(c.in_channels, c.out_channels, c.stride[0]) for c in layers[::2]]
+    assert shapes == [(3, 8, 2), (8, 16, 2), (16, 32, 1), (32, 1, 1)]
+    assert layers[1](torch.tensor([-1.0, 1.0])).tolist() == torch.tensor([-0.2, 1.0]).tolist()

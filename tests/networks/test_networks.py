@@ -63,6 +63,53 @@ def test_untrained_patch_generator_shows_no_checkerboard(factor):
     assert phases.std(dim=1).max() < 1e-6
 
 
+def test_patch_generator_adds_a_residual_to_the_interpolated_coarse_image():
+    """Written again with torch alone, which has the folding of 2-D images, too."""
+    torch.manual_seed(0)
+    generator = build_generator(PatchNetwork(width=6, blocks=2), (2, 2)).eval()
+    nn.init.normal_(generator.tail.weight, std=0.5)
+    nn.init.normal_(generator.tail.bias, std=0.5)
+    coarse, sketch = 2 * torch.rand(2, 1, 18, 20) - 1, torch.rand(2, 1, 36, 40)
+    x = generator.head(torch.cat([coarse, functional.pixel_unshuffle(sketch, 2)], 1))
+    for block in generator.blocks:
+        inner = block.second(functional.silu(block.first(functional.silu(x))))
+        x = inner + x[:, :, 2:-2, 2:-2]
+    residual = functional.pixel_shuffle(generator.tail(functional.silu(x)), 2)
+    wide = functional.interpolate(coarse, scale_factor=2.0, mode="bilinear")
+    expected = wide[:, :, 12:-12, 12:-12] + residual
+    assert expected.min() < -1 < 1 < expected.max()  # so that clamping shows
+    torch.testing.assert_close(generator.train()(coarse, sketch), expected)
+    made = generator.eval()(coarse, sketch)
+    torch.testing.assert_close(made, expected.clamp(-1, 1))
+    with torch.no_grad():  # in place
+        torch.testing.assert_close(generator(coarse, sketch), made.detach())
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_low_res_generator_leaves_the_range_in_training_only(sign):
+    generator = build_generator(LowResNetwork(widths=(4, 8)), (2, 2))
+    nn.init.constant_(generator.tail.bias, 9 * sign)
+    sketch = torch.rand(1, 1, 16, 16)
+    assert generator.train()(sketch).abs().min() > 2
+    assert torch.equal(generator.eval()(sketch), torch.full((1, 1, 8, 8), float(sign)))
+
+
+def test_low_res_generator_without_dropout_is_the_same_in_training():
+    torch.manual_seed(0)
+    generator = build_generator(LowResNetwork(widths=(4, 8, 8)), (2, 2))
+    sketch = torch.rand(1, 1, 32, 32)
+    torch.testing.assert_close(generator.train()(sketch).clamp(-1, 1), generator.eval()(sketch))
+
+
+def test_grid_that_cannot_be_halved_is_continued_by_its_border():
+    torch.manual_seed(0)
+    generator = build_generator(LowResNetwork(widths=(4, 8, 8, 8)), (2, 2)).eval()
+    sketch = torch.rand(1, 1, 26, 36)
+    grid = functional.pixel_unshuffle(sketch, 2)  # 13 x 18, to be halved three times
+    wide = functional.pixel_shuffle(functional.pad(grid, (0, 6, 0, 3), mode="replicate"), 2)
+    torch.testing.assert_close(generator(sketch), generator(wide)[:, :, :13, :18])
+
+
 def _weave(upsampling):
     """Return how much steps between neighbours differ with their place; 0: not at all."""
     found = []
@@ -120,6 +167,9 @@ def test_low_res_generator_keeps_any_shape(shape):
         nn.BatchNorm2d(4),
         nn.Conv2d(4, 4, 3, stride=2),
         nn.Conv2d(4, 4, 2),
+        nn.Conv2d(4, 4, 3, padding=(0, 1)),
+        nn.Conv2d(4, 4, 3, stride=(2, 1)),
+        nn.Conv2d(4, 4, (3, 2)),
         nn.AdaptiveAvgPool2d(1),
     ],
     ids=lambda layer: type(layer).__name__,
