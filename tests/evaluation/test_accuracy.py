@@ -113,6 +113,19 @@ def test_ssim_counts_values_from_the_low_end_of_the_window():
     assert found == pytest.approx(multiscale_structural_similarity(*shifted, (0, 1600)), abs=1e-5)
 
 
+def test_similarities_count_in_the_width_of_the_window():
+    """An error of 40 of a width of 1600 is that of one of 6.4 of 255."""
+    made, true = (textured((176, 176), seed) for seed in (0, 1))
+    made, scale = (made + 4 * true) / 5, np.float32(1600 / 255)
+    in_hu, body = [a * scale - 1000 for a in (made, true)], np.ones(true.shape, bool)
+    found = structural_similarity(*in_hu, body, (-1000, 600))
+    assert 0.5 < found < 0.98
+    assert found == pytest.approx(structural_similarity(made, true, body, (0, 255)), abs=1e-4)
+    found = multiscale_structural_similarity(*in_hu, (-1000, 600))
+    expected = multiscale_structural_similarity(made, true, (0, 255))
+    assert found == pytest.approx(expected, abs=1e-4)
+
+
 def test_ms_ssim_is_that_of_torchmetrics_and_of_volumes_the_mean_of_slices():
     made, true = textured((176, 180), 0), textured((176, 180), 1)
     tensors = [torch.from_numpy(a)[None, None] for a in (made, true)]

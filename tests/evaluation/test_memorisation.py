@@ -3,7 +3,7 @@ import pytest
 
 from napari_msgan.errors import VolumeError
 from napari_msgan.evaluation import PatchPair, TrainingSearch, draw_patches
-from napari_msgan.evaluation.memorisation import PATCH_SIZE, high_pass, unit_patch
+from napari_msgan.evaluation.memorisation import PATCH_SIZE, _best_matches, high_pass, unit_patch
 from tests.evaluation.images import textured
 
 SHAPES = [(100, 120), (40, 44, 36)]
@@ -60,6 +60,25 @@ def test_nearest_patch_is_that_of_all_windows_and_the_figures_are_those_of_its_d
     assert found.median == pytest.approx(np.median(ratios), rel=1e-4)
     assert found.percentile_1 == pytest.approx(np.percentile(ratios, 1), rel=1e-4)
     assert found.reference == pytest.approx(np.median(exchanged), rel=1e-4)
+
+
+@pytest.mark.parametrize(("shape", "size"), [((39, 41), 32), ((18, 19, 20), 16)], ids=str)
+def test_best_match_is_the_window_of_the_highest_correlation(shape, size):
+    """Means of windows do not count; a flat window correlates with nothing."""
+    image = 1e-2 * textured(shape, 0)
+    image += 2 * np.arange(shape[-1], dtype=np.float32) / shape[-1] + 1
+    patches = [unit_patch(textured((size,) * len(shape), seed)) for seed in (1, 2, 3)]
+    windows = np.lib.stride_tricks.sliding_window_view(image, (size,) * len(shape))
+    scores, starts = _best_matches(image, np.stack(patches))
+    for patch, score, start in zip(patches, scores, starts, strict=True):
+        found = {
+            place: np.corrcoef(windows[place].ravel(), patch.ravel())[0, 1]
+            for place in np.ndindex(windows.shape[: len(shape)])
+        }
+        assert found[tuple(start)] == pytest.approx(max(found.values()), abs=1e-4)
+        assert score == pytest.approx(max(found.values()), abs=1e-3)
+    scores, _ = _best_matches(np.full(shape, 7, np.float32), np.stack(patches))
+    assert (scores == 0).all()
 
 
 def test_one_copied_patch_among_many_shows_in_the_percentile():

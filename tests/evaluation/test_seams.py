@@ -140,6 +140,12 @@ def test_image_without_a_tile_border_has_no_certificate():
     assert shaped((100, 40), 128).max_near > 0
 
 
+def test_tiles_so_small_that_every_voxel_is_near_a_border_have_nothing_off():
+    found = shaped((64, 64), 8)
+    assert np.isfinite([found.mean_near, found.max_near]).all()
+    assert np.isnan([found.mean_off, found.max_off]).all()
+
+
 @pytest.fixture(scope="module")
 def imported(tmp_path_factory):
     """A model in the layout of the authors, and what it makes of an image with three patches."""

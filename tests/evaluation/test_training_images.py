@@ -9,10 +9,11 @@ import torch
 from torch.nn import functional
 
 from napari_msgan.config import LowResNetwork, SketchSettings
-from napari_msgan.errors import ModelError
+from napari_msgan.errors import ModelError, VolumeError
 from napari_msgan.evaluation import draw_patches, evaluate
 from napari_msgan.evaluation.training_images import (
     _at_scale,
+    check_sizes,
     iter_search_training,
     trained_zooms,
 )
@@ -82,6 +83,37 @@ def test_copy_of_a_resampled_training_image_is_found(tmp_path, zoom):
     assert found().median < 0.15
     assert found().n_images == 1
     assert len(found().zooms) == 7
+
+
+def test_sizes_at_which_an_image_lacks_the_scale_are_not_searched(tmp_path):
+    folder = write_model(tmp_path / "model", n_scales=2)
+    write_zoom(folder, (0.4, 1))
+    model = load_folder(folder)
+    small, large = (write_image(tmp_path / f"{n}.tif", n, (n, n)) for n in (48, 70))
+    assert _at_scale(None, model, 1, 1) is None
+    assert _at_scale(plan_source(read_volume(small), model.spec), model, 2, 1) is None
+    image = _at_scale(plan_source(read_volume(large), model.spec), model, 1, 1)
+    patches = draw_patches(image, image, np.ones(image.shape, bool), 2)
+    found = run_to_end(iter_search_training(model, patches, [small, large], 1, 1))
+    assert found.median == pytest.approx(1)
+    assert (found.n_images, len(found.zooms)) == (2, 9)
+
+
+def test_one_image_as_large_as_a_patch_is_enough_for_a_search(tmp_path):
+    spec = read_spec(write_model(tmp_path / "model", n_scales=2))
+    tiny, enough = (
+        plan_source(read_volume(write_image(tmp_path / f"{n}.tif", n, (n, 48))), spec)
+        for n in (31, 32)
+    )
+    check_sizes([tiny, enough], [enough, tiny], None, 1)
+    for images, training, what in (
+        ([tiny], [enough], "no image"),
+        ([enough], [tiny], "no training image"),
+    ):
+        with pytest.raises(VolumeError, match=f"{what} is as large as a patch at scale 1"):
+            check_sizes(images, training, None, 1)
+    with pytest.raises(VolumeError, match="no image is as large"):
+        check_sizes([enough], [enough], 0, 1)  # the scale is not made
 
 
 def test_progress_tells_every_size(tmp_path):
