@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from torch.nn import functional
 
 from napari_msgan.computing import TileContext
 from napari_msgan.evaluation import (
@@ -22,12 +23,20 @@ from napari_msgan.evaluation import (
 from napari_msgan.evaluation.case import iter_open_case
 from napari_msgan.geometry import Affine
 from napari_msgan.io import write_volume
-from napari_msgan.model import load_folder, read_spec, save_spec
+from napari_msgan.model import Model, load_folder, read_spec, save_spec
+from napari_msgan.networks import PatchGenerator
 from napari_msgan.sketch import lazy_unit
 from napari_msgan.steps import run_to_end
 from napari_msgan.volume import Volume
 from tests.evaluation.images import GREY, HU, textured
 from tests.models import write_model
+
+
+class NormalisedTiles(PatchGenerator):
+    """Statistics over the tile, so that there are seams to be measured."""
+
+    def tile(self, windows, coarse, sketch):
+        return 0.3 * functional.instance_norm(self(coarse, sketch))
 
 
 @pytest.fixture(scope="module", params=[2, 3], ids=["grey", "HU"])
@@ -44,6 +53,10 @@ def case(request, tmp_path_factory):
     volume = Volume(values, Affine.of_spacing((1,) * ndim), unit)
     write_volume(folder / "image.ome.tif", [volume], description={})
     model = load_folder(folder / "model")
+    first, exact, *others = model.generators
+    seen = NormalisedTiles(exact.factor, 6, 1).eval().requires_grad_(False)
+    seen.load_state_dict(exact.state_dict())
+    model = Model(model.spec, model.folder, (first, seen, *others))
     return run_to_end(iter_open_case(folder / "image.ome.tif", model, folder, Computing()))
 
 
@@ -118,5 +131,6 @@ def test_seams_are_in_reported_units(case):
     seams = certify_seams(tile_maker(context, 1), shape, tile, case.store.geometry.factor(1))
     width = 1600 if case.model.spec.modality == "CT" else 255  # of 2 in the unit of the tiles
     row = run_to_end(iter_measure(case, 1))
+    assert row.value("seam_max_near") > 1
     assert row.value("seam_max_near") == pytest.approx(seams.max_near * width / 2, rel=1e-6)
     assert row.value("seam_mean_off") == pytest.approx(seams.mean_off * width / 2, rel=1e-6)
