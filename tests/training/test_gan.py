@@ -174,3 +174,87 @@ def test_losses_are_weighed(monkeypatch):
     )
     losses = gan.step(0, batch_of())
     assert stepped[-1] == pytest.approx(7 * losses["l1"] + 0.5 * losses["adversarial"], rel=1e-5)
+
+
+def test_the_generator_learns_ever_more_slowly_down_to_a_fiftieth():
+    gan = gan_of(learning_rate=1e-3)
+    rates = []
+    for step in (0, 5, 10):
+        gan._set_rate(step)
+        rates.append([o.param_groups[0]["lr"] for o in (gan._g_optimiser, gan._d_optimiser)])
+    assert rates == [
+        pytest.approx((1e-3, 1e-3)),
+        pytest.approx((0.51e-3, 1e-3)),
+        pytest.approx((0.02e-3, 1e-3)),
+    ]
+
+
+def test_the_average_begins_as_a_mean_of_the_first_weights():
+    """Of which it forgets the untrained ones: 9/10 of the first step count, then 9/11."""
+    gan = gan_of(average=0.999, learning_rate=1e-2)
+    expected = weights(gan.average)
+    for step, share in enumerate((9 / 10, 9 / 11, 9 / 12)):
+        gan.step(step, batch_of())
+        expected = expected.lerp(weights(gan.generator), share)
+        torch.testing.assert_close(weights(gan.average), expected)
+    steady = gan_of(average=0.1, learning_rate=1e-2)
+    before = weights(steady.average)
+    steady.step(8, batch_of())
+    expected = before.lerp(weights(steady.generator), 0.9)  # at most 0.1 is kept, not 9/18
+    torch.testing.assert_close(weights(steady.average), expected)
+
+
+def test_the_discriminator_sees_the_sketch_and_coarse_image_of_the_same_place():
+    gan, batch = gan_of(), batch_of()
+    condition = gan._condition(batch)
+    assert condition.shape == (2, 2, 16, 16)
+    assert torch.equal(condition[:, :1], batch.sketch[..., 8:-8, 8:-8])
+    # block means of the interpolated coarse image lie on the coarse grid
+    y, x = torch.meshgrid(torch.arange(16.0), torch.arange(16.0), indexing="ij")
+    ramp = (y + 10 * x).expand_as(batch.coarse)
+    seen = gan._condition(Batch(batch.sketch, batch.image, ramp, batch.truthful))[:, 1:]
+    means = torch.nn.functional.avg_pool2d(seen, 2)
+    torch.testing.assert_close(means, ramp[..., 4:-4, 4:-4])
+    assert torch.equal(gan_of(0)._condition(batch_of(0))[:, 1], batch_of(0).sketch[:, 0, ::2, 1::2])
+
+
+def test_the_generator_is_pushed_by_the_discriminator_and_leaves_it_as_it_is():
+    """With no weight on the distance, it comes to convince the discriminator."""
+    gan = gan_of(l1_weight=1e-9, learning_rate=3e-3, accuracy_gate=0.0)
+    batch, before = batch_of(), weights(gan.discriminator)
+    losses = [gan.step(0, batch) for _ in range(21)]
+    assert losses[-1]["adversarial"] < 0.5 * losses[0]["adversarial"]
+    assert torch.equal(weights(gan.discriminator), before)
+
+
+def test_the_discriminator_comes_to_tell_real_from_generated():
+    gan = gan_of(learning_rate=2e-3)
+    gan._g_steps.step = lambda: None  # which stays as bad as it is
+    losses = [gan.step(0, batch_of()) for _ in range(40)]
+    assert losses[-1]["discriminator"] < 0.5 * losses[0]["discriminator"]
+    assert losses[-1]["accuracy"] > 0.9
+
+
+def test_two_bands_of_details_are_amplified():
+    gan = gan_of(coarse=CoarseMixture(kept=4))
+    stripes = (torch.arange(16) % 2 * 2.0 - 1).expand(1, 1, 16, 16)  # finer than coarse voxels
+    wide = (torch.arange(16) // 4 % 2 * 2.0 - 1).expand(1, 1, 16, 16)  # only finer than blocks of 8
+    fine, wider = gan._judged(stripes)[0]
+    torch.testing.assert_close(fine, 4 * stripes[0, 0])
+    torch.testing.assert_close(wider, 2 * stripes[0, 0])
+    fine, wider = gan._judged(wide)[0]
+    assert fine.abs().mean() < 0.5 * 4
+    torch.testing.assert_close(wider, 2 * wide[0, 0])
+
+
+def test_pictures_show_sketch_result_and_truth_of_the_same_place_from_0_to_1():
+    for scale in (0, 1):
+        gan, batch = gan_of(scale), batch_of(scale)
+        sketch, made, truth = gan.pictures(batch, -batch.image)
+        assert sketch.shape == made.shape == truth.shape == (2, 1, 16, 16)
+        torch.testing.assert_close(made, (1 - batch.image) / 2)
+        torch.testing.assert_close(truth, (1 + batch.image) / 2)
+        if scale:
+            assert torch.equal(sketch, batch.sketch[..., 8:-8, 8:-8])
+        else:  # the strongest edge below each voxel
+            assert torch.equal(sketch, torch.nn.functional.max_pool2d(batch.sketch, 2))
