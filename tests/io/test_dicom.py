@@ -498,3 +498,36 @@ def test_signed_numbers_that_are_dark_are_turned_round(stored, tmp_path):
     )
     values = np.asarray(read_volume(write(tmp_path / "a.dcm", made)).data)
     np.testing.assert_array_equal(values, 2047 - stored[0].astype(int))
+
+
+@pytest.mark.parametrize(
+    ("slope", "intercept", "dtype"), [(20, 0, "uint32"), (1, -40000, "int32"), (-2, 5, "int16")]
+)
+def test_a_type_holds_the_values_of_a_slice_with_another_rescaling(
+    slope, intercept, dtype, stored, tmp_path
+):
+    slopes, intercepts = [1, slope, 1, 1, 1], [0, intercept, 0, 0, 0]
+    write_series(tmp_path, stored, Modality="MR", RescaleSlope=slopes, RescaleIntercept=intercepts)
+    values = voxels(tmp_path)
+    assert values.dtype == dtype
+    expected = stored.astype(int)
+    expected[1] = slope * expected[1] + intercept
+    np.testing.assert_array_equal(values, expected)
+
+
+def test_an_x_ray_beside_slices_is_left_out_and_told(stored, tmp_path):
+    write_series(tmp_path, stored)
+    write(tmp_path / "chest.dcm", dataset(stored[0], Modality="DX"))
+    with pytest.warns(UserWarning, match=r"1 file\(s\) are left out.*chest\.dcm is not a slice"):
+        assert read_volume(tmp_path).shape == SHAPE
+
+
+@pytest.mark.parametrize("shift", [0.05, 0.1])
+def test_thin_slices_lie_on_a_line_but_for_what_rounding_moves_them(shift, stored, tmp_path):
+    places = [[shift * (number == 2), 0, number] for number in range(SHAPE[0])]
+    write_series(tmp_path, stored, ImagePositionPatient=places)
+    if shift < 0.06:
+        assert read_volume(tmp_path).shape == SHAPE
+    else:
+        with pytest.raises(VolumeError, match="do not lie evenly on one line"):
+            read_volume(tmp_path)
