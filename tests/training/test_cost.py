@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -7,7 +9,7 @@ from napari_msgan.training import cost
 from napari_msgan.training.config import ScaleTraining
 from napari_msgan.training.cost import _kept_bytes, disk_of, memory_of, memory_short_of
 from napari_msgan.training.sources import prepare
-from napari_msgan.training.survey import survey
+from napari_msgan.training.survey import TrainingFile, survey
 from tests.training.made import blobs, config_of, write_image
 
 
@@ -70,3 +72,18 @@ def test_predicted_disk_holds_what_preparing_writes(tmp_path, shape, least):
     written = sum(f.stat().st_size for f in (tmp_path / "cache").glob("**/*") if f.is_file())
     # what each scale generates, the pool and the checkpoints come later
     assert least < written / disk_of(config, files) < 1
+
+
+def test_disk_depends_on_the_size_of_volumes_in_mm_not_in_voxels():
+    def disk(shape, spacing, **changes):
+        files = [TrainingFile("a", Path("a"), None, shape, spacing, 0, 1)]
+        return disk_of(config_of(3, zoom=(1, 1), **changes), files)  # voxels of 1 mm
+
+    nothing = disk((0, 0, 0), (1.0, 1.0, 1.0))
+    volume = disk((100, 200, 200), (1.0, 1.0, 1.0)) - nothing
+    # image, sketch and what is generated, 5 bytes per voxel, at all scales
+    assert volume == pytest.approx(5 * 100 * 200 * 200 * 8 / 7, abs=2)
+    assert disk((200, 400, 400), (0.5, 0.5, 0.5)) - nothing == pytest.approx(volume, abs=2)
+    assert disk((50, 200, 200), (1.0, 1.0, 1.0)) - nothing == pytest.approx(volume / 2, abs=2)
+    more = disk((100, 200, 200), (1.0, 1.0, 1.0), variants=3) - nothing
+    assert more == pytest.approx(3 * volume, abs=4)

@@ -6,7 +6,13 @@ from pydantic import ValidationError
 
 from napari_msgan.config import SketchSettings
 from napari_msgan.errors import TrainingError, VolumeError
-from napari_msgan.training.checks import check_run, kept_out_of, n_scales_trained
+from napari_msgan.training.checks import (
+    check_run,
+    kept_out_of,
+    model_spec,
+    n_scales_trained,
+    scale_spec,
+)
 from napari_msgan.training.config import TrainConfig
 from napari_msgan.training.cost import disk_of, memory_of
 from napari_msgan.training.plan import derive_config, plan_table
@@ -57,6 +63,43 @@ def test_pictures_have_a_random_part_and_mend_textures():
     assert (picture.stochastic, picture.coarse.target) == (True, "detail")
     assert picture.coarse.generated > volume.coarse.generated
     assert (volume.stochastic, volume.coarse.target) == (False, "truth")
+
+
+def test_a_plan_changes_images_in_every_way_and_grey_values_of_ct_the_most():
+    volumes = {
+        "CT": file_of((128, 128, 128), (1.0,) * 3, -1000, 480),
+        "MR": file_of((128, 128, 128), (1.0,) * 3, 0, 900),
+        "XR": file_of((512, 512)),
+    }
+    plans = {kind: derive_config([file] * 3, "m", "fast", 8 * GB) for kind, file in volumes.items()}
+    assert {kind: plan.images.gamma for kind, plan in plans.items()} == {
+        "CT": 0.3,
+        "MR": 0.15,
+        "XR": 0.15,
+    }
+    for plan in plans.values():
+        changes = plan.images
+        assert (changes.turn, changes.stretch, changes.bend) == (0.1, 0.1, 0.02)
+        assert changes.flip
+
+
+def test_volumes_are_less_adversarial_than_pictures_and_scale_0_later_than_the_others():
+    picture = derive_config([file_of((512, 512))] * 3, "m", "fast", 8 * GB)
+    volume = derive_config([file_of((128, 128, 128), (1.0,) * 3)] * 3, "m", "fast", 8 * GB)
+    assert [scale.gan_weight for scale in picture.scales] == [1, 1, 1]
+    assert [scale.gan_weight for scale in volume.scales] == [0.5, 0.2, 0.2]
+    for plan in (picture, volume):
+        assert [scale.gan_from for scale in plan.scales] == [0.4, 0.2, 0.2]
+        kinds = [scale.network.type for scale in plan.scales]
+        assert kinds == ["low_res", "patch", "patch"]
+
+
+def test_a_model_adds_the_noise_that_it_was_trained_with():
+    for stochastic, noise in ((True, 0.01), (False, 0)):
+        config = config_of(2, stochastic=stochastic)
+        spec = model_spec(config, [scale_spec(config, scale, "0" * 64) for scale in range(3)])
+        assert spec.noise == noise
+        assert (spec.window, spec.base_size) == (config.window, config.base_size)
 
 
 @pytest.mark.parametrize(
