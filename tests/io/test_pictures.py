@@ -11,7 +11,7 @@ from PIL import Image
 
 from napari_msgan.errors import VolumeError
 from napari_msgan.geometry import Affine
-from napari_msgan.io import read_description, read_volume, write_volume
+from napari_msgan.io import _arrays, read_description, read_volume, write_volume
 from napari_msgan.volume import Volume
 
 ORIENTATION = 0x0112  # EXIF tag
@@ -144,6 +144,16 @@ def test_written_png_is_read_back_with_its_place_and_says_what_it_is(rng, tmp_pa
         cropped.save(tmp_path / "b.png", pnginfo=None)
     assert read_volume(tmp_path / "b.png").unit == "pixel"
     assert read_description(tmp_path / "b.png") is None
+
+
+def test_a_png_holds_the_finest_level_all_bands_of_it(rng, tmp_path, monkeypatch):
+    monkeypatch.setattr(_arrays, "SLAB_BYTES", 8 * 45 * 2)  # bands of 8 rows
+    data = rng.integers(0, 65535, (37, 45), np.uint16)
+    levels = [Volume(values, Affine(np.eye(3)), "pixel") for values in (data, data[::2, ::2])]
+    fractions: list[float] = []
+    write_volume(tmp_path / "a.png", levels, description={}, progress=fractions.append)
+    np.testing.assert_array_equal(read_volume(tmp_path / "a.png").data, data)
+    assert fractions == [8 / 37, 16 / 37, 24 / 37, 32 / 37, 1]
 
 
 @pytest.mark.parametrize(
