@@ -81,10 +81,12 @@ def values_of(header: Slice, frame: Stored, dtype: np.dtype[Any]) -> Pixels:
     if shift:  # bits above those stored are not part of the number
         stored = (stored << shift) >> shift
     low = -(2 ** (header.bits - 1)) if header.is_signed else 0
+    high = low + 2**header.bits - 1
     if header.is_dark_high:
-        stored = -1 - stored if header.is_signed else 2**header.bits - 1 - stored
+        stored = low + high - stored
     if is_padding is not None and is_padding.any():
-        stored = np.where(is_padding, stored.dtype.type(low), stored)
+        darkest = low if header.slope > 0 else high
+        stored = np.where(is_padding, stored.dtype.type(darkest), stored)
     if (header.slope, header.intercept) == (1, 0):
         return stored.astype(dtype)
     if dtype.kind == "f":

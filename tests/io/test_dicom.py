@@ -491,6 +491,16 @@ def test_signed_padding_is_the_darkest_number(stored, tmp_path):
     np.testing.assert_array_equal(values[:, 1:], signed[:, 1:])
 
 
+@pytest.mark.parametrize(("slope", "darkest"), [(2, 0), (-2, -2 * 4095)])
+def test_padding_is_dark_whatever_the_sign_of_the_slope(stored, tmp_path, slope, darkest):
+    made = stored.astype(np.uint16) % 4000
+    made[:, 0] = 4001
+    write_series(tmp_path, made, PixelPaddingValue=4001, RescaleSlope=slope, RescaleIntercept=0)
+    values = np.asarray(read_volume(tmp_path).data)
+    assert (values[:, 0] == darkest).all()
+    np.testing.assert_array_equal(values[:, 1:], slope * made[:, 1:].astype(int))
+
+
 def test_signed_numbers_that_are_dark_are_turned_round(stored, tmp_path):
     signed = (stored[0].astype(np.int16) - 2048).view(np.uint16) & 0x0FFF
     made = dataset(
