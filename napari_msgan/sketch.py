@@ -34,7 +34,7 @@ Uint8Array = npt.NDArray[np.uint8]
 
 #: Thresholds and percentiles are measured on about this many voxels, spread evenly, and on at most
 #: 1.5 times as many.
-_SAMPLE_SIZE, _MOST_SAMPLES = 1 << 24, 1.5
+SAMPLE_SIZE, _MOST_SAMPLES = 1 << 24, 1.5
 _SAMPLE_BLOCK = {2: 512, 3: 64}
 #: Side of the blocks that `lazy_sketch` computes at a time; smaller ones would need more halo.
 _LAZY_SIDE = {2: 1024, 3: 128}
@@ -141,7 +141,7 @@ def _warn_of_rounding(low: float, high: float) -> None:
 def _sample_boxes(shape: Ints) -> list[Box]:
     side = _SAMPLE_BLOCK[len(shape)]
     boxes = Box.of_shape(shape).blocks((side,) * len(shape))
-    wanted = max(1, round(math.prod(shape) / _SAMPLE_SIZE))
+    wanted = max(1, round(math.prod(shape) / SAMPLE_SIZE))
     in_a_slice = math.prod(-(-n // side) for n in shape[1:])
     # With a common factor, every slice would be read at the same places.
     distances = (wanted + sign * i for i in count() for sign in (1, -1))

@@ -191,7 +191,7 @@ def test_at_most_one_and_a_half_times_the_sample_is_read_from_all_parts_of_an_im
     monkeypatch.setattr(sketch, "_SAMPLE_BLOCK", {2: 4})
     blocks = Box.of_shape((48, 40)).blocks((4, 4))
     for size, every in ((10**6, 1), (1920, 1), (1000, 3), (640, 3), (480, 3), (400, 7), (1, 1921)):
-        monkeypatch.setattr(sketch, "_SAMPLE_SIZE", size)
+        monkeypatch.setattr(sketch, "SAMPLE_SIZE", size)
         boxes = sketch._sample_boxes((48, 40))
         assert boxes == blocks[::every]
         assert sum(box.size for box in boxes) <= max(16, 1.5 * size)
@@ -206,7 +206,7 @@ def test_the_sample_of_a_volume_is_read_from_all_columns(monkeypatch, shape):
     columns = {box.start for box in Box.of_shape(shape[1:]).blocks((4, 4))}
     for distance in range(2, len(columns)):
         wanted = math.prod(shape) / distance
-        monkeypatch.setattr(sketch, "_SAMPLE_SIZE", wanted)
+        monkeypatch.setattr(sketch, "SAMPLE_SIZE", wanted)
         boxes = sketch._sample_boxes(shape)
         assert wanted / 4 <= sum(box.size for box in boxes) <= 1.6 * wanted
         read = {box.start[1:] for box in boxes}

@@ -18,6 +18,7 @@ from napari_msgan.geometry import Box
 from napari_msgan.io import read_geometry, temporary_folder
 from napari_msgan.jobs import default_workers, region_box, resolve_device
 from napari_msgan.model import Model, load_model
+from napari_msgan.sketch import SAMPLE_SIZE
 from napari_msgan.source import plan_source
 from napari_msgan.steps import cpu_threads
 from napari_msgan.tiling import Tiling, coarse_window
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
     from napari_msgan.estimating._calibration import Calibration
     from napari_msgan.source import SourcePlan
 
-#: Most voxels of a scale that thresholds are measured on, see `napari_msgan.sketch`.
-_SAMPLED = 1.25 * 2**24
+#: Voxels of a large scale that thresholds are measured on, between the usual and the most.
+_SAMPLED = 1.25 * SAMPLE_SIZE
 #: Copies of the sampled voxels held while percentiles are computed, in the type of the source.
 _SAMPLE_COPIES = 4.5
 #: Bytes per voxel in the temporary images of every scale.
