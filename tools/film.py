@@ -75,10 +75,6 @@ class Camera(threading.Thread):
 class Film(Demo):
     """Does what the guide shows, slowly enough to be watched."""
 
-    def hold(self, seconds: float) -> None:
-        ends = time.monotonic() + seconds
-        self.wait(lambda: time.monotonic() > ends)
-
     def zoom(self, factor: float, centre: tuple[float, float]) -> None:
         camera, steps = self.viewer.scene.camera, 8
         begin = np.array(camera.center)
@@ -86,14 +82,14 @@ class Film(Demo):
         for step in range(1, steps + 1):
             camera.zoom *= factor ** (1 / steps)
             camera.center = tuple(begin + (end - begin) * step / steps)
-            self.hold(0.1)
+            self.settle(0.1)
 
     def enlarge_heart(self) -> None:
         """Erase the border of the heart and paint it further out, stroke by stroke."""
         self.stroke((_BORDER + _PAINTED) / 2, 0, 64)
-        self.hold(0.5)
+        self.settle(0.5)
         self.stroke(_PAINTED, 255, 3)
-        self.hold(1)
+        self.settle(1)
 
     def stroke(self, columns: npt.NDArray[np.float64], label: int, width: int) -> None:
         layer = self.viewer.layers.selection.active
@@ -102,7 +98,7 @@ class Film(Demo):
         for start, end in pairwise(np.stack([_ROWS, columns], axis=1)):
             for at in np.linspace(start, end, 60):
                 layer.paint(tuple(at), label)
-            self.hold(0.15)
+            self.settle(0.15)
 
 
 def film(out: Path) -> None:
@@ -117,15 +113,15 @@ def film(out: Path) -> None:
         camera = Camera()
         camera.start()
         demo.low_res("chest-xray", sample_data.chest_xray())
-        demo.hold(1.5)
+        demo.settle(1.5)
         viewer.layers[-1].visible = False
         demo.zoom(1.7, (530, 640))
         panel.refine_button.click()
         demo.finish()
-        demo.hold(2)
+        demo.settle(2)
         panel.paint_button.click()
         demo.finish()
-        demo.hold(1)
+        demo.settle(1)
         demo.enlarge_heart()
         camera.save_last(out / "edit-sketch.webp")
         painted = viewer.layers.selection.active
@@ -135,10 +131,10 @@ def film(out: Path) -> None:
         assert opened is not None
         for layer in (painted, *panel.scene.layers_of(opened.store, "sketch")):
             layer.visible = False
-        demo.hold(0.8)
+        demo.settle(0.8)
         panel.refine_button.click()
         demo.finish()
-        demo.hold(2)
+        demo.settle(2)
         camera.save_last(out / "edit-result.webp")
         camera.save(out / "film.webp")
         viewer.close()

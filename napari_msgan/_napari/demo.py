@@ -128,9 +128,9 @@ class Demo:
             QApplication.processEvents()
             time.sleep(0.01)
 
-    def settle(self) -> None:
+    def settle(self, seconds: float = 0.5) -> None:
         """Give the window time to draw."""
-        ends = time.monotonic() + 0.5
+        ends = time.monotonic() + seconds
         self.wait(lambda: time.monotonic() > ends)
 
     def picture(self, name: str) -> None:
