@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -77,10 +76,13 @@ def read_record(work: Path, scale: int) -> Iterator[Losses]:
     path = _file_of(work, scale)
     text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     for line in text.splitlines():
-        with suppress(ValueError, TypeError, KeyError):
+        try:
             means: Losses = json.loads(line)
-            if means["step"] > 0:
-                yield means
+            is_whole = means["step"] > 0
+        except (ValueError, TypeError, KeyError):
+            continue
+        if is_whole:
+            yield means
 
 
 def _file_of(work: Path, scale: int) -> Path:
