@@ -24,13 +24,14 @@ import psutil
 import torch
 
 from napari_msgan import generate, open_pyramid
-from napari_msgan.config import LowResNetwork, ModelSpec, PatchNetwork, ScaleSpec, SketchSettings
+from napari_msgan.config import LowResNetwork, ModelSpec, PatchNetwork, ScaleSpec
 from napari_msgan.geometry import Affine, Box
 from napari_msgan.jobs import iter_refine
 from napari_msgan.model import save_spec, save_weights
 from napari_msgan.networks import build_generator
 from napari_msgan.scale_out import Cluster, open_cluster
 from napari_msgan.scale_out.calls import Calls
+from napari_msgan.sketch_settings import SketchSettings
 from napari_msgan.volume import Volume
 
 _TILE = 64

@@ -12,7 +12,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from napari_msgan.settings import Settings
+from napari_msgan.settings import Positive, Settings
+from napari_msgan.sketch_settings import SketchSettings
 
 SCHEMA_VERSION = 1
 
@@ -28,7 +29,6 @@ _LIMITS = {
     "float32": (-math.inf, math.inf),
 }
 
-Positive = Annotated[float, Field(gt=0)]
 Factor = tuple[Annotated[int, Field(ge=1, le=8)], ...]
 
 
@@ -161,58 +161,6 @@ class ScaleSpec(ScaleGrid):
     network: AnyNetwork
     file: Annotated[str, Field(pattern=r"^scale_\d+\.safetensors$")]
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-
-
-class SketchSettings(Settings):
-    """How a sketch is made from an image (see `napari_msgan.sketch`).
-
-    window : intensities are clipped to this range before the gradient is taken; "percentiles" for
-        the 0.5 and 99.5 percentiles of the source.
-    low_density, high_density : shares of all voxels that are on a ridge of the gradient and above
-        the low, or high, threshold; the density of edges after hysteresis lies between the two.
-    sigma : standard deviation of the derivative filter, in voxels of each scale.
-    dilations : how many voxels hysteresis follows an edge from a strong voxel.
-    given : how the coarser scales of a given sketch are made: "thinned" (block maxima, thinned to
-        lines) or "interpolated" (linearly, with the corner voxels aligned).
-    """
-
-    window: Literal["percentiles"] | tuple[float, float] = "percentiles"
-    low_density: Annotated[float, Field(gt=0, lt=0.5)] = 0.09
-    high_density: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
-    sigma: Positive = 1.0
-    dilations: Annotated[int, Field(ge=0, le=256)] = 32
-    given: Literal["thinned", "interpolated"] = "thinned"
-
-    @classmethod
-    def of_ndim(cls, ndim: int) -> SketchSettings:
-        """Return the defaults: 5 to 9 % edges in 2-D, 9 to 14 % in 3-D."""
-        if ndim == 2:
-            return cls()
-        return cls(low_density=0.14, high_density=0.09, dilations=8)
-
-    @model_validator(mode="after")
-    def _goes_from_low_to_high(self) -> SketchSettings:
-        if self.window != "percentiles" and not self.window[0] < self.window[1]:
-            raise ValueError(f"window {self.window} must go from low to high")
-        if self.high_density > self.low_density:
-            raise ValueError(
-                f"high_density {self.high_density} must not exceed low_density {self.low_density}"
-            )
-        return self
-
-
-class SketchThresholds(Settings):
-    """Thresholds of one scale: gradients per voxel, of an image whose window is [0, 1].
-
-    low, high : thresholds of hysteresis.
-    normaliser : gradient that becomes the strongest edge.
-    density : share of voxels that are edges.
-    """
-
-    low: float
-    high: float
-    normaliser: float
-    density: Annotated[float, Field(ge=0, le=1)]
 
 
 class ModelSpec(Settings):

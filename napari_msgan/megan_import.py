@@ -21,7 +21,6 @@ from napari_msgan.config import (
     MeganPatchNetwork,
     ModelSpec,
     ScaleSpec,
-    SketchSettings,
     short_name,
 )
 from napari_msgan.durable import patiently, sync_folder, write_atomically
@@ -29,6 +28,7 @@ from napari_msgan.errors import ModelError
 from napari_msgan.folders import check_is_folder
 from napari_msgan.model import check_weights, save_spec, save_weights, weights_file
 from napari_msgan.settings import first_problem
+from napari_msgan.sketch_settings import SketchSettings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

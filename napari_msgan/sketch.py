@@ -20,10 +20,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from napari_msgan.config import SketchSettings, SketchThresholds
 from napari_msgan.errors import VolumeError
 from napari_msgan.geometry import Box, Ints
 from napari_msgan.resampling import interpolate, reduce_max
+from napari_msgan.sketch_settings import SketchSettings, SketchThresholds
 from napari_msgan.steps import iter_in_threads, run_to_end
 from napari_msgan.volume import ArrayLike, LazyArray, read_padded
 
@@ -209,7 +209,13 @@ def sketch_block(
     return np.where(edges, strength, 0).astype(np.uint8)
 
 
-def sketch_of(image: Float32Array, settings: SketchSettings) -> Uint8Array:
+def in_window_of(image: ArrayLike, settings: SketchSettings, scale: int) -> ArrayLike:
+    """Return an image whose window is [0, 1] with the window of its scale's sketch as [0, 1]."""
+    window = settings.window_at(scale)
+    return image if window == (0, 1) else lazy_unit(image, *window)
+
+
+def sketch_of(image: ArrayLike, settings: SketchSettings) -> Uint8Array:
     """Compute the sketch of a whole array whose window is [0, 1]."""
     thresholds = measure_thresholds(image, settings)
     return sketch_block(image, Box.of_shape(image.shape), thresholds, settings)

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from napari_msgan.config import LowResNetwork, ModelSpec, PatchNetwork, ScaleSpec, SketchSettings
+from napari_msgan.config import LowResNetwork, ModelSpec, PatchNetwork, ScaleSpec
 from napari_msgan.model import save_spec, save_weights
 from napari_msgan.networks import build_generator
+from napari_msgan.sketch_settings import SketchSettings
 
 if TYPE_CHECKING:
     from pathlib import Path

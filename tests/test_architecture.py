@@ -20,7 +20,7 @@ LAYERS = (
     ("steps",),
     ("durable",),
     ("folders", "geometry", "locking", "packed_sizes", "patients", "settings"),
-    ("multiscales", "zarr_folder"),
+    ("multiscales", "sketch_settings", "zarr_folder"),
     ("tiling", "volume", "config", "recording"),
     ("intensity", "labels"),
     ("noise", "resampling"),

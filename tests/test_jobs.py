@@ -12,12 +12,12 @@ import zarr
 
 import napari_msgan
 from napari_msgan import jobs
-from napari_msgan.config import SketchSettings
 from napari_msgan.errors import JobError, MsganError, StoreError, VolumeError
 from napari_msgan.geometry import Affine, Box
 from napari_msgan.io import read_description, read_volume, write_volume
 from napari_msgan.model import MODELS_VARIABLE, load_folder
 from napari_msgan.pyramid import open_pyramid
+from napari_msgan.sketch_settings import SketchSettings
 from napari_msgan.volume import Orientation, Volume, turn
 from tests.models import write_model
 

@@ -8,7 +8,6 @@ import torch
 from scipy import ndimage
 
 from napari_msgan import sketch
-from napari_msgan.config import SketchSettings, SketchThresholds
 from napari_msgan.geometry import Box
 from napari_msgan.sketch import (
     interpolate_sketch,
@@ -21,6 +20,7 @@ from napari_msgan.sketch import (
     thin,
     weakest_kept,
 )
+from napari_msgan.sketch_settings import SketchSettings, SketchThresholds
 from napari_msgan.volume import LazyArray
 
 FLAT = SketchSettings(dilations=6)

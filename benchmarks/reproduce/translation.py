@@ -103,7 +103,7 @@ def _translate(translation, source, heldout, folder):
     body = body_mask(true, units)
     matched = matched_errors(made, true)
     adapted = made * np.float32(matched.gain) + np.float32(matched.offset)
-    edges = edges_of(lazy_unit(stored, *spec.window), spec.sketch, spec.tile_shape)
+    edges = edges_of(lazy_unit(stored, *spec.window), spec.sketch, finest, spec.tile_shape)
     agreement = compare_sketches(edges, sketch > 0)
     values = {
         "ssim": structural_similarity(adapted, true, body, units.window),

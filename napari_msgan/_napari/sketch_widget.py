@@ -25,11 +25,11 @@ from napari_msgan._napari.state import JobState
 from napari_msgan._napari.to_layer import Placement, exact_place
 from napari_msgan._napari.widgets import Hint
 from napari_msgan._napari.workers import start_in_thread
-from napari_msgan.config import SketchSettings
 from napari_msgan.errors import MsganError
 from napari_msgan.geometry import Box
 from napari_msgan.jobs import Progress, default_workers
 from napari_msgan.sketch import lazy_sketch
+from napari_msgan.sketch_settings import SketchSettings
 from napari_msgan.steps import iter_in_threads
 from napari_msgan.volume import Volume
 

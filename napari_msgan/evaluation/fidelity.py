@@ -10,13 +10,13 @@ from scipy import ndimage
 
 from napari_msgan.geometry import Box
 from napari_msgan.resampling import reduce_mean
-from napari_msgan.sketch import measure_thresholds, sketch_block
+from napari_msgan.sketch import in_window_of, measure_thresholds, sketch_block
 
 if TYPE_CHECKING:
-    from napari_msgan.config import SketchSettings
     from napari_msgan.evaluation.regions import BoolArray
     from napari_msgan.geometry import Ints
     from napari_msgan.intensity import Float32Array
+    from napari_msgan.sketch_settings import SketchSettings
     from napari_msgan.volume import ArrayLike
 
 
@@ -59,8 +59,10 @@ def _harmonic_mean(a: float, b: float) -> float:
     return 2 * a * b / (a + b) if a + b else 0.0
 
 
-def edges_of(image: ArrayLike, settings: SketchSettings, block_shape: Ints) -> BoolArray:
-    """Return a bool array that is True where the sketch of an image has edges.
+def edges_of(
+    image: ArrayLike, settings: SketchSettings, scale: int, block_shape: Ints
+) -> BoolArray:
+    """Return a bool array that is True where the sketch of an image at a scale has edges.
 
     It is computed block by block.
 
@@ -68,6 +70,7 @@ def edges_of(image: ArrayLike, settings: SketchSettings, block_shape: Ints) -> B
     ----------
     image : array-like, with the window of the model mapped to [0, 1].
     """
+    image = in_window_of(image, settings, scale)
     thresholds = measure_thresholds(image, settings)
     edges = np.zeros(tuple(image.shape), bool)
     for box in Box.of_shape(edges.shape).blocks(block_shape):

@@ -128,7 +128,7 @@ def _fidelity(
     case: Case, stored: npt.NDArray[Any], made: Float32Array, scale: int
 ) -> dict[str, float]:
     store, spec = case.store, case.model.spec
-    edges = edges_of(lazy_unit(stored, *spec.window), spec.sketch, spec.tile_shape)
+    edges = edges_of(lazy_unit(stored, *spec.window), spec.sketch, scale, spec.tile_shape)
     given = np.asarray(store.sketch_array(scale)[...]) > 0
     agreement = compare_sketches(edges, given)
     values = {

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_msgan.config import SKETCH_DESCRIPTION, SketchSettings
+from napari_msgan.config import SKETCH_DESCRIPTION
 from napari_msgan.errors import JobError
 from napari_msgan.exporting import Grid, grid_volumes, provenance
 from napari_msgan.folders import is_url
@@ -29,6 +29,7 @@ from napari_msgan.jobs._common import (
 from napari_msgan.pyramid import PyramidStore, is_store, open_pyramid
 from napari_msgan.scale_out import Cluster, filled_by, joined_cluster
 from napari_msgan.sketch import lazy_sketch
+from napari_msgan.sketch_settings import SketchSettings
 from napari_msgan.source import hash_pixels, warn_of_unknown
 from napari_msgan.steps import run_to_end
 from napari_msgan.volume import LazyArray, Volume, with_spacing

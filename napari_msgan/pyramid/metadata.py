@@ -19,14 +19,13 @@ from napari_msgan.config import (
     Factor,
     ModelKind,
     Precision,
-    SketchSettings,
-    SketchThresholds,
     StoredType,
     check_window,
 )
 from napari_msgan.errors import StoreError
 from napari_msgan.geometry import Affine, Box, Ints, PyramidGeometry, Unit
 from napari_msgan.settings import Settings
+from napari_msgan.sketch_settings import SketchSettings, SketchThresholds
 from napari_msgan.tiling import Tiling
 from napari_msgan.volume import Orientation
 

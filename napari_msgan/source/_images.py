@@ -25,7 +25,7 @@ from napari_msgan.volume import LazyArray, Volume, read_padded
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from napari_msgan.config import SketchSettings
+    from napari_msgan.sketch_settings import SketchSettings
     from napari_msgan.source._plan import SourcePlan
     from napari_msgan.volume import ArrayLike
 

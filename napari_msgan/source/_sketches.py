@@ -20,6 +20,7 @@ from napari_msgan.resampling import resample_max
 from napari_msgan.sketch import (
     REDUCE_HALO,
     Uint8Array,
+    in_window_of,
     interpolate_sketch,
     measure_thresholds,
     reduce_sketch,
@@ -34,9 +35,10 @@ from napari_msgan.volume import LazyArray, Volume, read_padded
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from napari_msgan.config import SketchSettings, SketchThresholds
     from napari_msgan.geometry import PyramidGeometry
+    from napari_msgan.sketch_settings import SketchSettings, SketchThresholds
     from napari_msgan.source._plan import SourcePlan
+    from napari_msgan.volume import ArrayLike
 
 #: A warning is given if the strongest edge of a given sketch is below this share of the maximum.
 _FAINT = 0.1
@@ -67,13 +69,14 @@ def iter_sketch_image(
 
 
 def iter_sketch_scales(
-    images: Sequence[LazyArray],
+    images: Sequence[ArrayLike],
     plan: SourcePlan,
     settings: SketchSettings,
     write: WriteSketch,
     workers: int,
 ) -> SketchSteps:
     """Sketch every image of a pyramid; yields and returns as `iter_sketch_image` does."""
+    images = [in_window_of(image, settings, scale) for scale, image in enumerate(images)]
     work = [(s, box) for s in range(plan.geometry.n_scales) for box in plan.blocks(s)]
     thresholds = [measure_thresholds(image, settings, workers) for image in images]
 

@@ -8,16 +8,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from napari_msgan.config import (
-    MAX_BLOCK_VOXELS,
-    ModelKind,
-    Positive,
-    Precision,
-    ScaleSettings,
-    SketchSettings,
-    StoredType,
-)
-from napari_msgan.settings import Settings
+from napari_msgan.config import MAX_BLOCK_VOXELS, ModelKind, Precision, ScaleSettings, StoredType
+from napari_msgan.settings import Positive, Settings
+from napari_msgan.sketch_settings import SketchSettings
 
 Share = Annotated[float, Field(ge=0, le=1)]
 

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from napari_msgan.config import LowResNetwork, PatchNetwork, SketchSettings
+from napari_msgan.config import LowResNetwork, PatchNetwork
 from napari_msgan.errors import TrainingError
 from napari_msgan.networks import judged_window
 from napari_msgan.patients import patients_in
+from napari_msgan.sketch_settings import SketchSettings
 from napari_msgan.source import n_scales_of
 from napari_msgan.training.checks import n_scales_trained
 from napari_msgan.training.config import (
@@ -44,6 +45,9 @@ _MOST_SCALES = 6
 _ANISOTROPIC = 1.4
 _TILE = {2: 512, 3: 128}
 _CHUNK = {2: 256, 3: 64}
+#: Window of the sketch of CT where voxels are larger than this, in HU: there, the borders of lungs
+#: and skin would be nearly all of the edges, and bones, heart and vessels would have none.
+_TISSUES, _COARSE_MM = (-600.0, 500.0), 4.0
 #: Share of the free memory that one training step may take.
 _MEMORY_SHARE = 0.6
 #: With this mixture, finer scales of 2-D models learn to mend edges and textures; in 3-D it helped
@@ -123,7 +127,10 @@ def derive_config(
     window = _hounsfield_window(files) if hounsfield else (0.0, 65535.0)
     sketch = SketchSettings.of_ndim(ndim)
     if hounsfield:
-        sketch = sketch.model_copy(update={"window": window})
+        tissues = (_TISSUES[0], min(_TISSUES[1], window[1]))
+        n_coarse = sum(min(spacing) > _COARSE_MM for spacing in grids.spacings)
+        windows = {"window": window, "coarse_windows": (tissues,) * n_coarse}
+        sketch = sketch.model_copy(update=windows)
     patches, size = [grids.base], np.array(grids.size)
     for factor in grids.factors:
         size *= factor

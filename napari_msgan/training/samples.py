@@ -18,7 +18,7 @@ from napari_msgan.durable import create_array_file, patiently, sync_file
 from napari_msgan.errors import TrainingError
 from napari_msgan.geometry import Box
 from napari_msgan.resampling import reduce_mean
-from napari_msgan.sketch import REDUCE_HALO, reduce_sketch, sketch_of, weakest_kept
+from napari_msgan.sketch import REDUCE_HALO, in_window_of, reduce_sketch, sketch_of, weakest_kept
 from napari_msgan.steps import iter_in_threads, n_cores
 from napari_msgan.training.config import CoarseMixture, SketchChanges
 from napari_msgan.training.sources import dequantise, open_array, quantise
@@ -131,7 +131,7 @@ def _changed_image(
     order = 1 if is_reduced else 3  # it is reduced afterwards, so linear is enough
     image = ndimage.map_coordinates(source, points, order=order, mode="nearest")
     unit = _changed_grey(np.clip((image + 1) / 2, 0, 1).astype(np.float32), random, config)
-    sketch = sketch_of(unit, config.sketch)
+    sketch = sketch_of(in_window_of(unit, config.sketch, scale), config.sketch)
     if is_reduced:
         sketch, unit = reduce_sketch(sketch, factors[2]), reduce_mean(unit, factors[2])
         strengths = np.bincount(sketch.ravel(), minlength=256)

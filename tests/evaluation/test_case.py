@@ -5,11 +5,11 @@ import weakref
 import numpy as np
 import pytest
 
-from napari_msgan.config import SketchSettings
 from napari_msgan.evaluation import case
 from napari_msgan.evaluation.case import save_truth
 from napari_msgan.geometry import Affine
 from napari_msgan.model import bundled_folder, load_folder, read_spec
+from napari_msgan.sketch_settings import SketchSettings
 from napari_msgan.source import plan_source
 from napari_msgan.volume import Volume
 from tests.evaluation.images import smooth

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from napari_msgan.config import SketchSettings
 from napari_msgan.evaluation import coarse_inconsistency, compare_sketches, edges_of
 from napari_msgan.sketch import lazy_unit, sketch_of
+from napari_msgan.sketch_settings import SketchSettings
 from tests.evaluation.images import smooth
 
 
@@ -42,8 +42,18 @@ def test_edges_in_blocks_are_those_of_the_whole():
     settings = SketchSettings(dilations=4)
     unit = lazy_unit(image, 0, 255)
     expected = sketch_of(image / np.float32(255), settings) > 0
-    assert np.array_equal(edges_of(unit, settings, (32, 32)), expected)
+    assert np.array_equal(edges_of(unit, settings, 0, (32, 32)), expected)
     assert 0.05 < expected.mean() < 0.09
+
+
+def test_edges_are_those_in_the_window_of_the_scale():
+    unit = smooth((90, 110), 0) / np.float32(255)
+    settings = SketchSettings(dilations=4, window=(0, 1), coarse_windows=((0.4, 0.7),))
+    narrow = sketch_of(np.clip((unit - 0.4) / 0.3, 0, 1).astype(np.float32), settings) > 0
+    assert (edges_of(unit, settings, 0, (32, 32)) == narrow).mean() > 0.999
+    whole = edges_of(unit, settings, 1, (32, 32))
+    assert np.array_equal(whole, sketch_of(unit, settings) > 0)
+    assert (whole == narrow).mean() < 0.99
 
 
 def test_coarse_inconsistency_is_the_difference_of_block_means():

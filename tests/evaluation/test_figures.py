@@ -79,7 +79,8 @@ def test_row_has_the_figures_of_its_measures(case, scale):
     matched, spectra = matched_errors(made, true), compare_spectra(made, true)
     wasserstein = sliced_wasserstein(made, true)
     spec, factor = case.model.spec, (2,) * made.ndim
-    edges = edges_of(lazy_unit(case.made(scale), *spec.window), spec.sketch, (64,) * made.ndim)
+    unit = lazy_unit(case.made(scale), *spec.window)
+    edges = edges_of(unit, spec.sketch, scale, (64,) * made.ndim)
     given = case.store.sketch_array(scale)[...] != 0
     fidelity = compare_sketches(edges, given)
     expected = {

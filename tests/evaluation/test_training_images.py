@@ -8,7 +8,7 @@ import tifffile
 import torch
 from torch.nn import functional
 
-from napari_msgan.config import LowResNetwork, SketchSettings
+from napari_msgan.config import LowResNetwork
 from napari_msgan.errors import ModelError, VolumeError
 from napari_msgan.evaluation import draw_patches, evaluate
 from napari_msgan.evaluation.training_images import (
@@ -22,6 +22,7 @@ from napari_msgan.model import load_folder, read_spec, save_spec, save_weights
 from napari_msgan.networks import build_generator
 from napari_msgan.resampling import reduce_mean
 from napari_msgan.sketch import sketch_of
+from napari_msgan.sketch_settings import SketchSettings
 from napari_msgan.source import plan_magnified, plan_source
 from napari_msgan.steps import run_to_end
 from tests.evaluation.images import smooth, textured

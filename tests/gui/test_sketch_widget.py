@@ -8,9 +8,9 @@ from napari_msgan._napari import sketch_widget as module
 from napari_msgan._napari.from_layer import to_volume
 from napari_msgan._napari.sketch_widget import SketchWidget
 from napari_msgan._napari.to_layer import volume_layer
-from napari_msgan.config import SketchSettings
 from napari_msgan.geometry import Affine
 from napari_msgan.sketch import lazy_sketch
+from napari_msgan.sketch_settings import SketchSettings
 from napari_msgan.volume import Volume
 
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import pytest
 
-from napari_msgan.config import SketchSettings
 from napari_msgan.geometry import Affine, Box, PyramidGeometry
 from napari_msgan.pyramid import (
     GeometryInfo,
@@ -18,6 +17,7 @@ from napari_msgan.pyramid import (
     create_pyramid,
     open_pyramid,
 )
+from napari_msgan.sketch_settings import SketchSettings
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -7,7 +7,6 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from napari_msgan.config import SketchSettings
 from napari_msgan.errors import StoreError
 from napari_msgan.geometry import Affine, Box, PyramidGeometry, level_of_scale
 from napari_msgan.pyramid.attributes import (
@@ -18,6 +17,7 @@ from napari_msgan.pyramid.attributes import (
     sketch_attributes,
 )
 from napari_msgan.pyramid.metadata import SketchInfo
+from napari_msgan.sketch_settings import SketchSettings
 
 XRAY = PyramidGeometry(
     ("y", "x"),

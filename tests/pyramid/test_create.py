@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_msgan.config import SketchSettings
 from napari_msgan.errors import GeometryError, StoreError
 from napari_msgan.geometry import Box
 from napari_msgan.pyramid import SketchInfo, create_pyramid, open_pyramid
+from napari_msgan.sketch_settings import SketchSettings
 
 FINISHED = SketchInfo(settings=SketchSettings(), given=True, sha256="c" * 64)
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from napari_msgan.config import SketchSettings, SketchThresholds
 from napari_msgan.geometry import Affine, Box, PyramidGeometry
 from napari_msgan.pyramid import Fingerprint, SketchInfo, StoreInfo, check_sizes
+from napari_msgan.sketch_settings import SketchSettings, SketchThresholds
 
 OBLIQUE = Affine(
     np.array([[1.0, 0.1, 0, 3], [-0.1, 1 / 3, 0, -7], [0, 0, 0.7, 1e-3], [0, 0, 0, 1]])

@@ -212,8 +212,8 @@ def test_coarsest_level_is_an_array_written_in_place(store, images, write_scale)
 
 
 def test_sketch_levels_are_padded_alike(make_info, tmp_path, rng):
-    from napari_msgan.config import SketchSettings
     from napari_msgan.pyramid import SketchInfo, create_pyramid
+    from napari_msgan.sketch_settings import SketchSettings
 
     with create_pyramid(tmp_path / "a", make_info()) as builder:
         shapes = [builder.geometry.shape_at(scale) for scale in range(3)]

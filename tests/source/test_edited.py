@@ -5,9 +5,9 @@ import warnings
 import numpy as np
 import pytest
 
-from napari_msgan.config import SketchSettings, SketchThresholds
 from napari_msgan.geometry import Affine, Box, PyramidGeometry
 from napari_msgan.pyramid import SketchInfo
+from napari_msgan.sketch_settings import SketchSettings, SketchThresholds
 from napari_msgan.source import SourcePlan, iter_sketch_edited
 from napari_msgan.source._edited import _touched
 from napari_msgan.source._sketches import coarser_sketch, sketch_levels

@@ -14,7 +14,7 @@ from napari_msgan.sketch import (
     sketch_of,
     weakest_kept,
 )
-from napari_msgan.source import iter_sketch_given, iter_sketch_image, plan_source
+from napari_msgan.source import image_pyramid, iter_sketch_given, iter_sketch_image, plan_source
 from napari_msgan.steps import run_to_end
 from napari_msgan.volume import Volume
 
@@ -57,6 +57,21 @@ def test_streamed_sketch_equals_that_of_the_whole_image(relative):
     thresholds = run_to_end(iter_sketch_image(plan, relative.sketch, lambda *_: None, 2))
     assert len(thresholds) == plan.geometry.n_scales
     assert thresholds[-1] == measure_thresholds(quantised, relative.sketch)
+
+
+def test_coarse_scales_may_have_windows_of_their_own(relative):
+    image = np.random.default_rng(0).integers(0, 1001, (80, 96)).astype(np.uint16)
+    plan = plan_source(Volume(image, Affine.of_spacing((1, 1)), "pixel"), relative)
+    windows = {"window": (0, 1000), "coarse_windows": ((400, 600), (200, 700))}
+    settings = relative.sketch.model_copy(update=windows)
+    levels = collect(plan, lambda _, write: iter_sketch_image(plan, settings, write, 2))
+    with image_pyramid(plan, settings, 1) as images:
+        units = [np.asarray(image) for image in images]
+    assert len(units) > 2
+    narrow = [np.clip((units[0] - 0.4) / 0.2, 0, 1), np.clip((units[1] - 0.2) / 0.5, 0, 1)]
+    for level, unit in zip(levels, [*narrow, *units[2:]], strict=True):
+        assert (level == sketch_of(unit, settings)).mean() > 0.999
+    assert (levels[0] == sketch_of(units[0], settings)).mean() < 0.95
 
 
 def test_given_sketch_is_kept_at_the_finest_scale_and_reduced_below(relative):

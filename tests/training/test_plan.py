@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from napari_msgan.config import SketchSettings
 from napari_msgan.errors import TrainingError, VolumeError
+from napari_msgan.sketch_settings import SketchSettings
 from napari_msgan.training.checks import (
     check_run,
     kept_out_of,
@@ -55,6 +55,17 @@ def test_hounsfield_units_are_kept_and_other_grey_values_are_not():
     made = derive_config(mr, "m", "fast", 8 * GB)
     assert (made.modality, made.window, made.dtype) == ("OT", (0, 65535), "uint16")
     assert made.sketch.window == "percentiles"
+
+
+@pytest.mark.parametrize(("high", "top"), [(480, 500), (390, 400), (1500, 500)])
+def test_sketches_of_coarse_ct_leave_edges_to_bones(high, top):
+    ct = [file_of((240, 240, 240), (1.5,) * 3, -1000, high)] * 3
+    made = derive_config(ct, "m", "fast", 8 * GB)
+    assert [mm[0] for mm in spacings(made)] == [12, 6, 3, 1.5]
+    assert made.sketch.coarse_windows == ((-600, top),) * 2
+    assert TrainConfig.model_validate_json(made.model_dump_json()) == made
+    mr = [replace(file, low=0.0) for file in ct]
+    assert derive_config(mr, "m", "fast", 8 * GB).sketch.coarse_windows == ()
 
 
 def test_pictures_have_a_random_part_and_mend_textures():

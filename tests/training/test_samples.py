@@ -476,6 +476,23 @@ def test_patches_without_content_are_rare(tmp_path):
     assert 0.05 < np.mean([s.image.std() < 0.03 for s in samples]) < 0.3  # of the image: 0.5
 
 
+@pytest.mark.parametrize("reduced", [0, 1])
+def test_sketches_of_whole_images_have_the_window_of_their_scale(prepared, reduced):
+    config, pyramids, _, _ = prepared
+    settings = config.model_copy(update={"sketches": SketchChanges(reduced=reduced)})
+
+    def sketch_with(*coarse_windows):
+        windows = {"window": (0, 1), "coarse_windows": coarse_windows}
+        sketch = config.sketch.model_copy(update=windows)
+        with_it = settings.model_copy(update={"sketch": sketch})
+        return _changed_image(pyramids[0], np.random.default_rng(0), with_it)[0]
+
+    plain, narrow, whole = sketch_with(), (0.4, 0.6), (0, 1)
+    made_at = 1 + reduced
+    assert not np.array_equal(sketch_with(*[whole] * made_at, narrow), plain)
+    np.testing.assert_array_equal(sketch_with(*[narrow] * made_at), plain)
+
+
 def test_whole_images_keep_their_grey_values(prepared):
     config, pyramids, _, _ = prepared
     still = config.model_copy(update={"images": ImageChanges(turn=0, stretch=0, view=(1, 1))})
