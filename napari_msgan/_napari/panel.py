@@ -187,6 +187,7 @@ class GeneratePanel(Docked):
         def on_end(completed: bool) -> str:
             if not completed:
                 return "Cancelled. Nothing was added."
+            self._viewer.dims.ndisplay = 2  # first, as it shows again what 3-D had hidden
             self._paint_on(self.scene.add_copy(opened, edges), store)
             return "Paint with 255, erase with 0, then press Generate low-res."
 
@@ -194,6 +195,7 @@ class GeneratePanel(Docked):
 
     def _paint_on(self, painted: Labels, store: PyramidStore) -> None:
         """Make a sketch the source, and choose model, seed and precision of its store."""
+        self._viewer.dims.ndisplay = 2  # edges are painted on slices
         self.source.choose(painted)
         with suppress(ModelError):  # not here: the sketch is used as any other, as the hint says
             self.model.choose(find_by_identity(store.info.model_sha256, store.info.model_path))

@@ -45,7 +45,7 @@ class ViewPanel(Section):
         self._compared: Image | None = None
         self._stop_comparing = connected()
         self._is_alone = False
-        self._point: tuple[float, ...] = ()  # slider positions before 3-D
+        self._point: tuple[float, ...] = ()  # slider positions before our 3-D
         self.windows = {
             name: button(name, f"{low:g} to {high:g} HU.", partial(self._set_window, name))
             for name, (low, high) in CT_WINDOWS.items()
@@ -104,6 +104,10 @@ class ViewPanel(Section):
             (viewer.dims.events.order, self._draw_comparison),
             (viewer.layers.events.removed, self._draw_comparison),
         )
+        # after napari, which would stay at the depth that 3-D looked at
+        self._leave_point = connected(
+            (viewer.dims.events.ndisplay, self._give_slice_back), position="last"
+        )
         self.show_store(None)
 
     def show_store(self, opened: Opened | None) -> None:
@@ -124,6 +128,7 @@ class ViewPanel(Section):
         self._scene.show_for_display(None, 2, alone=False)
         self._orientation.close()
         self._let_go()
+        self._leave_point()
 
     def update_comparison(self) -> None:
         """Make, change or remove the layer of the comparison."""
@@ -212,9 +217,6 @@ class ViewPanel(Section):
             # before napari turns layers hidden in 3-D into volumes and uploads them to the GPU
             self._scene.show_for_display(self._session.opened, 3, alone=True)
         dims.ndisplay = 3 if self._is_alone else 2
-        if dims.ndisplay == 2 and len(self._point) == dims.ndim:
-            # napari would stay at the depth that 3-D looked at
-            dims.set_point(range(dims.ndim), self._point)
         if dims.ndisplay == 3:
             self._viewer.reset_view()
             self._orientation.look_from_the_front()
@@ -242,6 +244,16 @@ class ViewPanel(Section):
         if self._viewer.dims.ndisplay == 2:
             self._is_alone = False
         self._show_for_display()
+
+    def _give_slice_back(self, event: object = None) -> None:
+        """After our 3-D, however it ends, show the slices that were shown before."""
+        dims = self._viewer.dims
+        if dims.ndisplay == 3:
+            return
+        point, self._point = self._point, ()
+        if len(point) == dims.ndim:
+            volume = dims.order[-3:]  # sliders of other axes could be moved in 3-D
+            dims.set_point(volume, [point[axis] for axis in volume])
 
     def _show_for_display(self) -> None:
         ndisplay = self._viewer.dims.ndisplay

@@ -119,8 +119,9 @@ def test_panel_that_is_closed_in_3d_leaves_layers_as_they_were(view, scene, two)
 
 
 @pytest.mark.parametrize("order", [(2, 0, 1), (1, 0, 2)])
+@pytest.mark.parametrize("back", ["click", "ndisplay"])
 def test_3d_from_any_slice_frames_the_result_and_gives_the_slice_back(
-    view, viewer, scene, session, two, order
+    view, viewer, scene, session, two, order, back
 ):
     viewer.dims.order = order
     viewer.dims.set_point(range(3), (7, 8, 9))
@@ -130,8 +131,29 @@ def test_3d_from_any_slice_frames_the_result_and_gives_the_slice_back(
     middle = (low + high) / 2
     assert viewer.scene.camera.center == pytest.approx(tuple(middle[list(viewer.dims.displayed)]))
     assert middle[0] != middle[1]  # else any order would do
-    view.in_3d.click()
+    if back == "click":
+        view.in_3d.click()
+    else:
+        viewer.dims.ndisplay = 2  # as napari's button and *Draw* do
     assert viewer.dims.point == pytest.approx(point)
+
+
+def test_the_slice_of_an_earlier_3d_does_not_come_back(view, viewer, two):
+    for _ in range(2):
+        view.in_3d.click()
+    viewer.dims.set_point(0, 7)
+    viewer.dims.ndisplay = 3
+    view.in_3d.click()
+    assert viewer.dims.point[0] == pytest.approx(7)
+
+
+def test_a_slider_that_was_moved_in_3d_stays_where_it_is(view, viewer, two):
+    viewer.add_image(np.zeros((5, 40, 42, 44), np.uint8), name="time")
+    viewer.dims.set_point(range(4), (1, 7, 8, 9))
+    view.in_3d.click()
+    viewer.dims.set_point(0, 3)
+    view.in_3d.click()
+    assert viewer.dims.point == pytest.approx((3, 7, 8, 9))
 
 
 def test_what_3d_hides_is_hidden_before_napari_makes_a_volume_of_it(view, viewer, scene, two):

@@ -38,6 +38,21 @@ def generate_again(panel, finish):
     return panel.session.opened.store
 
 
+@pytest.mark.parametrize("is_there", [False, True])
+def test_one_paints_on_slices_also_coming_from_3d(panel, viewer, ct, generated, painted, is_there):
+    store = generated(ct)
+    if is_there:
+        painted()
+    viewer.dims.set_point(0, ct.data_to_world((4, 0, 0))[0])
+    point = viewer.dims.point
+    panel.view.in_3d.click()
+    layer = painted()
+    assert viewer.dims.ndisplay == 2
+    assert viewer.dims.point == pytest.approx(point)
+    assert layer.visible
+    assert [x.visible for x in panel.scene.layers_of(store, "sketch")] == [False]
+
+
 @pytest.mark.parametrize("name", ["xray", "ct"])
 def test_copy_of_the_sketch_is_painted_on_and_changes_what_was_painted_only(
     request, panel, viewer, generated, painted, finish, name
