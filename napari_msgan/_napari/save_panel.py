@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,8 +18,8 @@ from napari_msgan.geometry import Box
 
 FORMATS = {"OME-Zarr": ".ome.zarr", "OME-TIFF": ".ome.tif", "NIfTI": ".nii.gz"}
 PICTURES = {"PNG": ".png"}
-#: May be typed in place of the whole extension of a format.
-_ENDINGS = (".nii", ".tif", ".tiff", ".zarr")
+#: May be typed in place of the extension of a format.
+_ENDING = re.compile(r"((\.ome)?(\.zarr|\.tiff?)|\.ome|\.nii(\.gz)?|\.png)$", re.IGNORECASE)
 GRIDS: dict[str, Grid] = {"the result's grid": "store", "the source's grid": "source"}
 
 
@@ -115,7 +116,6 @@ class SavePanel(Section):
         path = Path(chosen)
         asked = path.name.endswith(suffix)
         if not asked:
-            ending = next((e for e in _ENDINGS if path.name.lower().endswith(e)), "")
-            path = path.with_name(path.name[: len(path.name) - len(ending)] + suffix)
+            path = path.with_name(_ENDING.sub("", path.name) + suffix)
         # The dialog asks before a file is replaced; a folder is never replaced.
         self.save_to(path, overwrite=asked and path.is_file())

@@ -417,6 +417,9 @@ def test_the_image_that_was_chosen_stays_chosen_when_its_job_ends(
         ("OME-TIFF", "a.tif", "a.ome.tif"),
         ("OME-Zarr", "a.zarr", "a.ome.zarr"),
         ("OME-TIFF", "a.b", "a.b.ome.tif"),
+        ("OME-TIFF", "a.ome.tiff", "a.ome.tif"),
+        ("OME-TIFF", "a.ome.zarr", "a.ome.tif"),
+        ("NIfTI", "B.NII.GZ", "B.nii.gz"),
     ],
 )
 def test_half_an_ending_is_completed(
