@@ -105,7 +105,6 @@ class SourcePanel(Section):
             "because file names name patients."
         )
         self.path.setAccessibleName("Store")
-        self.path.editingFinished.connect(self._check)
         self.browse = button("…", "Choose the folder in which the store is made.", self._browse)
         self.browse.setAccessibleName("Folder of the store")
         self.where.form.addRow("Device", self.device)
