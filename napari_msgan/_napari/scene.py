@@ -118,7 +118,7 @@ class Scene:
             layer.contrast_limits_range = shared_store(link.path).info.window
             layer.contrast_limits = limits
         if layer.ndim == 3 and layer.multiscale:
-            follow(layer.data, partial(_position, self.viewer, layer_matrix(layer), layer.units))
+            follow(layer.data, partial(_position, self.viewer, key_of(layer)))
 
     def tile_arrived(self, store: PyramidStore, report: TileReport) -> None:
         """Update what napari holds in memory with a new tile; `redraw` then shows it."""
@@ -276,10 +276,16 @@ def layer_of(viewer: ViewerModel, key: str | None) -> Layer | None:
     return next((layer for layer in viewer.layers if key_of(layer) == key), None)
 
 
-def _position(
-    viewer: ViewerModel, matrix: npt.NDArray[np.float64], units: Sequence[Any]
-) -> Sequence[float]:
-    point = to_units(viewer.dims.point, viewer.dims.units, units)
+def _position(viewer: ViewerModel, key: str) -> Sequence[float] | None:
+    """Return where the sliders stand in a layer; None if it is gone or has been rotated."""
+    layer = layer_of(viewer, key)
+    if layer is None:
+        return None
+    try:
+        matrix = layer_matrix(layer)
+    except VolumeError:
+        return None
+    point = to_units(viewer.dims.point, viewer.dims.units, layer.units)
     index = (point - matrix[:-1, -1]) / np.diag(matrix)[:-1]
     return [float(v) for v in index]
 

@@ -23,17 +23,18 @@ from napari_msgan.volume import ArrayLike
 class Depth:
     """Where the sliders of a viewer stand, in (fractional) voxels of the finest level.
 
-    position : returns that, as one number per axis; None while it is unknown.
+    position : returns that, as one number per axis; None, or returns None, while it is unknown.
     """
 
     def __init__(self) -> None:
-        self.position: Callable[[], Sequence[float]] | None = None
+        self.position: Callable[[], Sequence[float] | None] | None = None
 
     def index(self, axis: int, rounded: int, factor: int) -> int:
         """Return the correct index into a level, given the one that napari rounded to."""
-        if self.position is None or factor == 1:
+        position = None if self.position is None or factor == 1 else self.position()
+        if position is None:
             return rounded
-        exact = math.floor((round(self.position()[axis]) + 0.5) / factor)
+        exact = math.floor((round(position[axis]) + 0.5) / factor)
         return exact if abs(exact - rounded) <= 1 else rounded
 
 
@@ -116,7 +117,7 @@ def sliced_levels(arrays: Sequence[ArrayLike], geometry: PyramidGeometry) -> lis
     return levels
 
 
-def follow(levels: Sequence[Any], position: Callable[[], Sequence[float]]) -> None:
+def follow(levels: Sequence[Any], position: Callable[[], Sequence[float] | None]) -> None:
     """Let the levels of a layer know where the sliders stand."""
     for level in levels:
         if isinstance(level, SlicedLevel):

@@ -68,6 +68,20 @@ def test_layers_in_a_viewer_follow_its_sliders(viewer, ct_store, unit, per_mm):
         np.testing.assert_array_equal(shown, coarse[index // factor])
 
 
+def test_slices_of_a_layer_that_was_moved_are_those_under_the_slider(viewer, ct_store):
+    placement = Placement.of_affine(ct_store.geometry.affine, "millimeter")
+    layer = Scene(viewer).add(result_layer(ct_store, placement, "result"))
+    coarse = ct_store.read(0, Box.of_shape(ct_store.geometry.shape_at(0)))
+    factor = ct_store.geometry.total_factor(0)[0]
+    layer.translate += (0.5 * factor * layer.scale[0], 0, 0)
+    assert layer.data_level == len(layer.data) - 1
+    for index in range(ct_store.geometry.shape[0]):
+        viewer.dims.set_point(0, layer.data_to_world((index, 0, 0))[0])
+        np.testing.assert_array_equal(layer._slice.image.raw, coarse[index // factor])
+    layer.rotate = 10  # its axes are no longer those of the sliders
+    viewer.dims.set_point(0, 0)
+
+
 def test_follow_ignores_plain_arrays():
     follow([np.zeros((3, 3))], lambda: [0])
 
