@@ -50,18 +50,20 @@ def view_box(viewer: ViewerModel, layer: Image, geometry: PyramidGeometry) -> Bo
     """
     if viewer.dims.ndisplay == 3:
         return Box.of_shape(geometry.shape)
+    offset = viewer.dims.ndim - layer.ndim
+    # napari shows a layer without some of the viewer's axes along those that it has
+    *sliced, row, column = (axis for axis in viewer.dims.order if axis >= offset)
     low = np.array(viewer.dims.point, float)
     high = low.copy()
     camera, grid = viewer.scene.camera, viewer.canvas.grid
     cells = grid.actual_shape(viewer.layers) if grid.enabled else (1, 1)
     sizes = np.divide(viewer.canvas.size, cells)
-    for axis, centre, size in zip(viewer.dims.displayed, camera.center[-2:], sizes, strict=True):
+    for axis, centre, size in zip((row, column), camera.center[-2:], sizes, strict=True):
         low[axis] = centre - size / 2 / camera.zoom
         high[axis] = centre + size / 2 / camera.zoom
     corners = to_units([low, high], viewer.dims.units, layer.units)
-    offset = viewer.dims.ndim - layer.ndim
-    sliced = [axis - offset for axis in viewer.dims.not_displayed if axis >= offset]
-    box = _voxels(corners, layer, sliced).intersect(Box.of_shape(geometry.shape))
+    points = [axis - offset for axis in sliced]
+    box = _voxels(corners, layer, points).intersect(Box.of_shape(geometry.shape))
     if box.size == 0:
         raise GeometryError(
             "the view does not show the image: move it back (the house button), then refine"

@@ -235,6 +235,7 @@ class Scene:
                 units=layer.units,
             )
         self.viewer.layers.selection.active = shapes
+        shapes.visible = True  # on a hidden layer nothing can be drawn
         shapes.mode = "add_rectangle"
         return shapes
 

@@ -102,6 +102,27 @@ def test_view_in_a_grid_is_what_one_cell_shows(viewer, shown):
     assert view_box(viewer, layer, store.geometry) == Box((5, 7, 7), (6, 13, 13))
 
 
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (2, 0, 1)], ids=str)
+def test_view_of_a_picture_is_what_is_seen_of_it_whichever_slices_of_a_volume_are_beside_it(
+    viewer, xray_store, order
+):
+    placement = Placement.of_affine(xray_store.geometry.affine, "pixel")
+    layer = Scene(viewer).add(result_layer(xray_store, placement, "X-ray"))
+    viewer.add_image(np.zeros((20, 120, 150), np.uint8))
+    viewer.dims.order = order
+    viewer.canvas.size = (100, 60)
+    viewer.scene.camera.zoom = 2
+    rows, columns = layer._slice_input.displayed  # as napari draws it
+    centre, size = np.array([39.5, 69.5]), np.zeros(2)
+    size[[rows, columns]] = (50, 30)
+    viewer.scene.camera.center = (0, *centre[[rows, columns]])
+    seen = Box(
+        tuple(int(v) for v in centre - size / 2 + 0.5),
+        tuple(int(v) for v in centre + size / 2 + 0.5),
+    )
+    assert view_box(viewer, layer, xray_store.geometry) == seen
+
+
 def test_view_beside_the_image_is_refused(viewer, shown):
     _, layer, store = shown
     look_at(viewer, Box((4, 400, 400), (10, 410, 410)), layer)
@@ -186,6 +207,15 @@ def test_regions_are_drawn_on_a_layer_with_the_axes_of_the_image(viewer, shown):
     viewer.layers.selection.active = None
     assert scene.regions_layer(layer) is deep
     assert scene.regions_of(layer) is deep
+
+
+def test_regions_that_were_hidden_are_seen_when_one_draws_again(viewer, shown):
+    scene, layer, _ = shown
+    shapes = scene.regions_layer(layer)
+    shapes.visible = False
+    viewer.layers.selection.active = layer
+    scene.regions_layer(layer)
+    assert (shapes.visible, shapes.mode) == (True, "add_rectangle")
 
 
 def test_flat_shapes_layer_counts_on_every_slice(viewer, shown):
