@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -98,7 +99,7 @@ class SavePanel(Section):
                 )
             region = boxes[0]
         self._stores.session.require()
-        if path.exists() and not overwrite:
+        if os.path.lexists(path) and not overwrite:
             raise MsganError(f"{path} exists already: choose another name, or delete it first")
         scale = self.scale.currentData()
         grid = GRIDS[self.grid.currentText()]
@@ -118,4 +119,4 @@ class SavePanel(Section):
         if not asked:
             path = path.with_name(_ENDING.sub("", path.name) + suffix)
         # The dialog asks before a file is replaced; a folder is never replaced.
-        self.save_to(path, overwrite=asked and path.is_file())
+        self.save_to(path, overwrite=asked and os.path.isfile(path))

@@ -219,15 +219,21 @@ class SourcePanel(Section):
         Raises
         ------
         MsganError
-            If there is no name for it, or the name is taken.
+            If there is no name for it, it cannot be one, or it is taken.
         """
         if self.path.text() == self._proposed:
             self.propose_next_path()  # another window may have taken the name
-        if not self.path.text().strip():
+        text = self.path.text()
+        if not text.strip():
             raise MsganError("there is no name for the store: fill it in under Where")
-        path = Path(self.path.text()).expanduser()
-        if not path.name.endswith(".ome.zarr"):
-            path = path.with_name(path.name + ".ome.zarr")
+        try:
+            path = Path(text).expanduser()
+            if not path.name.endswith(".ome.zarr"):
+                path = path.with_name(path.name + ".ome.zarr")
+        except (RuntimeError, ValueError) as error:  # ~ of nobody; a folder such as / or .
+            raise MsganError(
+                f"{text} is no name for a store: add one after the folder, under Where"
+            ) from error
         if os.path.lexists(path):  # does not raise, even if the name is too long to look up
             raise MsganError(
                 f"{path} exists already. Choose another name under Where, or continue it: Open… "

@@ -595,6 +595,15 @@ def test_folder_that_cannot_be_made_is_told(panel, xray, finish, notes, tmp_path
     assert "another folder under Where" in panel.job.outcome
 
 
+@pytest.mark.parametrize("text", ["/", ".", "~nobody-of-this-name/a"])
+def test_text_that_cannot_be_the_name_of_a_store_is_told(panel, xray, notes, text):
+    panel.source.choose(xray)
+    panel.model.choose_name("small-xr")
+    panel.source.path.setText(text)
+    panel.generate_button.click()
+    assert panel.job.outcome.startswith(f"{text} is no name for a store")
+
+
 def test_what_was_refused_stands_where_the_last_outcome_stood(
     panel, viewer, xray, generated, notes, tmp_path
 ):

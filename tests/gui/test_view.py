@@ -312,6 +312,16 @@ def test_taken_name_is_told(panel, ct, generated, finish, tmp_path, notes, monke
     assert panel.save.save.isEnabled()
 
 
+def test_name_too_long_for_a_file_is_told(panel, xray, generated, finish, tmp_path, monkeypatch):
+    generated(xray)
+    name = "n" * 300 + ".ome.zarr"
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(tmp_path / name), ""))
+    panel.save.save.click()
+    finish()
+    assert panel.job.has_failed
+    assert panel.job.outcome != ""
+
+
 def test_store_is_never_overwritten(panel, xray, generated, notes):
     store = generated(xray)
     panel.source.path.setText(str(store.path))
