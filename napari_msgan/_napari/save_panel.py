@@ -119,4 +119,4 @@ class SavePanel(Section):
         if not asked:
             path = path.with_name(_ENDING.sub("", path.name) + suffix)
         # The dialog asks before a file is replaced; a folder is never replaced.
-        self.save_to(path, overwrite=asked and os.path.isfile(path))
+        self.save_to(path, overwrite=asked and os.path.lexists(path) and path.is_file())

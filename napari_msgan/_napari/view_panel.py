@@ -25,6 +25,8 @@ from napari_msgan.errors import MsganError
 _DIFFERENCE = Colormap([[0.25, 0.6, 1, 1], [0, 0, 0, 1], [1, 0.65, 0.1, 1]], name="difference")
 #: Share of the canvas that the longest side of a volume fills in 3-D.
 _FILLED = 0.9
+#: Events of a layer after which it lies elsewhere.
+_MOVES = ("scale", "translate", "rotate", "shear", "affine", "units")
 _MODES: dict[str, Mode | None] = {"Off": None, "Wipe": "wipe", "Difference": "difference"}
 
 
@@ -130,7 +132,7 @@ class ViewPanel(Section):
         self._let_go()
         self._leave_point()
 
-    def update_comparison(self) -> None:
+    def update_comparison(self, event: object = None) -> None:
         """Make, change or remove the layer of the comparison."""
         self._on_mode()
         self._remove_comparison()
@@ -152,7 +154,9 @@ class ViewPanel(Section):
             low, high = result.contrast_limits
             self._compared.colormap = _DIFFERENCE
             self._compared.contrast_limits = (-(high - low) / 2, (high - low) / 2)
+        moves = [layer.events[name] for layer in (source, result) for name in _MOVES]
         self._stop_comparing = connected(
+            *((event, self.update_comparison) for event in (*moves, source.events.data)),
             (source.events.contrast_limits, self._draw_comparison),
             (result.events.contrast_limits, self._draw_comparison),
             (result.events.set_data, self._timer_start),

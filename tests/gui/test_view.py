@@ -86,6 +86,24 @@ def test_comparison_follows_the_source_and_goes_with_its_layer(panel, viewer, xr
     assert not panel.view.line.isVisible()
 
 
+@pytest.mark.parametrize("change", ["result", "source", "data"])
+def test_comparison_follows_what_it_compares(panel, viewer, ct, generated, change):
+    result = panel.scene.result_of(generated(ct))
+    panel.view.compare.setCurrentText("Difference")
+    begun = np.asarray(compared(viewer).data[0])
+    if change == "data":
+        ct.data = ct.data[:, ::-1].copy()
+    else:
+        layer = result if change == "result" else ct
+        layer.translate += (0, 10, 0)
+    followed = np.asarray(compared(viewer).data[0])
+    assert not np.array_equal(followed, begun)
+    np.testing.assert_allclose(compared(viewer).translate, result.translate)
+    panel.view.compare.setCurrentText("Off")
+    panel.view.compare.setCurrentText("Difference")
+    np.testing.assert_array_equal(followed, compared(viewer).data[0])
+
+
 def test_difference_of_a_volume_is_result_minus_source(panel, viewer, ct, generated):
     store = generated(ct)
     panel.view.compare.setCurrentText("Difference")
