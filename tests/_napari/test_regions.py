@@ -7,6 +7,7 @@ from napari_msgan import generate, refine
 from napari_msgan._napari.choices import (
     TIMES,
     check_source,
+    model_text,
     pixels_text,
     scale_choices,
 )
@@ -394,6 +395,26 @@ def test_finest_choices_say_what_is_invented(viewer, models):
     layer = viewer.add_image(np.zeros((9, 9, 9)), scale=(2.5, 1, 1), units=("mm",) * 3)
     texts = [choice.text for choice in check_source(layer, spec).finest]
     assert texts == ["2 mm, as fine as the source", "1 mm, detail beyond the source is invented"]
+
+
+def test_an_experimental_scale_is_said_to_be_one(viewer, models):
+    spec = read_spec(models / "small-ct")
+    scales = list(spec.scales)
+    scales[2] = scales[2].model_copy(update={"experimental": "few cases"})
+    spec = spec.model_copy(update={"scales": tuple(scales)})
+    layer = viewer.add_image(np.zeros((9, 9, 9)), scale=(2, 2, 2), units=("mm",) * 3)
+    check = check_source(layer, spec)
+    assert ["experimental" in choice.text for choice in check.finest] == [False, True]
+    assert "experimental" not in check.text
+    layer.scale = (1, 1, 1)
+    check = check_source(layer, spec)
+    assert check.finest[0].text == "1 mm, as fine as the source, experimental"
+    assert "1 mm is experimental" in check.text  # a narrow list cuts off the end of its text
+
+
+def test_a_model_is_described_by_its_kind_and_reach(models):
+    texts = [model_text(read_spec(models / name)) for name in ("small-xr", "small-ct")]
+    assert texts == ["2-D X-ray, 3 scales, 32 to 128 px", "3-D CT, 3 scales, 4 to 1 mm"]
 
 
 @pytest.mark.parametrize(("shape", "said"), [((5, 4), "fewer than"), ((900, 700), "is larger")])

@@ -566,6 +566,11 @@ def test_a_selected_rectangle_is_what_the_summary_says(panel, viewer, xray, gene
     qtbot.waitUntil(lambda: ";" in panel.refine.summary.text())
     shapes.selected_data = {1}
     qtbot.waitUntil(lambda: panel.refine.summary.text().startswith(f"41{TIMES}31"))
+    assert "more" not in panel.refine.summary.text()
+    shapes.selected_data = set()
+    shapes.add_rectangles([[[y, 10], [y, 30], [y + 4, 30], [y + 4, 10]] for y in (60, 70, 80)])
+    qtbot.waitUntil(lambda: " and 2 more: " in panel.refine.summary.text())
+    assert panel.refine.summary.text().count("px") == 3
 
 
 def test_what_was_selected_during_a_job_is_worked_on_afterwards(

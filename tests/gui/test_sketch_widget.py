@@ -137,8 +137,10 @@ def test_closing_the_dock_stops_the_sketch(viewer, image, widget, gate, qtbot):
     qtbot.waitUntil(lambda: widget.bar.status.text() == "Finding edges", timeout=5000)
     job = widget.jobs._job
     gate.set()
+    n_listeners = len(viewer.layers.events.removing.callbacks)
     viewer.window.remove_dock_widget(widget)
     assert job.ended.is_set()
+    assert len(viewer.layers.events.removing.callbacks) == n_listeners - 1
     qtbot.wait(50)
     assert list(viewer.layers) == [image]
     widget.deleteLater()

@@ -3,11 +3,12 @@ from __future__ import annotations
 import pytest
 from qtpy.QtCore import QPoint, QPointF, Qt
 from qtpy.QtGui import QColor, QPalette, QWheelEvent
-from qtpy.QtWidgets import QApplication, QSlider, QSpinBox, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QApplication, QSlider, QSpinBox, QToolButton, QVBoxLayout, QWidget
 
 from napari_msgan._napari.choices import Choice
 from napari_msgan._napari.widgets import (
     Hint,
+    Section,
     combo,
     guarded_from_wheel,
     name_combo,
@@ -40,6 +41,21 @@ def roll_over(widget):
     )
     QApplication.sendEvent(widget, event)
     return event.isAccepted()
+
+
+def test_a_section_opens_and_closes_at_its_title(qtbot):
+    section = Section("Save", is_open=False)
+    section.form.addRow(field := QSpinBox())
+    qtbot.addWidget(section)
+    section.show()
+    title = section.findChild(QToolButton)
+    for is_open, arrow in (
+        (False, Qt.ArrowType.RightArrow),
+        (True, Qt.ArrowType.DownArrow),
+        (False, Qt.ArrowType.RightArrow),
+    ):
+        assert (field.isVisible(), title.arrowType()) == (is_open, arrow)
+        qtbot.mouseClick(title, Qt.MouseButton.LeftButton)
 
 
 @pytest.mark.parametrize("kind", ["list", "number", "line"])
