@@ -15,8 +15,9 @@ from napari_msgan._napari.compare import Comparison
 from napari_msgan._napari.from_layer import holds_edges, store_link, to_volume
 from napari_msgan._napari.reader import get_reader
 from napari_msgan._napari.stores import free_path, shared_store
-from napari_msgan._napari.to_layer import Placement, result_layer, sketch_layer
+from napari_msgan._napari.to_layer import Placement, box_layer, result_layer, sketch_layer
 from napari_msgan.errors import MsganError, StoreError
+from napari_msgan.geometry import Box
 from napari_msgan.io import read_description, write_volume
 from napari_msgan.labels import is_label_map
 from napari_msgan.pyramid import view_volume
@@ -156,6 +157,20 @@ def test_result_is_saved_as_synthetic_with_its_place(ct_store, tmp_path, suffix)
     (again,) = (Layer.create(*item) for item in get_reader(str(path))(str(path)))
     assert again.scale == pytest.approx(layer.scale, abs=1e-5)
     assert again.translate == pytest.approx(layer.translate, abs=1e-4)
+
+
+def test_box_is_saved_as_it_is_shown(ct_store, tmp_path):
+    placement = Placement.of_affine(ct_store.geometry.affine, "millimeter")
+    region = Box((4, 2, 6), (12, 10, 16))
+    layer = Layer.create(*box_layer(ct_store, placement, 1, region, (-160, 240)))
+    path = tmp_path / "box.nii.gz"
+    save(layer, path)
+    volume, wanted = read_volume(path), view_volume(ct_store, 1, region)
+    assert volume.shape == layer.data.shape
+    np.testing.assert_array_equal(volume.data[:, :, :], layer.data)
+    np.testing.assert_allclose(volume.affine.matrix, wanted.affine.matrix, atol=1e-4)
+    assert read_description(path)["synthetic"] is True
+    np.testing.assert_array_equal(to_volume(layer).data[:, :, :], layer.data)
 
 
 def test_plain_layer_is_saved_without_claiming_synthetic(tmp_path):

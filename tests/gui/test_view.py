@@ -300,6 +300,29 @@ def test_save_button_writes_what_the_library_exports(
     assert read_description(target)["synthetic"] is True
 
 
+def test_region_under_refine_is_saved_if_it_is_one(
+    panel, viewer, xray, generated, finish, tmp_path, monkeypatch
+):
+    store = generated(xray)
+    target, other = tmp_path / "part.ome.tif", tmp_path / "other.ome.tif"
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(target), ""))
+    panel.save.format.setCurrentText("OME-TIFF")
+    panel.save.region.setCurrentText("Region under Refine")
+    panel.refine.region.setCurrentText("Rectangles")
+    shapes = viewer.add_shapes(
+        [[[10, 10], [10, 30], [30, 30], [30, 10]], [[50, 50], [50, 90], [80, 90], [80, 50]]]
+    )
+    panel.save.save.click()
+    assert "one region, 2 are chosen" in panel.job.outcome
+    shapes.selected_data = {1}
+    panel.save.save.click()
+    finish()
+    export(store, other, region=Box((50, 50), (81, 91)))
+    saved, wanted = read_volume(target), read_volume(other)
+    assert saved.shape == (31, 41)
+    np.testing.assert_array_equal(saved.data[:, :], wanted.data[:, :])
+
+
 def test_only_a_picture_can_be_saved_as_one(
     panel, xray, ct, generated, finish, tmp_path, monkeypatch
 ):
@@ -362,6 +385,43 @@ def test_opened_store_is_refined_on(panel, viewer, xray, generated, finish):
     finish()
     assert panel.session.opened.store.refined_fraction(2) == 1
     assert (np.asarray(viewer.layers[0].data[0]) != before).any()
+
+
+def test_open_button_goes_on_with_a_saved_store_or_says_why_not(
+    panel, viewer, xray, generated, monkeypatch, tmp_path
+):
+    first, second = generated(xray), generated(xray)
+    for layer in (*panel.scene.layers_of(first, "result"), *panel.scene.layers_of(first, "sketch")):
+        viewer.layers.remove(layer)
+
+    def choose(folder):
+        monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(folder))
+        panel.refine.open.click()
+        return panel.session.opened.store
+
+    assert choose(tmp_path) is second
+    assert "is not an OME-Zarr 0.5 group" in panel.refine.open_problem.text()
+    assert choose(first.path).path == first.path
+    assert panel.refine.open_problem.text() == ""
+    assert panel.refine.result.currentText() == panel.scene.result_of(first).name
+    assert len(panel.scene.layers_of(first, "sketch")) == 1
+    n_layers = len(viewer.layers)
+    assert choose("").path == first.path  # the dialog was cancelled
+    assert len(viewer.layers) == n_layers
+
+
+def test_letters_are_seen_while_they_are_wanted(panel, viewer, ct, generated):
+    def written():
+        ours = (box for key, box in viewer.canvas.overlays.items() if "msgan" in key)
+        return "".join(box.text for box in ours if box.visible)
+
+    generated(ct)
+    assert written() == "APRL"
+    panel.view.letters.click()
+    panel.view.planes["Coronal"].click()
+    assert written() == ""
+    panel.view.letters.click()
+    assert written() == "SIRL"
 
 
 def test_layers_are_saved_through_the_file_menu(panel, viewer, ct, generated, tmp_path):
