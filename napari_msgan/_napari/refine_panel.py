@@ -139,10 +139,6 @@ class RefinePanel(Section):
         honest = min(store.info.source.honest_scale, store.geometry.finest_scale)
         target = self._targets.get(str(store.path), honest)
         set_choices(self.scale, scale_choices(store, 1), target)
-        layer = self._scene.result_of(store)
-        if layer is not None:
-            with signals_blocked(self.result):
-                self.result.setCurrentIndex(self.result.findData(key_of(layer)))
         self._axis, self._slices = None, {}
         self.update_summary()
 

@@ -70,7 +70,6 @@ class SavePanel(Section):
             choices = scale_choices(opened.store)
             set_choices(self.scale, choices, opened.store.geometry.finest_scale)
             self._list_formats(opened.store.geometry.ndim)
-        self.save.setEnabled(opened is not None)
         path = "" if opened is None else str(opened.store.path)
         self.folder.setText(path)
         self.folder.setToolTip(f"{path}\nThe folder in which the image above is kept.".strip())

@@ -399,12 +399,14 @@ def test_open_button_goes_on_with_a_saved_store_or_says_why_not(
         panel.refine.open.click()
         return panel.session.opened.store
 
+    panel.save.format.setCurrentText("NIfTI")
     assert choose(tmp_path) is second
     assert "is not an OME-Zarr 0.5 group" in panel.refine.open_problem.text()
     assert choose(first.path).path == first.path
     assert panel.refine.open_problem.text() == ""
     assert panel.refine.result.currentText() == panel.scene.result_of(first).name
     assert len(panel.scene.layers_of(first, "sketch")) == 1
+    assert panel.save.format.currentText() == "NIfTI"  # as chosen before
     n_layers = len(viewer.layers)
     assert choose("").path == first.path  # the dialog was cancelled
     assert len(viewer.layers) == n_layers
