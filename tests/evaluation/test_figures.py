@@ -45,7 +45,8 @@ def case(request, tmp_path_factory):
     write_model(folder / "model", ndim=ndim, n_scales=3 if ndim == 2 else 2, tile=32)
     if ndim == 3:
         spec = read_spec(folder / "model")
-        sketch = spec.sketch.model_copy(update={"window": spec.window})  # HU as they are
+        windows = {"window": spec.window, "coarse_windows": ((-700, 0),)}  # HU as they are
+        sketch = spec.sketch.model_copy(update=windows)
         save_spec(spec.model_copy(update={"sketch": sketch}), folder / "model")
     values = textured((120, 112) if ndim == 2 else (40, 36, 44), 0)
     values = (values * 6 - 1000).astype(np.int16)
