@@ -15,8 +15,8 @@ class SketchSettings(Settings):
     window : intensities are clipped to this range before the gradient is taken; "percentiles" for
         the 0.5 and 99.5 percentiles of the source.
     coarse_windows : narrower windows inside `window`, of scale 0 and those after it; scales beyond
-        the last entry have `window`. Where the borders of lungs would be nearly all of the edges
-        (CT at 6 mm), a narrower window leaves edges to bones.
+        the last entry have `window`. Where strong borders take most of the edges (lungs in CT at
+        6 mm), a narrower window leaves more to fainter ones (bones).
     low_density, high_density : shares of all voxels that are on a ridge of the gradient and above
         the low, or high, threshold; the density of edges after hysteresis lies between the two.
     sigma : standard deviation of the derivative filter, in voxels of each scale.

@@ -46,7 +46,7 @@ _ANISOTROPIC = 1.4
 _TILE = {2: 512, 3: 128}
 _CHUNK = {2: 256, 3: 64}
 #: Window of the sketch of CT where voxels are larger than this, in HU: there, the borders of lungs
-#: and skin would be nearly all of the edges, and bones, heart and vessels would have none.
+#: and skin take most of the edges, and leave few to bones and soft tissue.
 _TISSUES, _COARSE_MM = (-600.0, 500.0), 4.0
 #: Share of the free memory that one training step may take.
 _MEMORY_SHARE = 0.6
