@@ -492,10 +492,22 @@ def test_job_without_workers_can_be_stopped(job, fresh, monkeypatch):
     with distributed.LocalCluster(
         n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0"
     ) as own:
-        monkeypatch.setattr("napari_msgan.scale_out.calls._WAIT_S", 1e-6)
-        steps = jobs.iter_refine(fresh, model=job[0], cluster=own.scheduler_address)
-        before = next(steps)  # no tile can be there so soon
-        assert (before.report, before.done, before.total > 0) == (None, 0, True)
+        (nanny,) = own.workers.values()
+        begin = Calls.begin
+
+        def halt_before_tiles(self, name, function, *arguments, **options):
+            if function is worker.run_tile:
+                os.kill(nanny.pid, signal.SIGSTOP)
+            begin(self, name, function, *arguments, **options)
+
+        monkeypatch.setattr("napari_msgan.scale_out.calls._WAIT_S", 0.05)
+        monkeypatch.setattr(Calls, "begin", halt_before_tiles)
+        try:
+            steps = jobs.iter_refine(fresh, model=job[0], cluster=own.scheduler_address)
+            before = next(steps)
+            assert (before.report, before.done, before.total > 0) == (None, 0, True)
+        finally:
+            os.kill(nanny.pid, signal.SIGCONT)
         monkeypatch.undo()
         first = next(step for step in steps if step.report is not None)
         own.scale(0)
