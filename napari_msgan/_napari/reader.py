@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from napari_msgan._napari.stores import shared_store
+from napari_msgan._napari.stores import name_of, shared_store
 from napari_msgan._napari.to_layer import (
     LayerTuple,
     Placement,
@@ -49,7 +49,7 @@ def read_store(path: Paths) -> list[LayerTuple]:
     store = shared_store(str(path))
     geometry = store.geometry
     placement = Placement.of_affine(geometry.affine, geometry.unit)
-    name = store.path.name.removesuffix(".zarr").removesuffix(".ome")
+    name = name_of(store)
     return [
         result_layer(store, placement, name),
         sketch_layer(store, placement, f"sketch of {name}"),

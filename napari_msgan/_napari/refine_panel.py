@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from napari.components import ViewerModel
 from napari.layers import Image, Shapes
@@ -13,7 +14,6 @@ from superqt.utils import signals_blocked
 from napari_msgan._napari.choices import scale_choices, scale_note, work_text
 from napari_msgan._napari.connecting import connected
 from napari_msgan._napari.from_layer import layer_matrix
-from napari_msgan._napari.reader import read_store
 from napari_msgan._napari.regions import (
     DEPTH_MM,
     count_tiles,
@@ -329,10 +329,13 @@ class RefinePanel(Section):
         if not chosen:
             return
         try:
-            for layer_tuple in read_store(chosen):
-                self._scene.add(layer_tuple)
+            shown = self._scene.show_saved(Path(chosen))
         except MsganError as error:
             self.open_problem.say(str(error))
+            return
+        self.result.setCurrentIndex(self.result.findData(key_of(shown)))
+        if self._session.opened is None:  # its folder was gone, and is back
+            self._open_result()
 
     def _open_result(self) -> None:
         layer = layer_of(self._viewer, self.result.currentData())

@@ -24,7 +24,7 @@ from napari_msgan._napari.painting import add_copy
 from napari_msgan._napari.refined import ShownBox, refined_boxes
 from napari_msgan._napari.sliced import follow
 from napari_msgan._napari.state import Opened
-from napari_msgan._napari.stores import shared_store
+from napari_msgan._napari.stores import name_of, shared_store
 from napari_msgan._napari.to_layer import (
     LayerTuple,
     Placement,
@@ -101,6 +101,25 @@ class Scene:
             # what is painted next must be visible, and nothing should show twice
             self.viewer.layers.move(self.viewer.layers.index(layer), len(self.viewer.layers))
             sketch.visible = not layer.visible
+        self.viewer.layers.selection.active = result
+        return result
+
+    def show_saved(self, path: Path) -> Image:
+        """Add those layers of the store in a folder that are missing; return the result, active.
+
+        Raises
+        ------
+        StoreError
+            If it is damaged or of another version.
+        """
+        store = shared_store(path)
+        geometry, name = store.geometry, name_of(store)
+        if (result := self.result_of(store)) is None:
+            placement = Placement.of_affine(geometry.affine, geometry.unit)
+            result = self.add(result_layer(store, placement, name))
+        if not self.layers_of(store, "sketch"):
+            placement = self._placement_of(result, store)
+            self.add(sketch_layer(store, placement, f"sketch of {name}"))
         self.viewer.layers.selection.active = result
         return result
 

@@ -36,6 +36,11 @@ def share(store: PyramidStore) -> None:
     _open[store.path.resolve()] = store
 
 
+def name_of(store: PyramidStore) -> str:
+    """Return the name of a store's folder, without its suffix."""
+    return store.path.name.removesuffix(".zarr").removesuffix(".ome")
+
+
 def stores_folder() -> Path:
     """Return the folder for new stores unless the user chooses another."""
     from platformdirs import user_data_path

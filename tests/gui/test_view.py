@@ -412,6 +412,35 @@ def test_open_button_goes_on_with_a_saved_store_or_says_why_not(
     assert len(viewer.layers) == n_layers
 
 
+def test_open_button_shows_a_store_only_once(panel, viewer, xray, generated, monkeypatch, tmp_path):
+    first, second = generated(xray), generated(xray)
+
+    def choose(folder):
+        monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(folder))
+        panel.refine.open.click()
+        return panel.session.opened
+
+    names = [layer.name for layer in viewer.layers]
+    assert choose(second.path).store is second
+    assert choose(first.path).store is first
+    assert [layer.name for layer in viewer.layers] == names
+    result, (sketch,) = panel.scene.result_of(first), panel.scene.layers_of(first, "sketch")
+    viewer.layers.remove(sketch)
+    result.translate = result.translate + 100
+    assert choose(first.path).store is first
+    (sketch,) = panel.scene.layers_of(first, "sketch")  # it is back, and where the result is now
+    np.testing.assert_allclose(sketch.extent.world, result.extent.world)
+    assert viewer.layers.selection.active is result
+
+    viewer.layers.remove(panel.scene.result_of(second))
+    away = first.path.rename(tmp_path / "away")
+    panel.refine._open_result()
+    assert panel.session.opened is None
+    away.rename(first.path)
+    assert choose(first.path).store.path == first.path
+    assert panel.scene.results() == [result]
+
+
 def test_letters_are_seen_while_they_are_wanted(panel, viewer, ct, generated):
     def written():
         ours = (box for key, box in viewer.canvas.overlays.items() if "msgan" in key)
