@@ -71,6 +71,11 @@ class SketchSettings(Settings):
         start, stop = self.coarse_windows[scale]
         return (start - low) / (high - low), (stop - low) / (high - low)
 
+    def of_scale(self, scale: int) -> SketchSettings:
+        """Return the settings without the windows of other scales."""
+        windows = self.coarse_windows[scale : scale + 1]
+        return self.model_copy(update={"coarse_windows": windows})
+
 
 class SketchThresholds(Settings):
     """Thresholds of one scale: gradients per voxel, of an image whose window is [0, 1].

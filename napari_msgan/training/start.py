@@ -63,7 +63,7 @@ def _check_taken(config: TrainConfig, scale: int, spec: ModelSpec) -> None:
     pairs = {
         "upsampling": (getattr(planned, "upsampling", None), getattr(there, "upsampling", None)),
         "window": (config.window, spec.window),
-        "sketch": (config.sketch, spec.sketch),
+        "sketch": (config.sketch.of_scale(scale), spec.sketch.of_scale(scale)),
     }
     if scale > 0:  # scale 0 adds no noise to its sketch
         pairs["noise (stochastic, sketches.noise)"] = config.noise, spec.noise

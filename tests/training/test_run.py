@@ -13,7 +13,8 @@ import torch
 
 from napari_msgan.config import PatchNetwork
 from napari_msgan.errors import ModelError, TrainingError
-from napari_msgan.model import load_model
+from napari_msgan.model import load_model, read_spec
+from napari_msgan.sketch_settings import SketchSettings
 from napari_msgan.steps import n_cores
 from napari_msgan.training import iter_train, run, sources, survey
 from napari_msgan.training import scale as one_scale
@@ -226,6 +227,21 @@ def test_a_scale_without_steps_is_refused_where_it_would_be_another(data, tmp_pa
         train(data, out, _without_steps(given, *range(len(given.scales))))
     assert not out.exists()
     train(data, out, _without_steps(given, 0))  # its sketch has no noise when it generates
+
+
+def test_a_scale_without_steps_may_have_other_windows_at_other_scales(data, tmp_path):
+    def windows(*coarse):
+        return {"sketch": SketchSettings(window=(0, 1000), coarse_windows=coarse)}
+
+    first, second = tmp_path / "first", tmp_path / "second"
+    train(data, first, config_of(2, 3, **windows()))
+    given = config_of(2, 3, start_from=str(first), **windows((100, 900), (100, 800)))
+    with pytest.raises(TrainingError, match=r"scale 1 has 0 steps.*=\(\(100.0, 800.0\),\)"):
+        train(data, second, _without_steps(given, 1, 2))
+    train(data, second, _without_steps(given, 2))
+    before, after = weights(first), weights(second)
+    assert [a == b for a, b in zip(before, after, strict=True)] == [False, False, True]
+    assert read_spec(second).sketch == given.sketch
 
 
 def test_a_run_goes_on_from_no_other_model_of_that_name(data, tmp_path):
