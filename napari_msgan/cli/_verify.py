@@ -39,10 +39,12 @@ def verify(arguments: Namespace) -> None:
     )
     with progress_shown(quiet=arguments.quiet) as show:
         found = run_to_end(steps, lambda step: show(step.stage, step.done, step.total))
-    lines = [*_problems(found), *(f"note: {note}" for note in found.notes)]
+    lines = _problems(found)
     if not arguments.quiet:
+        lines += [f"note: {note}" for note in found.notes]
         lines += [*_repaired(found), *_summary(found, arguments.store)]
-        print("\n".join(map(one_line, lines)))
+    for line in lines:
+        print(one_line(line))
     if not found.is_sound:
         raise StoreError(_verdict(found, arguments.store))
 
@@ -123,5 +125,6 @@ def _verdict(found: Verification, path: Path) -> str:
     count = len(found.remaining)
     if repairable := sum(problem.can_be_repaired for problem in found.remaining):
         which = "them" if repairable == count else f"{repairable} of them"
-        return f"{path} has {count} problem(s): napari-msgan verify {path} --repair removes {which}"
+        command = f"napari-msgan verify {quoted(path)} --repair"
+        return f"{path} has {count} problem(s): {command} removes {which}"
     return f"{path} has {count} problem(s) that --repair cannot remove: see above what to do"

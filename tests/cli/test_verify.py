@@ -54,6 +54,19 @@ def test_broken_chunk_is_named_repaired_and_made_again(cli, store, finished):
         np.testing.assert_array_equal(mended, before)
 
 
+def test_quiet_names_problems_and_advises_what_can_be_pasted(cli, store):
+    spaced = store.rename(store.with_name("my copy.ome.zarr"))
+    (spaced / "0" / "c" / "0" / "0").write_bytes(b"")
+    (spaced / "sketch" / "0" / "c" / "1" / "1").write_bytes(b"")
+    ended = cli("verify", spaced, "--sample", "0", "-q")
+    assert [line.partition(",")[0] for line in ended.out.splitlines()] == [
+        "sketch of level 0 (scale 2)",
+        "level 0 (scale 2)",
+    ]
+    command = f"napari-msgan verify '{spaced}' --repair"
+    assert ended.err == f"error: {spaced} has 2 problem(s): {command} removes 1 of them\n"
+
+
 def tiles(*cells):
     return [Box.of_cell(cell, (8, 8)) for cell in cells]
 
