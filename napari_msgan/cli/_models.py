@@ -81,7 +81,8 @@ def _print_card(folder: Path, *, as_json: bool) -> None:
         return
     text = ""
     if (folder / "README.md").is_file():
-        text = printable(read_inside(folder, "README.md").decode("utf-8", "replace")).strip()
+        text = read_inside(folder, "README.md").decode("utf-8-sig", "replace")
+        text = printable(text.replace("\r\n", "\n").expandtabs(4)).strip()
     if not text:
         print(f"{spec.name}: {spec.modality}, {' '.join(spec.axes)}, {scales_text(spec)}")
         print(f"{folder} has no card (README.md).")

@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import sys
+import unicodedata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -24,9 +25,14 @@ def printable(text: str) -> str:
     >>> printable("a\x1b[2Jb\ud800")
     'a\\x1b[2Jb\\ud800'
     """
-    return "".join(
-        c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text
-    )
+    return "".join(map(_printable, text))
+
+
+def _printable(c: str) -> str:
+    # spaces of other widths, which Python does not call printable, do no harm
+    if c.isprintable() or c == "\n" or unicodedata.category(c) == "Zs":
+        return c
+    return c.encode("unicode_escape").decode()
 
 
 def one_line(message: object) -> str:

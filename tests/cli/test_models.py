@@ -62,6 +62,14 @@ def test_card_of_a_model_by_name_and_by_folder(cli, two):
         assert f"Folder: {two / 'flat'}" in ended.out
 
 
+def test_card_from_windows_is_shown_without_its_codes(cli, two):
+    content = "\ufeff# Flat\r\n\r\n1\u00a0mm\tper pixel\r\n"
+    (two / "flat" / "README.md").write_bytes(content.encode())
+    shown, _, folder = cli("models", "flat").out.rpartition("\n\n")
+    assert shown == "# Flat\n\n1\u00a0mm    per pixel"
+    assert folder.startswith("Folder: ")
+
+
 def test_model_without_card_is_described(cli, two):
     ended = cli("models", "solid")
     assert ended.code == 0
