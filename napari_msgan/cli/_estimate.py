@@ -56,10 +56,10 @@ def gigabytes(n_bytes: int) -> str:
 
     Examples
     --------
-    >>> gigabytes(2_340_000_000), gigabytes(1_500_000), gigabytes(3 * 10**12)
-    ('2.3 GB', '2 MB', '3.0 TB')
+    >>> gigabytes(2_340_000_000), gigabytes(1_500_000), gigabytes(3 * 10**12), gigabytes(17_400)
+    ('2.3 GB', '2 MB', '3.0 TB', '17 kB')
     """
     for unit, factor in (("TB", 1e12), ("GB", 1e9)):
         if n_bytes >= factor:
             return f"{n_bytes / factor:.1f} {unit}"
-    return f"{n_bytes / 1e6:.0f} MB"
+    return f"{n_bytes / 1e6:.0f} MB" if n_bytes >= 1e6 else f"{n_bytes / 1e3:.0f} kB"

@@ -124,7 +124,7 @@ def _add_generate(add: AddCommand) -> None:
         "generate chest.png chest.ome.zarr --model chest-xray --region 0:512,0:512",
         _GOES_ON,
     )
-    command.add_argument("source", type=Path, metavar="IN", help="image, or sketch")
+    command.add_argument("source", type=local, metavar="IN", help="image, or sketch")
     command.add_argument(
         "out",
         type=address,
@@ -174,11 +174,11 @@ def _add_estimate(add: AddCommand) -> None:
         "predict how long generate would take, and how much memory and disk space",
         "estimate thorax.nii.gz --model thorax-ct --precision bf16",
     )
-    command.add_argument("source", type=Path, metavar="IN", help="image, or sketch; not unpacked")
+    command.add_argument("source", type=local, metavar="IN", help="image, or sketch; not unpacked")
     command.add_argument("--model", required=True, metavar="M", help="name or folder of a model")
     command.add_argument(
         "--out",
-        type=Path,
+        type=address,
         default=Path(),
         metavar="OUT",
         help="where the store would be, to check its disk (default: this folder)",
@@ -289,7 +289,7 @@ def _add_demo(add: AddCommand) -> None:
     command = add("demo", "_demo", "open napari with a sample and the panel", "demo")
     command.add_argument(
         "--output",
-        type=Path,
+        type=local,
         default=Path("demo-output"),
         metavar="DIR",
         help="folder for the store (default: demo-output)",

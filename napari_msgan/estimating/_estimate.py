@@ -13,7 +13,9 @@ import psutil  # type: ignore[import-untyped]
 from napari_msgan.computing import COARSE_CACHE_BYTES, SKETCH_CACHE_BYTES, precision_of
 from napari_msgan.creating import checked_halos
 from napari_msgan.durable import existing, free_bytes
+from napari_msgan.errors import JobError
 from napari_msgan.estimating._calibration import calibrate
+from napari_msgan.folders import is_url
 from napari_msgan.geometry import Box
 from napari_msgan.io import read_geometry, temporary_folder
 from napari_msgan.jobs import default_workers, region_box, resolve_device
@@ -122,6 +124,11 @@ def estimate(
     MsganError
         The subclass says what does not fit, as with `generate`.
     """
+    if is_url(out):
+        raise JobError(
+            f"the free space at {out} is not known, because it is a URL: give a folder on this "
+            "computer with --out (in Python out=), or leave it out"
+        )
     volume, packed = (source, 0) if isinstance(source, Volume) else read_geometry(source)
     volume = with_spacing(volume, spacing)
     model = load_model(model)
