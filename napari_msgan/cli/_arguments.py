@@ -24,7 +24,7 @@ _REGION = (
 def add_paths(
     command: argparse.ArgumentParser, first: str, first_help: str, second: str, second_help: str
 ) -> None:
-    command.add_argument("source", type=Path, metavar=first, help=first_help)
+    command.add_argument("source", type=local, metavar=first, help=first_help)
     command.add_argument("out", type=local, metavar=second, help=second_help)
 
 

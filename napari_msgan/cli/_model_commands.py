@@ -53,7 +53,7 @@ def add_train(add: AddCommand) -> None:
     )
     command.add_argument(
         "--sketches",
-        type=Path,
+        type=local,
         metavar="DIR",
         help="folder with a sketch or label map for every image, under the same name "
         "(default: sketches are made from the images)",
@@ -93,7 +93,9 @@ def add_evaluate(add: AddCommand) -> None:
         "figures.csv holds the images that were finished.",
     )
     command.add_argument("model", metavar="MODEL", help="name or folder of a model")
-    command.add_argument("source", type=Path, metavar="DATA", help="folder of images, or one image")
+    command.add_argument(
+        "source", type=local, metavar="DATA", help="folder of images, or one image"
+    )
     command.add_argument(
         "out",
         type=local,
@@ -118,7 +120,7 @@ def add_evaluate(add: AddCommand) -> None:
     add_scale(command, "finest scale to measure (default: the finest that each image supports)")
     command.add_argument(
         "--training",
-        type=Path,
+        type=local,
         metavar="DIR",
         help="folder of the training images, to measure memorisation",
     )

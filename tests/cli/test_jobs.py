@@ -183,8 +183,18 @@ BAD_GENERATE = {
 
 
 def test_only_stores_lie_at_a_url(cli, image, model, finished):
-    for asked in (("export", finished), ("sketch", image)):
-        ended = cli(*asked, "s3://bucket/a.ome.zarr")
+    url = "s3://bucket/a.ome.zarr"
+    for asked in (
+        ("export", finished, url),
+        ("sketch", image, url),
+        ("sketch", url, "a.tif"),
+        ("generate", url, "a.ome.zarr", "--model", model),
+        ("estimate", url, "--model", model),
+        ("evaluate", model, url),
+        ("train", url, "model"),
+        ("demo", "--output", url),
+    ):
+        ended = cli(*asked)
         ended.check_refused("s3://bucket/a.ome.zarr is a URL, and only stores can be at a URL")
 
 
