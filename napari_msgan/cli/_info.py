@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from napari_msgan.cli._tables import lengths, megabytes, one_line, print_table, shape_text
+from napari_msgan.cli._tables import lengths, megabytes, one_line, percent, print_table, shape_text
 from napari_msgan.config import INEXACT_NOTE
 from napari_msgan.errors import StoreError
 from napari_msgan.exporting import provenance
@@ -43,8 +43,8 @@ def info(arguments: Namespace) -> None:
             shape_text(scale["shape"]),
             lengths(scale["spacing"], unit),
             f"{scale['chunks_refined']} / {scale['chunks']}",
-            f"{100 * scale['refined_fraction']:.1f} %",
-            "-" if scale["sketch_density"] is None else f"{100 * scale['sketch_density']:.1f} %",
+            percent(scale["refined_fraction"]),
+            "-" if scale["sketch_density"] is None else percent(scale["sketch_density"]),
         )
         for scale in scales
     ]
@@ -66,7 +66,7 @@ def _list_stores(folder: Path, *, as_json: bool) -> None:
             str(store["name"]),
             store["model_name"] or "cannot be used",
             shape_text(store["shape"]) if store["shape"] else "-",
-            ", ".join(f"{100 * share:.0f} %" for share in store["refined_fractions"]),
+            ", ".join(percent(share, 0) for share in store["refined_fractions"]),
             megabytes(store["bytes"]),
         )
         for store in listed

@@ -12,7 +12,7 @@ import numpy as np
 
 from napari_msgan.cli._parser import UsageError
 from napari_msgan.cli._progress import duration, progress_shown
-from napari_msgan.cli._tables import quoted, shape_text
+from napari_msgan.cli._tables import percent, quoted, shape_text
 from napari_msgan.geometry import Box
 from napari_msgan.io import read_description
 from napari_msgan.jobs import export as export_store
@@ -105,7 +105,7 @@ def export(arguments: Namespace) -> None:
         assert said is not None
         print(
             f"{arguments.out}: scale {said['scale']} (0 to {said['n_scales'] - 1}), "
-            f"region {said['region']}, {100 * said['refined_fraction']:.1f} % refined"
+            f"region {said['region']}, {percent(said['refined_fraction'])} refined"
             + ("" if said["refined_fraction"] == 1 else ", the rest from coarser scales")
         )
 

@@ -9,6 +9,8 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol, TextIO
 
+from napari_msgan.cli._tables import percent
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -129,8 +131,8 @@ def _tenths(share: float) -> int:
 
 def count_text(done: float, total: float) -> str:
     """Return "3 of 12 (25 %)", or "25 %" if `total` is 1, as for a fraction."""
-    percent = f"{100 * done / total:.0f} %"
-    return percent if total == 1 else f"{done} of {total} ({percent})"
+    share = percent(done / total, 0)
+    return share if total == 1 else f"{done} of {total} ({share})"
 
 
 def duration(seconds: float) -> str:
@@ -138,10 +140,10 @@ def duration(seconds: float) -> str:
 
     Examples
     --------
-    >>> duration(0.26), duration(75), duration(7505)
-    ('0.3 s', '1 min 15 s', '2 h 5 min')
+    >>> duration(0.26), duration(59.96), duration(75), duration(7505)
+    ('0.3 s', '1 min 0 s', '1 min 15 s', '2 h 5 min')
     """
-    if seconds < 60:
+    if round(seconds, 1) < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

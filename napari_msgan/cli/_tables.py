@@ -79,6 +79,18 @@ def lengths(values: Sequence[float], unit: str) -> str:
     return " x ".join(f"{v:.4g}" for v in (values[:1] if same else values)) + f" {unit}"
 
 
+def percent(share: float, digits: int = 1) -> str:
+    """Return a share as text; nearly all is not shown as 100 %.
+
+    Examples
+    --------
+    >>> percent(0.9999), percent(1.0), percent(0.9999, 0)
+    ('99.9 %', '100.0 %', '99 %')
+    """
+    most = 100 if share >= 1 else 100 - 10**-digits
+    return f"{min(100 * share, most):.{digits}f} %"
+
+
 def shape_text(shape: Sequence[int]) -> str:
     return " x ".join(map(str, shape))
 

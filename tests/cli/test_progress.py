@@ -39,6 +39,10 @@ def test_quick_job_has_one_line(clock):
     assert lines_of(clock, 0.001, 50) == ["tiles: 50 of 50 (100 %), 0.0 s"]
 
 
+def test_nearly_all_is_not_all(clock):
+    assert "tiles: 999 of 1000 (99 %)" in [line.split(",")[0] for line in lines_of(clock, 10, 1000)]
+
+
 def test_each_stage_ends_with_a_line(clock):
     out = io.StringIO()
     show = Lines(out)
