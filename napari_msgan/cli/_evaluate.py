@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING
 
 from napari_msgan.cli._progress import progress_shown
@@ -55,8 +54,7 @@ def evaluate(arguments: Namespace) -> None:
         reader_study=arguments.reader_study,
         patients=patients,
     )
-    with warnings.catch_warnings(), progress_shown(quiet=arguments.quiet) as show:
-        warnings.simplefilter("once", UserWarning)  # not one line for every image
+    with progress_shown(quiet=arguments.quiet) as show:
         compared = iter_check_pixels(images, training)
         run_to_end(compared, lambda step: show("comparing training images", step[0], 1.0, step[1]))
         found = run_to_end(steps, lambda step: show(step.stage, step.done, 1.0, step.note))

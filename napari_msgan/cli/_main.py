@@ -104,7 +104,12 @@ def _fail(message: str) -> int:
 
 @contextmanager
 def _plain_warnings() -> Iterator[None]:
-    """Show our own warnings as one line each, and none that are meant for programmers."""
+    """Show our own warnings as one line each, and none that are meant for programmers.
+
+    A text is shown once, however many images it applies to. The action "once" would forget that
+    whenever any library uses `warnings.catch_warnings`.
+    """
+    told: set[str] = set()
 
     def show(
         message: Warning | str,
@@ -114,7 +119,10 @@ def _plain_warnings() -> Iterator[None]:
         file: TextIO | None = None,
         line: str | None = None,
     ) -> None:
-        print(f"warning: {one_line(message)}", file=sys.stderr)
+        text = one_line(message)
+        if text not in told:
+            told.add(text)
+            print(f"warning: {text}", file=sys.stderr)
 
     with warnings.catch_warnings():
         if not sys.warnoptions:

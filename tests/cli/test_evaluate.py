@@ -1,11 +1,20 @@
 """evaluate: tables in a folder, a summary on the terminal, one line where something is wrong."""
 
+import csv
 import sys
 
 import pytest
 import tifffile
 
 from tests.cli.helpers import names_in, picture
+
+
+@pytest.fixture
+def training(tmp_path):
+    folder = tmp_path / "training"
+    folder.mkdir()
+    tifffile.imwrite(folder / "t.tif", picture((140, 130), seed=6))
+    return folder
 
 
 @pytest.fixture
@@ -37,6 +46,30 @@ def test_tables_are_written_and_summed_up(cli, model, data, tmp_path):
     assert ("; more or larger images" in ended.out) == (n_regions < 20)
     assert "evaluating: 100 %" in ended.err
     assert "Traceback" not in ended.err
+
+
+def test_figures_stop_at_the_scale_asked_for(cli, model, data, tmp_path):
+    out = tmp_path / "out"
+    options = ("--limit", "1", "--scale", "1", "--precision", "bf16", "-q")
+    assert cli("evaluate", model, data, out, *options).code == 0
+    rows = csv.DictReader((out / "figures.csv").read_text().splitlines())
+    assert {row["scale"] for row in rows} == {"0", "1"}
+    assert "bf16 on cpu" in (out / "report.md").read_text()
+
+
+def test_nearness_to_training_images_is_told(cli, model, data, training, tmp_path):
+    out = tmp_path / "out"
+    tifffile.imwrite(data / "a1.tif", picture((140, 130), 3))
+    ended = cli("evaluate", model, data, out, "--limit", "1", "--training", training)
+    assert ended.code == 0, ended.err
+    assert "patches against 1 training images. Near 0 is a copy." in ended.out
+
+
+def test_warning_that_all_images_share_is_told_once(cli, model, data, tmp_path):
+    for path in data.iterdir():
+        tifffile.imwrite(path, picture((36, 32), seed=len(path.name)))
+    ended = cli("evaluate", model, data, tmp_path / "out")
+    assert ended.err.count("warning: the image has 36 pixels on its longest side") == 1
 
 
 def test_images_of_a_patient_are_averaged_first(cli, model, data, tmp_path):
