@@ -1,9 +1,11 @@
 import json
 import shutil
 
+import tifffile
+
 from napari_msgan.cli._info import _recipe
 from napari_msgan.pyramid import Fingerprint, open_pyramid
-from tests.cli.helpers import pixels
+from tests.cli.helpers import picture, pixels
 
 
 def test_gpu_that_made_a_store_is_named():
@@ -32,6 +34,17 @@ def test_tables_say_what_is_in_the_store(cli, finished):
     assert [row[:2] for row in rows] == [["0", "2"], ["1", "1"], ["2", "0"]]
     assert [" ".join(row[2:5]) for row in rows] == ["23 x 28", "45 x 55", "90 x 110"]
     assert all("100.0" in row for row in rows)
+
+
+def test_voxel_sizes_are_in_mm(cli, originals, tmp_path):
+    source, out = tmp_path / "v.tif", tmp_path / "a.ome.zarr"
+    tifffile.imwrite(source, picture((8, 20, 24), seed=0))
+    generate = ("generate", source, out, "--model", originals / "solid", "--scale", "0")
+    assert cli(*generate, "--spacing", "1.3").code == 0
+    lines = cli("info", out).out.splitlines()
+    assert any("image of 8 x 20 x 24, 1.3 mm" in line for line in lines)
+    assert any("scale 1 (1 mm); finer detail is invented" in line for line in lines)
+    assert [" ".join(line.split()[7:9]) for line in lines[-2:]] == ["2 mm", "1 mm"]
 
 
 def test_json_counts_the_chunks_that_are_there(cli, finished, store):

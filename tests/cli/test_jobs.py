@@ -56,7 +56,7 @@ def test_region_computes_only_its_tiles_and_refine_the_rest(cli, image, model, f
     ended = cli("generate", image, out, "--model", model, "--region", "0:8,0:8", "--scale", "1")
     assert "Tiles made: 1 of scale 0, 1 of scale 1." in ended.out
     assert refined(out) == [4, 4, 0]
-    assert f"  napari-msgan refine {out} --region " in ended.out
+    assert f"  napari-msgan refine {out} --region 32:64,32:64\n" in ended.out  # in the middle
     ended = cli("refine", out, "--region", "0:8,0:8")
     assert "Tiles made: 1 of scale 2." in ended.out
     assert refined(out) == [4, 4, 4]
@@ -104,6 +104,24 @@ def test_sketch_of_an_image_is_a_source(cli, image, model, finished, tmp_path):
     assert not np.array_equal(pixels(out)[2], pixels(finished)[2])
 
 
+def test_sketch_of_a_store_is_drawn_on_and_used_as_advised(
+    cli, originals, own_models, finished, tmp_path
+):
+    shutil.copytree(originals / "small", own_models / "small")
+    drawn, out = tmp_path / "drawn.tif", tmp_path / "a.ome.zarr"
+    advised = cli("sketch", finished / "sketch", drawn).out.splitlines()[-1]
+    assert advised == (
+        f"  napari-msgan generate {drawn} NAME.ome.zarr --model small --edited-from {finished}"
+    )
+    values = tifffile.imread(drawn)
+    values[40:44, 30:60] = 255
+    tifffile.imwrite(drawn, values)
+    _, *arguments = advised.replace("NAME.ome.zarr", str(out)).split()
+    assert cli(*arguments, "--region", "32:64,32:64", "-q").code == 0
+    assert "no voxel size, its sketch drawn on" in cli("info", out).out
+    assert "drawn on" not in cli("info", finished).out
+
+
 @pytest.mark.parametrize("suffix", [".tif", ".ome.tif", ".nii.gz", ".ome.zarr", ".png"])
 def test_export_holds_the_pixels_of_the_store(cli, finished, tmp_path, suffix):
     out = tmp_path / f"a{suffix}"
@@ -132,7 +150,8 @@ def test_volume_goes_from_nifti_to_nifti_on_the_grid_of_its_source(cli, original
     source, store, out = tmp_path / "s.nii.gz", tmp_path / "a.ome.zarr", tmp_path / "o.nii.gz"
     affine = np.diag([-1.5, 1.0, 1.0, 1.0])
     nib.save(nib.Nifti1Image(picture((16, 24, 20), seed=2).astype(np.int16), affine), source)
-    assert cli("generate", source, store, "--model", originals / "solid").code == 0
+    ended = cli("generate", source, store, "--model", originals / "solid")
+    assert f"  napari-msgan export {store} a-synthetic.nii.gz\n" in ended.out
     ended = cli("export", store, out, "--grid", "source")
     assert ended.code == 0
     made = nib.load(out)
@@ -316,7 +335,9 @@ def test_store_of_another_image_is_refused(cli, originals, store):
     ended.check_refused("it was made from a source with other pixels")
 
 
-def test_refine_refuses_another_model_and_what_is_outside(cli, originals, store):
+def test_refine_refuses_another_model_precision_and_what_is_outside(cli, originals, store):
+    other = cli("refine", store, "--region", "0:8,0:8", "--precision", "bf16")
+    other.check_refused("was generated with precision fp32, now it would be bf16")
     before = listing(store)
     refine = ("refine", store, "--region")
     cli(*refine, "0:8,0:8", "--model", originals / "other").check_refused(

@@ -274,6 +274,16 @@ def test_full_disk_is_one_line_that_says_what_to_do(cli, monkeypatch):
     assert ended.err.endswith("Make room, then do the same again.\n")
 
 
+@pytest.mark.parametrize("named", ["/data/a", None])
+def test_full_disk_is_that_of_the_file_or_else_of_out(cli, image, monkeypatch, tmp_path, named):
+    def fail(*arguments, **options):
+        raise OSError(28, "No space left on device", named)
+
+    monkeypatch.setattr("napari_msgan.cli._jobs.make_sketch", fail)
+    out = tmp_path / "sketch.tif"
+    cli("sketch", image, out, "-q").check_refused(f"{named or out} cannot be written: the disk is")
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no file there that is always full")
 def test_printing_into_a_full_file_names_no_folder():
     with Path("/dev/full").open("w") as full:

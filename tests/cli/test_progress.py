@@ -1,10 +1,11 @@
 import io
+import signal
 import sys
 
 import pytest
 
 from napari_msgan.cli import _progress
-from napari_msgan.cli._progress import Lines, progress_shown
+from napari_msgan.cli._progress import Lines, progress_shown, stopped_between_steps
 
 
 @pytest.fixture
@@ -49,6 +50,30 @@ def test_each_stage_ends_with_a_line(clock):
     show("sketch", 2, 2)
     show("tiles", 1, 1, "l1 0.5")
     assert out.getvalue() == "sketch: 2 of 2 (100 %), 0.0 s\ntiles: 100 %, 0.0 s, l1 0.5\n"
+
+
+def test_time_left_is_that_of_steps_done_since_the_start(clock):
+    out = io.StringIO()
+    show = Lines(out)
+    for seconds, done in ((0, 60), (10, 60), (30, 70)):
+        clock[0] += seconds
+        show("tiles", done, 100)
+    assert out.getvalue().splitlines() == [
+        "tiles: 60 of 100 (60 %), 10.0 s",
+        "tiles: 70 of 100 (70 %), 40.0 s, 2 min 0 s left",
+    ]
+
+
+def test_ctrl_c_is_asked_for_once_and_stops_when_pressed_again(capsys):
+    before = signal.getsignal(signal.SIGINT)
+    with stopped_between_steps() as is_asked:
+        assert not is_asked()
+        signal.raise_signal(signal.SIGINT)
+        assert is_asked()
+        assert "stopping after this step" in capsys.readouterr().err
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_terminal_gets_a_bar(monkeypatch):
