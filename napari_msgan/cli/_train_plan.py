@@ -240,4 +240,4 @@ def read_config(name: str) -> TrainConfig:
     try:
         return TrainConfig.model_validate_json(file.read_bytes())
     except ValidationError as error:
-        raise TrainingError(f"--config {name}: {first_problem(error)}") from error
+        raise TrainingError(f"{name}: {first_problem(error)}") from error

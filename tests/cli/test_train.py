@@ -346,6 +346,13 @@ def test_file_that_is_no_json_is_refused(cli, data, image, tmp_path):
     cli("train", data, tmp_path / "model", "--config", image).check_refused("Invalid JSON")
 
 
+def test_bad_settings_of_a_model_to_start_from_are_named_by_their_file(cli, data, model, tmp_path):
+    start = shutil.copytree(model, tmp_path / "start")
+    (start / "training.json").write_text("{")
+    ended = cli("train", data, tmp_path / "model", "--start-from", start)
+    ended.check_refused(f"error: {start / 'training.json'}: Invalid JSON")
+
+
 def test_images_that_cannot_be_used_are_named_on_a_line_each(cli, write_config, tmp_path):
     data = tmp_path / "data"
     data.mkdir()
