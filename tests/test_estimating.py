@@ -20,7 +20,7 @@ from napari_msgan.estimating import (
     read_calibration,
     written_box,
 )
-from napari_msgan.estimating._estimate import Estimate, Space
+from napari_msgan.estimating._estimate import Estimate, Space, tiles_seconds
 from napari_msgan.estimating._measuring import _measure_first
 from napari_msgan.geometry import Affine, Box, PyramidGeometry
 from napari_msgan.io import read_geometry, write_volume
@@ -145,6 +145,11 @@ def test_fewer_tiles_than_workers_take_as_long_as_one_each(model, known):
     assert tile.seconds - tile.first_s == pytest.approx(2 * KNOWN.tile_s)
 
 
+def test_a_last_round_takes_as_long_as_a_full_one_where_there_are_few(model):
+    assert tiles_seconds(model, KNOWN, (1, 3), 2) == pytest.approx(4 * KNOWN.tile_s)
+    assert tiles_seconds(model, KNOWN, (1, 5), 2) == pytest.approx(5 * KNOWN.tile_s)
+
+
 def test_first_tiles_of_a_process_cost_as_much_for_any_image(model, known):
     image = picture((96, 96))
     plain = estimate(image, model, device="cpu", workers=2)
@@ -175,6 +180,10 @@ def test_disk_counts_the_sketch_of_all_and_the_image_of_the_region(model, known)
     image = 1.5 * (32 * 32 + 32 * 32)
     assert found.store_bytes == pytest.approx(0.2 * everything + image, abs=1)
     assert found.store.needed == pytest.approx(2.2 * everything, abs=1)  # while the sketch is made
+    noisy = known.model_copy(update={"stored_image": 3.0})
+    calibration_file(model, "cpu", "fp32", 2).write_text(noisy.model_dump_json())
+    whole = run(picture((512, 512)), model)
+    assert whole.store.needed == whole.store_bytes == pytest.approx(3.2 * everything, abs=1)
 
 
 def test_compressed_sources_need_a_temporary_file_and_are_not_unpacked(tmp_path, monkeypatch):
@@ -190,6 +199,32 @@ def test_compressed_sources_need_a_temporary_file_and_are_not_unpacked(tmp_path,
         assert declared.data.dtype == np.int16
         assert np.asarray(declared.data[:, :, :]).max() == (0 if sizes[suffix] else 1)
     assert sizes == {".nii": 0, ".nii.gz": data.nbytes, ".ome.tif": data.nbytes, ".ome.zarr": 0}
+
+
+def test_a_source_takes_time_to_unpack_and_to_sketch_at_its_own_size(tmp_path, monkeypatch):
+    monkeypatch.setattr("napari_msgan.io._dispatch.IN_MEMORY_BYTES", 0)
+    model = load_model(write_model(tmp_path / "m", ndim=3, n_scales=2, tile=16, chunk=8))
+    file = calibration_file(model, "cpu", "fp32", 2)
+    file.parent.mkdir(parents=True)
+    file.write_text(KNOWN.model_dump_json())
+    data = np.ones((40, 40, 40), np.int16)
+    volume = Volume(data, Affine.of_spacing((0.5,) * 3), "millimeter")  # the finest scale: 1 mm
+    found = {}
+    for suffix in (".nii", ".nii.gz"):
+        write_volume(tmp_path / f"a{suffix}", [volume], description={})
+        found[suffix] = run(tmp_path / f"a{suffix}", model)
+    plain, packed = found.values()
+    assert plain.shape == (20, 20, 20)
+    expected = 2.5 + 40**3 * 1e-6 + (20**3 + 10**3) * 1e-7 / 2 + 10**3 * 1e-4
+    assert plain.first_s == pytest.approx(expected, rel=1e-9)
+    assert (plain.temporary.needed, packed.temporary.needed) == (0, data.nbytes)
+    assert packed.first_s - plain.first_s == pytest.approx(data.nbytes / 120e6)
+
+
+def test_each_model_is_measured(model, tmp_path):
+    other = load_model(write_model(tmp_path / "small", n_scales=3, seed=1))
+    files = [calibration_file(each, "cpu", "fp32", 2) for each in (model, other)]
+    assert files[0] != files[1]
 
 
 def test_what_is_known_is_not_measured_again(model, known, monkeypatch):

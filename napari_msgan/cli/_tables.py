@@ -74,7 +74,13 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: 
 
 
 def lengths(values: Sequence[float], unit: str) -> str:
-    """Return e.g. "0.75 mm", or "2.5 x 0.7 x 0.7 mm" if the axes differ."""
+    """Return lengths as text, one number if they are the same for all axes.
+
+    Examples
+    --------
+    >>> lengths((0.75, 0.75), "mm"), lengths((2.5, 0.7, 0.7), "mm")
+    ('0.75 mm', '2.5 x 0.7 x 0.7 mm')
+    """
     same = all(math.isclose(v, values[0], rel_tol=1e-4) for v in values)
     return " x ".join(f"{v:.4g}" for v in (values[:1] if same else values)) + f" {unit}"
 

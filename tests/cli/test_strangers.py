@@ -23,6 +23,16 @@ def test_control_characters_of_a_card_are_spelt_out(cli, folder):
     assert "\\x1b[2J" in ended.out
 
 
+def test_control_characters_of_an_image_are_spelt_out_in_a_table(cli, image, model, tmp_path):
+    named, out = tmp_path / "a\x1b[2J.tif", tmp_path / "a.ome.zarr"
+    shutil.copy(image, named)
+    options = ("--model", model, "--scale", "0", "--keep-name", "-q")
+    assert cli("generate", named, out, *options).code == 0
+    shown = cli("info", out).out
+    assert "\x1b" not in shown
+    assert "a\\x1b[2J.tif" in shown
+
+
 def test_control_characters_of_names_are_spelt_out_in_one_line(cli):
     ended = cli("info", "a\nb\x1b[31m")
     ended.check_refused("there is no store at")

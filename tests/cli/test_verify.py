@@ -8,8 +8,10 @@ import sys
 import numpy as np
 import pytest
 
-from napari_msgan.cli._verify import merged
+from napari_msgan.cli._verify import _problems, merged
 from napari_msgan.geometry import Box
+from napari_msgan.pyramid.checking import Problem
+from napari_msgan.verifying.findings import Verification
 from tests.cli.helpers import pixels
 
 HOLDER = """
@@ -47,6 +49,7 @@ def test_broken_chunk_is_named_repaired_and_made_again(cli, store, finished):
     assert "Removed." in ended.out
     assert "Tiles removed, with those made from them: 1 of scale 1, " in ended.out
     advised = [line for line in ended.out.splitlines() if line.startswith("  napari-msgan refine")]
+    assert len(advised) == 1  # what it makes again is made from the broken one, too
     for line in advised:
         assert cli(*line.split()[1:], "-q").code == 0
     assert cli("verify", store, "-q").code == 0
@@ -65,6 +68,13 @@ def test_quiet_names_problems_and_advises_what_can_be_pasted(cli, store):
     ]
     command = f"napari-msgan verify '{spaced}' --repair"
     assert ended.err == f"error: {spaced} has 2 problem(s): {command} removes 1 of them\n"
+
+
+def test_of_many_problems_the_first_are_named_and_the_others_counted():
+    problem = Problem("chunk", "it is broken")
+    assert len(_problems(Verification((problem,) * 50, (), 0, 0, None))) == 50
+    lines = _problems(Verification((problem,) * 51, (), 0, 0, None))
+    assert lines[-2:] == ["chunk: it is broken. --repair removes it.", "... and 1 more"]
 
 
 def tiles(*cells):
