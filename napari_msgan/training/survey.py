@@ -93,7 +93,10 @@ def survey(
     if given is not None:
         known = {_stem(path.relative_to(data).as_posix()) for path in paths}
         problems += [
-            f"{p.name}: a sketch without an image" for s, p in given.items() if s not in known
+            f"{path.name}: a sketch without an image"
+            for stem, found in given.items()
+            if stem not in known
+            for path in found
         ]
     problems += _misfits(files, config)
     if problems:
@@ -111,11 +114,14 @@ def _stem(name: str) -> str:
     return name[: len(name) - len(ending)]
 
 
-def _given_sketches(folder: Path) -> dict[str, Path]:
-    return {_stem(path.relative_to(folder).as_posix()): path for path in images_in(folder)}
+def _given_sketches(folder: Path) -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = {}
+    for path in images_in(folder):
+        found.setdefault(_stem(path.relative_to(folder).as_posix()), []).append(path)
+    return found
 
 
-def _look_at(name: str, path: Path, given: dict[str, Path] | None) -> TrainingFile:
+def _look_at(name: str, path: Path, given: dict[str, list[Path]] | None) -> TrainingFile:
     original = read_volume(path)
     volume = turned(original)
     if min(volume.shape) < _SHORTEST_SIDE:
@@ -125,9 +131,12 @@ def _look_at(name: str, path: Path, given: dict[str, Path] | None) -> TrainingFi
         raise TrainingError(f"all its values are {low:g}, or differ by less than 2e-6")
     sketch, sketch_checksum = None, 0
     if given is not None:
-        sketch = given.get(_stem(name))
-        if sketch is None:
+        found = given.get(_stem(name), [])
+        if not found:
             raise TrainingError("has no sketch of the same name")
+        if len(found) > 1:
+            raise TrainingError(f"has several sketches: {', '.join(p.name for p in found)}")
+        (sketch,) = found
         drawn = sketch_on(original, read_volume(sketch))
         check_values(drawn)
         sketch_checksum = checksum_of(drawn)

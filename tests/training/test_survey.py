@@ -77,15 +77,17 @@ def test_every_image_needs_its_sketch_and_every_sketch_its_image(tmp_path):
     images, sketches = tmp_path / "images", tmp_path / "sketches"
     images.mkdir()
     sketches.mkdir()
-    for name in ("a", "b", "c"):
+    for name in ("a", "b", "c", "e"):
         write_image(images / f"{name}.ome.tif", blobs((32, 40), 0))
     write_image(sketches / "a.tif", 255 * np.eye(32, 40, dtype=np.uint8))  # any ending
     write_image(sketches / "b.ome.tif", 255 * np.eye(30, 40, dtype=np.uint8))
-    write_image(sketches / "d.ome.tif", 255 * np.eye(32, 40, dtype=np.uint8))
+    for name in ("d.ome.tif", "e.png", "e.tif"):
+        write_image(sketches / name, 255 * np.eye(32, 40, dtype=np.uint8))
     text = refusal(images, sketches=sketches)
     assert "b.ome.tif: has shape (32, 40), its sketch has (30, 40)" in text
     assert "c.ome.tif: has no sketch of the same name" in text
     assert "d.ome.tif: a sketch without an image" in text
+    assert "e.ome.tif: has several sketches: e.png, e.tif" in text
     assert "a.ome.tif" not in text
 
 
