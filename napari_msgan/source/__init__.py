@@ -10,7 +10,6 @@ from napari_msgan.source._images import (
 )
 from napari_msgan.source._magnified import n_scales_magnified, plan_magnified
 from napari_msgan.source._plan import (
-    HONEST_RATIO,
     SourcePlan,
     honest_scale,
     n_scales_of,
@@ -25,7 +24,6 @@ from napari_msgan.source._sketches import (
 )
 
 __all__ = [
-    "HONEST_RATIO",
     "SourcePlan",
     "check_given",
     "hash_pixels",

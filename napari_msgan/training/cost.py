@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from napari_msgan.networks import PatchDiscriminator, PatchGenerator, build_generator, required_halo
-from napari_msgan.source import HONEST_RATIO
+from napari_msgan.training.sources import n_scales_reached
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -119,13 +119,13 @@ def disk_of(config: TrainConfig, files: Sequence[TrainingFile]) -> int:
     finest = config.scales[-1]
     # Larger images are reduced to the finest scale, at most sqrt(factor) times its size.
     longest = config.base_size * finest.factor[-1] ** (len(config.scales) - 0.5)
-    voxels = 0.0
+    voxels, zoom = 0.0, config.zoom[1]
     for file in files:
-        zoom = config.zoom[1]
-        if finest.spacing_mm and file.spacing:
+        own_finest = config.scales[max(n_scales_reached(file, config), 1) - 1]
+        if own_finest.spacing_mm and file.spacing:
             shape = [
-                n * mm / max(new, HONEST_RATIO * mm) * zoom
-                for n, mm, new in zip(file.shape, file.spacing, finest.spacing_mm, strict=True)
+                n * mm / new * zoom
+                for n, mm, new in zip(file.shape, file.spacing, own_finest.spacing_mm, strict=True)
             ]
         else:
             shape = [n * min(zoom, longest / max(file.shape)) for n in file.shape]
