@@ -91,7 +91,7 @@ def survey(
         if progress is not None:
             progress(done, len(paths))
     if given is not None:
-        known = {_stem(path.relative_to(data).as_posix()) for path in paths}
+        known = {_stem(path.relative_to(data).as_posix()) for path in images_in(data)}
         problems += [
             f"{path.name}: a sketch without an image"
             for stem, found in given.items()

@@ -62,11 +62,30 @@ def test_files_must_fit_given_settings(tmp_path):
     assert len(survey(tmp_path)) == 1
 
 
+def test_pictures_need_no_voxel_size_though_others_have_one(tmp_path):
+    write_image(tmp_path / "a.ome.tif", blobs((20, 20), 0), (0.1, 0.1))
+    write_image(tmp_path / "b.ome.tif", blobs((20, 20), 1))
+    assert [f.spacing is None for f in survey(tmp_path)] == [False, True]
+
+
 def test_only_what_the_settings_include_is_looked_at(tmp_path):
     write_image(tmp_path / "a.ome.tif", blobs((40, 40), 0))
     (tmp_path / "b.tif").write_bytes(b"hello")
     assert [f.name for f in survey(tmp_path, config_of(2, include=("a*",)))] == ["a.ome.tif"]
-    assert "matches c*" in refusal(tmp_path, config_of(2, include=("c*",)))
+    config = config_of(2, include=("c*",))
+    assert "matches c*" in refusal(tmp_path, config)
+    assert [f.name for f in survey(tmp_path, config, include=("a*",))] == ["a.ome.tif"]
+
+
+def test_sketches_of_images_that_are_left_out_do_no_harm(tmp_path):
+    images, sketches = tmp_path / "images", tmp_path / "sketches"
+    images.mkdir()
+    sketches.mkdir()
+    write_image(images / "a.ome.tif", blobs((32, 40), 0))
+    (images / "b.tif").write_bytes(b"hello")
+    for name in "ab":
+        write_image(sketches / f"{name}.tif", 255 * np.eye(32, 40, dtype=np.uint8))
+    assert [f.name for f in survey(images, sketches=sketches, include=("a*",))] == ["a.ome.tif"]
 
 
 def test_empty_folder_is_refused(tmp_path):
