@@ -1,3 +1,5 @@
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 
@@ -65,6 +67,14 @@ def test_a_sketch_that_lies_elsewhere_is_refused(change, is_refused):
         assert sketch_on(image, sketch).affine == turned(image).affine
 
 
+def test_a_sketch_is_off_by_at_most_half_of_the_smallest_voxel():
+    image = volume(blobs(SHAPE, 0), spacing=(4.0, 1.0, 1.0))
+    for shift, is_refused in ((0.2, False), (0.4, True)):  # along each of three axes
+        sketch = volume(lines(), spacing=(4.0, 1.0, 1.0), shift=shift)
+        with pytest.raises(TrainingError, match="lies up to") if is_refused else nullcontext():
+            sketch_on(image, sketch)
+
+
 @pytest.mark.parametrize(
     ("values", "problem"),
     [
@@ -116,3 +126,6 @@ def test_a_given_sketch_is_prepared_where_its_image_lies(tmp_path):
     places = np.argwhere(found["placed"] > 0)
     np.testing.assert_allclose(places.min(0), (8, 10, 20), atol=1)
     np.testing.assert_allclose(places.max(0), (9, 29, 43), atol=1)
+    config = config.model_copy(update={"orientation": "RAS"})
+    ((_, _, pyramid),) = prepare(files, tmp_path / "cache-RAS", config)
+    np.testing.assert_array_equal(pyramid.sketch(2), found["placed"][:, ::-1, ::-1])

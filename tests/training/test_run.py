@@ -341,6 +341,30 @@ def test_no_more_is_validated_at_a_time_than_is_trained(data, tmp_path, monkeypa
     assert sizes == {config.scales[0].batch}
 
 
+@pytest.mark.parametrize(("adversarial", "end"), [({"gan_weight": 0}, 7), ({"gan_from": 0.5}, 16)])
+def test_patience_begins_with_the_adversarial_loss_and_outlasts_a_stop(
+    data, tmp_path, adversarial, end
+):
+    whole, finer = config_of(2, 2).scales
+    scales = whole.model_copy(update={"steps": 20, **adversarial}), finer
+    config = config_of(2, scales=scales, validation_every=2, learning_rate=1e-9)
+    files = survey(data, config)
+
+    def last_step(stop):
+        """Train scale 0, at most up to a step."""
+        step = 0
+        with closing(iter_train(files, tmp_path, config)) as run:
+            for report in run:
+                if report.stage == "train":
+                    step = report.step
+                if report.stage == "generate" or step == stop:
+                    break
+        return step
+
+    assert last_step(4) == 4
+    assert last_step(None) == end
+
+
 def _take_a_channel(checkpoint):
     state = torch.load(checkpoint, weights_only=True)
     parts = state["discriminator"]

@@ -152,11 +152,26 @@ def test_as_many_scales_are_counted_as_are_made(orientation, tmp_path):
 def test_thick_slices_keep_a_source_from_the_fine_scales(tmp_path):
     write_image(tmp_path / "thick.ome.tif", blobs((20, 40, 40), 0), (1.0,) * 3)
     files = survey(tmp_path)
+    declared = {"thick*": 1.0}, {"thick*": 2.5}, {"*": 1.0, "thick*": 2.5, "*.tif": 0.5}
+    configs = [config_of(3, slice_mm=patterns) for patterns in declared]
     n_scales = [
-        next(prepare(files, tmp_path / str(mm), config_of(3, slice_mm={"thick*": mm})))[2].n_scales
-        for mm in (1.0, 2.5)
+        next(prepare(files, tmp_path / str(index), config))[2].n_scales
+        for index, config in enumerate(configs)
     ]
-    assert n_scales == [3, 2]
+    assert n_scales == [n_scales_reached(files[0], config) for config in configs] == [3, 2, 2]
+
+
+def test_every_variant_of_every_image_has_its_own_size(tmp_path):
+    (tmp_path / "data").mkdir()
+    for name in "ab":
+        write_image(tmp_path / "data" / f"{name}.ome.tif", blobs((200, 190), 0))
+    config = config_of(2, variants=2, zoom=(0.7, 0.95))
+    again = [
+        [p.shapes[-1] for _, _, p in prepare(survey(tmp_path / "data"), cache, config)]
+        for cache in (tmp_path / "one", tmp_path / "two")
+    ]
+    assert again[0] == again[1]
+    assert len(set(again[0])) == 4
 
 
 def test_reduced_sketch_of_a_whole_image_is_no_denser_and_lies_on_the_same_image(prepared):
