@@ -121,7 +121,7 @@ def _check_patch(plan: ScaleTraining, scale: int, config: TrainConfig) -> None:
             f"{plan.factor}"
         )
     window = judged_window(plan.discriminator_strides)
-    if plan.gan_weight and plan.gan_from < 1 and min(plan.patch_shape) < window:
+    if plan.becomes_adversarial and min(plan.patch_shape) < window:
         raise TrainingError(
             f"scale {scale}: patch_shape {plan.patch_shape} is smaller than the {window} "
             "voxels that the discriminator judges at a time. Use larger patches, or fewer "

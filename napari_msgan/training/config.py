@@ -148,6 +148,11 @@ class ScaleTraining(ScaleSettings):
             )
         return self
 
+    @property
+    def becomes_adversarial(self) -> bool:
+        """Whether the discriminator takes part in any step."""
+        return self.gan_weight > 0 and self.gan_from < 1
+
 
 class TrainConfig(Settings):
     """Everything that determines a training run, apart from the data.

@@ -84,7 +84,9 @@ def memory_of(plan: ScaleTraining) -> int:
             len(plan.factor), n_in, plan.discriminator_width, plan.discriminator_strides
         )
         judged = torch.empty((2 * plan.batch, n_in, *plan.patch_shape))
-        kept = _kept_bytes(generator, *inputs) + _kept_bytes(discriminator, judged)
+        kept = _kept_bytes(generator, *inputs)
+        if plan.becomes_adversarial:
+            kept += _kept_bytes(discriminator, judged)
     weights = sum(p.numel() for p in generator.parameters())
     weights += sum(p.numel() for p in discriminator.parameters())
     samples = 4 * (sum(i.numel() for i in inputs) + image.numel() + judged.numel())

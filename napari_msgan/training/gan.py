@@ -137,12 +137,8 @@ class ScaleGan:
             "d_optimiser": self._d_optimiser,
         }
 
-    @property
-    def becomes_adversarial(self) -> bool:
-        return self.plan.gan_weight > 0 and self.plan.gan_from < 1
-
     def is_adversarial(self, step: int) -> bool:
-        return self.becomes_adversarial and step >= self.plan.gan_from * self.plan.steps
+        return self.plan.becomes_adversarial and step >= self.plan.gan_from * self.plan.steps
 
     def step(self, step: int, batch: Batch) -> Losses:
         """Update both networks and return the losses, averaged over all processes."""

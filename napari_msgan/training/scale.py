@@ -234,7 +234,7 @@ class ScaleTrainer:
         if record:
             record.pictures(step, *map(torch.cat, zip(*pictures, strict=True)))
         loss = float(self._fabric.broadcast(float(torch.cat(distances).mean())))
-        adversarial = self.gan.is_adversarial(step) or not self.gan.becomes_adversarial
+        adversarial = self.gan.is_adversarial(step) or not self._plan.becomes_adversarial
         is_reached = (
             adversarial and self._plateau is not None and self._plateau.is_reached(step, loss)
         )

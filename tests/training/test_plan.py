@@ -55,6 +55,8 @@ def test_hounsfield_units_are_kept_and_other_grey_values_are_not():
     made = derive_config(mr, "m", "fast", 8 * GB)
     assert (made.modality, made.window, made.dtype) == ("OT", (0, 65535), "uint16")
     assert made.sketch.window == "percentiles"
+    mixed = [*ct[1:], replace(mr[0], name="b")]
+    assert derive_config(mixed, "m", "fast", 8 * GB).modality == "OT"
 
 
 @pytest.mark.parametrize(("high", "top"), [(480, 500), (390, 400), (1500, 500)])
@@ -123,6 +125,13 @@ def test_pictures_have_as_many_scales_as_their_size_gives(longest, n_scales, bas
     assert all(scale.spacing_mm is None for scale in config.scales)
 
 
+def test_a_quarter_of_the_pictures_is_enough_for_a_finer_scale():
+    files = [file_of((128, 128), name=name) for name in "abc"]
+    config = derive_config([*files, file_of((512, 512), name="d")], "m", "fast", 8 * GB)
+    assert (len(config.scales), config.base_size) == (3, 128)
+    assert derive_config(files, "m", "fast", 8 * GB).base_size == 64
+
+
 def test_patches_are_no_longer_than_thin_or_small_images():
     thin = derive_config([file_of((20, 512, 512), (5.0, 0.7, 0.7))] * 3, "m", "fast", 8 * GB)
     assert {s.patch_shape for s in thin.scales[2:]} == {(24, 40, 40)}
@@ -179,6 +188,14 @@ def test_images_that_are_too_coarse_are_not_what_is_kept_out():
     assert n_scales_trained([*fine, *coarse], config) == len(config.scales) == 3
 
 
+def test_images_that_are_too_coarse_do_not_count_where_every_nth_is_kept_out():
+    spacings_mm = {"a": 10.0, "b": 1.0, "c": 2.0, "d": 1.0}
+    files = [file_of((64,) * 3, (mm,) * 3, name=name) for name, mm in spacings_mm.items()]
+    config = config_of(3, validation_every=2)
+    assert n_scales_trained(files, config) == 2  # b and d are kept out
+    assert n_scales_trained(files, config.model_copy(update={"validation_every": 0})) == 3
+
+
 def test_images_that_are_kept_out_are_told_from_images_that_are_missing(tmp_path):
     files = [file_of((128, 128), name="a"), *(file_of((60, 60), name=n) for n in "bcd")]
     config = config_of(2, zoom=(1, 1), validation_every=2, scales=config_of(2).scales[:3])
@@ -203,6 +220,8 @@ def _with_scale(scale, **changes):
         (_with_scale(2, factor=(4, 4)), r"the same factor along the last axis, got 2, 4"),
         ({"window": (0, 70000)}, r"window \(0.0, 70000.0\) does not fit uint16"),
         ({"sketch": SketchSettings(window=(0, 500))}, r"must be the same \(or .* 'percentiles'\)"),
+        ({"validation_every": 1}, r"validation_every 1 keeps every image out"),
+        (_with_scale(1, discriminator_strides=(2, 2, 1)), r"is smaller than the 34 voxels"),
     ],
     ids=str,
 )
@@ -211,6 +230,24 @@ def test_settings_of_a_model_that_would_be_wrong_are_refused(tmp_path, changes, 
     check_run(files, tmp_path, config_of(2, sketch=SketchSettings(window=(0, 1000))))
     with pytest.raises(TrainingError, match=said):
         check_run(files, tmp_path, config_of(2, **changes))
+
+
+@pytest.mark.parametrize("changes", [{"gan_weight": 0.0}, {"gan_from": 1.0}], ids=str)
+def test_patches_may_be_small_where_the_discriminator_judges_none(tmp_path, changes):
+    files = [file_of((128, 128), name=name) for name in "ab"]
+    small = {"patch_shape": (8, 8), "discriminator_strides": (2, 2, 2, 1)}
+    config = config_of(2, **_with_scale(1, **small, **changes))
+    check_run(files, tmp_path, config)
+    assert memory_of(config.scales[1]) > 0
+
+
+def test_every_device_needs_as_many_samples_of_a_batch(tmp_path):
+    files = [file_of((128, 128), name=name) for name in "ab"]
+    config = config_of(2, **_with_scale(0, batch=4))
+    check_run(files, tmp_path, config, devices=2)
+    config = config_of(2, **_with_scale(0, batch=3))
+    with pytest.raises(TrainingError, match=r"scale 0: a batch of 3 cannot be shared by 2"):
+        check_run(files, tmp_path, config, devices=2)
 
 
 def test_too_small_images_are_refused():
