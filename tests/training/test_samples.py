@@ -1,8 +1,12 @@
+import itertools
+
 import numpy as np
 import pytest
 
 from napari_msgan.errors import TrainingError
+from napari_msgan.geometry import Box
 from napari_msgan.resampling import reduce_mean
+from napari_msgan.sketch import reduce_sketch
 from napari_msgan.training.config import CoarseMixture, ImageChanges, SketchChanges
 from napari_msgan.training.samples import (
     LowResPool,
@@ -69,6 +73,14 @@ def test_sample_depends_on_seed_scale_and_step_only(prepared):
     assert not np.array_equal(first.image, other.image)
 
 
+def test_seed_scale_step_and_index_all_give_other_samples():
+    drawn = {
+        int(sample_random(config_of(2, seed=seed), *numbers).integers(2**62))
+        for seed, *numbers in itertools.product((0, 1), repeat=4)
+    }
+    assert len(drawn) == 16
+
+
 @pytest.mark.parametrize("stochastic", [False, True])
 def test_samples_that_are_watched_have_the_noise_of_the_model(prepared, stochastic):
     _, pyramids, _, _ = prepared
@@ -115,6 +127,30 @@ def test_pool_sketch_is_twice_as_fine_as_its_image(prepared, tmp_path):
     assert sample.image.shape == config.scales[0].patch_shape
     assert sample.sketch.shape == tuple(2 * n for n in sample.image.shape)
     assert sample.image.std() > 0.01
+
+
+def test_a_pool_takes_images_in_turn_and_changes_each_in_its_own_way(prepared, tmp_path):
+    config, (first, second), _, _ = prepared
+    made = {}
+    for name, pyramids in {"both": [first, second], "1": [first], "2": [second]}.items():
+        list(iter_make_pool(pyramids, 4, tmp_path / name, config))
+        made[name] = [np.load(tmp_path / name / f"{part}.npy") for part in ("images", "sketches")]
+    for both, one, two in zip(made["both"], made["1"], made["2"], strict=True):
+        np.testing.assert_array_equal(both[::2], one[::2])
+        np.testing.assert_array_equal(both[1::2], two[1::2])
+        assert len({values.tobytes() for values in one}) == 4
+
+
+def test_a_reduced_sketch_of_a_patch_is_that_of_its_image(prepared):
+    config, (pyramid, _), _, _ = prepared
+    config = config.model_copy(update={"sketches": SketchChanges(reduced=1)})
+    whole = reduce_sketch(np.asarray(pyramid.sketch(2)), config.scales[2].factor)
+    ndim = len(config.axes)
+    box = Box((4,) * ndim, (14,) * ndim)
+    sampler = PatchSampler([pyramid], 1, (4,) * ndim, config)
+    found = sampler._sketch(pyramid, box, np.random.default_rng(0))
+    np.testing.assert_array_equal(found, whole[box.slices])
+    assert found.any()
 
 
 def test_changed_sketch_never_invents_edges():
@@ -550,6 +586,18 @@ def test_watched_sketches_are_as_stored(prepared, tmp_path):
     steps = np.stack([255 * sample.sketch for sample in sampler.fixed(8)])
     np.testing.assert_allclose(steps, np.rint(steps), atol=1e-4)
     assert steps.max() == 255
+
+
+def test_patches_lie_anywhere_in_an_image(tmp_path):
+    (tmp_path / "data").mkdir()
+    ramp = np.broadcast_to(np.arange(64, dtype=np.uint16), (64, 64))
+    write_image(tmp_path / "data" / "a.ome.tif", ramp)
+    config = config_of(2, zoom=(1, 1))
+    ((_, _, pyramid),) = prepare(survey(tmp_path / "data"), tmp_path / "cache", config)
+    sampler = PatchSampler([pyramid], 1, (4, 4), config)
+    images = [sampler.draw(sample_random(config, 1, step, 0)).image for step in range(200)]
+    whole = dequantise(pyramid.image(1))
+    assert (np.min(images), np.max(images)) == (whole.min(), whole.max())
 
 
 def test_patches_come_from_images_that_reach_the_scale(tmp_path):
