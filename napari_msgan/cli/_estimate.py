@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 from napari_msgan.cli._progress import duration
 from napari_msgan.cli._tables import print_table, shape_text
+from napari_msgan.cli._telling import tell
 from napari_msgan.estimating import estimate as estimate_job
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def estimate(arguments: Namespace) -> None:
         rows.append(("temporary files", space_text(found.temporary)))
     print_table(("", ""), rows)
     for warning in found.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+        tell(f"warning: {warning}")
 
 
 def space_text(space: Space) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TextIO
 from napari_msgan.buffers import share_one_arena
 from napari_msgan.cli._parser import build_parser
 from napari_msgan.cli._tables import one_line
+from napari_msgan.cli._telling import drop_output, tell
 from napari_msgan.durable import disk_full_text, is_disk_full
 from napari_msgan.errors import MsganError
 
@@ -52,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if _is_reader_gone(error):
             # `napari-msgan models | head`: the reader has all that it wanted. Without this, Python
             # would complain when it flushes at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            drop_output(sys.stdout)
             return DONE
         if is_disk_full(error):
             where = error.filename or out
@@ -70,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"the memory of the GPU is used up. Let other programs free some. {_LESS_MEMORY}"
         )
     except KeyboardInterrupt:
-        print(f"\nstopped. {advice}".rstrip(), file=sys.stderr)
+        tell(f"\nstopped. {advice}".rstrip())
         return INTERRUPTED
     return DONE
 
@@ -98,7 +99,7 @@ def _is_gpu_full(error: RuntimeError) -> bool:
 
 
 def _fail(message: str) -> int:
-    print(f"error: {one_line(message)}", file=sys.stderr)
+    tell(f"error: {one_line(message)}")
     return BAD_INPUT
 
 
@@ -122,7 +123,7 @@ def _plain_warnings() -> Iterator[None]:
         text = one_line(message)
         if text not in told:
             told.add(text)
-            print(f"warning: {text}", file=sys.stderr)
+            tell(f"warning: {text}")
 
     with warnings.catch_warnings():
         if not sys.warnoptions:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 from napari_msgan.cli._tables import percent
+from napari_msgan.cli._telling import tell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -48,7 +49,7 @@ def stopped_between_steps() -> Iterator[Callable[[], bool]]:
         if asked:
             raise KeyboardInterrupt
         asked = True
-        print("\nstopping after this step (Ctrl-C again: at once)", file=sys.stderr, flush=True)
+        tell("\nstopping after this step (Ctrl-C again: at once)")
 
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False  # only the main thread can handle signals
@@ -122,7 +123,7 @@ class Lines:
         if self._first < done < total:
             left = (now - self._begun) / (done - self._first) * (total - done)
             texts.append(f"{duration(left)} left")
-        print(", ".join([*texts, *([note] if note else [])]), file=self._out, flush=True)
+        tell(", ".join([*texts, *([note] if note else [])]), self._out)
 
 
 def _tenths(share: float) -> int:

@@ -5,7 +5,6 @@ Training needs packages that may not be installed, so this is imported after the
 
 from __future__ import annotations
 
-import sys
 import warnings
 from dataclasses import dataclass
 from importlib.resources import files as resources
@@ -16,6 +15,7 @@ from pydantic import ValidationError
 
 from napari_msgan.cli._progress import progress_shown
 from napari_msgan.cli._tables import one_line, print_table
+from napari_msgan.cli._telling import tell
 from napari_msgan.config import short_name
 from napari_msgan.durable import write_atomically
 from napari_msgan.errors import TrainingError, UnusableFilesError
@@ -150,7 +150,7 @@ def _survey(
         try:
             return survey(arguments.source, config, arguments.sketches, progress, include)
         except UnusableFilesError as error:
-            print(*map(one_line, error.problems), sep="\n", file=sys.stderr)
+            tell("\n".join(map(one_line, error.problems)))
             raise TrainingError(error.summary) from None
 
 

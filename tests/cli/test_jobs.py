@@ -1,5 +1,6 @@
 """sketch, generate, refine and export, as typed."""
 
+import os
 import resource
 import shutil
 import signal
@@ -467,3 +468,16 @@ def test_stopped_export_leaves_nothing(cli, finished, tmp_path, monkeypatch):
     ended = cli("export", finished, tmp_path / "a.tif")
     assert (ended.code, ended.err) == (130, "\nstopped. Nothing was written.\n")
     assert names_in(tmp_path) == []
+
+
+def test_work_goes_on_when_nobody_reads_its_progress(image, model, tmp_path):
+    """As in `napari-msgan generate ... 2>&1 | head -1`."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    for name, code in (("made.ome.zarr", 0), ("made.txt", 2)):
+        arguments = command("generate", image, tmp_path / name, "--model", model)
+        run = subprocess.run(arguments, stdout=subprocess.PIPE, stderr=writing, check=False)
+        assert run.returncode == code
+    os.close(writing)
+    store = open_pyramid(tmp_path / "made.ome.zarr")
+    assert store.refined_fraction(store.geometry.finest_scale) == 1
