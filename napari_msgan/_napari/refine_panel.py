@@ -133,6 +133,7 @@ class RefinePanel(Section):
         """Offer the scales of a store; the finest honest one is preselected, or the last choice."""
         if opened is None:
             set_choices(self.scale, ())
+            self._show_depth()
             return
         self.open_problem.say("")
         store = opened.store

@@ -310,6 +310,15 @@ def test_slices_of_a_view_stay_when_another_one_is_shown(panel, viewer, ct, gene
     assert (panel.refine.first.value(), panel.refine.last.value()) == (9, 15)
 
 
+def test_slices_are_not_asked_for_without_an_image(panel, viewer, ct, generated):
+    store = generated(ct)
+    panel.refine.draw.click()
+    assert panel.refine.first.isVisibleTo(panel)
+    viewer.layers.remove(panel.scene.result_of(store))
+    panel.refine.update_summary()
+    assert not panel.refine.first.isVisibleTo(panel)
+
+
 def test_drawing_in_another_view_leaves_the_slices_of_the_last_one(panel, viewer, ct, generated):
     generated(ct)
     panel.refine.region.setCurrentText("Rectangles")
