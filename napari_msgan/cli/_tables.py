@@ -93,7 +93,7 @@ def percent(share: float, digits: int = 1) -> str:
     >>> percent(0.9999), percent(1.0), percent(0.9999, 0)
     ('99.9 %', '100.0 %', '99 %')
     """
-    most = 100 if share >= 1 else 100 - 10**-digits
+    most = 100 if share > 1 - 1e-9 else 100 - 10**-digits  # sums of shares are rounded
     return f"{min(100 * share, most):.{digits}f} %"
 
 

@@ -5,6 +5,7 @@ Training needs packages that may not be installed, so this is imported after the
 
 from __future__ import annotations
 
+import sys
 import warnings
 from dataclasses import dataclass
 from importlib.resources import files as resources
@@ -15,7 +16,7 @@ from pydantic import ValidationError
 
 from napari_msgan.cli._progress import progress_shown
 from napari_msgan.cli._tables import one_line, print_table
-from napari_msgan.cli._telling import tell
+from napari_msgan.cli._telling import tell, unhindered
 from napari_msgan.config import short_name
 from napari_msgan.durable import write_atomically
 from napari_msgan.errors import TrainingError, UnusableFilesError
@@ -89,12 +90,13 @@ def settled(arguments: Namespace, device: str) -> tuple[TrainConfig, list[Traini
             stacklevel=2,
         )
     if not arguments.quiet:
-        _print_plan(config, plan.files, out, plan.origin)
+        with unhindered(sys.stdout):
+            _print_plan(config, plan.files, out, plan.origin)
     if not begun.exists():
         planned.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(planned, config.model_dump_json(indent=2).encode() + b"\n")
         if not (arguments.quiet or given):
-            print(f"They are in {planned}: edit them and pass the file with --config.")
+            tell(f"They are in {planned}: edit them and pass the file with --config.", sys.stdout)
     return config, plan.files
 
 
@@ -217,7 +219,8 @@ def _print_plan(config: TrainConfig, files: list[TrainingFile], out: Path, origi
         )
     print(
         f"Resampled images and checkpoints: about {disk_of(config, files) / 1e9:.1f} GB in "
-        f"{out / '.training'}, which you can delete afterwards; TensorBoard also reads it."
+        f"{out / '.training'}, which you can delete afterwards; TensorBoard also reads it.",
+        flush=True,
     )
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from napari_msgan.cli._progress import progress_shown
 from napari_msgan.cli._tables import one_line, quoted
+from napari_msgan.cli._telling import tell
 from napari_msgan.errors import StoreError
 from napari_msgan.geometry import Box
 from napari_msgan.jobs import iter_verify
@@ -44,7 +46,7 @@ def verify(arguments: Namespace) -> None:
         lines += [f"note: {note}" for note in found.notes]
         lines += [*_repaired(found), *_summary(found, arguments.store)]
     for line in lines:
-        print(one_line(line))
+        tell(one_line(line), sys.stdout)
     if not found.is_sound:
         raise StoreError(_verdict(found, arguments.store))
 

@@ -1,5 +1,7 @@
 """sketch, generate, refine and export, as typed."""
 
+import errno
+import io
 import os
 import resource
 import shutil
@@ -9,14 +11,17 @@ import sys
 import time
 
 import numpy as np
+import psutil
 import pytest
 import tifffile
 
 from napari_msgan.cli import main
+from napari_msgan.cli._telling import drop_output, tell
 from napari_msgan.io import read_description, read_volume
 from napari_msgan.pyramid import open_pyramid
 from tests.cli.helpers import command, listing, names_in, picture, pixels
 from tests.io.dicom import write_series
+from tests.training.made import config_of
 
 
 def assert_same_pixels(one, other):
@@ -470,14 +475,49 @@ def test_stopped_export_leaves_nothing(cli, finished, tmp_path, monkeypatch):
     assert names_in(tmp_path) == []
 
 
-def test_work_goes_on_when_nobody_reads_its_progress(image, model, tmp_path):
+def test_work_goes_on_when_nobody_reads_what_it_says(image, model, tmp_path):
     """As in `napari-msgan generate ... 2>&1 | head -1`."""
     reading, writing = os.pipe()
     os.close(reading)
-    for name, code in (("made.ome.zarr", 0), ("made.txt", 2)):
-        arguments = command("generate", image, tmp_path / name, "--model", model)
-        run = subprocess.run(arguments, stdout=subprocess.PIPE, stderr=writing, check=False)
-        assert run.returncode == code
-    os.close(writing)
-    store = open_pyramid(tmp_path / "made.ome.zarr")
+
+    def run(*arguments):
+        both = {"stdout": writing, "stderr": writing, "check": False}
+        return subprocess.run(command(*arguments), **both).returncode
+
+    made, data = tmp_path / "made.ome.zarr", tmp_path / "data"
+    assert run("generate", image, made, "--model", model) == 0
+    store = open_pyramid(made)
     assert store.refined_fraction(store.geometry.finest_scale) == 1
+    assert run("generate", image, tmp_path / "made.txt", "--model", model) == 2
+    next(path for path in made.rglob("c/*/*") if path.is_file()).write_bytes(b"torn")
+    assert run("verify", "-q", made) == 2
+    data.mkdir()
+    shutil.copy(image, data)
+    settings = config_of(2).model_dump_json()
+    (tmp_path / "settings.json").write_text(settings)
+    trained = tmp_path / "trained"
+    assert run("train", data, trained, "--config", tmp_path / "settings.json") == 0
+    assert (trained / "model.json").is_file()
+    os.close(writing)
+
+
+def test_text_that_cannot_be_written_costs_nothing_else(capsys, tmp_path):
+    class Full(io.StringIO):
+        def write(self, text):
+            raise OSError(errno.ENOSPC, "No space left")
+
+    class Unread(Full):
+        def write(self, text):
+            raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    for stream in (Full(), Unread()):  # neither has a descriptor
+        tell("lost", stream)
+    with (tmp_path / "log").open("w") as log:
+        n_open = psutil.Process().num_fds()
+        for _ in range(3):
+            drop_output(log)
+        assert psutil.Process().num_fds() == n_open
+        print("lost", file=log)
+    assert (tmp_path / "log").read_text() == ""
+    tell("seen")
+    assert capsys.readouterr() == ("", "seen\n")
