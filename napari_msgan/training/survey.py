@@ -14,7 +14,7 @@ from napari_msgan.training.given import check_values, sketch_on, turned
 from napari_msgan.volume import checksum_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from napari_msgan.geometry import Floats, Ints
@@ -91,11 +91,13 @@ def survey(
         if progress is not None:
             progress(done, len(paths))
     if given is not None:
-        known = {_stem(path.relative_to(data).as_posix()) for path in images_in(data)}
+        unused = given.keys() - _stems(paths, data)
+        if unused:  # unless they are of images that `include` leaves out
+            unused -= _stems(images_in(data), data)
         problems += [
             f"{path.name}: a sketch without an image"
             for stem, found in given.items()
-            if stem not in known
+            if stem in unused
             for path in found
         ]
     problems += _misfits(files, config)
@@ -112,6 +114,10 @@ def _stem(name: str) -> str:
     lower = name.lower()
     ending = max((e for e in READABLE if lower.endswith(e)), key=len, default="")
     return name[: len(name) - len(ending)]
+
+
+def _stems(paths: Iterable[Path], folder: Path) -> set[str]:
+    return {_stem(path.relative_to(folder).as_posix()) for path in paths}
 
 
 def _given_sketches(folder: Path) -> dict[str, list[Path]]:
