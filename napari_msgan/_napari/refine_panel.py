@@ -334,6 +334,7 @@ class RefinePanel(Section):
         except MsganError as error:
             self.open_problem.say(str(error))
             return
+        self.open_problem.say("")
         self.result.setCurrentIndex(self.result.findData(key_of(shown)))
         if self._session.opened is None:  # its folder was gone, and is back
             self._open_result()

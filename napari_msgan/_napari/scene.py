@@ -101,11 +101,12 @@ class Scene:
             # what is painted next must be visible, and nothing should show twice
             self.viewer.layers.move(self.viewer.layers.index(layer), len(self.viewer.layers))
             sketch.visible = not layer.visible
+        result.visible = True
         self.viewer.layers.selection.active = result
         return result
 
     def show_saved(self, path: Path) -> Image:
-        """Add those layers of the store in a folder that are missing; return the result, active.
+        """Add those layers of a store that are missing; return the result, visible and active.
 
         Raises
         ------
@@ -120,6 +121,7 @@ class Scene:
         if not self.layers_of(store, "sketch"):
             placement = self._placement_of(result, store)
             self.add(sketch_layer(store, placement, f"sketch of {name}"))
+        result.visible = True
         self.viewer.layers.selection.active = result
         return result
 

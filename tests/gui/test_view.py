@@ -421,7 +421,12 @@ def test_open_button_shows_a_store_only_once(panel, viewer, xray, generated, mon
         return panel.session.opened
 
     names = [layer.name for layer in viewer.layers]
+    assert choose(tmp_path).store is second
+    assert "is not an OME-Zarr" in panel.refine.open_problem.text()
+    panel.scene.result_of(second).visible = False
     assert choose(second.path).store is second
+    assert panel.refine.open_problem.text() == ""
+    assert panel.scene.result_of(second).visible
     assert choose(first.path).store is first
     assert [layer.name for layer in viewer.layers] == names
     result, (sketch,) = panel.scene.result_of(first), panel.scene.layers_of(first, "sketch")
