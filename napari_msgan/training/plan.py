@@ -45,9 +45,6 @@ _MOST_SCALES = 6
 _ANISOTROPIC = 1.4
 _TILE = {2: 512, 3: 128}
 _CHUNK = {2: 256, 3: 64}
-#: Window of the sketch of CT where voxels are larger than this, in HU: there, the borders of lungs
-#: and skin take most of the edges, and leave few to bones and soft tissue.
-_TISSUES, _COARSE_MM = (-600.0, 500.0), 4.0
 #: Share of the free memory that one training step may take.
 _MEMORY_SHARE = 0.6
 #: With this mixture, finer scales of 2-D models learn to mend edges and textures; in 3-D it helped
@@ -127,10 +124,7 @@ def derive_config(
     window = _hounsfield_window(files) if hounsfield else (0.0, 65535.0)
     sketch = SketchSettings.of_ndim(ndim)
     if hounsfield:
-        tissues = (_TISSUES[0], min(_TISSUES[1], window[1]))
-        n_coarse = sum(min(spacing) > _COARSE_MM for spacing in grids.spacings)
-        windows = {"window": window, "coarse_windows": (tissues,) * n_coarse}
-        sketch = sketch.model_copy(update=windows)
+        sketch = sketch.model_copy(update={"window": window})
     patches, size = [grids.base], np.array(grids.size)
     for factor in grids.factors:
         size *= factor

@@ -59,17 +59,6 @@ def test_hounsfield_units_are_kept_and_other_grey_values_are_not():
     assert derive_config(mixed, "m", "fast", 8 * GB).modality == "OT"
 
 
-@pytest.mark.parametrize(("high", "top"), [(480, 500), (390, 400), (1500, 500)])
-def test_sketches_of_coarse_ct_leave_edges_to_bones(high, top):
-    ct = [file_of((240, 240, 240), (1.5,) * 3, -1000, high)] * 3
-    made = derive_config(ct, "m", "fast", 8 * GB)
-    assert [mm[0] for mm in spacings(made)] == [12, 6, 3, 1.5]
-    assert made.sketch.coarse_windows == ((-600, top),) * 2
-    assert TrainConfig.model_validate_json(made.model_dump_json()) == made
-    mr = [replace(file, low=0.0) for file in ct]
-    assert derive_config(mr, "m", "fast", 8 * GB).sketch.coarse_windows == ()
-
-
 def test_pictures_have_a_random_part_and_mend_textures():
     picture = derive_config([file_of((512, 512))] * 3, "m", "fast", 8 * GB)
     volume = derive_config([file_of((128, 128, 128), (1.0,) * 3)] * 3, "m", "fast", 8 * GB)
