@@ -90,8 +90,8 @@ def percent(share: float, digits: int = 1) -> str:
 
     Examples
     --------
-    >>> percent(0.9999), percent(1.0), percent(0.9999, 0)
-    ('99.9 %', '100.0 %', '99 %')
+    >>> percent(0.9999), percent(1.0), percent(0.9999, 0), percent(sum([0.1] * 10))
+    ('99.9 %', '100.0 %', '99 %', '100.0 %')
     """
     most = 100 if share > 1 - 1e-9 else 100 - 10**-digits  # sums of shares are rounded
     return f"{min(100 * share, most):.{digits}f} %"
