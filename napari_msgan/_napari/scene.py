@@ -101,7 +101,6 @@ class Scene:
             # what is painted next must be visible, and nothing should show twice
             self.viewer.layers.move(self.viewer.layers.index(layer), len(self.viewer.layers))
             sketch.visible = not layer.visible
-        result.visible = True
         self.viewer.layers.selection.active = result
         return result
 
@@ -115,10 +114,15 @@ class Scene:
         """
         store = shared_store(path)
         geometry, name = store.geometry, name_of(store)
-        if (result := self.result_of(store)) is None:
+        result, sketches = self.result_of(store), self.layers_of(store, "sketch")
+        if result is None:
             placement = Placement.of_affine(geometry.affine, geometry.unit)
-            result = self.add(result_layer(store, placement, name))
-        if not self.layers_of(store, "sketch"):
+            if sketches:
+                placement = self._placement_of(sketches[0], store)
+            result, layers = self.add(result_layer(store, placement, name)), self.viewer.layers
+            if sketches:  # which lies on top
+                layers.move(layers.index(result), layers.index(sketches[0]))
+        if not sketches:
             placement = self._placement_of(result, store)
             self.add(sketch_layer(store, placement, f"sketch of {name}"))
         result.visible = True
@@ -274,10 +278,10 @@ class Scene:
         if self.viewer.dims.ndisplay == 3:
             self.show_boxes(store)
 
-    def _placement_of(self, result: Image, store: PyramidStore) -> Placement:
-        """Return where a result lies now or, if the user has rotated it, its place in the file."""
+    def _placement_of(self, layer: Image, store: PyramidStore) -> Placement:
+        """Return where a layer lies now or, if the user has rotated it, its place in the file."""
         try:
-            return Placement.of_layer(result, store.geometry.affine)
+            return Placement.of_layer(layer, store.geometry.affine)
         except VolumeError:
             return Placement.of_affine(store.geometry.affine, store.geometry.unit)
 

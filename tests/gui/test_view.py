@@ -437,6 +437,12 @@ def test_open_button_shows_a_store_only_once(panel, viewer, xray, generated, mon
     np.testing.assert_allclose(sketch.extent.world, result.extent.world)
     assert viewer.layers.selection.active is result
 
+    viewer.layers.remove(result)
+    assert choose(first.path).store is first
+    result = panel.scene.result_of(first)
+    np.testing.assert_allclose(result.extent.world, sketch.extent.world)
+    assert viewer.layers.index(result) < viewer.layers.index(sketch)
+
     viewer.layers.remove(panel.scene.result_of(second))
     away = first.path.rename(tmp_path / "away")
     panel.refine._open_result()
