@@ -16,7 +16,8 @@ class SketchSettings(Settings):
         the 0.5 and 99.5 percentiles of the source.
     coarse_windows : narrower windows inside `window`, of scale 0 and those after it; scales beyond
         the last entry have `window`. Where strong borders take most of the edges (lungs in CT at
-        6 mm), a narrower window leaves more to fainter ones (bones).
+        6 mm), a narrower window leaves more to fainter ones (bones). Scale 0 reads the sketch of
+        scale 1, and so has no use for its own.
     low_density, high_density : shares of all voxels that are on a ridge of the gradient and above
         the low, or high, threshold; the density of edges after hysteresis lies between the two.
     sigma : standard deviation of the derivative filter, in voxels of each scale.

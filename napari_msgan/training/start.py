@@ -60,10 +60,11 @@ def _check_taken(config: TrainConfig, scale: int, spec: ModelSpec) -> None:
             f"{is_taken}, which has scales 0 to {spec.n_scales - 1} only: give it steps"
         )
     planned, there = config.scales[scale].network, spec.scales[scale].network
+    sketched = max(scale, 1)  # scale 0 reads the sketch of scale 1
     pairs = {
         "upsampling": (getattr(planned, "upsampling", None), getattr(there, "upsampling", None)),
         "window": (config.window, spec.window),
-        "sketch": (config.sketch.of_scale(scale), spec.sketch.of_scale(scale)),
+        "sketch": (config.sketch.of_scale(sketched), spec.sketch.of_scale(sketched)),
     }
     if scale > 0:  # scale 0 adds no noise to its sketch
         pairs["noise (stochastic, sketches.noise)"] = config.noise, spec.noise

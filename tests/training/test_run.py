@@ -235,9 +235,11 @@ def test_a_scale_without_steps_may_have_other_windows_at_other_scales(data, tmp_
 
     first, second = tmp_path / "first", tmp_path / "second"
     train(data, first, config_of(2, 3, **windows()))
-    given = config_of(2, 3, start_from=str(first), **windows((100, 900), (100, 800)))
+    given = config_of(2, 3, start_from=str(first), **windows((0, 1000), (100, 800)))
     with pytest.raises(TrainingError, match=r"scale 1 has 0 steps.*=\(\(100.0, 800.0\),\)"):
         train(data, second, _without_steps(given, 1, 2))
+    with pytest.raises(TrainingError, match=r"scale 0 has 0 steps.*=\(\(100.0, 800.0\),\)"):
+        train(data, second, _without_steps(given, 0, 2))  # it reads the sketch of scale 1
     train(data, second, _without_steps(given, 2))
     before, after = weights(first), weights(second)
     assert [a == b for a, b in zip(before, after, strict=True)] == [False, False, True]
