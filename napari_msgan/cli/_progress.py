@@ -30,7 +30,7 @@ class Show(Protocol):
 @contextmanager
 def progress_shown(*, quiet: bool) -> Iterator[Show]:
     """Give a function that shows progress."""
-    if quiet:
+    if quiet or sys.stderr is None:  # which was closed, as by 2>&-
         yield _nothing
     elif sys.stderr.isatty():
         with _bar() as show:

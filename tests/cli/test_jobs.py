@@ -4,6 +4,7 @@ import errno
 import io
 import os
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
@@ -499,6 +500,13 @@ def test_work_goes_on_when_nobody_reads_what_it_says(image, model, tmp_path):
     assert run("train", data, trained, "--config", tmp_path / "settings.json") == 0
     assert (trained / "model.json").is_file()
     os.close(writing)
+
+
+def test_work_needs_no_standard_error(image, model, tmp_path):
+    out = tmp_path / "made.ome.zarr"
+    line = f"{shlex.join(command('generate', image, out, '--model', model, '--scale', '0'))} 2>&-"
+    subprocess.run(line, shell=True, check=True, stdout=subprocess.PIPE)
+    assert open_pyramid(out).refined_fraction(0) == 1
 
 
 def test_text_that_cannot_be_written_costs_nothing_else(capsys, tmp_path):
